@@ -1,0 +1,46 @@
+"""Label smoothing, calibration and distillation for NumPy, JAX, TensorFlow and PyTorch.
+
+Hand lsmooth the tensors you already have; it answers in the same framework, with the
+right gradient. Importing it imports NumPy and nothing heavier: a framework's code is
+loaded when a tensor of that framework arrives, or when it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lsmooth._validation import validate
+from lsmooth.backends import get_backend, set_backend, use_backend
+
+if TYPE_CHECKING:
+    from lsmooth import calibration, compat, losses, metrics, plots, smoothing, testing
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("backends", "calibration", "compat", "losses", "metrics", "plots", "smoothing", "testing")
+
+__all__ = [
+    "__version__",
+    "calibration",
+    "compat",
+    "get_backend",
+    "losses",
+    "metrics",
+    "plots",
+    "set_backend",
+    "smoothing",
+    "testing",
+    "use_backend",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"lsmooth.{name}")
+    raise AttributeError(f"module 'lsmooth' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,147 @@
+"""What is wrong with the arguments of a call, said so that the caller can mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from lsmooth.backends import Array, Backend
+
+_validating: ContextVar[bool | None] = ContextVar("lsmooth_validate", default=None)
+
+FLOATS = ("float64", "float32", "bfloat16", "float16")
+_WIDER = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
+
+@contextmanager
+def validate(enabled: bool = True) -> Iterator[None]:
+    """Check the values of tensors too, within a ``with`` block: labels in range, no NaN.
+
+    Shapes, dtypes and options are always checked. Values live on the device and reading them
+    costs a synchronisation, so they are checked only here, or everywhere in a process started
+    with ``LSMOOTH_VALIDATE=1``. Traced and compiled calls have no values to check.
+
+    Args:
+        enabled: False switches the check off within the block.
+
+    Example:
+        >>> import lsmooth
+        >>> with lsmooth.validate():
+        ...     lsmooth.losses.softmax_cross_entropy([3], [[0.0, 1.0]])
+        Traceback (most recent call last):
+        ...
+        ValueError: labels must be class ids in 0..1, got 3 at index (0,).
+    """
+    token = _validating.set(enabled)
+    try:
+        yield
+    finally:
+        _validating.reset(token)
+
+
+def is_validating(xp: Backend, *arrays: Array | None) -> bool:
+    """Whether values are to be checked; asked of a context variable only where there are values."""
+    if not all(array is None or xp.is_concrete(array) for array in arrays):
+        return False
+    chosen = _validating.get()
+    return os.environ.get("LSMOOTH_VALIDATE", "0") not in ("", "0") if chosen is None else chosen
+
+
+def float_array(xp: Backend, name: str, value: Any, like: Array | None = None) -> Array:
+    """``value`` as an array of this backend, which must be of a float dtype."""
+    array = xp.asarray(value, like=like)
+    if xp.dtype(array) not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {xp.dtype(array)}; cast it, e.g. to float32.")
+    return array
+
+
+def class_ids(xp: Backend, labels: Array) -> Array:
+    """Integer labels in a dtype that can hold, and be compared with, any number of classes."""
+    dtype = xp.dtype(labels)
+    return xp.cast(labels, _WIDER[dtype]) if dtype in _WIDER else labels
+
+
+def is_integer(xp: Backend, array: Array) -> bool:
+    """Whether the dtype is an integer one (bool is not)."""
+    return "int" in xp.dtype(array)
+
+
+def number_or_rows(
+    xp: Backend, name: str, value: Any, rows: Sequence[int | None], like: Array, dtype: str, *, low: float, high: float
+) -> Any:
+    """A Python number in [low, high] as a float, or a tensor that broadcasts to the rows."""
+    if isinstance(value, (Real, np.number)):
+        check_range(name, float(value), low, high)
+        return float(value)
+    array = xp.asarray(value, dtype, like=like)
+    check_broadcast(name, xp.shape(array), rows)
+    return array
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """A number in [low, high]; (low, inf) where there is no upper end."""
+    if high == float("inf"):
+        if not low < value < high:
+            raise ValueError(f"{name} must be a finite number above {low:g}, got {value:g}.")
+    elif not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value:g}.")
+
+
+def check_axis(axis: int, shape: Sequence[int | None]) -> int:
+    """``axis`` counted from the front."""
+    if not shape:
+        raise ValueError("logits must have at least one axis, the classes; got a scalar.")
+    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        raise ValueError(
+            f"axis must be an integer in [{-len(shape)}, {len(shape) - 1}] for logits of shape {tuple(shape)}, got {axis}."
+        )
+    return axis % len(shape)
+
+
+def check_broadcast(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:
+    """NumPy's rule: trailing dimensions are equal or 1."""
+    pairs = zip(reversed(shape), reversed(rows), strict=False)
+    if len(shape) > len(rows) or not all(a in (1, b) or a is None or b is None for a, b in pairs):
+        raise ValueError(f"{name} must broadcast to the rows, of shape {tuple(rows)}; got shape {tuple(shape)}.")
+
+
+def check_weight_shape(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:
+    """A scalar, or the rows' rank: a missing dimension would be aligned by guess."""
+    same = len(shape) == len(rows) and all(
+        a in (1, b) or a is None or b is None for a, b in zip(shape, rows, strict=True)
+    )
+    if shape and not same:
+        raise ValueError(
+            f"{name} must be a scalar or have shape {tuple(rows)}, each dimension equal or 1; got shape {tuple(shape)}. "
+            f"Add dimensions of size 1 where it should repeat, e.g. {name}[:, None]."
+        )
+
+
+def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
+    """Whether two shapes can be equal, None standing for any size."""
+    return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
+
+
+def check_class_ids(xp: Backend, labels: Array, num_classes: int, counted: Array | None = None) -> None:
+    """Under `validate`: every counted label in 0..num_classes-1."""
+    values = xp.to_numpy(labels)
+    bad = (values < 0) | (values >= num_classes)
+    if counted is not None:
+        bad &= xp.to_numpy(counted)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"labels must be class ids in 0..{num_classes - 1}, got {values[where]} at index {where}.")
+
+
+def check_not_nan(xp: Backend, name: str, array: Array) -> None:
+    """Under `validate`: no NaN."""
+    bad = np.isnan(xp.to_numpy(array))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must hold no NaN, got one at index {where}.")

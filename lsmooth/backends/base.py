@@ -1,0 +1,157 @@
+"""The array operations that lsmooth asks of a framework.
+
+A backend is one class that fills in the abstract methods below. Everything else in
+lsmooth is written once over them; the two loss kernels at the end have a working default
+and are there to be overridden where a framework has something faster.
+
+Arrays support ``+ - * / **``, comparisons, ``&``, ``|``, ``~`` and ``x[..., None]``
+themselves, with Python numbers taking the array's dtype, so these need no method. Dtypes
+are named by strings: ``"float32"``, ``"bfloat16"``, ``"int64"``, ``"bool"``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lsmooth.backends import formulas
+
+Array: TypeAlias = Any
+"""A NumPy array, a ``jax.Array``, a ``tf.Tensor``, a ``torch.Tensor``, or a backend's own."""
+
+
+class Backend(ABC):
+    """A framework, as lsmooth sees it.
+
+    Example:
+        >>> from lsmooth.backends import load_backend
+        >>> xp = load_backend("numpy")
+        >>> float(xp.logsumexp(xp.asarray([0.0, 0.0]), axis=-1))
+        0.6931471805599453
+    """
+
+    name: str
+    """How users name it: ``lsmooth.set_backend(name)``."""
+
+    # Arrays in and out.
+
+    @abstractmethod
+    def is_array(self, x: object) -> bool:
+        """Whether ``x`` is one of this framework's arrays, a traced or symbolic one included."""
+
+    @abstractmethod
+    def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
+        """Convert ``x`` to an array of ``dtype``, on the device of ``like``."""
+
+    @abstractmethod
+    def to_numpy(self, x: Array) -> np.ndarray:
+        """Copy ``x`` to the host, without its gradient; half precision becomes float32."""
+
+    @abstractmethod
+    def dtype(self, x: Array) -> str:
+        """The name of the dtype of ``x``."""
+
+    @abstractmethod
+    def cast(self, x: Array, dtype: str) -> Array:
+        """``x`` in another dtype."""
+
+    @abstractmethod
+    def shape(self, x: Array) -> tuple[int | None, ...]:
+        """The shape of ``x``, with None where it is not known before the run."""
+
+    def size(self, x: Array) -> Any:
+        """The number of elements of ``x``: an int, or a scalar array where it is not yet known."""
+        return math.prod(self.shape(x))  # type: ignore[arg-type]
+
+    @abstractmethod
+    def is_concrete(self, x: Array) -> bool:
+        """Whether the values of ``x`` can be read now; not while tracing or compiling."""
+
+    @abstractmethod
+    def ones_like(self, x: Array, dtype: str) -> Array:
+        """Ones in the shape of ``x``, on its device."""
+
+    @abstractmethod
+    def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
+        """(..., num_classes), 1 at ``index`` and 0 elsewhere; zeros where it is out of range."""
+
+    # Elementwise.
+
+    @abstractmethod
+    def exp(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def log(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def tanh(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x)), exact in both tails, with the gradient 1/2 at 0."""
+
+    @abstractmethod
+    def ceil(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        """Elementwise choice; one of ``x`` and ``y`` may be a Python number."""
+
+    # Reductions.
+
+    @abstractmethod
+    def sum(self, x: Array, axis: int | None = None) -> Array: ...
+
+    @abstractmethod
+    def max(self, x: Array, axis: int) -> Array: ...
+
+    @abstractmethod
+    def argmax(self, x: Array, axis: int) -> Array:
+        """The first index of the maximum."""
+
+    @abstractmethod
+    def logsumexp(self, x: Array, axis: int) -> Array:
+        """log(sum(exp(x))), with -inf entries contributing nothing."""
+
+    # Moving and indexing.
+
+    @abstractmethod
+    def moveaxis(self, x: Array, source: int, destination: int) -> Array: ...
+
+    @abstractmethod
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
+
+    @abstractmethod
+    def take(self, table: Array, index: Array) -> Array:
+        """``table[index]``: rows of a table by an integer array of any shape."""
+
+    @abstractmethod
+    def pick(self, x: Array, index: Array) -> Array:
+        """One entry of the last axis per row: ``x[..., index[...]]``."""
+
+    @abstractmethod
+    def bincount(self, index: Array, weights: Array, length: int) -> Array:
+        """The sum of ``weights`` per value of the flat integer array ``index`` below ``length``."""
+
+    # Gradients.
+
+    @abstractmethod
+    def stop_gradient(self, x: Array) -> Array: ...
+
+    def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+        """The scalar ``function(x)`` and its gradient, where the framework differentiates."""
+        raise NotImplementedError(f"The {self.name} backend does not compute gradients.")
+
+    # Kernels: right as they are, worth overriding where a framework has something faster.
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        """Per-row losses; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
+        return formulas.softmax_cross_entropy(self, logits, labels, **options)
+
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        """Per-element losses; see `formulas.sigmoid_cross_entropy`."""
+        return formulas.sigmoid_cross_entropy(self, logits, labels, **options)

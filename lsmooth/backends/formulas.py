@@ -1,0 +1,131 @@
+"""The formulas of the loss kernels, written once over the operations of a backend.
+
+Here the class axis is the last one, every option has been checked: this is what a kernel computes, and nothing of how it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+MINUS_INFINITY = float("-inf")
+
+
+def accumulate(xp: Backend, x: Array) -> Array:
+    """``x`` in the precision that lsmooth reduces in: float64 stays, everything else is float32."""
+    return x if xp.dtype(x) in ("float64", "float32") else xp.cast(x, "float32")
+
+
+def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logit_softcap: float | None = None):
+    """``c tanh(z / c) / T``; a masked class (-inf) stays masked, whatever the cap."""
+    if logit_softcap is not None:
+        capped = logit_softcap * xp.tanh(logits / logit_softcap)
+        logits = xp.where(logits == MINUS_INFINITY, logits, capped)
+    if isinstance(temperature, float):
+        return logits if temperature == 1.0 else logits / temperature
+    return logits / temperature[..., None]
+
+
+def smooth_nll(xp: Backend, logits: Array, lse: Array, prior: Array | None, class_weight: Array | None) -> Array:
+    """``sum_k u_k w_k (lse - z_k)``, the prior u renormalised over the classes that are not masked."""
+    masked = logits == MINUS_INFINITY
+    finite = xp.where(masked, 0.0, logits)
+    kept = xp.cast(~masked, xp.dtype(logits))
+    if prior is None and class_weight is None:
+        return lse - xp.sum(finite, axis=-1) / xp.sum(kept, axis=-1)
+    left = xp.sum(kept if prior is None else kept * prior, axis=-1)
+    weight = prior if class_weight is None else class_weight if prior is None else prior * class_weight
+    mass = left if class_weight is None else xp.sum(kept * weight, axis=-1)
+    return (mass * lse - xp.sum(finite * weight, axis=-1)) / left
+
+
+def softmax_cross_entropy(
+    xp: Backend,
+    logits: Array,
+    labels: Array,
+    *,
+    label_smoothing: Any = 0.0,
+    prior: Array | None = None,
+    class_weight: Array | None = None,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    counted: Array | None = None,
+    scale: Any = None,
+) -> Array:
+    """Cross-entropy of each row against its smoothed label; no one-hot label is formed.
+
+    ``scale ((1 - eps) sum_k t_k w_k (lse - z_k) + eps sum_k u_k w_k (lse - z_k) + a lse^2)``
+
+    Args:
+        logits: (..., classes), float32 or float64; half precision where a kernel takes it.
+        labels: (...) integers, in which case t is their one-hot form and a label outside
+            0..classes-1 makes the row NaN; or (..., classes) in the dtype of the result.
+        label_smoothing: eps, a float, or an array that broadcasts to the rows.
+        prior: u, (classes,); uniform if None.
+        class_weight: w, (classes,).
+        temperature: a float, or an array that broadcasts to the rows.
+        z_loss: a.
+        logit_softcap: c; ``c tanh(z / c)`` takes the logits' place.
+        counted: (...) bool; the other rows give 0 and a zero gradient, whatever they hold.
+        scale: multiplies the rows: a float, or an array of their shape.
+
+    Returns:
+        (...), the loss of each row.
+    """
+    logits = accumulate(xp, logits)
+    if counted is not None:
+        logits = xp.where(counted[..., None], logits, 0.0)
+    logits = transform_logits(xp, logits, temperature=temperature, logit_softcap=logit_softcap)
+    lse = xp.logsumexp(logits, axis=-1)
+    hard = _soft_label_nll if len(xp.shape(labels)) == len(xp.shape(logits)) else _integer_label_nll
+    loss = hard(xp, logits, lse, labels, class_weight)
+    if not _is(label_smoothing, 0.0):
+        smooth = smooth_nll(xp, logits, lse, prior, class_weight)
+        loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth
+    if z_loss:
+        loss = loss + z_loss * lse * lse
+    if scale is not None:
+        loss = loss * scale
+    return loss if counted is None else xp.where(counted, loss, 0.0)
+
+
+def _is(value: Any, number: float) -> bool:
+    return isinstance(value, float) and value == number
+
+
+def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
+    valid = (labels >= 0) & (labels < xp.shape(logits)[-1])
+    labels = xp.where(valid, labels, 0)
+    # A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
+    factor = xp.where(valid, xp.cast(valid, xp.dtype(lse)), float("nan"))
+    if class_weight is not None:
+        factor = factor * xp.take(class_weight, labels)
+    return factor * (lse - xp.pick(logits, labels))
+
+
+def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
+    weighted = labels if class_weight is None else labels * class_weight
+    # A masked class costs nothing where the label has no mass on it.
+    terms = weighted * xp.where(labels == 0, 0.0, logits)
+    return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
+
+
+def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, *, pos_weight: Array | None = None) -> Array:
+    """``(1 - l) log(1 + exp(z)) + w l log(1 + exp(-z))`` of each element, w the pos_weight.
+
+    An infinite logit on the right side of its label costs 0.
+
+    Args:
+        logits: float32 or float64.
+        labels: l in [0, 1], already smoothed, of the logits' shape and dtype.
+        pos_weight: w, broadcasts to the logits.
+
+    Returns:
+        The losses, in the logits' shape.
+    """
+    negative = xp.where(labels == 1, 0.0, (1.0 - labels) * xp.softplus(logits))
+    positive = labels if pos_weight is None else labels * pos_weight
+    return negative + xp.where(labels == 0, 0.0, positive * xp.softplus(-logits))

@@ -1,0 +1,100 @@
+"""The JAX backend. The formulas need no custom rule here: XLA fuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsmooth.backends.base import Array, Backend
+
+
+class JaxBackend(Backend):
+    """`Backend` over ``jax.numpy``."""
+
+    name = "jax"
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, jax.Array)
+
+    def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
+        if isinstance(x, jax.Array):
+            return x if dtype is None else x.astype(dtype)
+        if dtype is not None:
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+        return jnp.asarray(x, dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.asarray(x.astype(jnp.float32) if x.dtype.name in ("float16", "bfloat16") else x)
+
+    def dtype(self, x: Array) -> str:
+        return x.dtype.name
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        return x.astype(jax.dtypes.canonicalize_dtype(dtype))
+
+    def shape(self, x: Array) -> tuple[int | None, ...]:
+        return x.shape
+
+    def is_concrete(self, x: Array) -> bool:
+        return not isinstance(x, jax.core.Tracer)
+
+    def ones_like(self, x: Array, dtype: str) -> Array:
+        return jnp.ones_like(x, dtype)
+
+    def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
+        return jax.nn.one_hot(index, num_classes, dtype=dtype)
+
+    def exp(self, x: Array) -> Array:
+        return jnp.exp(x)
+
+    def log(self, x: Array) -> Array:
+        return jnp.log(x)
+
+    def tanh(self, x: Array) -> Array:
+        return jnp.tanh(x)
+
+    def softplus(self, x: Array) -> Array:
+        return jnp.logaddexp(x, 0.0)
+
+    def ceil(self, x: Array) -> Array:
+        return jnp.ceil(x)
+
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        return jnp.where(condition, x, y)
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return jnp.sum(x, axis=axis)
+
+    def max(self, x: Array, axis: int) -> Array:
+        return jnp.max(x, axis=axis)
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return jnp.argmax(x, axis=axis)
+
+    def logsumexp(self, x: Array, axis: int) -> Array:
+        return jax.nn.logsumexp(x, axis=axis)
+
+    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
+        return jnp.moveaxis(x, source, destination)
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return jnp.reshape(x, shape)
+
+    def take(self, table: Array, index: Array) -> Array:
+        return table[index]
+
+    def pick(self, x: Array, index: Array) -> Array:
+        return jnp.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+
+    def bincount(self, index: Array, weights: Array, length: int) -> Array:
+        return jnp.zeros(length, weights.dtype).at[index].add(weights)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return jax.lax.stop_gradient(x)
+
+    def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+        return jax.value_and_grad(function)(x)

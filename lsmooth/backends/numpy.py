@@ -1,0 +1,102 @@
+"""The NumPy backend: values only, on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lsmooth.backends.base import Array, Backend
+
+
+class NumpyBackend(Backend):
+    """`Backend` over ``numpy``."""
+
+    name = "numpy"
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, (np.ndarray, np.generic))
+
+    def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
+        return np.asarray(x, dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else np.asarray(x)
+
+    def dtype(self, x: Array) -> str:
+        return x.dtype.name
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        return x.astype(dtype, copy=False)
+
+    def shape(self, x: Array) -> tuple[int | None, ...]:
+        return x.shape
+
+    def is_concrete(self, x: Array) -> bool:
+        return True
+
+    def ones_like(self, x: Array, dtype: str) -> Array:
+        return np.ones_like(x, dtype)
+
+    def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
+        return (index[..., None] == np.arange(num_classes)).astype(dtype)
+
+    def exp(self, x: Array) -> Array:
+        return np.exp(x)
+
+    def log(self, x: Array) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(x)
+
+    def tanh(self, x: Array) -> Array:
+        return np.tanh(x)
+
+    def softplus(self, x: Array) -> Array:
+        return np.logaddexp(x, np.zeros((), x.dtype))
+
+    def ceil(self, x: Array) -> Array:
+        return np.ceil(x)
+
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        return np.where(condition, x, y)
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return np.sum(x, axis=axis)
+
+    def max(self, x: Array, axis: int) -> Array:
+        return np.max(x, axis=axis)
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return np.argmax(x, axis=axis)
+
+    def logsumexp(self, x: Array, axis: int) -> Array:
+        top = np.max(x, axis=axis, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0.0).astype(x.dtype, copy=False)
+        return self.log(np.sum(np.exp(x - top), axis=axis)) + np.squeeze(top, axis)
+
+    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
+        return np.moveaxis(x, source, destination)
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return x.reshape(shape)
+
+    def take(self, table: Array, index: Array) -> Array:
+        return table[index]
+
+    def pick(self, x: Array, index: Array) -> Array:
+        return np.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+
+    def bincount(self, index: Array, weights: Array, length: int) -> Array:
+        return np.bincount(index, weights, length).astype(weights.dtype)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return x
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        # Infinite logits meet here what other frameworks pass over in silence.
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return super().softmax_cross_entropy(logits, labels, **options)
+
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return super().sigmoid_cross_entropy(logits, labels, **options)

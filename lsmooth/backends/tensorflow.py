@@ -1,0 +1,113 @@
+"""The TensorFlow backend: eager, ``tf.function`` and XLA, with shapes known or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lsmooth.backends.base import Array, Backend
+
+
+class TensorflowBackend(Backend):
+    """`Backend` over ``tensorflow``."""
+
+    name = "tensorflow"
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, (tf.Tensor, tf.Variable))
+
+    def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
+        if isinstance(x, tf.Tensor):
+            return x if dtype is None else tf.cast(x, dtype)
+        if isinstance(x, tf.Variable) or dtype is None:
+            x = tf.convert_to_tensor(x)
+            return x if dtype is None else tf.cast(x, dtype)
+        return tf.cast(tf.convert_to_tensor(np.asarray(x)), dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return (tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x).numpy()
+
+    def dtype(self, x: Array) -> str:
+        return x.dtype.name
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        return tf.cast(x, dtype)
+
+    def shape(self, x: Array) -> tuple[int | None, ...]:
+        return tuple(x.shape)
+
+    def size(self, x: Array) -> Any:
+        return x.shape.num_elements() if x.shape.is_fully_defined() else tf.size(x)
+
+    def is_concrete(self, x: Array) -> bool:
+        return tf.executing_eagerly()
+
+    def ones_like(self, x: Array, dtype: str) -> Array:
+        return tf.ones_like(x, dtype)
+
+    def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
+        return tf.one_hot(index, num_classes, dtype=dtype)
+
+    def exp(self, x: Array) -> Array:
+        return tf.exp(x)
+
+    def log(self, x: Array) -> Array:
+        return tf.math.log(x)
+
+    def tanh(self, x: Array) -> Array:
+        return tf.tanh(x)
+
+    def softplus(self, x: Array) -> Array:
+        return tf.math.softplus(x)
+
+    def ceil(self, x: Array) -> Array:
+        return tf.math.ceil(x)
+
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
+        return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return tf.reduce_sum(x, axis=axis)
+
+    def max(self, x: Array, axis: int) -> Array:
+        return tf.reduce_max(x, axis=axis)
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return tf.argmax(x, axis=axis)
+
+    def logsumexp(self, x: Array, axis: int) -> Array:
+        return tf.reduce_logsumexp(x, axis=axis)
+
+    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
+        rank = len(x.shape)
+        source, destination = source % rank, destination % rank
+        if source == destination:
+            return x
+        order = [axis for axis in range(rank) if axis != source]
+        order.insert(destination, source)
+        return tf.transpose(x, order)
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return tf.reshape(x, shape)
+
+    def take(self, table: Array, index: Array) -> Array:
+        return tf.gather(table, index)
+
+    def pick(self, x: Array, index: Array) -> Array:
+        return tf.gather(x, index, axis=-1, batch_dims=len(index.shape))
+
+    def bincount(self, index: Array, weights: Array, length: int) -> Array:
+        return tf.math.unsorted_segment_sum(weights, index, length)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return tf.stop_gradient(x)
+
+    def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return value, tf.convert_to_tensor(tape.gradient(value, x))

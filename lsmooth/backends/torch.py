@@ -1,0 +1,127 @@
+"""The PyTorch backend: eager, ``torch.compile`` and ``torch.func``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsmooth.backends.base import Array, Backend
+
+_DTYPES = {
+    name: getattr(torch, name)
+    for name in [
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "uint16",
+        "uint32",
+        "uint64",
+    ]
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class TorchBackend(Backend):
+    """`Backend` over ``torch``."""
+
+    name = "torch"
+
+    def is_array(self, x: object) -> bool:
+        return isinstance(x, torch.Tensor)
+
+    def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
+        if not isinstance(x, torch.Tensor):
+            # A writable copy: torch.from_numpy warns of read-only arrays and would share memory.
+            x = torch.as_tensor(x) if isinstance(x, (int, float)) else torch.from_numpy(np.array(x))
+            x = x if like is None else x.to(like.device)
+        return x if dtype is None else x.to(_DTYPES[dtype])
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        x = x.detach()
+        return (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).cpu().numpy()
+
+    def dtype(self, x: Array) -> str:
+        return _NAMES[x.dtype]
+
+    def cast(self, x: Array, dtype: str) -> Array:
+        return x.to(_DTYPES[dtype])
+
+    def shape(self, x: Array) -> tuple[int | None, ...]:
+        return tuple(x.shape)
+
+    def size(self, x: Array) -> Any:
+        return x.numel()
+
+    def is_concrete(self, x: Array) -> bool:
+        return not torch.compiler.is_compiling()
+
+    def ones_like(self, x: Array, dtype: str) -> Array:
+        return torch.ones_like(x, dtype=_DTYPES[dtype])
+
+    def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
+        return (index[..., None] == torch.arange(num_classes, device=index.device)).to(_DTYPES[dtype])
+
+    def exp(self, x: Array) -> Array:
+        return torch.exp(x)
+
+    def log(self, x: Array) -> Array:
+        return torch.log(x)
+
+    def tanh(self, x: Array) -> Array:
+        return torch.tanh(x)
+
+    def softplus(self, x: Array) -> Array:
+        # Not F.softplus: it is linear beyond 20, short of float64's precision.
+        return -torch.nn.functional.logsigmoid(-x)
+
+    def ceil(self, x: Array) -> Array:
+        return torch.ceil(x)
+
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        return torch.where(condition, x, y)
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return torch.sum(x) if axis is None else torch.sum(x, axis)
+
+    def max(self, x: Array, axis: int) -> Array:
+        return torch.amax(x, axis)
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return torch.argmax(x, axis)
+
+    def logsumexp(self, x: Array, axis: int) -> Array:
+        return torch.logsumexp(x, axis)
+
+    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
+        return torch.movedim(x, source, destination)
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return torch.reshape(x, shape)
+
+    def take(self, table: Array, index: Array) -> Array:
+        return table[index.long()]
+
+    def pick(self, x: Array, index: Array) -> Array:
+        return torch.gather(x, -1, index.long()[..., None])[..., 0]
+
+    def bincount(self, index: Array, weights: Array, length: int) -> Array:
+        return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return x.detach()
+
+    def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+        x = x.detach().requires_grad_()
+        value = function(x)
+        (gradient,) = torch.autograd.grad(value, x)
+        return value.detach(), gradient

@@ -1,0 +1,256 @@
+"""Softmax and sigmoid cross-entropy with label smoothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses.reductions import check_reduction, row_scale
+
+
+def softmax_cross_entropy(
+    labels: Array,
+    logits: Array,
+    *,
+    label_smoothing: float | Array = 0.0,
+    smoothing_prior: Array | None = None,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    temperature: float | Array = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy between smoothed labels and the softmax of logits.
+
+    With p = softmax(z), q = (1 - eps) t + eps u, and lse = log(sum(exp(z))), a row costs
+
+    ``sum_k w_k q_k (lse - z_k) + a lse^2``,
+
+    t being the one-hot form of an integer label, u the prior (1 / classes unless given) and
+    w the class weights (1 unless given). The gradient of an unweighted row is p - q. Classes
+    whose logit is -inf are masked: they take no smoothing mass, which goes to those left.
+
+    Args:
+        labels: class ids, integers in the shape of the logits without ``axis``; or
+            distributions, in the shape of the logits. An id outside 0..classes-1 makes its
+            row NaN; under `lsmooth.validate` it is an error. Rows of distributions that do
+            not sum to one keep their sum.
+        logits: floating point, any shape, classes along ``axis``.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        smoothing_prior: u, (classes,), non-negative; scaled to sum to one.
+        class_weight: w, (classes,).
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing, have a zero
+            gradient and count in no mean.
+        axis: the class axis.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows; the softmax is of z / T.
+        z_loss: a >= 0, the weight of lse^2 (PaLM's stabiliser).
+        logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        reduction: ``"mean"``, over the rows that are not ignored, by the sum of sample times class
+            weights where any are given; ``"none"`` or None; ``"sum"``; ``"sum_over_batch_size"``,
+            by the number of rows; ``"mean_with_sample_weight"``, by the sum of the sample weights;
+            ``"sum_by_nonzero_weights"``, by the number of sample weights that are not 0. A mean
+            over nothing is 0.
+
+    Returns:
+        A scalar; or the rows' losses, in the shape of the logits without ``axis``, for
+        ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; z-loss: Chowdhery et
+        al. 2022, "PaLM".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import softmax_cross_entropy
+        >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+        >>> float(softmax_cross_entropy([0, 2], logits, label_smoothing=0.1).round(6))
+        0.334133
+    """
+    xp = backend_of(
+        labels=labels,
+        logits=logits,
+        label_smoothing=label_smoothing,
+        smoothing_prior=smoothing_prior,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        temperature=temperature,
+    )
+    reduction = check_reduction(reduction)
+    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype)
+    rows = labels[..., 0] if soft else labels
+    shape = xp.shape(rows)
+
+    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
+    temperature = check.number_or_rows(xp, "temperature", temperature, shape, logits, dtype, low=0.0, high=float("inf"))
+    prior = _per_class(xp, "smoothing_prior", smoothing_prior, logits, dtype)
+    class_weight = _per_class(xp, "class_weight", class_weight, logits, dtype)
+    sample_weight = _sample_weight(xp, sample_weight, rows, logits, dtype)
+    if not 0.0 <= z_loss < float("inf"):
+        raise ValueError(f"z_loss must be a finite number of at least 0, got {z_loss}.")
+    if logit_softcap is not None:
+        check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
+
+    counted = None
+    if ignore_index is not None:
+        if soft:
+            raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
+        counted = labels != ignore_index
+    if check.is_validating(xp, labels, logits):
+        check.check_not_nan(xp, "logits", logits)
+        check.check_not_nan(xp, "labels", labels) if soft else check.check_class_ids(
+            xp, labels, xp.shape(logits)[-1], counted
+        )
+    if counted is not None:
+        labels = xp.where(counted, labels, 0)
+
+    label_weight = None
+    if class_weight is not None and reduction == "mean":
+        label_weight = xp.sum(labels * class_weight, axis=-1) if soft else _weight_of_ids(xp, labels, class_weight)
+    scale = row_scale(
+        xp, reduction, rows, dtype, sample_weight=sample_weight, counted=counted, label_weight=label_weight
+    )
+    losses = xp.softmax_cross_entropy(
+        logits,
+        labels,
+        label_smoothing=eps,
+        prior=prior,
+        class_weight=class_weight,
+        temperature=temperature,
+        z_loss=float(z_loss),
+        logit_softcap=logit_softcap,
+        counted=counted,
+        scale=scale,
+    )
+    return losses if reduction == "none" else xp.sum(losses)
+
+
+def sigmoid_cross_entropy(
+    labels: Array,
+    logits: Array,
+    *,
+    label_smoothing: float | Array = 0.0,
+    pos_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy between smoothed binary labels and the sigmoid of logits, element by element.
+
+    With l = (1 - eps) t + eps / 2, an element costs
+
+    ``w l log(1 + exp(-z)) + (1 - l) log(1 + exp(z))``.
+
+    Args:
+        labels: t in [0, 1], any dtype, in the shape of the logits.
+        logits: z, floating point, any shape: independent yes-or-no questions.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
+        pos_weight: w, the weight of the positive answers; broadcasts to the logits.
+        sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension
+            equal or 1.
+        reduction: as in `softmax_cross_entropy`, each element being a row.
+
+    Returns:
+        A scalar; or the elements' losses, in the shape of the logits, for ``reduction="none"``.
+        float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; ``pos_weight`` as in
+        ``torch.nn.functional.binary_cross_entropy_with_logits``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import sigmoid_cross_entropy
+        >>> float(sigmoid_cross_entropy([[1, 0]], np.array([[3.0, -1.0]]), label_smoothing=0.1).round(6))
+        0.280924
+    """
+    xp = backend_of(
+        labels=labels,
+        logits=logits,
+        label_smoothing=label_smoothing,
+        pos_weight=pos_weight,
+        sample_weight=sample_weight,
+    )
+    reduction = check_reduction(reduction)
+    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
+    labels = xp.asarray(labels, dtype, like=logits)
+    shape = xp.shape(logits)
+    if not check.same_shape(xp.shape(labels), shape):
+        raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.")
+    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
+    if pos_weight is not None:
+        pos_weight = xp.asarray(pos_weight, dtype, like=logits)
+        check.check_broadcast("pos_weight", xp.shape(pos_weight), shape)
+    sample_weight = _sample_weight(xp, sample_weight, logits, logits, dtype)
+    if check.is_validating(xp, labels, logits):
+        check.check_not_nan(xp, "logits", logits)
+        check.check_not_nan(xp, "labels", labels)
+
+    if not (isinstance(eps, float) and eps == 0.0):
+        labels = labels * (1.0 - eps) + 0.5 * eps
+    losses = xp.sigmoid_cross_entropy(logits, labels, pos_weight=pos_weight)
+    scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight)
+    if scale is not None:
+        losses = losses * scale
+    return losses if reduction == "none" else xp.sum(losses)
+
+
+def _labels_and_logits(xp: Backend, labels: Any, logits: Array, axis: int, dtype: str) -> tuple[Array, Array, bool]:
+    """Labels and logits with the classes last, and whether the labels are distributions."""
+    shape = xp.shape(logits)
+    front = check.check_axis(axis, shape)
+    rows = shape[:front] + shape[front + 1 :]
+    if shape[front] == 0:
+        raise ValueError(f"logits must have at least one class, got shape {shape} with axis={axis}.")
+    labels = xp.asarray(labels, like=logits)
+    soft = check.same_shape(xp.shape(labels), shape)
+    if not soft and not check.same_shape(xp.shape(labels), rows):
+        raise ValueError(
+            f"labels must have shape {rows} (class ids) or {shape} (distributions) for logits of shape {shape} "
+            f"with axis={axis}; got {xp.shape(labels)}."
+        )
+    if not soft and not check.is_integer(xp, labels):
+        raise TypeError(
+            f"labels of shape {rows} are class ids and must be integers, got {xp.dtype(labels)}; cast them, e.g. to "
+            f"int64, or give distributions of shape {shape}."
+        )
+    if front != len(shape) - 1:
+        logits = xp.moveaxis(logits, front, -1)
+        labels = xp.moveaxis(labels, front, -1) if soft else labels
+    return (xp.cast(labels, dtype) if soft else check.class_ids(xp, labels)), logits, soft
+
+
+def _per_class(xp: Backend, name: str, value: Any, logits: Array, dtype: str) -> Array | None:
+    if value is None:
+        return None
+    array = xp.asarray(value, dtype, like=logits)
+    if not check.same_shape(xp.shape(array), xp.shape(logits)[-1:]):
+        raise ValueError(
+            f"{name} must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(array)}."
+        )
+    return array
+
+
+def _sample_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) -> Array | None:
+    if value is None:
+        return None
+    array = xp.asarray(value, dtype, like=logits)
+    check.check_weight_shape("sample_weight", xp.shape(array), xp.shape(rows))
+    return array
+
+
+def _weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
+    valid = (labels >= 0) & (labels < xp.shape(class_weight)[0])
+    return xp.take(class_weight, xp.where(valid, labels, 0))

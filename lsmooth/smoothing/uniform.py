@@ -1,0 +1,136 @@
+"""Mass taken from the label and spread over the classes, by a prior or evenly."""
+
+from __future__ import annotations
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+
+
+def smooth_labels(
+    labels: Array,
+    label_smoothing: float | Array,
+    *,
+    num_classes: int | None = None,
+    prior: Array | None = None,
+    padding_idx: int | None = None,
+    exclude_target: bool = False,
+) -> Array:
+    """Smoothed target distributions: ``(1 - eps) t + eps u``.
+
+    | form | target of the label | of the others |
+    |---|---|---|
+    | as is | 1 - eps + eps u_y | eps u_k, u being 1 / classes unless given |
+    | ``exclude_target`` | 1 - eps | eps u_k / (1 - u_y): eps / (classes - 1) for the uniform u |
+    | ``padding_idx`` | 1 - eps | the same without the padding class: eps / (classes - 2); 0 for the padding class; rows labelled with it are 0 |
+
+    Args:
+        labels: class ids, integers of any shape, with ``num_classes`` given; or distributions
+            (..., classes), one-hot rows among them, of any dtype, without ``num_classes``. An id
+            outside 0..num_classes-1 gives a row of NaN.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        num_classes: the number of classes, for class ids.
+        prior: u, (classes,), non-negative; scaled to sum to one.
+        padding_idx: the class that stands for padding.
+        exclude_target: whether the label's own class gets none of the mass that is spread.
+
+    Returns:
+        (..., classes): in the dtype of floating labels, else in the framework's default.
+
+    Raises:
+        ValueError: if class ids come without ``num_classes``, a number is out of range, or too
+            few classes are left to spread the mass over.
+
+    Source: Szegedy et al. 2016; fairseq's ``label_smoothed_nll_loss`` (``exclude_target``); the
+        Annotated Transformer (``padding_idx``).
+
+    Example:
+        >>> from lsmooth.smoothing import smooth_labels
+        >>> smooth_labels([2, 0], 0.5, num_classes=5, padding_idx=0).round(4)
+        array([[0.    , 0.1667, 0.5   , 0.1667, 0.1667],
+               [0.    , 0.    , 0.    , 0.    , 0.    ]])
+    """
+    xp = backend_of(labels=labels, label_smoothing=label_smoothing, prior=prior)
+    target = _distributions(xp, labels, num_classes)
+    dtype = xp.dtype(target)
+    shape = xp.shape(target)
+    classes = shape[-1]
+    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape[:-1], target, dtype, low=0.0, high=1.0)
+    eps = eps if isinstance(eps, float) else eps[..., None]
+
+    if prior is not None:
+        prior = xp.asarray(prior, dtype, like=target)
+        if not check.same_shape(xp.shape(prior), (classes,)):
+            raise ValueError(f"prior must have shape ({classes},), one number a class; got {xp.shape(prior)}.")
+    if padding_idx is None and not exclude_target:
+        spread = 1.0 / classes if prior is None else prior / xp.sum(prior)
+        return (1.0 - eps) * target + eps * spread
+
+    least = 2 if padding_idx is None else 3
+    if classes is None or classes < least:
+        raise ValueError(f"num_classes must be at least {least} to spread mass over other classes, got {classes}.")
+    prior = xp.ones_like(target, dtype) if prior is None else prior
+    if padding_idx is not None:
+        if not 0 <= padding_idx < classes:
+            raise ValueError(f"padding_idx must be in 0..{classes - 1}, got {padding_idx}.")
+        kept = 1.0 - xp.one_hot(xp.asarray(padding_idx, "int32", like=target), classes, dtype)
+        target, prior = target * kept, prior * kept
+    # What label j gives class k is eps u_k / (1 - u_j): the sum over all j, less the term k = j.
+    given = target / (xp.sum(prior, axis=-1)[..., None] - prior)
+    return (1.0 - eps) * target + eps * prior * (xp.sum(given, axis=-1)[..., None] - given)
+
+
+def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array:
+    """Smoothed yes-or-no targets: ``(1 - eps) t + eps / 2``.
+
+    Args:
+        labels: t in [0, 1], any shape and dtype.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the labels.
+
+    Returns:
+        The labels' shape: in the dtype of floating labels, else in the framework's default.
+
+    Raises:
+        ValueError: if ``label_smoothing`` is out of range or does not broadcast.
+
+    Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; Ultralytics' ``smooth_BCE`` gives the
+        two values, 1 - eps / 2 and eps / 2.
+
+    Example:
+        >>> from lsmooth.smoothing import binary_smooth_labels
+        >>> binary_smooth_labels([0, 1], 0.1)
+        array([0.05, 0.95])
+    """
+    xp = backend_of(labels=labels, label_smoothing=label_smoothing)
+    target = _floating(xp, xp.asarray(labels))
+    eps = check.number_or_rows(
+        xp, "label_smoothing", label_smoothing, xp.shape(target), target, xp.dtype(target), low=0.0, high=1.0
+    )
+    return (1.0 - eps) * target + 0.5 * eps
+
+
+def _distributions(xp: Backend, labels: Array, num_classes: int | None) -> Array:
+    labels = xp.asarray(labels)
+    if num_classes is None:
+        if check.is_integer(xp, labels) and len(xp.shape(labels)) < 2:
+            raise ValueError(
+                f"num_classes is needed to smooth class ids; got integer labels of shape {xp.shape(labels)}."
+            )
+        return _floating(xp, labels)
+    if not check.is_integer(xp, labels):
+        raise TypeError(
+            f"labels must be integer class ids where num_classes is given, got {xp.dtype(labels)}; "
+            "leave num_classes out for distributions."
+        )
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+    labels = check.class_ids(xp, labels)
+    if check.is_validating(xp, labels):
+        check.check_class_ids(xp, labels, num_classes)
+    dtype = xp.dtype(xp.asarray(1.0))
+    valid = (labels >= 0) & (labels < num_classes)
+    row = xp.where(valid, xp.cast(valid, dtype), float("nan"))
+    return xp.one_hot(labels, num_classes, dtype) * row[..., None]
+
+
+def _floating(xp: Backend, array: Array) -> Array:
+    return array if xp.dtype(array) in check.FLOATS else xp.cast(array, xp.dtype(xp.asarray(1.0)))

@@ -1,0 +1,64 @@
+"""The frameworks under test, and how close is close.
+
+``LSMOOTH_TEST_BACKENDS=numpy,jax`` names the backends an environment must have: they fail
+where they are missing, and tests of the others are skipped. Unset, whatever is installed runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import numpy as np
+import pytest
+
+from lsmooth.backends import Backend, load_backend
+
+ALL_BACKENDS = ("numpy", "jax", "tensorflow", "torch")
+REQUIRED = tuple(filter(None, os.environ.get("LSMOOTH_TEST_BACKENDS", "").split(",")))
+
+if importlib.util.find_spec("jax"):
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def require_backend(name: str) -> Backend:
+    """The backend, or a skip that says why, or a failure where this environment must have it."""
+    if REQUIRED and name not in REQUIRED:
+        pytest.skip(f"{name} is not among LSMOOTH_TEST_BACKENDS={','.join(REQUIRED)}")
+    if importlib.util.find_spec(name) is None:
+        if name in REQUIRED:
+            pytest.fail(f"LSMOOTH_TEST_BACKENDS asks for {name}, which is not installed")
+        pytest.skip(f"{name} is not installed")
+    return load_backend(name)
+
+
+@pytest.fixture(params=ALL_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each installed backend in turn."""
+    return require_backend(request.param)
+
+
+@pytest.fixture(params=[name for name in ALL_BACKENDS if name != "numpy"])
+def differentiable_backend(request: pytest.FixtureRequest) -> Backend:
+    """Each installed backend that computes gradients."""
+    return require_backend(request.param)
+
+
+# Relative to the float64 reference, with the same absolute slack near zero.
+TOLERANCES = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+
+def assert_close(backend: Backend, actual: object, expected: np.ndarray, dtype: str, factor: float = 1.0) -> None:
+    """``actual``, of any framework, equals the float64 reference to the parity bar of ``dtype``."""
+    tolerance = factor * TOLERANCES[dtype]
+    got = backend.to_numpy(actual) if backend.is_array(actual) else np.asarray(actual)
+    expected = np.asarray(expected, np.float64)
+    finite = expected[np.isfinite(expected)]
+    scale = max(1.0, float(np.abs(finite).max())) if finite.size else 1.0
+    np.testing.assert_allclose(got.astype(np.float64), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
