@@ -99,7 +99,8 @@ def check_axis(axis: int, shape: Sequence[int | None]) -> int:
         raise ValueError("logits must have at least one axis, the classes; got a scalar.")
     if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
         raise ValueError(
-            f"axis must be an integer in [{-len(shape)}, {len(shape) - 1}] for logits of shape {tuple(shape)}, got {axis}."
+            f"axis must be an integer in [{-len(shape)}, {len(shape) - 1}] for logits of shape {tuple(shape)}, "
+            f"got {axis}."
         )
     return axis % len(shape)
 
@@ -118,8 +119,8 @@ def check_weight_shape(name: str, shape: Sequence[int | None], rows: Sequence[in
     )
     if shape and not same:
         raise ValueError(
-            f"{name} must be a scalar or have shape {tuple(rows)}, each dimension equal or 1; got shape {tuple(shape)}. "
-            f"Add dimensions of size 1 where it should repeat, e.g. {name}[:, None]."
+            f"{name} must be a scalar or have shape {tuple(rows)}, each dimension equal or 1; "
+            f"got shape {tuple(shape)}. Add dimensions of size 1 where it should repeat, e.g. {name}[:, None]."
         )
 
 
@@ -128,8 +129,9 @@ def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
 
 
-def check_class_ids(xp: Backend, labels: Array, num_classes: int, counted: Array | None = None) -> None:
+def check_class_ids(xp: Backend, labels: Array, num_classes: int | None, counted: Array | None = None) -> None:
     """Under `validate`: every counted label in 0..num_classes-1."""
+    assert num_classes is not None  # where there are values, shapes are known
     values = xp.to_numpy(labels)
     bad = (values < 0) | (values >= num_classes)
     if counted is not None:

@@ -1,6 +1,7 @@
 """The formulas of the loss kernels, written once over the operations of a backend.
 
-Here the class axis is the last one, every option has been checked: this is what a kernel computes, and nothing of how it is called.
+Here the class axis is the last one and every option has been checked: this is what a kernel
+computes, and nothing of how it is called.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def softmax_cross_entropy(
     ``scale ((1 - eps) sum_k t_k w_k (lse - z_k) + eps sum_k u_k w_k (lse - z_k) + a lse^2)``
 
     Args:
+        xp: the backend.
         logits: (..., classes), float32 or float64; half precision where a kernel takes it.
         labels: (...) integers, in which case t is their one-hot form and a label outside
             0..classes-1 makes the row NaN; or (..., classes) in the dtype of the result.
@@ -119,6 +121,7 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, *, pos_weig
     An infinite logit on the right side of its label costs 0.
 
     Args:
+        xp: the backend.
         logits: float32 or float64.
         labels: l in [0, 1], already smoothed, of the logits' shape and dtype.
         pos_weight: w, broadcasts to the logits.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,9 +24,7 @@ class JaxBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
         if isinstance(x, jax.Array):
             return x if dtype is None else x.astype(dtype)
-        if dtype is not None:
-            dtype = jax.dtypes.canonicalize_dtype(dtype)
-        return jnp.asarray(x, dtype)
+        return jnp.asarray(x, None if dtype is None else jax.dtypes.canonicalize_dtype(dtype))
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.astype(jnp.float32) if x.dtype.name in ("float16", "bfloat16") else x)

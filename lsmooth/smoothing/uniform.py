@@ -21,7 +21,7 @@ def smooth_labels(
     |---|---|---|
     | as is | 1 - eps + eps u_y | eps u_k, u being 1 / classes unless given |
     | ``exclude_target`` | 1 - eps | eps u_k / (1 - u_y): eps / (classes - 1) for the uniform u |
-    | ``padding_idx`` | 1 - eps | the same without the padding class: eps / (classes - 2); 0 for the padding class; rows labelled with it are 0 |
+    | ``padding_idx`` | 1 - eps | the same without the padding class, eps / (classes - 2), which gets 0 |
 
     Args:
         labels: class ids, integers of any shape, with ``num_classes`` given; or distributions
@@ -30,7 +30,7 @@ def smooth_labels(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         num_classes: the number of classes, for class ids.
         prior: u, (classes,), non-negative; scaled to sum to one.
-        padding_idx: the class that stands for padding.
+        padding_idx: the class that stands for padding; rows labelled with it are 0.
         exclude_target: whether the label's own class gets none of the mass that is spread.
 
     Returns:
@@ -54,6 +54,8 @@ def smooth_labels(
     dtype = xp.dtype(target)
     shape = xp.shape(target)
     classes = shape[-1]
+    if classes is None:
+        raise ValueError(f"labels must have a known number of classes, got shape {shape}.")
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape[:-1], target, dtype, low=0.0, high=1.0)
     eps = eps if isinstance(eps, float) else eps[..., None]
 
@@ -66,17 +68,17 @@ def smooth_labels(
         return (1.0 - eps) * target + eps * spread
 
     least = 2 if padding_idx is None else 3
-    if classes is None or classes < least:
+    if classes < least:
         raise ValueError(f"num_classes must be at least {least} to spread mass over other classes, got {classes}.")
-    prior = xp.ones_like(target, dtype) if prior is None else prior
+    mass = xp.ones_like(target, dtype) if prior is None else prior
     if padding_idx is not None:
         if not 0 <= padding_idx < classes:
             raise ValueError(f"padding_idx must be in 0..{classes - 1}, got {padding_idx}.")
         kept = 1.0 - xp.one_hot(xp.asarray(padding_idx, "int32", like=target), classes, dtype)
-        target, prior = target * kept, prior * kept
+        target, mass = target * kept, mass * kept
     # What label j gives class k is eps u_k / (1 - u_j): the sum over all j, less the term k = j.
-    given = target / (xp.sum(prior, axis=-1)[..., None] - prior)
-    return (1.0 - eps) * target + eps * prior * (xp.sum(given, axis=-1)[..., None] - given)
+    given = target / (xp.sum(mass, axis=-1)[..., None] - mass)
+    return (1.0 - eps) * target + eps * mass * (xp.sum(given, axis=-1)[..., None] - given)
 
 
 def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array:
