@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.losses.reductions import check_reduction, row_scale
+from lsmooth.backends import Array, backend_of
+from lsmooth.losses._rows import finish, per_class, prepare, prepare_binary
 
 
 def softmax_cross_entropy(
@@ -83,55 +81,28 @@ def softmax_cross_entropy(
         sample_weight=sample_weight,
         temperature=temperature,
     )
-    reduction = check_reduction(reduction)
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
-    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype)
-    rows = labels[..., 0] if soft else labels
-    shape = xp.shape(rows)
-
-    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
-    temperature = check.number_or_rows(xp, "temperature", temperature, shape, logits, dtype, low=0.0, high=float("inf"))
-    prior = _per_class(xp, "smoothing_prior", smoothing_prior, logits, dtype)
-    class_weight = _per_class(xp, "class_weight", class_weight, logits, dtype)
-    sample_weight = _sample_weight(xp, sample_weight, rows, logits, dtype)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight)
+    temperature = check.number_or_rows(
+        xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
+    )
+    prior = per_class(xp, "smoothing_prior", smoothing_prior, rows.logits, rows.dtype)
     if not 0.0 <= z_loss < float("inf"):
         raise ValueError(f"z_loss must be a finite number of at least 0, got {z_loss}.")
     if logit_softcap is not None:
         check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
-
-    counted = None
-    if ignore_index is not None:
-        if soft:
-            raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
-        counted = labels != ignore_index
-    if check.is_validating(xp, labels, logits):
-        check.check_not_nan(xp, "logits", logits)
-        check.check_not_nan(xp, "labels", labels) if soft else check.check_class_ids(
-            xp, labels, xp.shape(logits)[-1], counted
-        )
-    if counted is not None:
-        labels = xp.where(counted, labels, 0)
-
-    label_weight = None
-    if class_weight is not None and reduction == "mean":
-        label_weight = xp.sum(labels * class_weight, axis=-1) if soft else _weight_of_ids(xp, labels, class_weight)
-    scale = row_scale(
-        xp, reduction, rows, dtype, sample_weight=sample_weight, counted=counted, label_weight=label_weight
-    )
     losses = xp.softmax_cross_entropy(
-        logits,
-        labels,
-        label_smoothing=eps,
+        rows.logits,
+        rows.labels,
+        label_smoothing=rows.label_smoothing,
         prior=prior,
-        class_weight=class_weight,
+        class_weight=rows.class_weight,
         temperature=temperature,
         z_loss=float(z_loss),
         logit_softcap=logit_softcap,
-        counted=counted,
-        scale=scale,
+        counted=rows.counted,
+        scale=rows.scale,
     )
-    return losses if reduction == "none" else xp.sum(losses)
+    return losses if rows.reduction == "none" else xp.sum(losses)
 
 
 def sigmoid_cross_entropy(
@@ -182,75 +153,8 @@ def sigmoid_cross_entropy(
         pos_weight=pos_weight,
         sample_weight=sample_weight,
     )
-    reduction = check_reduction(reduction)
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
-    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    labels = xp.asarray(labels, dtype, like=logits)
-    shape = xp.shape(logits)
-    if not check.same_shape(xp.shape(labels), shape):
-        raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.")
-    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
+    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
     if pos_weight is not None:
-        pos_weight = xp.asarray(pos_weight, dtype, like=logits)
-        check.check_broadcast("pos_weight", xp.shape(pos_weight), shape)
-    sample_weight = _sample_weight(xp, sample_weight, logits, logits, dtype)
-    if check.is_validating(xp, labels, logits):
-        check.check_not_nan(xp, "logits", logits)
-        check.check_not_nan(xp, "labels", labels)
-
-    if not (isinstance(eps, float) and eps == 0.0):
-        labels = labels * (1.0 - eps) + 0.5 * eps
-    losses = xp.sigmoid_cross_entropy(logits, labels, pos_weight=pos_weight)
-    scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight)
-    if scale is not None:
-        losses = losses * scale
-    return losses if reduction == "none" else xp.sum(losses)
-
-
-def _labels_and_logits(xp: Backend, labels: Any, logits: Array, axis: int, dtype: str) -> tuple[Array, Array, bool]:
-    """Labels and logits with the classes last, and whether the labels are distributions."""
-    shape = xp.shape(logits)
-    front = check.check_axis(axis, shape)
-    rows = shape[:front] + shape[front + 1 :]
-    if shape[front] == 0:
-        raise ValueError(f"logits must have at least one class, got shape {shape} with axis={axis}.")
-    labels = xp.asarray(labels, like=logits)
-    soft = check.same_shape(xp.shape(labels), shape)
-    if not soft and not check.same_shape(xp.shape(labels), rows):
-        raise ValueError(
-            f"labels must have shape {rows} (class ids) or {shape} (distributions) for logits of shape {shape} "
-            f"with axis={axis}; got {xp.shape(labels)}."
-        )
-    if not soft and not check.is_integer(xp, labels):
-        raise TypeError(
-            f"labels of shape {rows} are class ids and must be integers, got {xp.dtype(labels)}; cast them, e.g. to "
-            f"int64, or give distributions of shape {shape}."
-        )
-    if front != len(shape) - 1:
-        logits = xp.moveaxis(logits, front, -1)
-        labels = xp.moveaxis(labels, front, -1) if soft else labels
-    return (xp.cast(labels, dtype) if soft else check.class_ids(xp, labels)), logits, soft
-
-
-def _per_class(xp: Backend, name: str, value: Any, logits: Array, dtype: str) -> Array | None:
-    if value is None:
-        return None
-    array = xp.asarray(value, dtype, like=logits)
-    if not check.same_shape(xp.shape(array), xp.shape(logits)[-1:]):
-        raise ValueError(
-            f"{name} must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(array)}."
-        )
-    return array
-
-
-def _sample_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) -> Array | None:
-    if value is None:
-        return None
-    array = xp.asarray(value, dtype, like=logits)
-    check.check_weight_shape("sample_weight", xp.shape(array), xp.shape(rows))
-    return array
-
-
-def _weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
-    valid = (labels >= 0) & (labels < xp.shape(class_weight)[0])
-    return xp.take(class_weight, xp.where(valid, labels, 0))
+        pos_weight = xp.asarray(pos_weight, rows.dtype, like=rows.logits)
+        check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
+    return finish(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, pos_weight=pos_weight))

@@ -1,0 +1,175 @@
+"""What every loss over rows does before its formula and after it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import MINUS_INFINITY, accumulate
+from lsmooth.losses.reductions import check_reduction, row_scale
+
+
+class Rows(NamedTuple):
+    """A call whose arguments have been checked: labels and logits with the classes last."""
+
+    xp: Backend
+    labels: Array
+    logits: Array
+    soft: bool  # labels are distributions (..., classes); else class ids (...)
+    shape: tuple[int | None, ...]  # of the rows
+    dtype: str  # of the result
+    label_smoothing: Any  # a float, or an array that broadcasts to the rows
+    class_weight: Array | None
+    counted: Array | None  # bool, False for rows that are ignored
+    scale: Any  # what the reduction multiplies each row by
+    reduction: str
+
+
+def prepare(
+    xp: Backend,
+    labels: Any,
+    logits: Any,
+    label_smoothing: Any,
+    sample_weight: Any,
+    ignore_index: int | None,
+    axis: int,
+    reduction: str | None,
+    class_weight: Any = None,
+) -> Rows:
+    """Check what losses over classes share; rows that are ignored get the label 0."""
+    reduction = check_reduction(reduction)
+    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype)
+    rows = labels[..., 0] if soft else labels
+    shape = xp.shape(rows)
+    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
+    class_weight = per_class(xp, "class_weight", class_weight, logits, dtype)
+    sample_weight = row_weight(xp, sample_weight, rows, logits, dtype)
+
+    counted = None
+    if ignore_index is not None:
+        if soft:
+            raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
+        counted = labels != ignore_index
+    if check.is_validating(xp, labels, logits):
+        check.check_not_nan(xp, "logits", logits)
+        if soft:
+            check.check_not_nan(xp, "labels", labels)
+        else:
+            check.check_class_ids(xp, labels, xp.shape(logits)[-1], counted)
+    if counted is not None:
+        labels = xp.where(counted, labels, 0)
+
+    label_weight = None
+    if class_weight is not None and reduction == "mean":
+        label_weight = xp.sum(labels * class_weight, axis=-1) if soft else _weight_of_ids(xp, labels, class_weight)
+    scale = row_scale(
+        xp, reduction, rows, dtype, sample_weight=sample_weight, counted=counted, label_weight=label_weight
+    )
+    return Rows(xp, labels, logits, soft, shape, dtype, eps, class_weight, counted, scale, reduction)
+
+
+def prepare_binary(
+    xp: Backend, labels: Any, logits: Any, label_smoothing: Any, sample_weight: Any, reduction: str | None
+) -> Rows:
+    """Check what losses over yes-or-no questions share: every element is a row, and its label is smoothed."""
+    reduction = check_reduction(reduction)
+    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
+    labels = xp.asarray(labels, dtype, like=logits)
+    shape = xp.shape(logits)
+    if not check.same_shape(xp.shape(labels), shape):
+        raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.")
+    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
+    sample_weight = row_weight(xp, sample_weight, logits, logits, dtype)
+    if check.is_validating(xp, labels, logits):
+        check.check_not_nan(xp, "logits", logits)
+        check.check_not_nan(xp, "labels", labels)
+    if not (isinstance(eps, float) and eps == 0.0):
+        labels = labels * (1.0 - eps) + 0.5 * eps
+    scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight)
+    return Rows(xp, labels, logits, True, shape, dtype, eps, None, None, scale, reduction)
+
+
+def finish(rows: Rows, losses: Array) -> Array:
+    """The reduction of the losses; what is ignored must be finite there."""
+    if rows.scale is not None:
+        losses = losses * rows.scale
+    return losses if rows.reduction == "none" else rows.xp.sum(losses)
+
+
+def counted_logits(rows: Rows) -> Array:
+    """The logits in the precision of the result, zeros where a row is ignored."""
+    logits = accumulate(rows.xp, rows.logits)
+    return logits if rows.counted is None else rows.xp.where(rows.counted[..., None], logits, 0.0)
+
+
+def smoothed_targets(rows: Rows, logits: Array) -> Array:
+    """q, (..., classes): the smoothed labels, with no smoothing mass on masked classes."""
+    xp, eps = rows.xp, rows.label_smoothing
+    classes = xp.shape(logits)[-1]
+    target = rows.labels
+    if not rows.soft:
+        valid = (target >= 0) & (target < classes)
+        row = xp.where(valid, xp.cast(valid, rows.dtype), float("nan"))
+        target = xp.one_hot(target, classes, rows.dtype) * row[..., None]
+    if isinstance(eps, float):
+        if eps == 0.0:
+            return target
+    else:
+        eps = eps[..., None]
+    kept = xp.cast(logits != MINUS_INFINITY, rows.dtype)
+    return (1.0 - eps) * target + eps * kept / xp.sum(kept, axis=-1)[..., None]
+
+
+def per_class(xp: Backend, name: str, value: Any, logits: Array, dtype: str) -> Array | None:
+    """One number a class, or None."""
+    if value is None:
+        return None
+    array = xp.asarray(value, dtype, like=logits)
+    if not check.same_shape(xp.shape(array), xp.shape(logits)[-1:]):
+        raise ValueError(
+            f"{name} must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(array)}."
+        )
+    return array
+
+
+def row_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) -> Array | None:
+    """The sample_weight as an array that fits the rows, or None."""
+    if value is None:
+        return None
+    array = xp.asarray(value, dtype, like=logits)
+    check.check_weight_shape("sample_weight", xp.shape(array), xp.shape(rows))
+    return array
+
+
+def _labels_and_logits(xp: Backend, labels: Any, logits: Array, axis: int, dtype: str) -> tuple[Array, Array, bool]:
+    """Labels and logits with the classes last, and whether the labels are distributions."""
+    shape = xp.shape(logits)
+    front = check.check_axis(axis, shape)
+    rows = shape[:front] + shape[front + 1 :]
+    if shape[front] == 0:
+        raise ValueError(f"logits must have at least one class, got shape {shape} with axis={axis}.")
+    labels = xp.asarray(labels, like=logits)
+    soft = check.same_shape(xp.shape(labels), shape)
+    if not soft and not check.same_shape(xp.shape(labels), rows):
+        raise ValueError(
+            f"labels must have shape {rows} (class ids) or {shape} (distributions) for logits of shape {shape} "
+            f"with axis={axis}; got {xp.shape(labels)}."
+        )
+    if not soft and not check.is_integer(xp, labels):
+        raise TypeError(
+            f"labels of shape {rows} are class ids and must be integers, got {xp.dtype(labels)}; cast them, e.g. to "
+            f"int64, or give distributions of shape {shape}."
+        )
+    if front != len(shape) - 1:
+        logits = xp.moveaxis(logits, front, -1)
+        labels = xp.moveaxis(labels, front, -1) if soft else labels
+    return (xp.cast(labels, dtype) if soft else check.class_ids(xp, labels)), logits, soft
+
+
+def _weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
+    valid = (labels >= 0) & (labels < xp.shape(class_weight)[0])
+    return xp.take(class_weight, xp.where(valid, labels, 0))
