@@ -51,6 +51,10 @@ class Backend(ABC):
     def to_numpy(self, x: Array) -> np.ndarray:
         """Copy ``x`` to the host, without its gradient; half precision becomes float32."""
 
+    def host_view(self, x: Array) -> np.ndarray | None:
+        """The values of ``x`` without a copy, to be read only; None where they are not in host memory."""
+        return None
+
     @abstractmethod
     def dtype(self, x: Array) -> str:
         """The name of the dtype of ``x``."""

@@ -29,6 +29,10 @@ class JaxBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.astype(jnp.float32) if x.dtype.name in ("float16", "bfloat16") else x)
 
+    def host_view(self, x: Array) -> np.ndarray | None:
+        (device, *others) = x.devices()
+        return np.asarray(x) if device.platform == "cpu" and not others else None
+
     def dtype(self, x: Array) -> str:
         return x.dtype.name
 

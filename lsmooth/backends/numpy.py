@@ -23,6 +23,9 @@ class NumpyBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else np.asarray(x)
 
+    def host_view(self, x: Array) -> np.ndarray | None:
+        return x
+
     def dtype(self, x: Array) -> str:
         return x.dtype.name
 

@@ -30,6 +30,9 @@ class TensorflowBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return (tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x).numpy()
 
+    def host_view(self, x: Array) -> np.ndarray | None:
+        return x.numpy() if "CPU" in x.device else None
+
     def dtype(self, x: Array) -> str:
         return x.dtype.name
 

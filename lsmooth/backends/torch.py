@@ -50,6 +50,10 @@ class TorchBackend(Backend):
         x = x.detach()
         return (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).cpu().numpy()
 
+    def host_view(self, x: Array) -> np.ndarray | None:
+        shared = x.device.type == "cpu" and x.layout == torch.strided and x.dtype != torch.bfloat16
+        return x.detach().numpy() if shared else None
+
     def dtype(self, x: Array) -> str:
         return _NAMES[x.dtype]
 
