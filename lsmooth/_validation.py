@@ -93,6 +93,12 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value:g}.")
 
 
+def check_at_least(name: str, value: float, low: float) -> None:
+    """A finite number of at least ``low``."""
+    if not low <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {low:g}, got {value}.")
+
+
 def check_axis(axis: int, shape: Sequence[int | None]) -> int:
     """``axis`` counted from the front."""
     if not shape:
@@ -103,6 +109,29 @@ def check_axis(axis: int, shape: Sequence[int | None]) -> int:
             f"got {axis}."
         )
     return axis % len(shape)
+
+
+def check_labels(xp: Backend, labels: Any, logits: Array, axis: int, name: str = "logits") -> tuple[Array, int, bool]:
+    """Labels that fit the logits, the class axis counted from the front, and whether they are distributions."""
+    shape = xp.shape(logits)
+    front = check_axis(axis, shape)
+    rows = shape[:front] + shape[front + 1 :]
+    if shape[front] == 0:
+        raise ValueError(f"{name} must have at least one class, got shape {shape} with axis={axis}.")
+    labels = xp.asarray(labels, like=logits)
+    if same_shape(xp.shape(labels), shape):
+        return labels, front, True
+    if not same_shape(xp.shape(labels), rows):
+        raise ValueError(
+            f"labels must have shape {rows} (class ids) or {shape} (distributions) for {name} of shape {shape} "
+            f"with axis={axis}; got {xp.shape(labels)}."
+        )
+    if not is_integer(xp, labels):
+        raise TypeError(
+            f"labels of shape {rows} are class ids and must be integers, got {xp.dtype(labels)}; cast them, e.g. to "
+            f"int64, or give distributions of shape {shape}."
+        )
+    return class_ids(xp, labels), front, False
 
 
 def check_broadcast(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:

@@ -147,27 +147,11 @@ def row_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) 
 
 def _labels_and_logits(xp: Backend, labels: Any, logits: Array, axis: int, dtype: str) -> tuple[Array, Array, bool]:
     """Labels and logits with the classes last, and whether the labels are distributions."""
-    shape = xp.shape(logits)
-    front = check.check_axis(axis, shape)
-    rows = shape[:front] + shape[front + 1 :]
-    if shape[front] == 0:
-        raise ValueError(f"logits must have at least one class, got shape {shape} with axis={axis}.")
-    labels = xp.asarray(labels, like=logits)
-    soft = check.same_shape(xp.shape(labels), shape)
-    if not soft and not check.same_shape(xp.shape(labels), rows):
-        raise ValueError(
-            f"labels must have shape {rows} (class ids) or {shape} (distributions) for logits of shape {shape} "
-            f"with axis={axis}; got {xp.shape(labels)}."
-        )
-    if not soft and not check.is_integer(xp, labels):
-        raise TypeError(
-            f"labels of shape {rows} are class ids and must be integers, got {xp.dtype(labels)}; cast them, e.g. to "
-            f"int64, or give distributions of shape {shape}."
-        )
-    if front != len(shape) - 1:
+    labels, front, soft = check.check_labels(xp, labels, logits, axis)
+    if front != len(xp.shape(logits)) - 1:
         logits = xp.moveaxis(logits, front, -1)
         labels = xp.moveaxis(labels, front, -1) if soft else labels
-    return (xp.cast(labels, dtype) if soft else check.class_ids(xp, labels)), logits, soft
+    return (xp.cast(labels, dtype) if soft else labels), logits, soft
 
 
 def _weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:

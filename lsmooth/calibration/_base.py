@@ -1,0 +1,213 @@
+"""What every calibrator shares: parameters as given, fitted values in names that end in ``_``, JSON on disk."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from lsmooth.backends import Backend, backend_of
+
+FORMAT = "lsmooth.calibration"
+VERSION = 1
+_LARGEST_FILE = 2**28
+
+
+class ConvergenceWarning(UserWarning):
+    """A calibrator's fit has no optimum to converge to, or was stopped before it; its ``status_`` says which."""
+
+
+class Calibrator:
+    """Base of the calibrators: scikit-learn's parameters, and JSON instead of pickle.
+
+    A subclass keeps the arguments of its constructor, all keyword-only, under their names and
+    checks them in ``fit``; `_fitted` names what ``fit`` leaves, with the kind each value has in
+    a file: ``float``, ``int``, ``str``, or ``np.ndarray``.
+    """
+
+    _fitted: ClassVar[dict[str, type]] = {}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name, as scikit-learn asks for them."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments of the constructor; they are checked by the next ``fit``."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(known)}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """The call that makes this calibrator, without arguments that have their default."""
+        signature = inspect.signature(type(self)).parameters
+        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v is not signature[k].default]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write parameters and fitted values as JSON.
+
+        Args:
+            path: the file; one that is there is replaced.
+
+        Raises:
+            ValueError: if nothing has been fitted.
+        """
+        self._check_fitted()
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "class": type(self).__name__,
+            "parameters": self.get_params(),
+            "fitted": {name: _to_json(getattr(self, name)) for name in self._fitted},
+        }
+        text = json.dumps(content, indent=2, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read what `save` has written; nothing in the file is executed.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The fitted calibrator.
+
+        Raises:
+            ValueError: if the file is not one that `save` writes, with what is wrong in it.
+        """
+        content = read(path)
+        if content["class"] != cls.__name__:
+            raise ValueError(f"{path} holds a {content['class']!r}, not a {cls.__name__}.")
+        return cls._from_content(path, content)
+
+    @classmethod
+    def _from_content(cls, path: str | PathLike[str], content: dict[str, Any]) -> Self:
+        parameters, fitted = content["parameters"], content["fitted"]
+        _check_names(path, "parameters", parameters, set(inspect.signature(cls).parameters))
+        _check_names(path, "fitted", fitted, set(cls._fitted))
+        for name, value in parameters.items():
+            _check_plain(path, f"parameters.{name}", value)
+        calibrator = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
+        for name, kind in cls._fitted.items():
+            setattr(calibrator, name, _from_json(path, f"fitted.{name}", fitted[name], kind))
+        try:
+            calibrator._check_parameters()
+            calibrator._check_values()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        return calibrator
+
+    def _check_parameters(self) -> None:
+        """Raise where an argument of the constructor is wrong."""
+
+    def _check_values(self) -> None:
+        """Raise where fitted values that were read from a file cannot be."""
+
+    def _check_fitted(self) -> None:
+        if not all(hasattr(self, name) for name in self._fitted):
+            raise ValueError(f"This {type(self).__name__} is not fitted yet; call fit(logits, labels) first.")
+
+
+def read(path: str | PathLike[str]) -> dict[str, Any]:
+    """The content of a calibrator's file, its outermost level checked."""
+    if Path(path).stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"{path} is larger than any calibrator's file ({_LARGEST_FILE} bytes).")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
+        raise ValueError(f"{path} is not JSON that lsmooth can read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a calibrator saved by lsmooth: it has no 'format': '{FORMAT}'.")
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has version {content.get('version')!r}, this lsmooth reads version {VERSION}; "
+            "save it again with this release, or install the one that wrote it."
+        )
+    _check_names(path, "file", content, {"format", "version", "class", "parameters", "fitted"})
+    if not isinstance(content["class"], str):
+        raise ValueError(f"{path}: class must be a string, got {content['class']!r}.")
+    return content
+
+
+def eager(method: str, **arrays: Any) -> Backend:
+    """The backend of a call that has to read values, which tracing cannot give."""
+    xp = backend_of(**arrays)
+    for name, array in arrays.items():
+        if xp.is_array(array) and not xp.is_concrete(array):
+            raise TypeError(
+                f"{method} reads the values of {name}, which is being traced; call it outside jit, tf.function and "
+                "torch.compile."
+            )
+    return xp
+
+
+def check_option(name: str, value: Any, kind: type, *, optional: bool = False) -> None:
+    """An option of a constructor has the type it must have (a bool is no int)."""
+    if optional and value is None:
+        return
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{name} must be {'None or ' if optional else ''}of type {kind.__name__}, got {value!r}.")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _check_names(path: Any, where: str, content: Any, names: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {where} must be an object, got {type(content).__name__}.")
+    if set(content) != names:
+        missing, unknown = sorted(names - set(content)), sorted(set(content) - names)
+        raise ValueError(f"{path}: {where} lacks {missing} and has unknown {unknown}.")
+
+
+def _check_plain(path: Any, name: str, value: Any) -> None:
+    plain = (bool, int, float, str, type(None))
+    if not isinstance(value, plain) and not (isinstance(value, list) and all(isinstance(v, plain) for v in value)):
+        raise ValueError(f"{path}: {name} must be a plain value or a list of them, got {type(value).__name__}.")
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_to_json(v) for v in value.tolist()] if value.ndim == 1 else [_to_json(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _from_json(path: Any, name: str, value: Any, kind: type) -> Any:
+    if kind is np.ndarray:
+        return _array(path, name, value)
+    if kind is float:
+        if value is None:
+            return math.nan
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not _is_finite(value):
+            raise ValueError(f"{path}: {name} must be a finite number or null, got {value!r:.80}.")
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{path}: {name} must be of type {kind.__name__}, got {value!r:.80}.")
+    return value
+
+
+def _array(path: Any, name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.array(value) if isinstance(value, list) else None
+    except ValueError:
+        array = None
+    if array is None or array.dtype.kind not in "if" or not np.isfinite(array).all():
+        raise ValueError(f"{path}: {name} must be a rectangular list of finite numbers.")
+    return array.astype(np.float64)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False

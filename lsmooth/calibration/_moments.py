@@ -1,0 +1,241 @@
+"""Sums over rows that give the likelihood of a temperature, its slope and its curvature.
+
+With d = z - max(z), t = beta d, p = softmax(t), a row of weight w and label y adds
+
+    value      w (log sum exp t - t_y)
+    slope      w (E_p[t] - t_y)      the derivative of the value by log beta
+    curvature  w Var_p[t]            that of the value by beta twice, times beta^2
+
+and for a soft label q, t_y stands for q . t. Rows are visited in blocks that stay in the
+processor's cache, so that no temporary has the size of the logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lsmooth.backends import Array, Backend, load_backend
+from lsmooth.backends.formulas import MINUS_INFINITY, accumulate
+
+HOST_BLOCK_BYTES = 2**19
+"""Two buffers of this size fit a processor's second-level cache."""
+DEVICE_BLOCK = 2**26
+"""Elements of a block on an accelerator: enough to fill it, little against its memory."""
+_VANISHED = -750.0
+"""exp of it is 0 in float64, and times it still 0, where -inf would give NaN."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Value, slope and curvature, summed over rows, at one beta."""
+
+    value: float = 0.0
+    slope: float = 0.0
+    curvature: float = 0.0
+
+    def __add__(self, other: Sums) -> Sums:
+        """The sums over the rows of both."""
+        return Sums(self.value + other.value, self.slope + other.slope, self.curvature + other.curvature)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Where a block lies in the logits, and what is kept of its rows; weight None: all 1."""
+
+    index: tuple[Any, ...]
+    top: Array
+    gap: Array
+    weight: Array | None
+
+
+class Rows:
+    """Logits and labels, visited block by block; the first visit, made here, checks and measures them.
+
+    Args:
+        xp: the backend of the logits.
+        logits: floating point, classes along ``axis``; or probabilities.
+        labels: class ids, the logits' shape without ``axis``; or distributions, their shape.
+        weight: of the class ids' shape, or None.
+        axis: the class axis, counted from the front.
+        ignore_index: rows with this label have no part.
+        from_logits: False where ``logits`` are probabilities.
+
+    Raises:
+        ValueError: if a row that counts has a logit that is no number, or a label that is no
+            class or one of probability 0.
+    """
+
+    def __init__(
+        self,
+        xp: Backend,
+        logits: Array,
+        labels: Array,
+        weight: Array | None = None,
+        *,
+        axis: int,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+    ):
+        host = xp.host_view(logits)
+        if host is not None:
+            # The framework's own memory, worked through by NumPy in place: the fastest on a processor.
+            labels, weight = (None if x is None else xp.to_numpy(x) for x in (labels, weight))
+            logits, xp = host, load_backend("numpy")
+        self._soft = len(xp.shape(labels)) == len(xp.shape(logits))
+        self._xp, self._from_logits, self._ignore_index = xp, from_logits, ignore_index
+        self._logits = xp.moveaxis(logits, axis, -1)
+        self._labels = xp.moveaxis(labels, axis, -1) if self._soft else labels
+        self._weight = weight
+        *rows, classes = xp.shape(self._logits)
+        dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
+        elements = DEVICE_BLOCK if host is None else HOST_BLOCK_BYTES // np.dtype(dtype).itemsize
+        per_block = max(1, elements // max(1, classes))
+        self._buffers = None if host is None else np.empty((2, per_block, classes), dtype)
+
+        self.count = 0.0
+        """The sum of the rows' weights."""
+        self.value_at_zero = 0.0
+        """The value at beta = 0: that of uniform predictions."""
+        self.slope_at_zero = 0.0
+        """The derivative of the value by beta, at beta = 0."""
+        self.gap = 0.0
+        """The sum of max(z) - z_y: 0 where every label has its row's largest logit."""
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
+
+    def __len__(self) -> int:
+        """The number of blocks."""
+        return len(self._blocks)
+
+    def sums(self, beta: float, every: int = 1) -> Sums:
+        """The sums at ``beta``, over the ``every``-th blocks."""
+        total = Sums()
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            for block in self._blocks[::every]:
+                lse, mean, variance = self._moments(self._block_of(block.index), block.top, beta)
+                gap = beta * block.gap
+                total += Sums(*(self._total(x, block.weight) for x in (lse - gap, mean - gap, variance)))
+        return total
+
+    def _block_of(self, index: tuple[Any, ...]) -> Array:
+        block = self._xp.reshape(self._logits[index], (-1, self._logits.shape[-1]))
+        block = accumulate(self._xp, block)
+        return block if self._from_logits else self._xp.log(block)
+
+    def _measure(self, index: tuple[Any, ...]) -> _Block:
+        xp, logits = self._xp, self._block_of(index)
+        dtype, classes = xp.dtype(logits), xp.shape(logits)[-1]
+        labels = xp.reshape(self._labels[index], (-1, classes) if self._soft else (-1,))
+        weight = None if self._weight is None else xp.cast(xp.reshape(self._weight[index], (-1,)), dtype)
+        if self._ignore_index is not None:
+            counted = xp.cast(labels != self._ignore_index, dtype)
+            weight = counted if weight is None else xp.where(counted > 0, weight, 0.0)
+        top = xp.max(logits, axis=-1)
+        shifted = logits - top[:, None]
+        if self._soft:
+            labels = xp.cast(labels, dtype)
+            mass = xp.sum(labels, axis=-1)
+            gap = xp.sum(xp.where(labels == 0, 0.0, labels * shifted), axis=-1) / xp.where(mass == 0, 1.0, mass)
+            weight = mass if weight is None else xp.where(weight == 0, 0.0, weight * mass)
+            fits = mass >= 0
+        else:
+            fits = (labels >= 0) & (labels < classes)
+            gap = xp.pick(shifted, xp.where(fits, labels, 0))
+        good = fits & (top < math.inf) & (gap > MINUS_INFINITY)
+        if weight is not None:
+            good = (good & (weight >= 0) & (weight < math.inf)) | (weight == 0)
+            top, gap = xp.where(weight == 0, 0.0, top), xp.where(weight == 0, 0.0, gap)
+        self._check(index, good, logits, labels, weight)
+
+        kept, spread = classes, xp.sum(shifted, axis=-1)
+        if self._number(xp.sum(xp.cast(spread == MINUS_INFINITY, dtype))):
+            kept = xp.sum(xp.cast(shifted > MINUS_INFINITY, dtype), axis=-1)
+            spread = xp.sum(xp.where(shifted > MINUS_INFINITY, shifted, 0.0), axis=-1)
+        ones = xp.ones_like(gap, dtype)
+        self.count += self._total(ones, weight)
+        self.value_at_zero += self._total(xp.log(ones * kept), weight)
+        self.slope_at_zero += self._total(spread / kept - gap, weight)
+        self.gap -= self._total(gap, weight)
+        return _Block(index, top, gap, weight)
+
+    def _moments(self, logits: Array, top: Array, beta: float) -> tuple[Array, Array, Array]:
+        """Log sum exp, mean and variance of t in each row."""
+        if self._buffers is not None:
+            return _moments_in_place(logits, top, beta, *self._buffers[:, : len(logits)])
+        xp = self._xp
+        t = (logits - top[:, None]) * beta
+        t = xp.where(t > _VANISHED, t, _VANISHED)
+        e = xp.exp(t)
+        total, first, second = xp.sum(e, axis=-1), xp.sum(e * t, axis=-1), xp.sum(e * t * t, axis=-1)
+        return xp.log(total), first / total, second / total - (first / total) ** 2
+
+    def _total(self, row: Array, weight: Array | None) -> float:
+        xp = self._xp
+        if weight is not None:
+            row = xp.where(weight == 0, 0.0, row * weight)
+        return self._number(xp.sum(xp.cast(row, "float64")))
+
+    def _number(self, scalar: Array) -> float:
+        return float(self._xp.to_numpy(scalar))
+
+    def _check(self, index: tuple[Any, ...], good: Array, logits: Array, labels: Array, weight: Array | None) -> None:
+        xp = self._xp
+        if not self._number(xp.sum(xp.cast(~good, "float32"))):
+            return
+        row = int(np.argmin(xp.to_numpy(good)))
+        z, y = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row]
+        where = f"at row {_row_name(index, row, self._logits.shape[:-1])}"
+        name = "logits" if self._from_logits else "predictions"
+        if weight is not None and not 0 <= xp.to_numpy(weight)[row] < math.inf:
+            raise ValueError(
+                f"sample_weight must be finite numbers of at least 0, got {xp.to_numpy(weight)[row]} {where}."
+            )
+        if np.isnan(z).any() or z.max() == math.inf or z.max() == -math.inf:
+            raise ValueError(f"{name} must hold no NaN, no infinity and a class that is not masked; see {where}.")
+        if self._soft:
+            raise ValueError(f"labels must be distributions without mass on classes of probability 0; see {where}.")
+        if not 0 <= y < len(z):
+            hint = (
+                "" if self._ignore_index is not None else " Rows to leave out: ignore_index, or a sample_weight of 0."
+            )
+            raise ValueError(f"labels must be class ids in 0..{len(z) - 1}, got {y} {where}.{hint}")
+        raise ValueError(f"labels must be classes of some probability, got class {y} of probability 0 {where}.")
+
+
+def _moments_in_place(z: Array, top: Array, beta: float, t: Array, e: Array) -> tuple[Array, Array, Array]:
+    """`Rows._moments` in two buffers: the sums are products with ones, which are BLAS calls."""
+    ones = np.ones(z.shape[-1], t.dtype)
+    np.subtract(z, top[:, None], out=t)
+    t *= t.dtype.type(beta)
+    np.fmax(t, t.dtype.type(_VANISHED), out=t)
+    total = np.exp(t, out=e) @ ones
+    first = np.multiply(e, t, out=e) @ ones / total
+    second = np.einsum("ij,ij->i", e, t) / total
+    return np.log(total), first, second - first * first
+
+
+def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[Any, ...]]:
+    """Indices of the rows' axes that cut them into blocks of at most about ``rows`` rows."""
+    if not shape:
+        yield ()
+        return
+    inner = math.prod(shape[1:])
+    if inner > rows:
+        for i in range(shape[0]):
+            yield from ((i, *rest) for rest in _blocks(shape[1:], rows))
+    elif inner:
+        step = max(1, rows // inner)
+        yield from ((slice(i, min(i + step, shape[0])),) for i in range(0, shape[0], step))
+
+
+def _row_name(index: tuple[Any, ...], row: int, shape: tuple[int, ...]) -> str:
+    """The position of a block's row among all rows, as a user would index it."""
+    start = [i.start if isinstance(i, slice) else i for i in index]
+    inner = np.unravel_index(row, (shape[0] if shape else 1, *shape[1:])[max(0, len(index) - 1) :]) if shape else ()
+    position = [*start[:-1], start[-1] + int(inner[0]), *(int(i) for i in inner[1:])] if shape else []
+    return str(position[0]) if len(position) == 1 else str(tuple(position))
