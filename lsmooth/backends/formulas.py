@@ -19,6 +19,11 @@ def accumulate(xp: Backend, x: Array) -> Array:
     return x if xp.dtype(x) in ("float64", "float32") else xp.cast(x, "float32")
 
 
+def log_softmax(xp: Backend, logits: Array) -> Array:
+    """``z - log(sum(exp(z)))`` over the last axis; -inf stays -inf."""
+    return logits - xp.logsumexp(logits, axis=-1)[..., None]
+
+
 def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logit_softcap: float | None = None):
     """``c tanh(z / c) / T``; a masked class (-inf) stays masked, whatever the cap."""
     if logit_softcap is not None:
