@@ -86,8 +86,7 @@ def softmax_cross_entropy(
         xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
     )
     prior = per_class(xp, "smoothing_prior", smoothing_prior, rows.logits, rows.dtype)
-    if not 0.0 <= z_loss < float("inf"):
-        raise ValueError(f"z_loss must be a finite number of at least 0, got {z_loss}.")
+    check.check_at_least("z_loss", z_loss, 0.0)
     if logit_softcap is not None:
         check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
     losses = xp.softmax_cross_entropy(

@@ -1,0 +1,46 @@
+"""Probabilities from logits that keep their relative precision in both tails."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import MINUS_INFINITY
+
+
+class LogProbabilities(NamedTuple):
+    """Of each class (..., classes): log p and log(1 - p), both -inf-safe in their gradients."""
+
+    p: Array
+    rest: Array
+
+
+def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
+    """The logarithms of p and of 1 - p, where p = softmax(z) over the last axis.
+
+    The class k with the largest logit has ``log p = -softplus(l - z_k)`` and
+    ``log(1 - p) = -softplus(z_k - l)``, l being the log-sum-exp of the other classes: exact where
+    p is next to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
+    """
+    top = xp.one_hot(xp.argmax(logits, axis=-1), xp.shape(logits)[-1], "float32") == 1
+    masked = logits == MINUS_INFINITY
+    # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
+    others = xp.where(top, MINUS_INFINITY, logits)
+    alone = xp.max(others, axis=-1) == MINUS_INFINITY
+    of_others = xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1)
+    gap = xp.sum(xp.where(top, logits, 0.0), axis=-1) - xp.where(alone, MINUS_INFINITY, of_others)
+    lead, trail = -xp.softplus(-gap), -xp.softplus(gap)
+    lower = xp.where(top | masked, -1.0, logits - xp.logsumexp(logits, axis=-1)[..., None])
+    log_p = xp.where(masked, MINUS_INFINITY, xp.where(top, lead[..., None], lower))
+    rest = xp.where(masked, 0.0, xp.where(top, trail[..., None], xp.log(1.0 - xp.exp(lower))))
+    return LogProbabilities(log_p, rest)
+
+
+def expectation(xp: Backend, targets: Array, values: Array) -> Array:
+    """``sum_k q_k f_k``, where a class without mass costs nothing, whatever its value."""
+    return xp.sum(targets * xp.where(targets == 0, 0.0, values), axis=-1)
+
+
+def entropy(xp: Backend, log_p: Array) -> Array:
+    """``-sum_k p_k log p_k``; a masked class has none."""
+    return -xp.sum(xp.exp(log_p) * xp.where(log_p == MINUS_INFINITY, 0.0, log_p), axis=-1)

@@ -1,0 +1,188 @@
+"""Cross-entropies that weigh an example by how wrong it is: focal loss and PolyLoss."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, backend_of
+from lsmooth.losses._probabilities import expectation, log_probabilities
+from lsmooth.losses._rows import (
+    counted_logits,
+    finish,
+    per_class,
+    prepare,
+    prepare_binary,
+    smoothed_targets,
+)
+
+
+def softmax_focal_loss(
+    labels: Array,
+    logits: Array,
+    *,
+    gamma: float = 2.0,
+    alpha: float | Array | None = None,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy in which what is already right counts little.
+
+    ``sum_k alpha_k q_k (1 - p_k)^gamma (-log p_k)``, with p = softmax(z) and q the smoothed label.
+    Computed from logits: no probability is clipped, and both tails keep their relative precision.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        gamma: the focus, at least 0; 0 gives the cross-entropy.
+        alpha: a number, or one a class, (classes,). It weighs the losses and enters no mean's divisor.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; for softmax as in Keras'
+        ``categorical_focal_crossentropy``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import softmax_focal_loss
+        >>> float(softmax_focal_loss([0, 2], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
+        0.005824
+    """
+    check.check_at_least("gamma", gamma, 0.0)
+    xp = backend_of(
+        labels=labels, logits=logits, alpha=alpha, label_smoothing=label_smoothing, sample_weight=sample_weight
+    )
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    if alpha is not None and not isinstance(alpha, Real):
+        alpha = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
+    logits = counted_logits(rows)
+    targets = smoothed_targets(rows, logits)
+    log = log_probabilities(xp, logits)
+    values = -log.p if gamma == 0 else xp.exp(gamma * log.rest) * -log.p
+    return finish(rows, expectation(xp, targets if alpha is None else targets * alpha, values))
+
+
+def sigmoid_focal_loss(
+    labels: Array,
+    logits: Array,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    reduction: str | None = "mean",
+) -> Array:
+    """Binary cross-entropy in which what is already right counts little, element by element.
+
+    With p = sigmoid(z) and l = (1 - eps) t + eps / 2, an element costs
+
+    ``a (l (1 - p) + (1 - l) p)^gamma (-l log p - (1 - l) log(1 - p))``, ``a = alpha l + (1 - alpha) (1 - l)``.
+
+    Computed from logits: no probability is clipped, and both tails keep their relative precision.
+
+    Args:
+        labels: t in [0, 1], any dtype, in the shape of the logits.
+        logits: z, floating point, any shape: independent yes-or-no questions.
+        gamma: the focus, at least 0; 0 gives the cross-entropy.
+        alpha: the weight of the positives in [0, 1], 1 - alpha that of the negatives; None weighs neither.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
+        sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension equal or 1.
+        reduction: as in `softmax_cross_entropy`, each element being a row.
+
+    Returns:
+        A scalar; or the elements' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; soft labels as in
+        ``optax.sigmoid_focal_loss``, Keras and torchvision.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import sigmoid_focal_loss
+        >>> float(sigmoid_focal_loss([[1, 0]], np.array([[3.0, -1.0]]), alpha=0.25).round(6))
+        0.00851
+    """
+    check.check_at_least("gamma", gamma, 0.0)
+    if alpha is not None:
+        check.check_range("alpha", alpha, 0.0, 1.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
+    z, label = counted_logits(rows), rows.labels
+    losses = xp.sigmoid_cross_entropy(z, label)
+    if gamma:
+        # The error l (1 - p) + (1 - l) p in logarithms. Each side is exact for the sign of z it serves.
+        hard = (label == 0) | (label == 1)
+        soft = xp.where(hard, 0.5, label)
+        odds = xp.log(soft) - xp.log(1.0 - soft)
+        above = xp.log(1.0 - soft) - xp.softplus(-z) + xp.softplus(odds - z)
+        below = xp.log(soft) - xp.softplus(z) + xp.softplus(z - odds)
+        of_hard = xp.where(label == 1, -xp.softplus(z), -xp.softplus(-z))
+        losses = losses * xp.exp(gamma * xp.where(hard, of_hard, xp.where(z > 0, above, below)))
+    if alpha is not None:
+        losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
+    return finish(rows, losses)
+
+
+def poly_cross_entropy(
+    labels: Array,
+    logits: Array,
+    *,
+    epsilon: float = 1.0,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Poly-1: cross-entropy with the first term of its expansion in 1 - p reweighed.
+
+    ``sum_k q_k (-log p_k + epsilon (1 - p_k))``, with p = softmax(z) and q the smoothed label.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        epsilon: the weight of the first term, at least -1, where that term is gone.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Leng et al. 2022, "PolyLoss: A Polynomial Expansion Perspective of Classification Loss
+        Functions"; ``optax.poly_loss_cross_entropy``, whose default epsilon is 2.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import poly_cross_entropy
+        >>> float(poly_cross_entropy([0, 2], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
+        0.319019
+    """
+    check.check_at_least("epsilon", epsilon, -1.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    logits = counted_logits(rows)
+    log = log_probabilities(xp, logits)
+    return finish(rows, expectation(xp, smoothed_targets(rows, logits), epsilon * xp.exp(log.rest) - log.p))

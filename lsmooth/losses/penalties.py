@@ -1,0 +1,285 @@
+"""Cross-entropy plus a penalty on the logits: the regularisers that stand beside label smoothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.losses._probabilities import entropy, log_probabilities
+from lsmooth.losses._rows import Rows, counted_logits, finish, prepare
+
+
+def margin_label_smoothing(
+    labels: Array,
+    logits: Array,
+    *,
+    alpha: float = 0.1,
+    margin: float = 10.0,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """MbLS: cross-entropy plus what the logits lie below the largest beyond a margin.
+
+    ``CE + alpha mean_k relu(max(z) - z_k - margin)``. With margin 0 this is label smoothing's pull on
+    the logits; with a margin it acts only on what is too far apart.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        alpha: the weight of the penalty, at least 0.
+        margin: how far apart logits may be, at least 0.
+        label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Liu et al. 2022, "The Devil is in the Margin: Margin-based Label Smoothing for Network
+        Calibration".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import margin_label_smoothing
+        >>> float(margin_label_smoothing([0], np.array([[14.0, 0.0, 8.0]])).round(6))
+        0.13581
+    """
+    check.check_at_least("alpha", alpha, 0.0)
+    check.check_at_least("margin", margin, 0.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    z = counted_logits(rows)
+    below = xp.max(z, axis=-1)[..., None] - z - margin
+    return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
+
+
+def max_suppression(
+    labels: Array,
+    logits: Array,
+    *,
+    alpha: float = 0.1,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """MaxSup: cross-entropy plus how far the largest logit is above their mean.
+
+    ``CE + alpha (max(z) - mean(z))``. Label smoothing is the same with z_y in place of max(z), which
+    pushes a wrong prediction further from its label; this does not.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        alpha: the weight of the penalty, at least 0: what eps is to label smoothing.
+        label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import max_suppression
+        >>> float(max_suppression([0], np.array([[2.0, 0.0, 1.0]])).round(6))
+        0.507606
+    """
+    check.check_at_least("alpha", alpha, 0.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    z = counted_logits(rows)
+    return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
+
+
+def adaptive_conditional_label_smoothing(
+    labels: Array,
+    logits: Array,
+    *,
+    alpha: float = 0.1,
+    margin: float = 10.0,
+    positive_weight: float = 1.0,
+    negative_weight: float = 0.1,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """ACLS: cross-entropy plus squared penalties that grow with the logits' confidence.
+
+    ``CE + alpha (l1 relu(m - margin)^2 + l2 / (K - 1) sum_k relu(sg(m) - z_k - margin)^2)``, with
+    m = max(z), whose gradient the second term stops, and K the number of classes.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        alpha: the weight of the penalty, at least 0.
+        margin: what the largest logit, and its distance to the others, may reach; at least 0.
+        positive_weight: l1, at least 0.
+        negative_weight: l2, at least 0.
+        label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Park et al. 2023, "ACLS: Adaptive and Conditional Label Smoothing for Network Calibration".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import adaptive_conditional_label_smoothing
+        >>> float(adaptive_conditional_label_smoothing([0], np.array([[14.0, 0.0, 8.0]])).round(6))
+        1.682477
+    """
+    check.check_at_least("alpha", alpha, 0.0)
+    check.check_at_least("margin", margin, 0.0)
+    check.check_at_least("positive_weight", positive_weight, 0.0)
+    check.check_at_least("negative_weight", negative_weight, 0.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    z = counted_logits(rows)
+    largest = xp.max(z, axis=-1)
+    above = xp.where(largest > margin, largest - margin, 0.0)
+    kept = z != MINUS_INFINITY
+    below = xp.stop_gradient(largest)[..., None] - xp.where(kept, z, 0.0) - margin
+    below = xp.where(kept & (below > 0), below, 0.0)
+    others = xp.sum(xp.cast(kept, rows.dtype), axis=-1) - 1.0
+    negative = xp.sum(below * below, axis=-1) / xp.where(others > 0, others, 1.0)
+    return _penalized(rows, z, alpha, positive_weight * above * above + negative_weight * negative)
+
+
+def confidence_penalty(
+    labels: Array,
+    logits: Array,
+    *,
+    beta: float = 0.1,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy less a reward for the entropy of the prediction.
+
+    ``CE - beta H(p)``, with p = softmax(z): the KL divergence from p to the uniform distribution, where
+    label smoothing has the one from the uniform distribution to p.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        beta: the weight of the entropy, at least 0.
+        label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
+        Distributions".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import confidence_penalty
+        >>> float(confidence_penalty([0], np.array([[2.0, 0.0, 1.0]])).round(6))
+        0.324366
+    """
+    check.check_at_least("beta", beta, 0.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    z = counted_logits(rows)
+    return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
+
+
+def logit_penalty(
+    labels: Array,
+    logits: Array,
+    *,
+    beta: float = 1e-3,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy plus the squared length of the logits.
+
+    ``CE + beta / 2 sum_k z_k^2``.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        beta: the weight of the penalty, at least 0.
+        label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Dauphin and Cubuk 2021, "Deconstructing the Regularization of BatchNorm"; Kornblith et al.
+        2021, "Why Do Better Loss Functions Lead to Less Transferable Features?".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import logit_penalty
+        >>> float(logit_penalty([0], np.array([[2.0, 0.0, 1.0]]), beta=0.1).round(6))
+        0.657606
+    """
+    check.check_at_least("beta", beta, 0.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    z = counted_logits(rows)
+    finite = xp.where(z == MINUS_INFINITY, 0.0, z)
+    return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))
+
+
+def _penalized(rows: Rows, logits: Array, weight: float, penalty: Array) -> Array:
+    losses = rows.xp.softmax_cross_entropy(logits, rows.labels, label_smoothing=rows.label_smoothing)
+    return finish(rows, losses + weight * penalty)
+
+
+def _mean(xp: Backend, logits: Array, values: Any) -> Array:
+    """The mean over the classes that are not masked."""
+    kept = logits != MINUS_INFINITY
+    return xp.sum(xp.where(kept, values, 0.0), axis=-1) / xp.sum(xp.cast(kept, xp.dtype(logits)), axis=-1)

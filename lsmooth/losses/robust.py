@@ -1,0 +1,178 @@
+"""Cross-entropies for labels that are partly wrong."""
+
+from __future__ import annotations
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, backend_of
+from lsmooth.losses._probabilities import entropy, expectation, log_probabilities
+from lsmooth.losses._rows import counted_logits, finish, prepare, smoothed_targets
+
+
+def generalized_cross_entropy(
+    labels: Array,
+    logits: Array,
+    *,
+    q: float = 0.7,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Between cross-entropy, which trusts every label, and the absolute error, which bears noise.
+
+    ``sum_k t_k (1 - p_k^q) / q``, with p = softmax(z) and t the smoothed label: -log p as q goes to
+    0, 1 - p at 1. It is bounded by 1 / q.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        q: in [0, 1]; 0 is the cross-entropy.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss for Training Deep Neural Networks
+        with Noisy Labels".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import generalized_cross_entropy
+        >>> float(generalized_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
+        0.742709
+    """
+    check.check_range("q", q, 0.0, 1.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    logits = counted_logits(rows)
+    targets = smoothed_targets(rows, logits)
+    log_p = log_probabilities(xp, logits).p
+    if q == 0:
+        return finish(rows, expectation(xp, targets, -log_p))
+    # 1 - exp(x) = -2 t / (1 - t) with t = tanh(x / 2): exact where p is next to 1.
+    half = xp.tanh(0.5 * q * xp.where(targets == 0, 0.0, log_p))
+    return finish(rows, expectation(xp, targets, -2.0 * half / (1.0 - half) / q))
+
+
+def symmetric_cross_entropy(
+    labels: Array,
+    logits: Array,
+    *,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+    log_zero: float = -4.0,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy plus the cross-entropy of the labels under the prediction.
+
+    ``sum_k (-alpha q_k log p_k - beta p_k max(log q_k, A))``, with p = softmax(z), q the smoothed label
+    and A what stands for log 0. For a one-hot label the second part is ``-A beta (1 - p_y)``.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        alpha: the weight of the cross-entropy, at least 0.
+        beta: the weight of the reverse one, at least 0.
+        log_zero: A, below 0.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Wang et al. 2019, "Symmetric Cross Entropy for Robust Learning with Noisy Labels". The
+        authors' code clips q at 1e-4, which is ``log_zero=-9.21``; the paper's A is -4.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import symmetric_cross_entropy
+        >>> float(symmetric_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
+        2.502194
+    """
+    check.check_at_least("alpha", alpha, 0.0)
+    check.check_at_least("beta", beta, 0.0)
+    if not float("-inf") < log_zero < 0.0:
+        raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    logits = counted_logits(rows)
+    targets = smoothed_targets(rows, logits)
+    log_p = log_probabilities(xp, logits).p
+    log_q = xp.log(xp.where(targets == 0, 1.0, targets))
+    log_q = xp.where((targets == 0) | (log_q < log_zero), log_zero, log_q)
+    forward = expectation(xp, targets, -log_p)
+    return finish(rows, alpha * forward - beta * xp.sum(xp.exp(log_p) * log_q, axis=-1))
+
+
+def bootstrap_cross_entropy(
+    labels: Array,
+    logits: Array,
+    *,
+    beta: float = 0.95,
+    hard: bool = False,
+    label_smoothing: float | Array = 0.0,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Cross-entropy with a label that is in part the model's own prediction.
+
+    ``-sum_k (beta q_k + (1 - beta) r_k) log p_k``, with p = softmax(z), q the smoothed label, and r = p,
+    or the one-hot form of the largest p. The gradient flows through r = p as well, which makes the
+    soft form a cross-entropy with an entropy penalty.
+
+    Args:
+        labels: class ids, or distributions in the shape of the logits.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        beta: how far the label is trusted, in [0, 1]; the paper takes 0.95 soft and 0.8 hard.
+        hard: whether r is one-hot.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        axis: the class axis.
+        reduction: as in `softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Reed et al. 2014, "Training Deep Neural Networks on Noisy Labels with Bootstrapping".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import bootstrap_cross_entropy
+        >>> float(bootstrap_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
+        1.609676
+    """
+    check.check_range("beta", beta, 0.0, 1.0)
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    logits = counted_logits(rows)
+    log_p = log_probabilities(xp, logits).p
+    own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
+    given = expectation(xp, smoothed_targets(rows, logits), -log_p)
+    return finish(rows, beta * given + (1.0 - beta) * own)
