@@ -62,3 +62,11 @@ def assert_close(backend: Backend, actual: object, expected: np.ndarray, dtype: 
     finite = expected[np.isfinite(expected)]
     scale = max(1.0, float(np.abs(finite).max())) if finite.size else 1.0
     np.testing.assert_allclose(got.astype(np.float64), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded as ``record_property("summary", line)``."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for name, line in (recorded for report in reports for recorded in report.user_properties):
+        if name == "summary":
+            terminalreporter.write_line(line)

@@ -2,6 +2,23 @@
 
 from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 from lsmooth.losses.focal import poly_cross_entropy, sigmoid_focal_loss, softmax_focal_loss
+from lsmooth.losses.keras_classes import (
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    KLDivergence,
+    SparseCategoricalCrossentropy,
+)
+from lsmooth.losses.keras_functions import (
+    binary_crossentropy,
+    binary_focal_crossentropy,
+    categorical_crossentropy,
+    categorical_focal_crossentropy,
+    kl_divergence,
+    sparse_categorical_crossentropy,
+)
+from lsmooth.losses.loss import Loss
 from lsmooth.losses.penalties import (
     adaptive_conditional_label_smoothing,
     confidence_penalty,
@@ -10,19 +27,36 @@ from lsmooth.losses.penalties import (
     max_suppression,
 )
 from lsmooth.losses.robust import bootstrap_cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
+from lsmooth.losses.serialization import deserialize, get, serialize
 
 __all__ = [
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "KLDivergence",
+    "Loss",
+    "SparseCategoricalCrossentropy",
     "adaptive_conditional_label_smoothing",
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
     "bootstrap_cross_entropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
     "confidence_penalty",
+    "deserialize",
     "generalized_cross_entropy",
+    "get",
+    "kl_divergence",
     "logit_penalty",
     "margin_label_smoothing",
     "max_suppression",
     "poly_cross_entropy",
+    "serialize",
     "sigmoid_cross_entropy",
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
     "softmax_focal_loss",
+    "sparse_categorical_crossentropy",
     "symmetric_cross_entropy",
 ]

@@ -1,0 +1,295 @@
+"""Keras' cross-entropies as objects: its arguments, defaults and configs, on the tensors of any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses import keras_functions
+from lsmooth.losses.keras_functions import row_labels
+from lsmooth.losses.loss import Loss, squeeze_or_expand_to_same_rank
+
+
+class _FunctionLoss(Loss):
+    """A loss whose options are attributes, and the arguments of a function."""
+
+    _function: ClassVar[Callable[..., Array]]
+    _options: ClassVar[tuple[str, ...]] = ()
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        """The losses before weights and reduction: those of the function this class is named after.
+
+        Args:
+            y_true: what is true; a trailing dimension of size 1 more or less than ``y_pred`` is made to fit.
+            y_pred: what is predicted.
+        """
+        y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
+        return type(self)._function(y_true, y_pred, **self._arguments())
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal loss: ``cls.from_config(loss.get_config())``."""
+        return {**super().get_config(), **self._arguments()}
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._options}
+
+
+class CategoricalCrossentropy(_FunctionLoss):
+    """`categorical_crossentropy` as a `Loss`.
+
+    Args:
+        from_logits: whether predictions are logits; else probabilities.
+        label_smoothing: eps in [0, 1].
+        axis: the class axis.
+        reduction: one of `Loss`'s.
+        name: the name of the loss.
+        dtype: the dtype to compute in and to return; see `Loss`.
+
+    Source: ``keras.losses.CategoricalCrossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import CategoricalCrossentropy
+        >>> loss = CategoricalCrossentropy(label_smoothing=0.1)
+        >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
+        >>> round(float(loss([[0, 1, 0], [0, 0, 1]], y_pred, sample_weight=[0.3, 0.7])), 4)
+        0.8844
+    """
+
+    _function = keras_functions.categorical_crossentropy
+    _options = ("from_logits", "label_smoothing", "axis")
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "categorical_crossentropy",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+
+
+class SparseCategoricalCrossentropy(_FunctionLoss):
+    """`sparse_categorical_crossentropy` as a `Loss`.
+
+    Labels keep their integers whatever the dtype of the loss: in bfloat16 there is no class 257.
+
+    Args:
+        from_logits: whether predictions are logits; else probabilities.
+        ignore_class: rows with this id cost nothing and count in no mean.
+        reduction: one of `Loss`'s.
+        axis: the class axis.
+        name: the name of the loss.
+        dtype: the dtype to compute in and to return; see `Loss`.
+        label_smoothing: eps in [0, 1]; Keras has none here.
+
+    Source: ``keras.losses.SparseCategoricalCrossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import SparseCategoricalCrossentropy
+        >>> loss = SparseCategoricalCrossentropy(ignore_class=-1, label_smoothing=0.1)
+        >>> round(float(loss([1, -1], np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]]))), 4)
+        0.685
+    """
+
+    _function = keras_functions.sparse_categorical_crossentropy
+    _options = ("from_logits", "ignore_class", "axis", "label_smoothing")
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        axis: int = -1,
+        name: str | None = "sparse_categorical_crossentropy",
+        dtype: Any = None,
+        *,
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.from_logits = from_logits
+        self.ignore_class = ignore_class
+        self.axis = axis
+        self.label_smoothing = label_smoothing
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal loss; Keras can read it unless labels are smoothed."""
+        config = super().get_config()
+        left_out = {"axis": -1, "label_smoothing": 0.0}
+        return {name: value for name, value in config.items() if name not in left_out or value != left_out[name]}
+
+    def _as_labels(self, xp: Backend, y_true: Any, like: Array | None) -> Array:
+        return xp.asarray(y_true, like=like)
+
+    def _losses_and_mask(self, y_true: Array, y_pred: Array) -> tuple[Array, Array | None]:
+        losses = self.call(y_true, y_pred)
+        if self.ignore_class is None:
+            return losses, None
+        y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
+        return losses, row_labels(backend_of(y_pred=y_pred), y_true, y_pred, self.axis) != self.ignore_class
+
+
+class BinaryCrossentropy(_FunctionLoss):
+    """`binary_crossentropy` as a `Loss`.
+
+    Args:
+        from_logits: whether predictions are logits; else probabilities.
+        label_smoothing: eps in [0, 1].
+        axis: the axis to take the mean along before weights and reduction.
+        reduction: one of `Loss`'s.
+        name: the name of the loss.
+        dtype: the dtype to compute in and to return; see `Loss`.
+
+    Source: ``keras.losses.BinaryCrossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import BinaryCrossentropy
+        >>> loss = BinaryCrossentropy(from_logits=True, reduction=None)
+        >>> loss([[0, 1], [0, 0]], np.array([[-18.6, 0.51], [2.94, -12.8]])).round(4)
+        array([0.2352, 1.4958], dtype=float32)
+    """
+
+    _function = keras_functions.binary_crossentropy
+    _options = ("from_logits", "label_smoothing", "axis")
+
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_crossentropy",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+
+
+class CategoricalFocalCrossentropy(_FunctionLoss):
+    """`categorical_focal_crossentropy` as a `Loss`.
+
+    Args:
+        alpha: a number, or a list of one a class.
+        gamma: the focus, at least 0.
+        from_logits: whether predictions are logits; else probabilities.
+        label_smoothing: eps in [0, 1].
+        axis: the class axis.
+        reduction: one of `Loss`'s.
+        name: the name of the loss.
+        dtype: the dtype to compute in and to return; see `Loss`.
+
+    Source: ``keras.losses.CategoricalFocalCrossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import CategoricalFocalCrossentropy
+        >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
+        >>> round(float(CategoricalFocalCrossentropy()([[0, 1, 0], [0, 0, 1]], y_pred)), 4)
+        0.2332
+    """
+
+    _function = keras_functions.categorical_focal_crossentropy
+    _options = ("from_logits", "label_smoothing", "axis", "alpha", "gamma")
+
+    def __init__(
+        self,
+        alpha: Any = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "categorical_focal_crossentropy",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+        self.alpha = alpha
+        self.gamma = gamma
+
+
+class BinaryFocalCrossentropy(_FunctionLoss):
+    """`binary_focal_crossentropy` as a `Loss`.
+
+    Args:
+        apply_class_balancing: whether alpha counts.
+        alpha: the weight of the positives, in [0, 1]; that of the negatives is 1 - alpha.
+        gamma: the focus, at least 0.
+        from_logits: whether predictions are logits; else probabilities.
+        label_smoothing: eps in [0, 1].
+        axis: the axis to take the mean along before weights and reduction.
+        reduction: one of `Loss`'s.
+        name: the name of the loss.
+        dtype: the dtype to compute in and to return; see `Loss`.
+
+    Source: ``keras.losses.BinaryFocalCrossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import BinaryFocalCrossentropy
+        >>> round(float(BinaryFocalCrossentropy()([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]]))), 4)
+        0.2678
+    """
+
+    _function = keras_functions.binary_focal_crossentropy
+    _options = ("from_logits", "label_smoothing", "axis", "apply_class_balancing", "alpha", "gamma")
+
+    def __init__(
+        self,
+        apply_class_balancing: bool = False,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_focal_crossentropy",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.axis = axis
+        self.apply_class_balancing = apply_class_balancing
+        self.alpha = alpha
+        self.gamma = gamma
+
+
+class KLDivergence(_FunctionLoss):
+    """`kl_divergence` as a `Loss`.
+
+    Args:
+        reduction: one of `Loss`'s.
+        name: the name of the loss.
+        dtype: the dtype to compute in and to return; see `Loss`.
+
+    Source: ``keras.losses.KLDivergence`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import KLDivergence
+        >>> round(float(KLDivergence()([[0.5, 0.5]], np.array([[0.9, 0.1]]))), 4)
+        0.5108
+    """
+
+    _function = keras_functions.kl_divergence
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "kl_divergence",
+        dtype: Any = None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)

@@ -1,0 +1,400 @@
+"""Keras' cross-entropies as functions: its names, arguments and numbers, on the tensors of any backend.
+
+``from_logits=True`` goes to lsmooth's own losses, which clip nothing. Probabilities are treated as
+Keras treats them: scaled to sum to one, then kept ``keras.config.epsilon()`` away from 0 and 1.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import accumulate
+from lsmooth.losses import keras_settings
+from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from lsmooth.losses.focal import sigmoid_focal_loss, softmax_focal_loss
+from lsmooth.smoothing import binary_smooth_labels, smooth_labels
+
+
+def categorical_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    from_logits: bool = False,
+    label_smoothing: float | Array = 0.0,
+    axis: int = -1,
+) -> Array:
+    """Cross-entropy of each row of predictions against its distribution over classes.
+
+    ``-sum_k q_k log p_k``, with ``q = (1 - eps) t + eps / classes``.
+
+    Args:
+        y_true: t, (..., classes), one-hot or soft, any dtype.
+        y_pred: p, or logits, in the shape of ``y_true``.
+        from_logits: whether ``y_pred`` holds logits; probabilities are scaled to sum to one and clipped.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        axis: the class axis. The smoothing counts the classes along it; Keras 3.15 always counts
+            the last axis.
+
+    Returns:
+        The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
+
+    Raises:
+        ValueError: if shapes differ, or ``axis`` or ``label_smoothing`` is out of range.
+        TypeError: if tensors of two frameworks meet.
+
+    Source: ``keras.losses.categorical_crossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import categorical_crossentropy
+        >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
+        >>> categorical_crossentropy([[0, 1, 0], [0, 0, 1]], y_pred, label_smoothing=0.1).round(4)
+        array([0.685 , 2.2333])
+    """
+    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
+    _check_same_shape(xp, y_true, y_pred)
+    _warn_of_one_class(xp, "categorical_crossentropy", y_pred, axis)
+    if from_logits:
+        losses = softmax_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, axis=axis, reduction="none")
+    else:
+        targets, p = _targets_and_probabilities(xp, y_true, y_pred, label_smoothing, axis)
+        losses = -xp.sum(targets * xp.log(p), axis=-1)
+    return xp.cast(losses, xp.dtype(y_pred))
+
+
+def sparse_categorical_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+    *,
+    label_smoothing: float | Array = 0.0,
+) -> Array:
+    """Cross-entropy of each row of predictions against its class id.
+
+    ``-(1 - eps) log p_y - eps / classes sum_k log p_k``; no one-hot label is formed.
+
+    Args:
+        y_true: y, class ids, in the shape of ``y_pred`` without ``axis``, or with a 1 there. Floats
+            are truncated. An id outside 0..classes-1 makes its row NaN.
+        y_pred: p, or logits, any shape, classes along ``axis``.
+        from_logits: whether ``y_pred`` holds logits; probabilities are scaled to sum to one and clipped.
+        ignore_class: rows with this id cost 0, and the mask that Keras' reductions read leaves them out.
+        axis: the class axis, any; Keras 3.15 takes only the last one on JAX and TensorFlow.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows. Keras has none here.
+
+    Returns:
+        The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
+
+    Raises:
+        ValueError: if shapes do not fit, or ``axis`` or ``label_smoothing`` is out of range.
+        TypeError: if tensors of two frameworks meet.
+
+    Source: ``keras.losses.sparse_categorical_crossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import sparse_categorical_crossentropy
+        >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
+        >>> sparse_categorical_crossentropy([1, 2], y_pred, label_smoothing=0.1).round(4)
+        array([0.685 , 2.2333])
+    """
+    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
+    labels = row_labels(xp, y_true, y_pred, axis)
+    counted = None if ignore_class is None else labels != ignore_class
+    if from_logits:
+        losses = softmax_cross_entropy(
+            labels, y_pred, label_smoothing=label_smoothing, ignore_index=ignore_class, axis=axis, reduction="none"
+        )
+    else:
+        losses = _sparse_losses_of_probabilities(xp, labels, xp.moveaxis(y_pred, axis, -1), counted, label_smoothing)
+    losses = xp.cast(losses, xp.dtype(y_pred))
+    if counted is not None:
+        keras_settings.set_mask(losses, counted)
+    return losses
+
+
+def binary_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    from_logits: bool = False,
+    label_smoothing: float | Array = 0.0,
+    axis: int = -1,
+) -> Array:
+    """Mean binary cross-entropy along an axis.
+
+    ``-l log p - (1 - l) log(1 - p)``, with ``l = (1 - eps) t + eps / 2``.
+
+    Args:
+        y_true: t in [0, 1], any dtype.
+        y_pred: p, or logits, in the shape of ``y_true``.
+        from_logits: whether ``y_pred`` holds logits; probabilities are clipped.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the elements.
+        axis: the axis to take the mean along.
+
+    Returns:
+        The means, in the shape of ``y_pred`` without ``axis``, in its dtype.
+
+    Raises:
+        ValueError: if shapes differ, or ``axis`` or ``label_smoothing`` is out of range.
+        TypeError: if tensors of two frameworks meet.
+
+    Source: ``keras.losses.binary_crossentropy`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import binary_crossentropy
+        >>> binary_crossentropy([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]])).round(4)
+        array([0.9163, 0.7136])
+    """
+    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
+    _check_same_shape(xp, y_true, y_pred)
+    if from_logits:
+        losses = sigmoid_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, reduction="none")
+    else:
+        label, p = _binary_labels_and_probabilities(xp, y_true, y_pred, label_smoothing)
+        losses = _binary_losses(xp, label, p)
+    return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
+
+
+def categorical_focal_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    alpha: float | Array = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float | Array = 0.0,
+    axis: int = -1,
+) -> Array:
+    """Focal cross-entropy of each row of predictions against its distribution over classes.
+
+    ``-sum_k alpha_k (1 - p_k)^gamma q_k log p_k``, with ``q = (1 - eps) t + eps / classes``.
+
+    Args:
+        y_true: t, (..., classes), one-hot or soft, any dtype.
+        y_pred: p, or logits, in the shape of ``y_true``.
+        alpha: a number, or one a class.
+        gamma: the focus, at least 0; 0 gives alpha times the cross-entropy.
+        from_logits: whether ``y_pred`` holds logits, which are not clipped as Keras does after a
+            softmax; probabilities are scaled to sum to one and clipped.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        axis: the class axis. ``alpha`` and the smoothing go along it; in Keras 3.15 along the last.
+
+    Returns:
+        The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
+
+    Raises:
+        ValueError: if shapes do not fit or a number is out of range.
+        TypeError: if tensors of two frameworks meet.
+
+    Source: ``keras.losses.categorical_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import categorical_focal_crossentropy
+        >>> y_pred = np.array([[0.05, 0.9, 0.05], [0.1, 0.85, 0.05]])
+        >>> categorical_focal_crossentropy([[0, 1, 0], [0, 0, 1]], y_pred).round(6)
+        array([2.63000e-04, 6.75912e-01])
+    """
+    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
+    _check_same_shape(xp, y_true, y_pred)
+    _warn_of_one_class(xp, "categorical_focal_crossentropy", y_pred, axis)
+    check.check_at_least("gamma", gamma, 0.0)
+    if from_logits:
+        losses = softmax_focal_loss(
+            y_true, y_pred, gamma=gamma, alpha=alpha, label_smoothing=label_smoothing, axis=axis, reduction="none"
+        )
+    else:
+        targets, p = _targets_and_probabilities(xp, y_true, y_pred, label_smoothing, axis)
+        weight = xp.asarray(alpha, xp.dtype(p), like=p)
+        losses = -xp.sum(weight * (1.0 - p) ** gamma * targets * xp.log(p), axis=-1)
+    return xp.cast(losses, xp.dtype(y_pred))
+
+
+def binary_focal_crossentropy(
+    y_true: Array,
+    y_pred: Array,
+    apply_class_balancing: bool = False,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float | Array = 0.0,
+    axis: int = -1,
+) -> Array:
+    """Mean binary focal cross-entropy along an axis.
+
+    ``(l (1 - p) + (1 - l) p)^gamma (-l log p - (1 - l) log(1 - p))``, with ``l = (1 - eps) t + eps / 2``,
+    and ``alpha l + (1 - alpha) (1 - l)`` times that where classes are balanced.
+
+    Args:
+        y_true: t in [0, 1], any dtype.
+        y_pred: p, or logits, in the shape of ``y_true``.
+        apply_class_balancing: whether alpha counts.
+        alpha: the weight of the positives, in [0, 1].
+        gamma: the focus, at least 0; 0 gives the cross-entropy.
+        from_logits: whether ``y_pred`` holds logits, which are not clipped as Keras does after a
+            sigmoid; probabilities are clipped.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the elements.
+        axis: the axis to take the mean along.
+
+    Returns:
+        The means, in the shape of ``y_pred`` without ``axis``, in its dtype.
+
+    Raises:
+        ValueError: if shapes differ or a number is out of range.
+        TypeError: if tensors of two frameworks meet.
+
+    Source: ``keras.losses.binary_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import binary_focal_crossentropy
+        >>> binary_focal_crossentropy([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]])).round(4)
+        array([0.3299, 0.2058])
+    """
+    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
+    _check_same_shape(xp, y_true, y_pred)
+    check.check_at_least("gamma", gamma, 0.0)
+    if from_logits:
+        balance = alpha if apply_class_balancing else None
+        losses = sigmoid_focal_loss(
+            y_true, y_pred, gamma=gamma, alpha=balance, label_smoothing=label_smoothing, reduction="none"
+        )
+    else:
+        label, p = _binary_labels_and_probabilities(xp, y_true, y_pred, label_smoothing)
+        losses = (label * (1.0 - p) + (1.0 - label) * p) ** gamma * _binary_losses(xp, label, p)
+        if apply_class_balancing:
+            losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
+    return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
+
+
+def kl_divergence(y_true: Array, y_pred: Array) -> Array:
+    """Kullback-Leibler divergence of each row of predictions from its distribution.
+
+    ``sum_k t_k log(t_k / p_k)``, both clipped to [epsilon, 1]. `lsmooth.distillation` has the exact
+    divergence, of logits.
+
+    Args:
+        y_true: t, (..., classes).
+        y_pred: p, in the shape of ``y_true``.
+
+    Returns:
+        The divergences, (...), in the dtype of ``y_pred``.
+
+    Raises:
+        ValueError: if shapes differ.
+        TypeError: if tensors of two frameworks meet.
+
+    Source: ``keras.losses.kl_divergence`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import kl_divergence
+        >>> kl_divergence([[0.5, 0.5]], np.array([[0.9, 0.1]])).round(4)
+        array([0.5108])
+    """
+    xp, y_true, y_pred = _arrays(y_true, y_pred, -1)
+    _check_same_shape(xp, y_true, y_pred)
+    p = _clip(xp, accumulate(xp, y_pred), 1.0)
+    t = _clip(xp, xp.cast(y_true, xp.dtype(p)), 1.0)
+    return xp.cast(xp.sum(t * (xp.log(t) - xp.log(p)), axis=-1), xp.dtype(y_pred))
+
+
+def _arrays(y_true: Any, y_pred: Any, axis: int) -> tuple[Backend, Array, Array]:
+    xp = backend_of(y_true=y_true, y_pred=y_pred)
+    y_pred = xp.asarray(y_pred, like=y_true if xp.is_array(y_true) else None)
+    if xp.dtype(y_pred) not in check.FLOATS:
+        y_pred = xp.cast(y_pred, keras_settings.floatx())
+    rank = len(xp.shape(y_pred))
+    if isinstance(axis, bool) or not isinstance(axis, int) or not -rank <= axis < rank:
+        raise ValueError(f"axis must be an integer in [{-rank}, {rank - 1}] for y_pred of rank {rank}, got {axis!r}.")
+    return xp, xp.asarray(y_true, like=y_pred), y_pred
+
+
+def row_labels(xp: Backend, y_true: Array, y_pred: Array, axis: int) -> Array:
+    """Class ids as integers in the shape of ``y_pred`` without ``axis``."""
+    shape = xp.shape(y_pred)
+    front = axis % len(shape)
+    rows = shape[:front] + shape[front + 1 :]
+    if len(xp.shape(y_true)) == len(shape) and xp.shape(y_true)[front] == 1:
+        y_true = xp.moveaxis(y_true, front, -1)[..., 0]
+    if not check.same_shape(xp.shape(y_true), rows):
+        raise ValueError(
+            f"y_true must have shape {rows}, or a 1 at axis {axis}, for y_pred of shape {shape}; "
+            f"got {xp.shape(y_true)}."
+        )
+    return check.class_ids(xp, y_true) if check.is_integer(xp, y_true) else xp.cast(y_true, "int64")
+
+
+def _check_same_shape(xp: Backend, y_true: Array, y_pred: Array) -> None:
+    if not check.same_shape(xp.shape(y_true), xp.shape(y_pred)):
+        raise ValueError(f"y_true and y_pred must have the same shape, got {xp.shape(y_true)} and {xp.shape(y_pred)}.")
+
+
+def _warn_of_one_class(xp: Backend, name: str, y_pred: Array, axis: int) -> None:
+    if xp.shape(y_pred)[axis] == 1:
+        warnings.warn(
+            f"{name} is of two or more classes, and y_pred has shape {xp.shape(y_pred)}: "
+            "binary_crossentropy takes one number for a yes-or-no question.",
+            SyntaxWarning,
+            stacklevel=3,
+        )
+
+
+def _targets_and_probabilities(
+    xp: Backend, y_true: Array, y_pred: Array, label_smoothing: Any, axis: int
+) -> tuple[Array, Array]:
+    """Smoothed labels, and probabilities that sum to one and were then clipped; the classes last."""
+    p = _probabilities(xp, xp.moveaxis(y_pred, axis, -1))
+    return smooth_labels(xp.cast(xp.moveaxis(y_true, axis, -1), xp.dtype(p)), label_smoothing), p
+
+
+def _probabilities(xp: Backend, y_pred: Array) -> Array:
+    p = accumulate(xp, y_pred)
+    return _clip(xp, p / xp.sum(p, axis=-1)[..., None], 1.0 - keras_settings.epsilon())
+
+
+def _sparse_losses_of_probabilities(
+    xp: Backend, labels: Array, y_pred: Array, counted: Array | None, label_smoothing: Any
+) -> Array:
+    if counted is not None:
+        labels = xp.where(counted, labels, 0)
+        y_pred = xp.where(counted[..., None], y_pred, 1.0)
+    log_p = xp.log(_probabilities(xp, y_pred))
+    eps = check.number_or_rows(
+        xp, "label_smoothing", label_smoothing, xp.shape(labels), log_p, xp.dtype(log_p), low=0.0, high=1.0
+    )
+    if check.is_validating(xp, labels, y_pred):
+        check.check_not_nan(xp, "y_pred", y_pred)
+        check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
+    valid = (labels >= 0) & (labels < xp.shape(log_p)[-1])
+    # A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
+    factor = xp.where(valid, xp.cast(valid, xp.dtype(log_p)), float("nan"))
+    log_q = (1.0 - eps) * xp.pick(log_p, xp.where(valid, labels, 0)) + eps * _mean(xp, log_p, -1)
+    return -factor * log_q if counted is None else xp.where(counted, -factor * log_q, 0.0)
+
+
+def _binary_labels_and_probabilities(
+    xp: Backend, y_true: Array, y_pred: Array, label_smoothing: Any
+) -> tuple[Array, Array]:
+    p = _clip(xp, accumulate(xp, y_pred), 1.0 - keras_settings.epsilon())
+    return binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing), p
+
+
+def _binary_losses(xp: Backend, label: Array, p: Array) -> Array:
+    return -label * xp.log(p) - (1.0 - label) * xp.log(1.0 - p)
+
+
+def _clip(xp: Backend, p: Array, high: float) -> Array:
+    """``p`` in [epsilon, high]; outside, the gradient is 0."""
+    low = keras_settings.epsilon()
+    return xp.where(p < low, low, xp.where(p > high, high, p))
+
+
+def _mean(xp: Backend, x: Array, axis: int) -> Array:
+    size = xp.shape(x)[axis]
+    count = xp.sum(xp.ones_like(x, xp.dtype(x)), axis=axis) if size is None else max(size, 1)
+    return xp.sum(x, axis=axis) / count

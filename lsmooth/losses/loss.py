@@ -1,0 +1,231 @@
+"""The base of losses that are objects: Keras' `Loss`, on the tensors of any backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Self
+
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import accumulate
+from lsmooth.losses import keras_settings
+
+KERAS_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
+
+
+class Loss:
+    """A loss as an object: ``loss(y_true, y_pred, sample_weight)`` is `call`, weighted and reduced.
+
+    | reduction | the sum of the weighted losses is divided by |
+    |---|---|
+    | ``"sum_over_batch_size"``, ``"mean"`` | the number of losses; under a mask, of those it keeps |
+    | ``"mean_with_sample_weight"`` | the sum of ``sample_weight`` as it was given, times the mask |
+    | ``"sum"`` | 1 |
+    | ``"none"``, None | nothing: the weighted losses themselves |
+
+    Subclass it and write ``call(y_true, y_pred)``, which returns the losses before reduction.
+    A mask that a Keras layer left on ``y_pred`` (``_keras_mask``) takes entries out of the mean.
+
+    Args:
+        name: by default the name of the class, in snake case.
+        reduction: one of the table's.
+        dtype: the dtype to compute in and to return: a name, a dtype of any framework, or a Keras
+            dtype policy. By default ``keras.config.floatx()`` where Keras has been imported, else
+            ``"float32"``, whatever comes in. Half precision is still reduced in float32.
+
+    Raises:
+        ValueError: if the reduction is unknown or the dtype is no floating one.
+
+    Source: ``keras.losses.Loss`` of Keras 3.15.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import Loss
+        >>> class SquaredError(Loss):
+        ...     def call(self, y_true, y_pred):
+        ...         return (y_true - y_pred) ** 2
+        >>> loss = SquaredError()
+        >>> loss.name, float(loss([0.0, 0.0], np.array([1.0, 3.0]), sample_weight=[1.0, 0.0]))
+        ('squared_error', 0.5)
+    """
+
+    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None):
+        if reduction not in KERAS_REDUCTIONS:
+            raise ValueError(
+                f"Invalid value for argument reduction: it must be one of {', '.join(map(str, KERAS_REDUCTIONS))}; "
+                f"got {reduction!r}."
+            )
+        self.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        self.reduction = reduction
+        self._has_own_dtype = dtype is not None
+        self._dtype = keras_settings.compute_dtype(keras_settings.floatx() if dtype is None else dtype)
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype that the loss is computed in and returned in."""
+        return self._dtype
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
+        """The loss of a batch.
+
+        Args:
+            y_true: what is true, as `call` wants it: an array, or a dict or tuple of arrays.
+            y_pred: what is predicted.
+            sample_weight: multiplies the losses: of their shape, or one that broadcasts to it.
+                One more or one less trailing dimension of size 1 is made to fit.
+
+        Returns:
+            A scalar, or the losses for ``reduction=None``, in `dtype`.
+        """
+        leaves = {**_leaves("y_pred", y_pred), **_leaves("y_true", y_true)}
+        xp = backend_of(**leaves, sample_weight=sample_weight)
+        like = next(filter(xp.is_array, leaves.values()), None)
+        mask = keras_settings.get_mask(y_pred)
+        y_true = _map(lambda x: self._as_labels(xp, x, like), y_true)
+        y_pred = _map(lambda x: xp.asarray(x, self.dtype, like=like), y_pred)
+        losses, own_mask = self._losses_and_mask(y_true, y_pred)
+        if own_mask is not None:
+            mask = own_mask if mask is None else mask & own_mask
+        loss = reduce_weighted(xp, xp.asarray(losses), sample_weight, mask, self.reduction)
+        return xp.cast(loss, self.dtype)
+
+    def call(self, y_true: Array, y_pred: Array) -> Array:
+        """The losses before weights and reduction; subclasses write it.
+
+        Args:
+            y_true: an array, in `dtype`.
+            y_pred: an array, in `dtype`.
+
+        Returns:
+            One loss an example, or more.
+
+        Raises:
+            NotImplementedError: in the base class.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement call(y_true, y_pred).")
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal loss: ``cls.from_config(loss.get_config())``.
+
+        Returns:
+            Plain values by argument: Keras' own keys, and those of arguments that Keras leaves out
+            where they are not at their defaults.
+        """
+        config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
+        return {**config, "dtype": self.dtype} if self._has_own_dtype else config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The loss that `get_config` described.
+
+        Args:
+            config: arguments of the class, by name.
+        """
+        return cls(**config)
+
+    def _as_labels(self, xp: Backend, y_true: Any, like: Array | None) -> Array:
+        return xp.asarray(y_true, self.dtype, like=like)
+
+    def _losses_and_mask(self, y_true: Array, y_pred: Array) -> tuple[Array, Array | None]:
+        losses = self.call(y_true, y_pred)
+        return losses, keras_settings.get_mask(losses)
+
+
+def squeeze_or_expand_to_same_rank(x1: Array, x2: Array) -> tuple[Array, Array]:
+    """Two arrays at the same rank, where a trailing dimension of size 1 is all that parts them.
+
+    The longer one loses it, unless the other has a single dimension: then that one gains it.
+
+    Args:
+        x1: an array.
+        x2: another.
+
+    Returns:
+        Both, as they were where their ranks are equal or nothing can be done.
+
+    Source: the function of that name in Keras' ``losses/loss.py``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses.loss import squeeze_or_expand_to_same_rank
+        >>> a, b = squeeze_or_expand_to_same_rank(np.ones((3, 2, 1)), np.ones((3, 2)))
+        >>> a.shape, b.shape
+        ((3, 2), (3, 2))
+    """
+    return same_rank(backend_of(x1=x1, x2=x2), x1, x2)
+
+
+def same_rank(xp: Backend, a: Array, b: Array) -> tuple[Array, Array]:
+    """`squeeze_or_expand_to_same_rank` for a known backend."""
+    if len(xp.shape(a)) < len(xp.shape(b)):
+        b, a = same_rank(xp, b, a)
+    elif len(xp.shape(a)) == len(xp.shape(b)) + 1 and xp.shape(a)[-1] == 1:
+        if len(xp.shape(b)) == 1:
+            b = b[..., None]
+        else:
+            a = a[..., 0]
+    return a, b
+
+
+def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, reduction: str | None) -> Array:
+    """Losses times weights, masked and reduced as Keras does it; 0 / 0 is 0.
+
+    Args:
+        xp: the backend.
+        losses: any shape.
+        sample_weight: None, or what broadcasts to the losses once `same_rank` has met it.
+        mask: None, or True where an entry counts; likewise.
+        reduction: one of `KERAS_REDUCTIONS`.
+
+    Returns:
+        A scalar, or the weighted losses; float64 for float64 losses, else float32.
+    """
+    losses = accumulate(xp, losses)
+    dtype = xp.dtype(losses)
+    weight = None if sample_weight is None else xp.asarray(sample_weight, dtype, like=losses)
+    if mask is not None:
+        kept = xp.asarray(mask, dtype, like=losses)
+        if reduction in ("mean", "sum_over_batch_size"):
+            # The entries that are kept stand in for the others, so that dividing by all is their mean.
+            kept = kept * _divide_no_nan(xp, _size(xp, kept, dtype), xp.sum(kept))
+        if weight is not None:
+            kept, weight = same_rank(xp, kept, weight)
+        weight = kept if weight is None else kept * weight
+    if weight is not None:
+        losses, weight = same_rank(xp, losses, weight)
+        losses = losses * weight
+    if reduction in ("none", None) or xp.shape(losses) == ():
+        return losses
+    if reduction == "sum":
+        return xp.sum(losses)
+    by_weight = reduction == "mean_with_sample_weight" and weight is not None
+    return _divide_no_nan(xp, xp.sum(losses), xp.sum(weight) if by_weight else _size(xp, losses, dtype))
+
+
+def _size(xp: Backend, x: Array, dtype: str) -> Array:
+    return xp.asarray(xp.size(x), dtype, like=x)
+
+
+def _divide_no_nan(xp: Backend, numerator: Array, denominator: Array) -> Array:
+    empty = denominator == 0
+    return xp.where(empty, 0.0, numerator / xp.where(empty, 1.0, denominator))
+
+
+def _map(function: Callable[[Any], Array], x: Any) -> Any:
+    """``function`` of an array, or of each array in a dict or tuple of them."""
+    if isinstance(x, dict):
+        return {key: _map(function, value) for key, value in x.items()}
+    return tuple(_map(function, value) for value in x) if _is_tuple_of_arrays(x) else function(x)
+
+
+def _leaves(name: str, x: Any) -> dict[str, Any]:
+    """The arrays in ``x`` by their place in it."""
+    if not isinstance(x, dict) and not _is_tuple_of_arrays(x):
+        return {name: x}
+    items = x.items() if isinstance(x, dict) else enumerate(x)
+    nested = [_leaves(f"{name}[{key!r}]", value) for key, value in items]
+    return {leaf: value for leaves in nested for leaf, value in leaves.items()}
+
+
+def _is_tuple_of_arrays(x: Any) -> bool:
+    return isinstance(x, tuple) and bool(x) and all(isinstance(item, dict) or hasattr(item, "shape") for item in x)

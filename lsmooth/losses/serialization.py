@@ -1,0 +1,143 @@
+"""Losses by name and by config, as ``keras.losses.get``, ``serialize`` and ``deserialize`` have it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from lsmooth.losses import keras_classes, keras_functions
+from lsmooth.losses.loss import Loss
+
+LossLike: TypeAlias = Loss | Callable[..., Any]
+
+_KNOWN: dict[str, Any] = {
+    known.__name__: known
+    for known in (
+        keras_functions.binary_crossentropy,
+        keras_functions.binary_focal_crossentropy,
+        keras_functions.categorical_crossentropy,
+        keras_functions.categorical_focal_crossentropy,
+        keras_functions.kl_divergence,
+        keras_functions.sparse_categorical_crossentropy,
+        keras_classes.BinaryCrossentropy,
+        keras_classes.BinaryFocalCrossentropy,
+        keras_classes.CategoricalCrossentropy,
+        keras_classes.CategoricalFocalCrossentropy,
+        keras_classes.KLDivergence,
+        keras_classes.SparseCategoricalCrossentropy,
+    )
+}
+_KNOWN |= dict.fromkeys(("bce", "BCE"), keras_functions.binary_crossentropy)
+_KNOWN |= dict.fromkeys(("kld", "KLD"), keras_functions.kl_divergence)
+
+
+def get(identifier: str | Mapping[str, Any] | LossLike | type[Loss] | None) -> LossLike | None:
+    """A Keras-named loss, by what a user may have to name it with.
+
+    Args:
+        identifier: the name of a function or a class, the aliases ``"bce"`` and ``"kld"`` among them; a
+            config of `serialize`; a loss class; a loss or a function, which comes back; or None.
+
+    Returns:
+        A function for a function's name, an instance for a class's name, or None for None.
+
+    Raises:
+        ValueError: if nothing is known by that name.
+
+    Source: ``keras.losses.get``.
+
+    Example:
+        >>> from lsmooth import losses
+        >>> losses.get("categorical_crossentropy") is losses.categorical_crossentropy
+        True
+        >>> losses.get({"class_name": "KLDivergence", "config": {"reduction": "sum"}}).reduction
+        'sum'
+    """
+    if identifier is None:
+        return None
+    if isinstance(identifier, str):
+        loss = _find(identifier, {})
+    elif isinstance(identifier, Mapping):
+        loss = deserialize(identifier)
+    else:
+        loss = identifier
+    if not callable(loss):
+        raise ValueError(f"identifier must name a loss, or be one; got {identifier!r}.")
+    return loss() if inspect.isclass(loss) else loss
+
+
+def serialize(loss: LossLike) -> dict[str, Any]:
+    """A loss as plain values that JSON can hold.
+
+    Args:
+        loss: a `Loss`, or a function of this module by name.
+
+    Returns:
+        A config for `deserialize`. Keras' own ``deserialize`` reads those of instances once
+        `lsmooth.integrations.keras` has been imported.
+
+    Raises:
+        TypeError: if it is neither.
+
+    Source: ``keras.losses.serialize``.
+
+    Example:
+        >>> from lsmooth import losses
+        >>> losses.serialize(losses.KLDivergence())["config"]
+        {'name': 'kl_divergence', 'reduction': 'sum_over_batch_size'}
+    """
+    if isinstance(loss, Loss):
+        name, config = type(loss).__name__, loss.get_config()
+        registered_name = f"lsmooth>{name}" if type(loss) is _KNOWN.get(name) else name
+        return {
+            "module": type(loss).__module__,
+            "class_name": name,
+            "config": config,
+            "registered_name": registered_name,
+        }
+    if not inspect.isfunction(loss):
+        raise TypeError(f"loss must be a lsmooth.losses.Loss or a function, got {type(loss).__name__}.")
+    name = loss.__name__
+    return {"module": loss.__module__, "class_name": "function", "config": name, "registered_name": name}
+
+
+def deserialize(name: str | Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> LossLike:
+    """The loss that `serialize` described. Nothing is imported: a config only names what is known.
+
+    Args:
+        name: a config, or the name of a function or class.
+        custom_objects: further losses and functions, by name.
+
+    Returns:
+        A `Loss`, or a function.
+
+    Raises:
+        ValueError: if the config is malformed or names something unknown.
+
+    Source: ``keras.losses.deserialize``.
+
+    Example:
+        >>> from lsmooth import losses
+        >>> config = losses.serialize(losses.BinaryCrossentropy(label_smoothing=0.1))
+        >>> losses.deserialize(config).label_smoothing
+        0.1
+    """
+    if isinstance(name, str):
+        return _find(name, custom_objects or {})
+    if not isinstance(name, Mapping) or "class_name" not in name:
+        raise ValueError(f"name must be a loss's name or a config with a class_name, got {name!r}.")
+    config = name.get("config") or {}
+    if name["class_name"] == "function":
+        return _find(config, custom_objects or {})
+    found = _find(name["class_name"], custom_objects or {})
+    if not isinstance(config, Mapping) or not hasattr(found, "from_config"):
+        raise ValueError(f"name must be the config of a loss class, got {name!r}.")
+    return found.from_config(dict(config))
+
+
+def _find(name: Any, custom_objects: Mapping[str, Any]) -> Any:
+    known = {**_KNOWN, **custom_objects}
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"No loss is called {name!r}. Known are {', '.join(sorted(known))}.")
+    return known[name]
