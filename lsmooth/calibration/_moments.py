@@ -115,7 +115,7 @@ class Rows:
     def sums(self, beta: float, every: int = 1) -> Sums:
         """The sums at ``beta``, over the ``every``-th blocks."""
         total = Sums()
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for block in self._blocks[::every]:
                 lse, mean, variance = self._moments(self._block_of(block.index), block.top, beta)
                 gap = beta * block.gap
