@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.torch import cross_entropy
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -42,7 +44,11 @@ class TorchBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
         if not isinstance(x, torch.Tensor):
             # A writable copy: torch.from_numpy warns of read-only arrays and would share memory.
-            x = torch.as_tensor(x) if isinstance(x, (int, float)) else torch.from_numpy(np.array(x))
+            if isinstance(x, (int, float)):
+                # The dtype at once: a number alone would be rounded to float32 first.
+                x = torch.as_tensor(x, dtype=None if dtype is None else _DTYPES[dtype])
+            else:
+                x = torch.from_numpy(np.array(x))
             x = x if like is None else x.to(like.device)
         return x if dtype is None else x.to(_DTYPES[dtype])
 
@@ -129,3 +135,12 @@ class TorchBackend(Backend):
         value = function(x)
         (gradient,) = torch.autograd.grad(value, x)
         return value.detach(), gradient
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        def formula(logits: Array) -> Array:
+            return formulas.softmax_cross_entropy(self, logits, labels, **options)
+
+        if torch.compiler.is_compiling() or not cross_entropy.fits(logits, labels, **options):
+            return formula(logits)
+        losses = cross_entropy.rows(logits, labels, formula, **options)
+        return formula(logits) if losses is None else losses

@@ -1,0 +1,216 @@
+"""Softmax cross-entropy on the CPU, its gradient written while the logits are in cache.
+
+``torch.softmax`` is the one eager kernel that runs at memory speed; ``log_softmax`` and
+``logsumexp`` take several times as long. So the rows go through in blocks that stay in cache,
+log-sum-exp is read off the softmax, ``lse = z_y - log p_y``, and the softmax in place becomes
+the gradient: one read and one write of the logits, where autograd makes a dozen of each.
+
+This path is for what training calls all day. Traced or transformed tensors, options that want
+a gradient of their own, masked classes and labels out of range take the general formula.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lsmooth.backends.torch.memory import empty_like
+
+try:
+    from torch._C._functorch import peek_interpreter_stack
+except ImportError:  # then every call counts as transformed: slower, and right
+
+    def peek_interpreter_stack() -> Any:
+        """Stand in for a question that cannot be asked."""
+        return True
+
+
+# Elements of a block, per thread: a block's logits and gradient fit the cache of a core.
+BLOCK_ELEMENTS = 2**17
+
+
+class Options(NamedTuple):
+    """What the blocks know of the loss: numbers, and columns over the rows."""
+
+    label_smoothing: float
+    prior: Tensor | None
+    temperature: float
+    scale: float | Tensor
+    counted: Tensor | None
+
+
+def fits(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: Any = 0.0,
+    prior: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    counted: Tensor | None = None,
+    scale: Any = None,
+) -> bool:
+    """Whether `rows` knows these options: CPU tensors, no transform, no option that needs a gradient."""
+    return (
+        type(logits) in (Tensor, torch.nn.Parameter)
+        and logits.device.type == "cpu"
+        and logits.numel() > 0
+        and labels.ndim == logits.ndim - 1
+        and type(label_smoothing) is float
+        and type(temperature) is float
+        and class_weight is None
+        and logit_softcap is None
+        and not z_loss
+        and not (torch.is_grad_enabled() and (_requires_grad(prior) or _requires_grad(scale)))
+        and peek_interpreter_stack() is None
+        and getattr(forward_ad, "_current_level", 0) < 0
+        and not torch.jit.is_tracing()
+    )
+
+
+def _requires_grad(option: Any) -> bool:
+    return isinstance(option, Tensor) and option.requires_grad
+
+
+def rows(
+    logits: Tensor,
+    labels: Tensor,
+    formula: Callable[[Tensor], Tensor],
+    *,
+    label_smoothing: float = 0.0,
+    prior: Tensor | None = None,
+    temperature: float = 1.0,
+    counted: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    **_: Any,
+) -> Tensor | None:
+    """`formulas.softmax_cross_entropy` for arguments that fit; None where a value does not.
+
+    ``formula`` is that function of the logits alone, for derivatives of the gradient.
+    """
+    num_classes = logits.shape[-1]
+    flat_labels = labels.reshape(-1, 1).long()
+    low, high = torch.aminmax(flat_labels)
+    if low.item() < 0 or high.item() >= num_classes:
+        return None
+    if isinstance(scale, Tensor):
+        scale = scale.detach().expand(labels.shape).reshape(-1, 1)
+    options = Options(
+        label_smoothing,
+        prior,
+        temperature,
+        1.0 if scale is None else scale,
+        None if counted is None else counted.reshape(-1, 1),
+    )
+    with_gradient = logits.requires_grad and torch.is_grad_enabled()
+    sweep = functools.partial(_sweep, labels=flat_labels, options=options)
+    swept = sweep(logits, with_gradient=with_gradient)
+    if swept is None:
+        return None
+    losses, gradient = swept
+    losses = losses.reshape(labels.shape)
+    return losses if gradient is None else _Attach.apply(logits, losses, gradient, sweep, formula)
+
+
+@torch.no_grad()
+def _sweep(
+    logits: Tensor, labels: Tensor, options: Options, with_gradient: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """Losses (rows,) and gradient (rows, classes); None if a class is masked and smoothing is on."""
+    eps, prior, temperature, scale, counted = options
+    logits = logits.reshape(-1, logits.shape[-1])
+    num_rows, num_classes = logits.shape
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    # The softmax goes straight from the logits to the gradient's memory, or by way of scratch.
+    as_they_are = logits.dtype == dtype and temperature == 1.0
+    in_place = with_gradient and logits.dtype == dtype
+    block = min(num_rows, max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes))
+    gradient = empty_like(logits) if with_gradient else None
+    scratch = None if in_place else torch.empty((block, num_classes), dtype=dtype)
+    scaled = None if as_they_are else torch.empty((block, num_classes), dtype=dtype)
+
+    if prior is not None:
+        prior = prior / prior.sum()
+    spread = torch.full((), eps / num_classes, dtype=dtype) if prior is None else eps * prior
+    factor = scale / temperature
+    taken = (eps - 1.0) * factor
+    taken = taken if isinstance(taken, Tensor) else torch.full((num_rows, 1), taken, dtype=dtype)
+    label_p = torch.empty((num_rows, 1), dtype=dtype)
+    mean = torch.empty((num_rows, 1), dtype=dtype) if eps else None
+
+    for start in range(0, num_rows, block):
+        part = slice(start, start + block)
+        x, y = logits[part], labels[part]
+        if scaled is not None:
+            x = scaled[: len(x)].copy_(x)
+            x = x if temperature == 1.0 else x.div_(temperature)
+        p = scratch[: len(x)] if gradient is None or scratch is not None else gradient[part]
+        torch.softmax(x, 1, out=p)
+        torch.gather(p, 1, y, out=label_p[part])
+        if mean is not None:
+            torch.sum(x if prior is None else x * prior, 1, keepdim=True, out=mean[part])
+        if gradient is None:
+            continue
+        if isinstance(factor, Tensor):
+            (p.sub_(spread) if eps else p).mul_(factor[part])
+        elif eps:
+            torch.add(spread * -factor, p, alpha=factor, out=p)
+        else:
+            p.mul_(factor)
+        p.scatter_add_(1, y, taken[part])
+        if scratch is not None:
+            gradient[part] = p
+
+    # Smoothing over a masked class, or a row that is not counted and not a number.
+    suspects = mean if eps else label_p if counted is not None else None
+    if suspects is not None and not suspects.isfinite().all().item():
+        return None
+    label_z = logits.gather(1, labels).to(dtype) / temperature
+    nll = label_p.log().neg_()
+    lost = label_p < _SMALLEST[dtype]
+    if lost.any().item():
+        at = lost[:, 0]
+        nll[at] = torch.logsumexp(logits[at].to(dtype) / temperature, 1, keepdim=True) - label_z[at]
+    if mean is not None:
+        # lse - mean = nll + z_y - mean
+        nll += eps * (label_z - (mean / num_classes if prior is None else mean))
+    losses = nll * scale
+    return (losses if counted is None else losses.where(counted, 0.0)), gradient
+
+
+# Below this a probability has lost digits to underflow, and its logarithm with it.
+_SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
+
+
+class _Attach(torch.autograd.Function):
+    """Losses that know their gradient already."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, losses: Tensor, gradient: Tensor, sweep: Any, formula: Any) -> Tensor:
+        ctx.gradient, ctx.sweep, ctx.formula = gradient, sweep, formula
+        ctx.save_for_backward(logits)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (upstream,) = grad_outputs
+        (logits,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+            (gradient,) = torch.autograd.grad(ctx.formula(logits), logits, upstream, create_graph=True)
+            return gradient, None, None, None, None
+        # Given away once, since whoever has it may write into it; then made anew.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            _, gradient = ctx.sweep(logits, with_gradient=True)
+        if any(upstream.stride()):
+            gradient.mul_(upstream.reshape(-1, 1))
+        elif (factor := upstream.reshape(-1)[0].item()) != 1.0:  # of a sum: one number for all rows
+            gradient.mul_(factor)
+        return gradient.reshape(logits.shape), None, None, None, None
