@@ -24,6 +24,15 @@ def log_softmax(xp: Backend, logits: Array) -> Array:
     return logits - xp.logsumexp(logits, axis=-1)[..., None]
 
 
+def label_factor(xp: Backend, labels: Array, num_classes: int | None, dtype: str) -> tuple[Array, Array]:
+    """Class ids that can be looked up, and what to multiply their rows by: 1, or NaN where the id is no class.
+
+    A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
+    """
+    valid = (labels >= 0) & (labels < num_classes)
+    return xp.where(valid, labels, 0), xp.where(valid, xp.cast(valid, dtype), float("nan"))
+
+
 def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logit_softcap: float | None = None):
     """``c tanh(z / c) / T``; a masked class (-inf) stays masked, whatever the cap."""
     if logit_softcap is not None:
@@ -104,10 +113,7 @@ def _is(value: Any, number: float) -> bool:
 
 
 def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
-    valid = (labels >= 0) & (labels < xp.shape(logits)[-1])
-    labels = xp.where(valid, labels, 0)
-    # A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
-    factor = xp.where(valid, xp.cast(valid, xp.dtype(lse)), float("nan"))
+    labels, factor = label_factor(xp, labels, xp.shape(logits)[-1], xp.dtype(lse))
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
     return factor * (lse - xp.pick(logits, labels))

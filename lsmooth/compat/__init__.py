@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lsmooth.compat import tf_losses
+    from lsmooth.compat import tf_losses, torch
 
-__all__ = ["tf_losses"]
+__all__ = ["tf_losses", "torch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,84 @@
+"""What the drop-ins share: arguments turned into arrays, and the two sums that smoothed losses are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import accumulate, label_factor
+
+
+def scores(xp: Backend, name: str, value: Any, like: Any = None) -> tuple[Array, str]:
+    """Logits or log-probabilities in the precision that is reduced in, and the dtype that they came in."""
+    array = check.float_array(xp, name, value, like=like if xp.is_array(like) else None)
+    if not xp.shape(array):
+        raise ValueError(f"{name} must have at least one axis, the classes; got a scalar.")
+    return accumulate(xp, array), xp.dtype(array)
+
+
+def class_count(xp: Backend, array: Array) -> int:
+    """The size of the last axis, which must be known before the run."""
+    classes = xp.shape(array)[-1]
+    if classes is None:
+        raise ValueError(f"the number of classes must be known, got an array of shape {xp.shape(array)}.")
+    return classes
+
+
+def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None) -> Array:
+    """Class ids in the shape of the rows; their range is checked under `lsmooth.validate`."""
+    labels = xp.asarray(value, like=log_probs)
+    rows = xp.shape(log_probs)[:-1]
+    if not check.same_shape(xp.shape(labels), rows):
+        raise ValueError(f"{name} must have shape {rows}, one class id a row; got {xp.shape(labels)}.")
+    if not check.is_integer(xp, labels):
+        raise TypeError(f"{name} must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
+    labels = check.class_ids(xp, labels)
+    if check.is_validating(xp, labels):
+        counted = None if ignore_index is None else labels != ignore_index
+        check.check_class_ids(xp, labels, xp.shape(log_probs)[-1], counted)
+    return labels
+
+
+def nll_and_spread(
+    xp: Backend,
+    log_probs: Array,
+    labels: Array,
+    *,
+    class_weight: Array | None = None,
+    ignore_index: int | None = None,
+) -> tuple[Array, Array]:
+    """``-w_y log p_y`` and ``-sum_k w_k log p_k`` of each row: every smoothed loss is a mixture of the two.
+
+    Both are 0 where the label is ``ignore_index``. No class is masked: -inf costs inf, as in
+    the libraries that are repeated.
+    """
+    counted = None if ignore_index is None else labels != ignore_index
+    if counted is not None:
+        labels = xp.where(counted, labels, 0)
+    labels, factor = label_factor(xp, labels, xp.shape(log_probs)[-1], xp.dtype(log_probs))
+    if class_weight is not None:
+        factor = factor * xp.take(class_weight, labels)
+    nll = -factor * xp.pick(log_probs, labels)
+    spread = -xp.sum(log_probs if class_weight is None else log_probs * class_weight, axis=-1)
+    if counted is None:
+        return nll, spread
+    return xp.where(counted, nll, 0.0), xp.where(counted, spread, 0.0)
+
+
+def mean(xp: Backend, losses: Array) -> Array:
+    """The mean of all losses; NaN where there are none."""
+    return xp.sum(losses) / xp.sum(xp.ones_like(losses, xp.dtype(losses)))
+
+
+def reduced(xp: Backend, losses: Array, reduction: str) -> Array:
+    """Torch's three reductions."""
+    if reduction == "none":
+        return losses
+    return mean(xp, losses) if reduction == "mean" else xp.sum(losses)
+
+
+def check_torch_reduction(reduction: Any) -> None:
+    """Raise a ValueError for any other than torch's three reductions."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be one of none, mean, sum; got {reduction!r}.")

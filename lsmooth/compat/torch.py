@@ -1,0 +1,177 @@
+"""The cross-entropies of ``torch.nn``, on any backend's tensors.
+
+Repeats PyTorch 2.13: its class axis, its two ways of averaging class weights, and NaN for a
+mean over nothing. Differs in that class ids of any integer dtype are taken, and that an id out
+of range, an IndexError on torch's CPU, makes its row NaN. `lsmooth.integrations.torch` has losses that are
+``nn.Module``s.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import label_factor, log_softmax
+from lsmooth.compat import _rows
+
+
+def cross_entropy(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+) -> Array:
+    """``torch.nn.functional.cross_entropy``.
+
+    A row costs, with p = softmax(input), K classes and w the weights,
+
+    - for a class id y: ``-(1 - eps) w_y log p_y - (eps / K) sum_k w_k log p_k``; the mean divides
+      by the sum of w_y over the rows that are not ignored;
+    - for probabilities t: ``-sum_k w_k ((1 - eps) t_k + eps / K) log p_k``; the mean divides by
+      the number of rows.
+
+    Args:
+        input: logits, floating point, (classes), (batch, classes) or (batch, classes, ...).
+        target: class ids, integers in the shape of the input without its classes; or
+            probabilities, floating point, in the shape of the input.
+        weight: w, (classes,).
+        ignore_index: rows with this class id cost nothing and are not counted.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: eps in [0, 1].
+        size_average: deprecated in torch: False stands for ``reduction="sum"``.
+        reduce: deprecated in torch: False stands for ``reduction="none"``.
+
+    Returns:
+        A scalar, or the rows' losses for ``reduction="none"``, in the dtype of the input. NaN for
+        a mean over nothing.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, ``label_smoothing`` is out of range, the reduction is
+            unknown, or an ``ignore_index`` of 0 and above meets probabilities.
+
+    Source: PyTorch 2.13, ``torch.nn.functional.cross_entropy``, whose fourth and sixth positional
+        arguments are the deprecated ones that are keyword-only here.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.compat import torch as compat_torch
+        >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+        >>> float(compat_torch.cross_entropy(logits, np.array([0, -100]), label_smoothing=0.1).round(6))
+        0.372878
+    """
+    xp = backend_of(input=input, target=target, weight=weight)
+    reduction = _legacy_reduction(size_average, reduce, reduction)
+    _rows.check_torch_reduction(reduction)
+    check.check_range("label_smoothing", float(label_smoothing), 0.0, 1.0)
+    logits, dtype = _rows.scores(xp, "input", input, like=target)
+    target = xp.asarray(target, like=logits)
+    soft = check.same_shape(xp.shape(target), xp.shape(logits))
+    if len(xp.shape(logits)) > 1:
+        logits = xp.moveaxis(logits, 1, -1)
+    if weight is not None:
+        weight = xp.asarray(weight, xp.dtype(logits), like=logits)
+        if not check.same_shape(xp.shape(weight), xp.shape(logits)[-1:]):
+            raise ValueError(
+                f"weight must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(weight)}."
+            )
+    log_probs = log_softmax(xp, logits)
+    options = (weight, ignore_index, reduction, float(label_smoothing))
+    loss = (_of_probabilities if soft else _of_class_ids)(xp, log_probs, target, *options)
+    return xp.cast(loss, dtype)
+
+
+class CrossEntropyLoss:
+    """``torch.nn.CrossEntropyLoss``: `cross_entropy` with its options kept.
+
+    Args:
+        weight: (classes,).
+        size_average: deprecated in torch: False stands for ``reduction="sum"``.
+        ignore_index: rows with this class id cost nothing and are not counted.
+        reduce: deprecated in torch: False stands for ``reduction="none"``.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: eps in [0, 1].
+
+    Source: PyTorch 2.13, ``torch.nn.CrossEntropyLoss``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.compat import torch as compat_torch
+        >>> loss = compat_torch.CrossEntropyLoss(label_smoothing=0.1)
+        >>> float(loss(np.array([[2.0, 0.0, 0.0]]), np.array([0])).round(6))
+        0.372878
+    """
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.weight = weight
+        self.ignore_index = ignore_index
+        self.reduction = _legacy_reduction(size_average, reduce, reduction)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, input: Array, target: Array) -> Array:
+        """The loss; see `cross_entropy`."""
+        return cross_entropy(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    forward = __call__
+
+
+def _of_class_ids(
+    xp: Backend, log_probs: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, eps: float
+) -> Array:
+    labels = _rows.class_ids(xp, "target", target, log_probs, ignore_index)
+    nll, spread = _rows.nll_and_spread(xp, log_probs, labels, class_weight=weight, ignore_index=ignore_index)
+    if reduction == "mean":
+        counted = xp.cast(labels != ignore_index, xp.dtype(nll))
+        if weight is not None:
+            known, _ = label_factor(xp, labels, _rows.class_count(xp, log_probs), xp.dtype(nll))
+            counted = counted * xp.take(weight, known)
+        total = xp.sum(counted)
+        nll, spread = xp.sum(nll) / total, xp.sum(spread) / total
+    elif reduction == "sum":
+        nll, spread = xp.sum(nll), xp.sum(spread)
+    # Mixed last, as torch does: a mean over no weight is NaN and not inf.
+    return nll if eps == 0.0 else (1.0 - eps) * nll + eps / _rows.class_count(xp, log_probs) * spread
+
+
+def _of_probabilities(
+    xp: Backend, log_probs: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, eps: float
+) -> Array:
+    target = check.float_array(xp, "target", target)
+    if ignore_index >= 0:
+        raise ValueError(f"ignore_index must be below 0 where target holds probabilities, got {ignore_index}.")
+    if len(xp.shape(target)) > 1:
+        target = xp.moveaxis(target, 1, -1)
+    target = xp.cast(target, xp.dtype(log_probs))
+    if eps > 0.0:
+        target = (1.0 - eps) * target + eps / _rows.class_count(xp, log_probs)
+    terms = target * log_probs
+    return _rows.reduced(xp, -xp.sum(terms if weight is None else terms * weight, axis=-1), reduction)
+
+
+def _legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    if size_average is None and reduce is None:
+        return reduction
+    chosen = "none" if reduce is False else "sum" if size_average is False else "mean"
+    warnings.warn(f"size_average and reduce are deprecated; use reduction={chosen!r}.", UserWarning, stacklevel=3)
+    return chosen
