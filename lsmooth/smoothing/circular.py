@@ -1,0 +1,187 @@
+"""Targets on a circle and on a line: mass spread over the classes next to the label."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+
+WINDOWS = ("pulse", "rectangle", "triangle", "gaussian")
+
+
+def circular_smooth_labels(
+    labels: Array, num_classes: int, *, window: str = "gaussian", radius: float = 6.0, normalize: bool = False
+) -> Array:
+    """Circular smooth labels (CSL): a window around the label, on classes that form a circle.
+
+    With d the distance ``min(|k - y| mod K, K - |k - y| mod K)`` and r the radius, class k gets
+
+    | window | g(d) |
+    |---|---|
+    | pulse | 1 at d = 0, else 0 |
+    | rectangle | 1 for d <= r, else 0 |
+    | triangle | max(1 - d / r, 0) |
+    | gaussian | exp(-d^2 / (2 r^2)) |
+
+    Args:
+        labels: y, integer class ids of any shape, counted modulo ``num_classes``; `circular_bins`
+            makes them of angles.
+        num_classes: K, the classes once around the circle.
+        window: one of ``"pulse"``, ``"rectangle"``, ``"triangle"``, ``"gaussian"``.
+        radius: r > 0, in classes.
+        normalize: whether rows sum to one, for a softmax; else their peak is 1, for K sigmoids as in
+            the paper.
+
+    Returns:
+        (..., num_classes), in the framework's default dtype.
+
+    Raises:
+        TypeError: if labels are not integers.
+        ValueError: if the window is unknown, or a number is out of range.
+
+    Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
+
+    Example:
+        >>> from lsmooth.smoothing import circular_smooth_labels
+        >>> circular_smooth_labels([0, 4], 5, window="triangle", radius=2)
+        array([[1. , 0.5, 0. , 0. , 0.5],
+               [0.5, 0. , 0. , 0.5, 1. ]])
+    """
+    if window not in WINDOWS:
+        raise ValueError(f"window must be one of {', '.join(WINDOWS)}; got {window!r}.")
+    check.check_range("radius", radius, 0.0, float("inf"))
+    xp = backend_of(labels=labels)
+    labels = _class_ids(xp, labels, num_classes)
+    around = (_arange(xp, num_classes, labels) - labels[..., None]) % num_classes
+    distance = xp.cast(xp.where(2 * around > num_classes, num_classes - around, around), _default_float(xp))
+    if window == "gaussian":
+        values = xp.exp(distance * distance / (-2.0 * radius * radius))
+    elif window == "triangle":
+        values = xp.where(distance < radius, 1.0 - distance / radius, 0.0)
+    else:
+        values = xp.cast(distance <= (radius if window == "rectangle" else 0.0), _default_float(xp))
+    return values / xp.sum(values, axis=-1)[..., None] if normalize else values
+
+
+def circular_bins(angles: Array, num_classes: int, *, period: float = 180.0, start: float = 0.0) -> Array:
+    """The class of an angle: ``floor(((a - start) mod period) K / period)``.
+
+    Args:
+        angles: a, floating point, any shape, in the unit of ``period``.
+        num_classes: K, the classes once around the circle.
+        period: the angle after which things look the same: 180 or 360 degrees, pi or 2 pi.
+        start: where class 0 begins.
+
+    Returns:
+        Class ids in 0..num_classes-1, int32, in the shape of the angles.
+
+    Raises:
+        TypeError: if angles are not floating point.
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> from lsmooth.smoothing import circular_bins
+        >>> circular_bins([0.0, 95.0, -1.0], 18).tolist()
+        [0, 9, 17]
+    """
+    check.check_range("period", period, 0.0, float("inf"))
+    _check_num_classes(num_classes)
+    xp = backend_of(angles=angles)
+    angles = check.float_array(xp, "angles", angles)
+    # The remainder of a tiny negative angle rounds to the period itself, which is class 0.
+    return xp.cast(((angles - start) % period) * (num_classes / period), "int32") % num_classes
+
+
+def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0) -> Array:
+    """Back to an angle: the middle of the class with the largest score.
+
+    ``start + (argmax_k + 1/2) period / K``; where neighbouring classes share the largest score, as
+    under a rectangle window, the middle of their run.
+
+    Args:
+        scores: (..., K), floating point: logits, probabilities, or smoothed labels.
+        period: as given to `circular_bins`.
+        start: as given to `circular_bins`.
+
+    Returns:
+        (...), angles in the unit of ``period``, in the dtype of the scores.
+
+    Raises:
+        TypeError: if scores are not floating point.
+        ValueError: if period is out of range.
+
+    Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
+
+    Example:
+        >>> from lsmooth.smoothing import circular_angles, circular_bins, circular_smooth_labels
+        >>> circular_angles(circular_smooth_labels(circular_bins([31.0, 178.0], 18), 18)).tolist()
+        [35.0, 175.0]
+    """
+    check.check_range("period", period, 0.0, float("inf"))
+    xp = backend_of(scores=scores)
+    scores = check.float_array(xp, "scores", scores)
+    classes = int(xp.shape(scores)[-1])  # type: ignore[arg-type]
+    largest = xp.max(scores, axis=-1)[..., None]
+    top = scores == largest
+    before = xp.moveaxis(xp.take(xp.moveaxis(top, -1, 0), (_arange(xp, classes, scores, "int32") - 1) % classes), 0, -1)
+    first = xp.argmax(xp.cast(top & ~before, xp.dtype(scores)), axis=-1)[..., None]
+    after = (_arange(xp, classes, scores, xp.dtype(first)) - first) % classes
+    last = -xp.max(xp.where(top, -classes, -after), axis=-1)[..., None] - 1  # of the run, from its first on
+    middle = (xp.cast(first, xp.dtype(scores)) + 0.5 * xp.cast(last, xp.dtype(scores)) + 0.5) % classes
+    return start + xp.where(largest == largest, middle, float("nan"))[..., 0] * (period / classes)
+
+
+def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0) -> Array:
+    """Targets for classes in an order: ``q_k ~ exp(-(k - y)^2 / (2 sigma^2))``, rows summing to one.
+
+    Args:
+        labels: y, integer class ids of any shape; one outside 0..num_classes-1 gives a row of NaN.
+        num_classes: the number of classes.
+        sigma: the spread, above 0, in classes.
+
+    Returns:
+        (..., num_classes), in the framework's default dtype.
+
+    Raises:
+        TypeError: if labels are not integers.
+        ValueError: if a number is out of range.
+
+    Source: Diaz and Marathe 2019, "Soft Labels for Ordinal Regression", with the squared distance.
+
+    Example:
+        >>> from lsmooth.smoothing import ordinal_smooth_labels
+        >>> ordinal_smooth_labels([0, 2], 4, sigma=0.5).round(3)
+        array([[0.881, 0.119, 0.   , 0.   ],
+               [0.   , 0.106, 0.787, 0.106]])
+    """
+    check.check_range("sigma", sigma, 0.0, float("inf"))
+    xp = backend_of(labels=labels)
+    labels = _class_ids(xp, labels, num_classes)
+    valid = (labels >= 0) & (labels < num_classes)
+    if check.is_validating(xp, labels):
+        check.check_class_ids(xp, labels, num_classes)
+    distance = xp.cast(_arange(xp, num_classes, labels) - xp.where(valid, labels, 0)[..., None], _default_float(xp))
+    values = xp.exp(distance * distance / (-2.0 * sigma * sigma))
+    return xp.where(valid[..., None], values / xp.sum(values, axis=-1)[..., None], float("nan"))
+
+
+def _class_ids(xp: Backend, labels: Array, num_classes: int) -> Array:
+    _check_num_classes(num_classes)
+    labels = xp.asarray(labels)
+    if not check.is_integer(xp, labels):
+        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
+    return check.class_ids(xp, labels)
+
+
+def _check_num_classes(num_classes: int) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+
+
+def _arange(xp: Backend, num_classes: int, like: Array, dtype: str | None = None) -> Array:
+    return xp.asarray(np.arange(num_classes), dtype or xp.dtype(like), like=like)
+
+
+def _default_float(xp: Backend) -> str:
+    return xp.dtype(xp.asarray(1.0))

@@ -1,0 +1,102 @@
+"""Mass spread over the classes that are like the label: by similarity, or by a hierarchy."""
+
+from __future__ import annotations
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.smoothing.uniform import _distributions
+
+
+def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, similarity: Array) -> Array:
+    """Structured smoothing: ``(1 - eps) t + eps sum_y t_y S_y``.
+
+    Args:
+        labels: integer class ids of any shape; or floating distributions t, (..., classes). An id
+            outside 0..classes-1 gives a row of NaN.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        similarity: S, (classes, classes), non-negative; row y says how the smoothing mass of class y
+            is shared out, and is scaled to sum to one.
+
+    Returns:
+        (..., classes): in the dtype of floating labels, else in the framework's default.
+
+    Raises:
+        ValueError: if shapes do not fit, or a number is out of range.
+
+    Source: Li et al. 2020, "Regularization via Structural Label Smoothing"; with
+        `hierarchy_similarity`, Bertinetto et al. 2020, "Making Better Mistakes".
+
+    Example:
+        >>> from lsmooth.smoothing import similarity_smooth_labels
+        >>> cat_dog_car = [[2, 2, 0], [2, 2, 0], [0, 0, 1]]
+        >>> similarity_smooth_labels([0, 2], 0.2, similarity=cat_dog_car)
+        array([[0.9, 0.1, 0. ],
+               [0. , 0. , 1. ]])
+    """
+    xp = backend_of(labels=labels, label_smoothing=label_smoothing, similarity=similarity)
+    labels = xp.asarray(labels)
+    classes = xp.shape(xp.asarray(similarity))[-1]
+    target = _distributions(xp, labels, classes if check.is_integer(xp, labels) else None)
+    dtype, shape = xp.dtype(target), xp.shape(target)
+    table = xp.asarray(similarity, dtype, like=target)
+    if not check.same_shape(xp.shape(table), (shape[-1], shape[-1])):
+        raise ValueError(f"similarity must have shape ({shape[-1]}, {shape[-1]}); got {xp.shape(table)}.")
+    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape[:-1], target, dtype, low=0.0, high=1.0)
+    eps = eps if isinstance(eps, float) else eps[..., None]
+    spread = (target[..., None, :] @ (table / xp.sum(table, axis=-1)[..., None]))[..., 0, :]
+    return (1.0 - eps) * target + eps * spread
+
+
+def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
+    """How like each other classes are in a tree: ``S_yk ~ exp(-beta h(y, k))``, rows summing to one.
+
+    h is the height of the lowest common ancestor, over the height of the tree: 0 for a class and
+    itself, 1 for two that meet only at the root.
+
+    Args:
+        ancestors: (classes, levels), integers: the group that a class belongs to on each level,
+            coarsest first. Two classes share a level if they share all coarser ones too.
+        beta: how fast the mass falls with the height, above 0. Large values come near to one-hot
+            labels, small ones to the uniform distribution.
+
+    Returns:
+        (classes, classes), in the framework's default dtype: the ``similarity`` of
+        `similarity_smooth_labels`.
+
+    Raises:
+        TypeError: if ancestors are not integers.
+        ValueError: if they are not a table, or beta is out of range.
+
+    Source: Bertinetto et al. 2020, "Making Better Mistakes: Leveraging Class Hierarchies with Deep
+        Networks", soft labels: eps = 1 with this table.
+
+    Example:
+        >>> from lsmooth.smoothing import hierarchy_similarity
+        >>> animals_and_a_car = [[0, 0], [0, 1], [1, 2]]
+        >>> hierarchy_similarity(animals_and_a_car, beta=3.0).round(3)
+        array([[0.844, 0.114, 0.042],
+               [0.114, 0.844, 0.042],
+               [0.045, 0.045, 0.909]])
+    """
+    check.check_range("beta", beta, 0.0, float("inf"))
+    xp = backend_of(ancestors=ancestors)
+    ancestors = xp.asarray(ancestors)
+    if len(xp.shape(ancestors)) != 2:
+        raise ValueError(f"ancestors must have shape (classes, levels), got {xp.shape(ancestors)}.")
+    if not check.is_integer(xp, ancestors):
+        raise TypeError(f"ancestors must be integers, got {xp.dtype(ancestors)}.")
+    classes, levels = xp.shape(ancestors)
+    dtype = xp.dtype(xp.asarray(1.0))
+    other = 1.0 - _identity(xp, int(classes), ancestors, dtype)  # type: ignore[arg-type]
+    together, shared = 1.0, 0.0
+    for level in range(int(levels)):  # type: ignore[arg-type]
+        group = ancestors[:, level]
+        together = together * xp.cast(group[:, None] == group[None, :], dtype)
+        shared = shared + together
+    height = other * (levels + 1.0 - shared) / (levels + 1.0)
+    values = xp.exp(-beta * height)
+    return values / xp.sum(values, axis=-1)[..., None]
+
+
+def _identity(xp: Backend, size: int, like: Array, dtype: str) -> Array:
+    return xp.one_hot(xp.asarray(list(range(size)), "int32", like=like), size, dtype)
