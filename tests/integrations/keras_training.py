@@ -1,0 +1,59 @@
+"""Run by test_keras_integration.py in a process whose KERAS_BACKEND is set: prints what it saw as JSON."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+from lsmooth.integrations import keras as lsmooth_keras
+
+
+def train(path):
+    """Losses over the epochs, and what the saved model has to say when it is loaded again."""
+    keras.utils.set_random_seed(0)
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16.0).astype("float32")
+    weight = np.where(y < 5, 1.0, 0.5).astype("float32")
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(10)])
+    loss = lsmooth_keras.SparseCategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss)
+    history = model.fit(x, y, sample_weight=weight, epochs=3, batch_size=128, verbose=0)
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    smooth = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    return {
+        "losses": history.history["loss"],
+        "of_the_model": float(model.evaluate(x, y, batch_size=1797, verbose=0)),
+        "of_the_loaded_model": float(loaded.evaluate(x, y, batch_size=1797, verbose=0)),
+        "of_keras": float(smooth(np.eye(10)[y], model.predict(x, verbose=0))),
+        "loaded_loss": type(loaded.loss).__name__,
+        "label_smoothing": loaded.loss.label_smoothing,
+    }
+
+
+def masked_loss():
+    """A mask that an Embedding left on its output reaches the reduction: ours and Keras'."""
+    inputs = keras.Input((4,), dtype="int32")
+    outputs = keras.layers.Dense(3)(keras.layers.Embedding(5, 2, mask_zero=True)(inputs))
+    model = keras.Model(inputs, outputs)
+    tokens, labels = np.array([[1, 2, 0, 0], [3, 0, 0, 0]]), np.array([[0, 1, 2, 2], [1, 2, 2, 2]])
+    return [
+        float(cls(from_logits=True)(labels, model(tokens)))
+        for cls in (lsmooth_keras.SparseCategoricalCrossentropy, keras.losses.SparseCategoricalCrossentropy)
+    ]
+
+
+def round_trips():
+    """Which registered losses survive Keras' serialisation with their config."""
+    survived = []
+    for name in lsmooth_keras.__all__:
+        loss = getattr(lsmooth_keras, name)(name="mine", reduction="sum")
+        again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
+        if type(again) is type(loss) and again.get_config() == loss.get_config():
+            survived.append(name)
+    return survived
+
+
+print(json.dumps({"train": train(sys.argv[1]), "masked": masked_loss(), "round_trips": round_trips()}))

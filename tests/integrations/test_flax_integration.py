@@ -1,0 +1,50 @@
+"""lsmooth.integrations.flax: a compiled training step for NNX models."""
+
+from __future__ import annotations
+
+import pytest
+
+from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
+
+jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
+nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+optax = pytest.importorskip("optax", reason="optax is not installed")
+datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+make_train_step = pytest.importorskip("lsmooth.integrations.flax").make_train_step
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = datasets.load_digits(return_X_y=True)
+    return jnp.asarray(x / 16.0, jnp.float32), jnp.asarray(y)
+
+
+def test_a_network_learns_the_digits(digits):
+    model = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(0.05), wrt=nnx.Param)
+    step = make_train_step(label_smoothing=0.1)
+    values = [float(step(model, optimizer, *digits)) for _ in range(40)]
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_a_step_is_the_loss_before_it_and_a_move_down_its_gradient(digits):
+    x, y = digits
+    model = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
+
+    def objective(model):
+        return softmax_cross_entropy(y, model(x), label_smoothing=0.1)
+
+    expected, gradient = nnx.value_and_grad(objective)(model)
+    moved = model.kernel[...] - 0.1 * gradient.kernel[...]
+    value = make_train_step(label_smoothing=0.1)(model, nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param), x, y)
+    assert jnp.allclose(value, expected, rtol=1e-6)
+    assert jnp.allclose(model.kernel[...], moved, atol=1e-6)
+
+
+def test_another_loss_takes_its_place(digits):
+    x, y = digits
+    model = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(0.05), wrt=nnx.Param)
+    step = make_train_step(sigmoid_cross_entropy, label_smoothing=0.1)
+    values = [float(step(model, optimizer, x, jnp.eye(10)[y])) for _ in range(5)]
+    assert values[-1] < values[0]

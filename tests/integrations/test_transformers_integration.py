@@ -1,0 +1,83 @@
+"""lsmooth.integrations.transformers: the Trainer's loss, under gradient accumulation and causal shift."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from lsmooth.integrations.transformers import compute_loss_func
+from lsmooth.losses import softmax_cross_entropy
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+
+class Outputs(dict):
+    """A model's output, as far as a loss looks at it."""
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    labels = torch.randint(7, (4, 6))
+    labels[0, 2:] = -100
+    return torch.randn(4, 6, 7, requires_grad=True), labels
+
+
+def test_alone_it_is_the_mean_over_labels_that_count(batch):
+    logits, labels = batch
+    expected = softmax_cross_entropy(labels, logits, ignore_index=-100, label_smoothing=0.1)
+    for outputs in (Outputs(logits=logits), (logits, "attentions")):
+        torch.testing.assert_close(compute_loss_func(outputs, labels, label_smoothing=0.1), expected)
+
+
+def test_causal_models_predict_the_next_label(batch):
+    logits, labels = batch
+    loss = compute_loss_func({"logits": logits}, labels, shift_labels=True, label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].reshape(-1, 7), labels[:, 1:].reshape(-1), label_smoothing=0.1
+    )
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("as_count", [int, torch.as_tensor])
+def test_accumulated_batches_add_up_to_the_large_one(batch, as_count):
+    logits, labels = batch
+    loss = partial(compute_loss_func, label_smoothing=0.1)
+    (whole,) = torch.autograd.grad(loss({"logits": logits}, labels), logits)
+    count = as_count(int((labels != -100).sum()))
+    parts = sum(loss({"logits": logits[i : i + 1]}, labels[i : i + 1], count) for i in range(4))
+    (accumulated,) = torch.autograd.grad(parts, logits)
+    torch.testing.assert_close(accumulated, whole)
+
+
+def test_a_tiny_language_model_learns_under_the_trainer(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    transformers.set_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=16, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaForCausalLM(config)
+    rows = [{"input_ids": (row := torch.arange(start, start + 8) % 16), "labels": row} for start in range(32)]
+    trainer = transformers.Trainer(
+        model=model,
+        args=transformers.TrainingArguments(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            num_train_epochs=8,
+            learning_rate=1e-2,
+            logging_steps=4,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=rows,
+        compute_loss_func=partial(compute_loss_func, label_smoothing=0.1, shift_labels=True),
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] < 4.0, "a sum over accumulated batches was not divided by their labels"
+    assert losses[-1] < 0.7 * losses[0]
