@@ -99,6 +99,13 @@ def check_at_least(name: str, value: float, low: float) -> None:
         raise ValueError(f"{name} must be a finite number of at least {low:g}, got {value}.")
 
 
+def known_classes(name: str, shape: Sequence[int | None]) -> int:
+    """The size of the last axis, which must be known before the run."""
+    if not shape or shape[-1] is None:
+        raise ValueError(f"{name} must have a known number of classes along the last axis, got shape {tuple(shape)}.")
+    return shape[-1]
+
+
 def check_axis(axis: int, shape: Sequence[int | None]) -> int:
     """``axis`` counted from the front."""
     if not shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY
 
@@ -22,7 +23,7 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     ``log(1 - p) = -softplus(z_k - l)``, l being the log-sum-exp of the other classes: exact where
     p is next to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
     """
-    top = xp.one_hot(xp.argmax(logits, axis=-1), xp.shape(logits)[-1], "float32") == 1
+    top = xp.one_hot(xp.argmax(logits, axis=-1), check.known_classes("logits", xp.shape(logits)), "float32") == 1
     masked = logits == MINUS_INFINITY
     # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
     others = xp.where(top, MINUS_INFINITY, logits)

@@ -109,7 +109,7 @@ def counted_logits(rows: Rows) -> Array:
 def smoothed_targets(rows: Rows, logits: Array) -> Array:
     """q, (..., classes): the smoothed labels, with no smoothing mass on masked classes."""
     xp, eps = rows.xp, rows.label_smoothing
-    classes = xp.shape(logits)[-1]
+    classes = check.known_classes("logits", xp.shape(logits))
     target = rows.labels
     if not rows.soft:
         valid = (target >= 0) & (target < classes)

@@ -51,15 +51,14 @@ def multilabel_smooth_labels(
     xp = backend_of(labels=labels, label_smoothing=label_smoothing, negative_smoothing=negative_smoothing)
     target = _floating(xp, xp.asarray(labels))
     shape, dtype = xp.shape(target), xp.dtype(target)
-    if not shape:
-        raise ValueError("labels must have at least one axis, the classes; got a scalar.")
+    classes = check.known_classes("labels", shape)
     rows = shape[:-1]
     a = check.number_or_rows(xp, "label_smoothing", label_smoothing, rows, target, dtype, low=0.0, high=1.0)
     a = a if isinstance(a, float) else a[..., None]
     if normalize:
         total = xp.sum(target, axis=-1)[..., None]
-        share = xp.where(total == 0, 1.0 / shape[-1], target / xp.where(total == 0, 1.0, total))
-        return (1.0 - a) * share + a / shape[-1]
+        share = xp.where(total == 0, 1.0 / classes, target / xp.where(total == 0, 1.0, total))
+        return (1.0 - a) * share + a / classes
     if negative_smoothing is None:
         b = a
     else:
@@ -102,7 +101,7 @@ def negative_smooth_labels(labels: Array, label_smoothing: float, *, num_classes
         raise ValueError(f"label_smoothing must be a finite number of at most 1, got {label_smoothing}.")
     xp = backend_of(labels=labels)
     target = _distributions(xp, labels, num_classes)
-    return (1.0 - label_smoothing) * target + label_smoothing / xp.shape(target)[-1]
+    return (1.0 - label_smoothing) * target + label_smoothing / check.known_classes("labels", xp.shape(target))
 
 
 def noise_correcting_smoothing(noise_rate: float, num_classes: int) -> float:

@@ -121,7 +121,7 @@ def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0)
     check.check_range("period", period, 0.0, float("inf"))
     xp = backend_of(scores=scores)
     scores = check.float_array(xp, "scores", scores)
-    classes = int(xp.shape(scores)[-1])  # type: ignore[arg-type]
+    classes = check.known_classes("scores", xp.shape(scores))
     largest = xp.max(scores, axis=-1)[..., None]
     top = scores == largest
     before = xp.moveaxis(xp.take(xp.moveaxis(top, -1, 0), (_arange(xp, classes, scores, "int32") - 1) % classes), 0, -1)

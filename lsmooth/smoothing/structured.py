@@ -85,11 +85,12 @@ def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
         raise ValueError(f"ancestors must have shape (classes, levels), got {xp.shape(ancestors)}.")
     if not check.is_integer(xp, ancestors):
         raise TypeError(f"ancestors must be integers, got {xp.dtype(ancestors)}.")
-    classes, levels = xp.shape(ancestors)
+    levels = check.known_classes("ancestors", xp.shape(ancestors))
+    classes = check.known_classes("ancestors", xp.shape(ancestors)[:1])
     dtype = xp.dtype(xp.asarray(1.0))
-    other = 1.0 - _identity(xp, int(classes), ancestors, dtype)  # type: ignore[arg-type]
+    other = 1.0 - _identity(xp, classes, ancestors, dtype)
     together, shared = 1.0, 0.0
-    for level in range(int(levels)):  # type: ignore[arg-type]
+    for level in range(levels):
         group = ancestors[:, level]
         together = together * xp.cast(group[:, None] == group[None, :], dtype)
         shared = shared + together

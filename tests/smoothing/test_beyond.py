@@ -74,7 +74,7 @@ def test_the_correction_undoes_the_noise_on_average(classes, rate):
             lambda: multilabel_smooth_labels(MULTI, 0.1, negative_smoothing=0.1, normalize=True),
             "leave one of the two out",
         ),
-        (lambda: multilabel_smooth_labels(1, 0.1), "labels must have at least one axis"),
+        (lambda: multilabel_smooth_labels(1, 0.1), "labels must have a known number of classes"),
         (
             lambda: negative_smooth_labels([0], 1.5, num_classes=2),
             "label_smoothing must be a finite number of at most 1, got 1.5",
