@@ -12,9 +12,11 @@ processor's cache, so that no temporary has the size of the logits.
 
 from __future__ import annotations
 
+import copy
 import math
+import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ HOST_BLOCK_BYTES = 2**19
 """Two buffers of this size fit a processor's second-level cache."""
 DEVICE_BLOCK = 2**26
 """Elements of a block on an accelerator: enough to fill it, little against its memory."""
+_MAPPED_BYTES = 2**26
+"""How much of a mapped file is held in memory at a time."""
 _VANISHED = -750.0
 """exp of it is 0 in float64, and times it still 0, where -inf would give NaN."""
 
@@ -41,6 +45,24 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         """The sums over the rows of both."""
         return Sums(self.value + other.value, self.slope + other.slope, self.curvature + other.curvature)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a fit needs to know of the rows beside their sums."""
+
+    count: float = 0.0
+    """The sum of the rows' weights."""
+    value_at_zero: float = 0.0
+    """The value at beta = 0: that of uniform predictions."""
+    slope_at_zero: float = 0.0
+    """The derivative of the value by beta, at beta = 0."""
+    gap: float = 0.0
+    """The sum of max(z) - z_y: 0 where every label has its row's largest logit."""
+
+    def __add__(self, other: Totals) -> Totals:
+        """The totals over the rows of both."""
+        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -97,30 +119,44 @@ class Rows:
         per_block = max(1, elements // max(1, classes))
         self._buffers = None if host is None else np.empty((2, per_block, classes), dtype)
 
-        self.count = 0.0
-        """The sum of the rows' weights."""
-        self.value_at_zero = 0.0
-        """The value at beta = 0: that of uniform predictions."""
-        self.slope_at_zero = 0.0
-        """The derivative of the value by beta, at beta = 0."""
-        self.gap = 0.0
-        """The sum of max(z) - z_y: 0 where every label has its row's largest logit."""
+        self._mapping, self._unforgotten = _mapping_of(host), 0
+        self.totals = Totals()
+        self.passes = 1
+        self._known: dict[float, Sums] = {}
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
 
-    def __len__(self) -> int:
-        """The number of blocks."""
-        return len(self._blocks)
+    def sums(self, beta: float) -> Sums:
+        """The sums at ``beta``, by a pass over the rows unless it is one that has been asked for before."""
+        if beta not in self._known:
+            self.passes += 1
+            self._known[beta] = self._sums(beta, self._blocks)
+        return self._known[beta]
 
-    def sums(self, beta: float, every: int = 1) -> Sums:
-        """The sums at ``beta``, over the ``every``-th blocks."""
+    def part(self, every: int) -> Rows | None:
+        """Every ``every``-th block of rows, on which a fit can start; None where that is too little."""
+        if len(self._blocks) < 2 * every:
+            return None
+        part = copy.copy(self)
+        part._blocks, part._known = self._blocks[::every], {}
+        return part
+
+    def _sums(self, beta: float, blocks: list[_Block]) -> Sums:
         total = Sums()
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for block in self._blocks[::every]:
+            for block in blocks:
                 lse, mean, variance = self._moments(self._block_of(block.index), block.top, beta)
                 gap = beta * block.gap
                 total += Sums(*(self._total(x, block.weight) for x in (lse - gap, mean - gap, variance)))
+                self._forget()
         return total
+
+    def _forget(self) -> None:
+        """Give back what has been read of a mapped file, which counts as this process's memory."""
+        self._unforgotten += self._buffers[0].nbytes if self._buffers is not None else 0
+        if self._mapping is not None and self._unforgotten > _MAPPED_BYTES:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._unforgotten = 0
 
     def _block_of(self, index: tuple[Any, ...]) -> Array:
         block = self._xp.reshape(self._logits[index], (-1, self._logits.shape[-1]))
@@ -157,10 +193,9 @@ class Rows:
             kept = xp.sum(xp.cast(shifted > MINUS_INFINITY, dtype), axis=-1)
             spread = xp.sum(xp.where(shifted > MINUS_INFINITY, shifted, 0.0), axis=-1)
         ones = xp.ones_like(gap, dtype)
-        self.count += self._total(ones, weight)
-        self.value_at_zero += self._total(xp.log(ones * kept), weight)
-        self.slope_at_zero += self._total(spread / kept - gap, weight)
-        self.gap -= self._total(gap, weight)
+        rows = (ones, xp.log(ones * kept), spread / kept - gap, -gap)
+        self.totals += Totals(*(self._total(row, weight) for row in rows))
+        self._forget()
         return _Block(index, top, gap, weight)
 
     def _moments(self, logits: Array, top: Array, beta: float) -> tuple[Array, Array, Array]:
@@ -217,6 +252,16 @@ def _moments_in_place(z: Array, top: Array, beta: float, t: Array, e: Array) -> 
     first = np.multiply(e, t, out=e) @ ones / total
     second = np.einsum("ij,ij->i", e, t) / total
     return np.log(total), first, second - first * first
+
+
+def _mapping_of(array: np.ndarray | None) -> mmap.mmap | None:
+    """The file mapping behind an array that was opened read-only: what is dropped of it can be read again."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+            mapping = getattr(array, "_mmap", None)
+            return mapping if isinstance(mapping, mmap.mmap) else None
+        array = array.base  # type: ignore[assignment]
+    return None
 
 
 def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[Any, ...]]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import log_softmax
 from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, eager
-from lsmooth.calibration._moments import Rows, Sums
-from lsmooth.calibration._newton import find_root, sharpen, soften
+from lsmooth.calibration._moments import Rows
+from lsmooth.calibration._newton import Source, find_root, sharpen, soften
+from lsmooth.calibration._streams import Batches, Table
 
 _WARM_START = 16
-"""The first steps are made on every 16th block, where there are at least twice as many."""
+"""The first steps are made on every 16th block of rows, where there are at least twice as many blocks."""
 
 _ADVICE = {
     "separable": "every label has the largest logit of its row, so the likelihood grows as T goes to 0",
     "uninformative": "the labels do not follow the logits, so the likelihood grows as T goes to infinity",
-    "at_bound": "the optimum lies outside bounds={bounds}",
+    "at_bound": "the optimum lies outside the bounds {low:.6g} and {high:.6g}",
     "max_iter": "max_iter={max_iter} passes were not enough",
 }
 
@@ -156,33 +158,105 @@ class TemperatureScaling(Calibrator):
         """
         self._check_parameters()
         rows = self._rows(logits, labels, sample_weight)
-        if not rows.count > 0:
+        part = rows.part(_WARM_START)
+        start = 0.0 if part is None else find_root(part, 0.0, *self._range(), 20, exact=1e-3)[0]
+        return self._solve(rows, start, *self._range())
+
+    def fit_batches(self, batches: Iterable[tuple[Array, ...]]) -> Self:
+        """Find the temperature of data that are never in memory together.
+
+        The optimum is that of `fit` on all of them. They are read three or four times.
+
+        Args:
+            batches: ``(logits, labels)`` or ``(logits, labels, sample_weight)``, as `fit` takes them;
+                an iterable that can be read again, such as a list or a DataLoader, in any order.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            TypeError: if ``batches`` is an iterator, or as `fit`.
+            ValueError: as `fit`.
+        """
+        self._check_parameters()
+        source = Batches(batches, self._rows_of_batch, *self._range())
+        return self._solve(source, source.start or 0.0, *self._range())
+
+    def partial_fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
+        """Take in one more batch, seen only once, and find the temperature of all so far.
+
+        What is kept is a table of sums at 25 temperatures from 1/64 to 64, so that the work is
+        that of 25 passes; the temperature is that of `fit` to 1e-6, and ``"at_bound"`` beyond the
+        table. `merge` adds up the tables of shards.
+
+        Args:
+            logits: as in `fit`.
+            labels: as in `fit`.
+            sample_weight: as in `fit`.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            TypeError: as `fit`.
+            ValueError: as `fit`, if no row so far counts.
+        """
+        self._check_parameters()
+        table = getattr(self, "_table", None) or Table()
+        table.add(self._rows(logits, labels, sample_weight))
+        self._table = table
+        return self._solve_table()
+
+    def merge(self, other: TemperatureScaling) -> Self:
+        """Take in the batches that another calibrator has taken in by `partial_fit`.
+
+        Args:
+            other: of the same parameters.
+
+        Returns:
+            This calibrator, with the temperature of the batches of both.
+
+        Raises:
+            ValueError: if either has seen no batch, or the parameters differ.
+        """
+        if self.get_params() != other.get_params():
+            raise ValueError(f"merge needs calibrators of the same parameters, got {self!r} and {other!r}.")
+        if not (hasattr(self, "_table") and hasattr(other, "_table")):
+            raise ValueError("merge needs calibrators that have taken in batches by partial_fit.")
+        self._table.merge(other._table)
+        return self._solve_table()
+
+    def _solve_table(self) -> Self:
+        low, high = self._range()
+        return self._solve(self._table, 0.0, max(low, Table.LOW), min(high, Table.HIGH))
+
+    def _solve(self, source: Source, start: float, low: float, high: float) -> Self:
+        totals = source.totals
+        if not totals.count > 0:
             raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
-        before = rows.sums(1.0)
-        low, high = 1.0 / self.bounds[1], 1.0 / self.bounds[0]
-        left = self.max_iter - 2
-        if rows.slope_at_zero >= 0:
-            beta, after, used = soften(rows.sums, before, rows.value_at_zero, low, left)
+        before = source.sums(1.0)
+        if totals.slope_at_zero >= 0:
+            beta, after = soften(source, math.exp(low), self.max_iter)
             status = "uninformative"
-        elif rows.gap == 0:
-            beta, after, used = sharpen(rows.sums, before, high, left)
+        elif totals.gap == 0:
+            beta, after = sharpen(source, math.exp(high), self.max_iter)
             status = "separable"
         else:
-            log_beta, after, used, status = _optimum(rows, before, math.log(low), math.log(high), left)
+            log_beta, after, status = find_root(source, start, low, high, self.max_iter)
             beta = math.exp(log_beta)
         self.temperature_ = 1.0 / beta
         self.status_ = status
-        self.n_iter_ = 2 + used
-        self.nll_before_ = before.value / rows.count
-        self.nll_after_ = after.value / rows.count
+        self.n_iter_ = source.passes
+        self.nll_before_ = before.value / totals.count
+        self.nll_after_ = after.value / totals.count
         known = status == "converged" and after.curvature > 0
         self.temperature_stderr_ = self.temperature_ / math.sqrt(after.curvature) if known else math.nan
         if status != "converged":
-            advice = _ADVICE[status].format(bounds=self.bounds, max_iter=self.max_iter)
+            advice = _ADVICE[status].format(low=math.exp(-high), high=math.exp(-low), max_iter=self.max_iter)
             warnings.warn(
                 f"No temperature maximises the likelihood ({status}): {advice}. T = {self.temperature_:.6g} was taken.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return self
 
@@ -222,6 +296,18 @@ class TemperatureScaling(Calibrator):
         scaled = apply_temperature(logits, self.temperature_, axis=self.axis)
         return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(scaled, self.axis, -1))), -1, self.axis)
 
+    def _range(self) -> tuple[float, float]:
+        """The bounds of log beta."""
+        return -math.log(self.bounds[1]), -math.log(self.bounds[0])
+
+    def _rows_of_batch(self, batch: Any) -> Rows:
+        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+            raise ValueError(
+                "A batch must be (logits, labels) or (logits, labels, sample_weight), got "
+                f"{f'{len(batch)} parts' if isinstance(batch, (tuple, list)) else type(batch).__name__}."
+            )
+        return self._rows(*batch, *(None,) * (3 - len(batch)))
+
     def _rows(self, logits: Array, labels: Array, sample_weight: Array | None) -> Rows:
         xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
         logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
@@ -244,19 +330,6 @@ class TemperatureScaling(Calibrator):
             raise ValueError(f"temperature_ must be above 0, got {self.temperature_}.")
         if self.status_ not in ("converged", *_ADVICE):
             raise ValueError(f"status_ must be one of converged, {', '.join(_ADVICE)}; got {self.status_!r:.80}.")
-
-
-def _optimum(rows: Rows, before: Sums, low: float, high: float, passes: int) -> tuple[float, Sums, int, str]:
-    """Newton from 1; on large data, from the optimum of a part of it."""
-    start = 0.0
-    if len(rows) >= 2 * _WARM_START:
-        start, *_ = find_root(lambda beta: rows.sums(beta, _WARM_START), 0.0, low, high, 20, exact=1e-3)
-        return find_root(rows.sums, start, low, high, passes)
-    known = iter([before])  # the first pass of the search has been made
-    log_beta, sums, used, status = find_root(
-        lambda beta: next(known, None) or rows.sums(beta), start, low, high, passes + 1
-    )
-    return log_beta, sums, used - 1, status
 
 
 def fit_arguments(
