@@ -141,6 +141,18 @@ class Backend(ABC):
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         """The sum of ``weights`` per value of the flat integer array ``index`` below ``length``."""
 
+    @abstractmethod
+    def argsort(self, x: Array) -> Array:
+        """The order that sorts the flat array ``x`` upwards, equal values in their own order."""
+
+    @abstractmethod
+    def cumsum(self, x: Array) -> Array:
+        """Running sums of the flat array ``x``."""
+
+    @abstractmethod
+    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
+        """How many entries of the sorted, flat ``x`` are below each value (``side="left"``), or at most it (``"right"``)."""
+
     # Gradients.
 
     @abstractmethod

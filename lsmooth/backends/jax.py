@@ -96,6 +96,15 @@ class JaxBackend(Backend):
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return jnp.zeros(length, weights.dtype).at[index].add(weights)
 
+    def argsort(self, x: Array) -> Array:
+        return jnp.argsort(x, stable=True)
+
+    def cumsum(self, x: Array) -> Array:
+        return jnp.cumsum(x)
+
+    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
+        return jnp.searchsorted(x, values, side)
+
     def stop_gradient(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
 

@@ -92,6 +92,15 @@ class NumpyBackend(Backend):
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return np.bincount(index, weights, length).astype(weights.dtype)
 
+    def argsort(self, x: Array) -> Array:
+        return np.argsort(x, kind="stable")
+
+    def cumsum(self, x: Array) -> Array:
+        return np.cumsum(x)
+
+    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
+        return np.searchsorted(x, values, side)  # type: ignore[arg-type]
+
     def stop_gradient(self, x: Array) -> Array:
         return x
 

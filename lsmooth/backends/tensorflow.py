@@ -71,7 +71,7 @@ class TensorflowBackend(Backend):
 
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
-        return tf.where(condition, tf.cast(x, dtype), tf.cast(y, dtype))
+        return tf.where(condition, _as_dtype(x, dtype), _as_dtype(y, dtype))
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return tf.reduce_sum(x, axis=axis)
@@ -106,6 +106,15 @@ class TensorflowBackend(Backend):
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return tf.math.unsorted_segment_sum(weights, index, length)
 
+    def argsort(self, x: Array) -> Array:
+        return tf.argsort(x, stable=True)
+
+    def cumsum(self, x: Array) -> Array:
+        return tf.cumsum(x)
+
+    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
+        return tf.searchsorted(x, values, side)
+
     def stop_gradient(self, x: Array) -> Array:
         return tf.stop_gradient(x)
 
@@ -114,3 +123,8 @@ class TensorflowBackend(Backend):
             tape.watch(x)
             value = function(x)
         return value, tf.convert_to_tensor(tape.gradient(value, x))
+
+
+def _as_dtype(x: Any, dtype: tf.DType) -> Array:
+    # tf.cast would send a Python number through float32.
+    return tf.constant(x, dtype) if isinstance(x, (int, float)) else tf.cast(x, dtype)

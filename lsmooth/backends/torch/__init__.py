@@ -127,6 +127,15 @@ class TorchBackend(Backend):
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
 
+    def argsort(self, x: Array) -> Array:
+        return torch.argsort(x, stable=True)
+
+    def cumsum(self, x: Array) -> Array:
+        return torch.cumsum(x, 0)
+
+    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
+        return torch.searchsorted(x, values.contiguous(), side=side)
+
     def stop_gradient(self, x: Array) -> Array:
         return x.detach()
 
