@@ -100,8 +100,8 @@ class TensorflowBackend(Backend):
     def take(self, table: Array, index: Array) -> Array:
         return tf.gather(table, index)
 
-    def pick(self, x: Array, index: Array) -> Array:
-        return tf.gather(x, index, axis=-1, batch_dims=len(index.shape))
+    def gather(self, x: Array, index: Array) -> Array:
+        return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return tf.math.unsorted_segment_sum(weights, index, length)
