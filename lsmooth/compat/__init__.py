@@ -9,9 +9,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lsmooth.compat import tf_losses, torch
+    from lsmooth.compat import (
+        annotated_transformer,
+        fairseq,
+        megatron,
+        opennmt,
+        tf_losses,
+        timm,
+        torch,
+        transformers,
+        ultralytics,
+    )
 
-__all__ = ["tf_losses", "torch"]
+__all__ = [
+    "annotated_transformer",
+    "fairseq",
+    "megatron",
+    "opennmt",
+    "tf_losses",
+    "timm",
+    "torch",
+    "transformers",
+    "ultralytics",
+]
 
 
 def __getattr__(name: str) -> Any:

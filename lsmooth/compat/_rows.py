@@ -7,6 +7,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import accumulate, label_factor
+from lsmooth.smoothing import smooth_labels
 
 
 def scores(xp: Backend, name: str, value: Any, like: Any = None) -> tuple[Array, str]:
@@ -64,6 +65,32 @@ def nll_and_spread(
     if counted is None:
         return nll, spread
     return xp.where(counted, nll, 0.0), xp.where(counted, spread, 0.0)
+
+
+def mix_with_others(xp: Backend, nll: Array, spread: Array, eps: float, log_probs: Array) -> Array:
+    """The label's own class keeps 1 - eps, and each of the others gets eps / (classes - 1)."""
+    others = eps / (class_count(xp, log_probs) - 1)
+    return (1.0 - eps - others) * nll + others * spread
+
+
+def padded_kl_divergence(
+    xp: Backend,
+    named_log_probs: tuple[str, Any],
+    named_labels: tuple[str, Any],
+    size: int,
+    padding_idx: int,
+    eps: float,
+) -> tuple[Array, Array]:
+    """``sum q log q - q x`` for log-probabilities x, and q, the smoothed targets without the padding class."""
+    log_probs, dtype = scores(xp, *named_log_probs, like=named_labels[1])
+    if class_count(xp, log_probs) != size:
+        raise ValueError(f"{named_log_probs[0]} must have {size} classes, got shape {xp.shape(log_probs)}.")
+    labels = class_ids(xp, *named_labels, log_probs)
+    labels, factor = label_factor(xp, labels, size, xp.dtype(log_probs))
+    one_hot = xp.one_hot(labels, size, xp.dtype(log_probs)) * factor[..., None]
+    targets = smooth_labels(one_hot, eps, padding_idx=padding_idx)
+    entropy = targets * xp.log(xp.where(targets == 0, 1.0, targets))
+    return xp.cast(xp.sum(entropy - targets * log_probs), dtype), xp.cast(targets, dtype)
 
 
 def mean(xp: Backend, losses: Array) -> Array:

@@ -1,0 +1,68 @@
+"""The label smoothing of The Annotated Transformer, on any backend's tensors.
+
+Repeats the notebook of 2022, on the ``KLDivLoss`` of PyTorch 2.13.
+"""
+
+from __future__ import annotations
+
+from lsmooth.backends import Array, backend_of
+from lsmooth.compat import _rows
+
+
+class LabelSmoothing:
+    """``LabelSmoothing``: the KL divergence of log-probabilities x from smoothed targets q, summed.
+
+    ``sum q log q - q x``. The label keeps 1 - eps, each other class gets eps / (size - 2), the
+    padding class nothing, and a row whose target is padding is all zeros.
+
+    Args:
+        size: the number of classes, padding among them.
+        padding_idx: the class that stands for padding.
+        smoothing: eps.
+
+    Attributes:
+        true_dist: q of the last call, (rows, size), in the dtype of x.
+
+    Source: Harvard NLP, The Annotated Transformer, ``LabelSmoothing``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.compat.annotated_transformer import LabelSmoothing
+        >>> criterion = LabelSmoothing(size=5, padding_idx=0, smoothing=0.5)
+        >>> predict = np.array([[0.05, 0.2, 0.6, 0.1, 0.05]] * 3)
+        >>> float(criterion(np.log(predict), np.array([2, 1, 0])).round(6))
+        0.694708
+        >>> criterion.true_dist.round(4)
+        array([[0.    , 0.1667, 0.5   , 0.1667, 0.1667],
+               [0.    , 0.5   , 0.1667, 0.1667, 0.1667],
+               [0.    , 0.    , 0.    , 0.    , 0.    ]])
+    """
+
+    def __init__(self, size: int, padding_idx: int, smoothing: float = 0.0) -> None:
+        self.size = size
+        self.padding_idx = padding_idx
+        self.smoothing = smoothing
+        self.confidence = 1.0 - smoothing
+        self.true_dist: Array | None = None
+
+    def __call__(self, x: Array, target: Array) -> Array:
+        """The loss.
+
+        Args:
+            x: log-probabilities, (rows, size).
+            target: class ids, integers (rows).
+
+        Returns:
+            A scalar, in the dtype of x.
+
+        Raises:
+            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+            ValueError: if shapes do not fit, or ``smoothing`` is out of range.
+        """
+        xp = backend_of(x=x, target=target)
+        loss, self.true_dist = _rows.padded_kl_divergence(
+            xp, ("x", x), ("target", target), self.size, self.padding_idx, self.smoothing
+        )
+        return loss
+
+    forward = __call__

@@ -1,0 +1,58 @@
+"""The smoothed loss of fairseq, on any backend's tensors.
+
+Repeats fairseq since February 2021, which spreads eps over the other classes; before that it
+spread eps over all of them, as `lsmooth.losses.softmax_cross_entropy` does.
+"""
+
+from __future__ import annotations
+
+from lsmooth.backends import Array, backend_of
+from lsmooth.compat import _rows
+
+
+def label_smoothed_nll_loss(
+    lprobs: Array, target: Array, epsilon: float, ignore_index: int | None = None, reduce: bool = True
+) -> tuple[Array, Array]:
+    """``fairseq.criterions.label_smoothed_cross_entropy.label_smoothed_nll_loss``.
+
+    ``-(1 - eps - e) log p_y - e sum_k log p_k`` with ``e = eps / (classes - 1)``: the label's own
+    class keeps 1 - eps, each of the others gets e.
+
+    Args:
+        lprobs: log-probabilities, (..., classes).
+        target: class ids, integers (...) or (..., 1).
+        epsilon: eps.
+        ignore_index: rows with this class id cost nothing.
+        reduce: whether both results are summed.
+
+    Returns:
+        The smoothed loss and the plain one, ``-log p_y``: sums, or the losses of the rows, which
+        have a last dimension of 1 if ``ignore_index`` is given, as in fairseq. In the dtype of
+        ``lprobs``.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit.
+
+    Source: fairseq 0.12.3, ``label_smoothed_nll_loss``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.compat.fairseq import label_smoothed_nll_loss
+        >>> loss, nll = label_smoothed_nll_loss(np.log([[0.7, 0.2, 0.1]]), np.array([0]), 0.1)
+        >>> float(loss.round(6)), float(nll.round(6))
+        (0.516609, 0.356675)
+    """
+    xp = backend_of(lprobs=lprobs, target=target)
+    log_probs, dtype = _rows.scores(xp, "lprobs", lprobs, like=target)
+    target = xp.asarray(target, like=log_probs)
+    if len(xp.shape(target)) == len(xp.shape(log_probs)):
+        target = target[..., 0]
+    labels = _rows.class_ids(xp, "target", target, log_probs, ignore_index)
+    nll, spread = _rows.nll_and_spread(xp, log_probs, labels, ignore_index=ignore_index)
+    if reduce:
+        nll, spread = xp.sum(nll), xp.sum(spread)
+    loss = _rows.mix_with_others(xp, nll, spread, epsilon, log_probs)
+    if ignore_index is not None and not reduce:
+        nll, loss = nll[..., None], loss[..., None]
+    return xp.cast(loss, dtype), xp.cast(nll, dtype)

@@ -1,0 +1,76 @@
+"""The label smoother of Hugging Face's Trainer, on any backend's tensors.
+
+Repeats transformers 5.24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lsmooth.backends import Array, backend_of
+from lsmooth.backends.formulas import log_softmax
+from lsmooth.compat import _rows
+
+
+@dataclass
+class LabelSmoother:
+    """``transformers.trainer_pt_utils.LabelSmoother``: ``-(1 - eps) log p_y - (eps / classes) sum_k log p_k``.
+
+    The mean is over the rows that are not ignored, and NaN if there are none, or over
+    ``num_items_in_batch``. As there, another label below 0 counts as class 0.
+
+    Args:
+        epsilon: eps.
+        ignore_index: rows with this label cost nothing.
+
+    Source: transformers 5.24, ``LabelSmoother``. It adds the smooth part up in float32 whatever
+        the logits; here float64 stays float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.compat.transformers import LabelSmoother
+        >>> outputs = {"logits": np.log([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]])}
+        >>> float(LabelSmoother(0.1)(outputs, np.array([[0, -100]])).round(6))
+        0.463297
+    """
+
+    epsilon: float = 0.1
+    ignore_index: int = -100
+
+    def __call__(
+        self, model_output: Any, labels: Array, shift_labels: bool = False, num_items_in_batch: Any = None
+    ) -> Array:
+        """The loss of a model's output.
+
+        Args:
+            model_output: logits (..., classes), under ``"logits"`` or in the first place.
+            labels: class ids, integers (...).
+            shift_labels: whether the row at one position predicts the label at the next.
+            num_items_in_batch: what to divide by in place of the number of rows that count.
+
+        Returns:
+            A scalar: float64 for float64 logits, else float32.
+
+        Raises:
+            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+            ValueError: if shapes do not fit.
+        """
+        logits = model_output["logits"] if isinstance(model_output, Mapping) else model_output[0]
+        xp = backend_of(logits=logits, labels=labels)
+        logits, _ = _rows.scores(xp, "logits", logits, like=labels)
+        labels = xp.asarray(labels, like=logits)
+        if shift_labels:
+            logits, labels = logits[..., :-1, :], labels[..., 1:]
+        if len(xp.shape(labels)) == len(xp.shape(logits)):
+            labels = labels[..., 0]
+        log_probs = log_softmax(xp, logits)
+        labels = xp.where((labels < 0) & (labels != self.ignore_index), 0, labels)
+        labels = _rows.class_ids(xp, "labels", labels, log_probs, self.ignore_index)
+        nll, spread = _rows.nll_and_spread(xp, log_probs, labels, ignore_index=self.ignore_index)
+        divisor = num_items_in_batch
+        if divisor is None:
+            divisor = xp.sum(xp.cast(labels != self.ignore_index, xp.dtype(nll)))
+        nll, spread = xp.sum(nll) / divisor, xp.sum(spread) / divisor
+        return (1.0 - self.epsilon) * nll + self.epsilon / _rows.class_count(xp, log_probs) * spread
