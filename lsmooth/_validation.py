@@ -13,7 +13,9 @@ import numpy as np
 
 from lsmooth.backends import Array, Backend
 
-_validating: ContextVar[bool | None] = ContextVar("lsmooth_validate", default=None)
+_validating: ContextVar[bool] = ContextVar(
+    "lsmooth_validate", default=os.environ.get("LSMOOTH_VALIDATE", "0") not in ("", "0")
+)
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 _WIDER = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
@@ -47,10 +49,10 @@ def validate(enabled: bool = True) -> Iterator[None]:
 
 def is_validating(xp: Backend, *arrays: Array | None) -> bool:
     """Whether values are to be checked; asked of a context variable only where there are values."""
-    if not all(array is None or xp.is_concrete(array) for array in arrays):
-        return False
-    chosen = _validating.get()
-    return os.environ.get("LSMOOTH_VALIDATE", "0") not in ("", "0") if chosen is None else chosen
+    for array in arrays:
+        if array is not None and not xp.is_concrete(array):
+            return False
+    return _validating.get()
 
 
 def float_array(xp: Backend, name: str, value: Any, like: Array | None = None) -> Array:
@@ -76,7 +78,7 @@ def number_or_rows(
     xp: Backend, name: str, value: Any, rows: Sequence[int | None], like: Array, dtype: str, *, low: float, high: float
 ) -> Any:
     """A Python number in [low, high] as a float, or a tensor that broadcasts to the rows."""
-    if isinstance(value, (Real, np.number)):
+    if type(value) is float or isinstance(value, (Real, np.number)):
         check_range(name, float(value), low, high)
         return float(value)
     array = xp.asarray(value, dtype, like=like)
@@ -162,7 +164,7 @@ def check_weight_shape(name: str, shape: Sequence[int | None], rows: Sequence[in
 
 def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     """Whether two shapes can be equal, None standing for any size."""
-    return len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
+    return a == b or (len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True)))
 
 
 def check_class_ids(xp: Backend, labels: Array, num_classes: int | None, counted: Array | None = None) -> None:

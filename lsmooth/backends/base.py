@@ -134,8 +134,12 @@ class Backend(ABC):
         """``table[index]``: rows of a table by an integer array of any shape."""
 
     @abstractmethod
+    def gather(self, x: Array, index: Array) -> Array:
+        """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
+
     def pick(self, x: Array, index: Array) -> Array:
         """One entry of the last axis per row: ``x[..., index[...]]``."""
+        return self.gather(x, index[..., None])[..., 0]
 
     @abstractmethod
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
@@ -151,7 +155,7 @@ class Backend(ABC):
 
     @abstractmethod
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
-        """How many entries of the sorted, flat ``x`` are below each value (``side="left"``), or at most it (``"right"``)."""
+        """The entries of the sorted, flat ``x`` below each value; ``side="right"`` counts those equal to it too."""
 
     # Gradients.
 

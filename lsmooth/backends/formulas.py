@@ -69,6 +69,7 @@ def softmax_cross_entropy(
     logit_softcap: float | None = None,
     counted: Array | None = None,
     scale: Any = None,
+    total: bool = False,
 ) -> Array:
     """Cross-entropy of each row against its smoothed label; no one-hot label is formed.
 
@@ -86,10 +87,11 @@ def softmax_cross_entropy(
         z_loss: a.
         logit_softcap: c; ``c tanh(z / c)`` takes the logits' place.
         counted: (...) bool; the other rows give 0 and a zero gradient, whatever they hold.
-        scale: multiplies the rows: a float, or an array of their shape.
+        scale: multiplies the rows: a float, or an array that broadcasts to them.
+        total: whether the sum of the rows is wanted, and not each of them.
 
     Returns:
-        (...), the loss of each row.
+        (...), the loss of each row; or their sum.
     """
     logits = accumulate(xp, logits)
     if counted is not None:
@@ -105,7 +107,9 @@ def softmax_cross_entropy(
         loss = loss + z_loss * lse * lse
     if scale is not None:
         loss = loss * scale
-    return loss if counted is None else xp.where(counted, loss, 0.0)
+    if counted is not None:
+        loss = xp.where(counted, loss, 0.0)
+    return xp.sum(loss) if total else loss
 
 
 def _is(value: Any, number: float) -> bool:

@@ -90,8 +90,8 @@ class JaxBackend(Backend):
     def take(self, table: Array, index: Array) -> Array:
         return table[index]
 
-    def pick(self, x: Array, index: Array) -> Array:
-        return jnp.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+    def gather(self, x: Array, index: Array) -> Array:
+        return jnp.take_along_axis(x, index, axis=-1)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return jnp.zeros(length, weights.dtype).at[index].add(weights)

@@ -86,8 +86,8 @@ class NumpyBackend(Backend):
     def take(self, table: Array, index: Array) -> Array:
         return table[index]
 
-    def pick(self, x: Array, index: Array) -> Array:
-        return np.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+    def gather(self, x: Array, index: Array) -> Array:
+        return np.take_along_axis(x, index, axis=-1)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return np.bincount(index, weights, length).astype(weights.dtype)

@@ -89,7 +89,7 @@ def softmax_cross_entropy(
     check.check_at_least("z_loss", z_loss, 0.0)
     if logit_softcap is not None:
         check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
-    losses = xp.softmax_cross_entropy(
+    return xp.softmax_cross_entropy(
         rows.logits,
         rows.labels,
         label_smoothing=rows.label_smoothing,
@@ -100,8 +100,8 @@ def softmax_cross_entropy(
         logit_softcap=logit_softcap,
         counted=rows.counted,
         scale=rows.scale,
+        total=rows.reduction != "none",
     )
-    return losses if rows.reduction == "none" else xp.sum(losses)
 
 
 def sigmoid_cross_entropy(

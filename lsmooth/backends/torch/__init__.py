@@ -121,8 +121,8 @@ class TorchBackend(Backend):
     def take(self, table: Array, index: Array) -> Array:
         return table[index.long()]
 
-    def pick(self, x: Array, index: Array) -> Array:
-        return torch.gather(x, -1, index.long()[..., None])[..., 0]
+    def gather(self, x: Array, index: Array) -> Array:
+        return torch.gather(x, -1, index.long())
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
