@@ -23,6 +23,7 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     ``log(1 - p) = -softplus(z_k - l)``, l being the log-sum-exp of the other classes: exact where
     p is next to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
     """
+    logits = centered(xp, logits)
     top = xp.one_hot(xp.argmax(logits, axis=-1), check.known_classes("logits", xp.shape(logits)), "float32") == 1
     masked = logits == MINUS_INFINITY
     # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
@@ -35,6 +36,18 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     log_p = xp.where(masked, MINUS_INFINITY, xp.where(top, lead[..., None], lower))
     rest = xp.where(masked, 0.0, xp.where(top, trail[..., None], xp.log(1.0 - xp.exp(lower))))
     return LogProbabilities(log_p, rest)
+
+
+def centered(xp: Backend, logits: Array) -> Array:
+    """Logits less their maximum: the same softmax, and no precision lost to their common size."""
+    top = xp.stop_gradient(xp.max(logits, axis=-1))[..., None]
+    return logits - xp.where(top == MINUS_INFINITY, 0.0, top)
+
+
+def log_softmax(xp: Backend, logits: Array) -> Array:
+    """``z - lse`` over the last axis; -inf stays -inf."""
+    logits = centered(xp, logits)
+    return logits - xp.logsumexp(logits, axis=-1)[..., None]
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY, accumulate
-from lsmooth.losses.reductions import check_reduction, row_scale
+from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
 class Rows(NamedTuple):
@@ -95,9 +95,7 @@ def prepare_binary(
 
 def finish(rows: Rows, losses: Array) -> Array:
     """The reduction of the losses; what is ignored must be finite there."""
-    if rows.scale is not None:
-        losses = losses * rows.scale
-    return losses if rows.reduction == "none" else rows.xp.sum(losses)
+    return reduce_rows(rows.xp, losses, rows.scale, rows.reduction)
 
 
 def counted_logits(rows: Rows) -> Array:

@@ -90,6 +90,13 @@ def row_scale(
     return inverse if weight is None else weight * inverse
 
 
+def reduce_rows(xp: Backend, losses: Array, scale: Any, reduction: str) -> Array:
+    """The reduction of rows whose factors `row_scale` gave; what is ignored must be finite there."""
+    if scale is not None:
+        losses = losses * scale
+    return losses if reduction == "none" else xp.sum(losses)
+
+
 def _inverse_of_count(xp: Backend, count: Any, dtype: str, weight: Array | None) -> Any:
     if isinstance(count, int):
         inverse = 1.0 / count if count else 0.0
