@@ -1,0 +1,225 @@
+"""The Keras-named classes: reductions, weights, masks and configs are Keras', on every backend."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+from lsmooth import losses
+from lsmooth.losses import keras_settings
+
+RNG = np.random.default_rng(0)
+P = RNG.dirichlet(np.ones(5), (4, 3))
+ONE_HOT = np.eye(5)[RNG.integers(0, 5, (4, 3))]
+REDUCTIONS = ["sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None]
+NAMES = [name for name in losses.__all__ if name != "Loss" and isinstance(getattr(losses, name), type)]
+
+
+class SquaredError(losses.Loss):
+    """A loss of the user's own."""
+
+    def call(self, y_true, y_pred):
+        return (y_true - y_pred) ** 2
+
+
+@pytest.fixture(scope="module")
+def keras():
+    return pytest.importorskip("keras", reason="keras is not installed")
+
+
+@pytest.fixture
+def on_keras(keras):
+    """Evaluates one of Keras' losses, and gives NumPy back."""
+
+    def evaluate(name, y_true, y_pred, sample_weight=None, mask=None, **options):
+        y_pred = keras.ops.convert_to_tensor(y_pred, "float64")
+        if mask is not None:
+            keras.src.backend.set_keras_mask(y_pred, keras.ops.convert_to_tensor(mask))
+        loss = getattr(keras.losses, name)(dtype="float64", **options)
+        return keras.ops.convert_to_numpy(loss(y_true, y_pred, sample_weight=sample_weight))
+
+    return evaluate
+
+
+def evaluate(backend, name, y_true, y_pred, sample_weight=None, mask=None, **options):
+    """One of lsmooth's losses on a backend."""
+    keras = sys.modules["keras"]
+    y_pred = backend.asarray(y_pred, "float64")
+    if mask is not None:
+        keras.src.backend.set_keras_mask(y_pred, backend.asarray(mask))
+    return getattr(losses, name)(dtype="float64", **options)(y_true, y_pred, sample_weight=sample_weight)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    "weight",
+    [None, 2.0, 0.0, RNG.random((4, 3)), RNG.random((4, 3, 1)), RNG.random((4, 1)), np.zeros((4, 3))],
+    ids=["none", "scalar", "zero", "rows", "rows+1", "examples", "zeros"],
+)
+def test_weights_and_reductions_are_keras(backend, on_keras, reduction, weight):
+    options = {"sample_weight": weight, "reduction": reduction, "label_smoothing": 0.1}
+    expected = on_keras("CategoricalCrossentropy", ONE_HOT, P, **options)
+    got = evaluate(backend, "CategoricalCrossentropy", ONE_HOT, P, **options)
+    assert got.shape == expected.shape
+    assert_close(backend, got, expected, "float64", factor=10)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("mask", [RNG.random((4, 3)) < 0.5, RNG.random((4, 3, 1)) < 0.5, np.zeros((4, 3), bool)])
+@pytest.mark.parametrize("weight", [None, RNG.random((4, 3))], ids=["unweighted", "weighted"])
+def test_a_mask_on_the_predictions_counts_as_in_keras(backend, on_keras, reduction, mask, weight):
+    options = {"sample_weight": weight, "mask": mask, "reduction": reduction}
+    expected = on_keras("CategoricalCrossentropy", ONE_HOT, P, **options)
+    got = evaluate(backend, "CategoricalCrossentropy", ONE_HOT, P, **options)
+    assert_close(backend, got, expected, "float64", factor=10)
+
+
+@pytest.mark.parametrize("mask", [None, RNG.random((4, 3)) < 0.5])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_mean_is_over_the_classes_that_are_not_ignored(backend, on_keras, reduction, mask):
+    ids = ONE_HOT.argmax(-1)
+    options = {"ignore_class": int(ids[0, 0]), "from_logits": True, "mask": mask, "reduction": reduction}
+    expected = on_keras("SparseCategoricalCrossentropy", ids, np.log(P), **options)
+    got = evaluate(backend, "SparseCategoricalCrossentropy", ids, np.log(P), **options)
+    assert_close(backend, got, expected, "float64", factor=10)
+
+
+@pytest.mark.parametrize(
+    ("true_shape", "pred_shape"), [((4,), (4, 1)), ((4, 1), (4,)), ((4, 3, 1), (4, 3)), ((4, 3), (4, 3, 1))]
+)
+def test_a_trailing_dimension_of_one_is_made_to_fit_as_in_keras(backend, on_keras, true_shape, pred_shape):
+    y_true = RNG.integers(0, 2, true_shape)
+    y_pred = RNG.random(pred_shape)
+    expected = on_keras("BinaryCrossentropy", y_true, y_pred)
+    assert_close(backend, evaluate(backend, "BinaryCrossentropy", y_true, y_pred), expected, "float64", factor=10)
+
+
+def test_ignored_classes_leave_the_mean_without_keras_too():
+    code = (
+        "import numpy as np; from lsmooth.losses import SparseCategoricalCrossentropy; import sys; "
+        "p = np.array([[0.5, 0.5], [0.1, 0.9]]); "
+        "print(float(SparseCategoricalCrossentropy(ignore_class=-1)(np.array([0, -1]), p)), 'keras' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert float(printed[0]) == pytest.approx(np.log(2), rel=1e-6)
+    assert printed[1] == "False"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configs_are_keras_and_make_an_equal_loss(keras, name):
+    ours, theirs = getattr(losses, name), getattr(keras.losses, name)
+    assert ours().get_config() == theirs().get_config()
+    changed = {key: value for key, value in {"label_smoothing": 0.3, "axis": 1}.items() if key in ours().get_config()}
+    loss = ours(**changed, reduction="sum", name="mine", dtype="float64")
+    again = losses.deserialize(json.loads(json.dumps(losses.serialize(loss))))
+    assert type(again) is ours
+    assert again.get_config() == loss.get_config()
+    assert (again.dtype, again.reduction, again.name) == ("float64", "sum", "mine")
+    assert pickle.loads(pickle.dumps(loss)).get_config() == loss.get_config()
+
+
+def test_a_config_keeps_what_keras_drops_or_has_not():
+    loss = losses.SparseCategoricalCrossentropy(axis=1, label_smoothing=0.2)
+    again = losses.SparseCategoricalCrossentropy.from_config(loss.get_config())
+    assert (again.axis, again.label_smoothing) == (1, 0.2)
+
+
+def test_class_ids_survive_a_loss_in_half_precision(backend):
+    if backend.name == "numpy":
+        pytest.skip("NumPy alone has no bfloat16")
+    logits = np.zeros((1, 600))
+    logits[0, 513] = 8.0
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, dtype="bfloat16")
+    value = loss(backend.asarray(np.array([513])), backend.asarray(logits))
+    assert backend.dtype(value) == "bfloat16"
+    assert backend.to_numpy(value) < 1.0
+
+
+def test_float64_comes_out_only_where_it_was_asked_for(backend):
+    for dtype, expected in ((None, "float32"), ("float64", "float64"), (np.float64, "float64")):
+        loss = losses.KLDivergence(dtype=dtype)
+        assert loss.dtype == expected
+        assert backend.dtype(loss(ONE_HOT, backend.asarray(P, "float64"))) == expected
+
+
+def test_dtypes_have_many_names():
+    policy = type("Policy", (), {"compute_dtype": "float16"})()
+    assert keras_settings.compute_dtype(policy) == "float16"
+    assert keras_settings.compute_dtype("mixed_bfloat16") == "bfloat16"
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    assert keras_settings.compute_dtype(torch.float64) == "float64"
+
+
+def test_a_loss_of_the_users_own_is_weighted_and_reduced(backend):
+    y_pred = backend.asarray(np.array([1.0, 3.0]))
+    loss = SquaredError()
+    assert loss.name == "squared_error"
+    assert float(loss([0.0, 0.0], y_pred, sample_weight=[1.0, 0.0])) == 0.5
+
+
+def test_a_loss_of_the_users_own_takes_dicts_and_tuples(backend):
+    class Both(losses.Loss):
+        def call(self, y_true, y_pred):
+            return (y_true["a"] - y_pred["a"]) ** 2 + (y_true["b"] - y_pred["b"]) ** 2
+
+    class Pair(losses.Loss):
+        def call(self, y_true, y_pred):
+            return (y_true - y_pred[0]) * y_pred[1]
+
+    two, one = backend.asarray(np.array([2.0])), np.array([1.0])
+    assert float(Both()({"a": one, "b": [0.0]}, {"a": two, "b": two})) == 5.0
+    assert float(Pair()(one, (two, two))) == -2.0
+
+
+def test_losses_are_found_by_name():
+    assert losses.get("categorical_crossentropy") is losses.categorical_crossentropy
+    assert losses.get("bce") is losses.get("BCE") is losses.binary_crossentropy
+    assert losses.get("kld") is losses.kl_divergence
+    assert isinstance(losses.get("KLDivergence"), losses.KLDivergence)
+    assert losses.get(losses.kl_divergence) is losses.kl_divergence
+    assert isinstance(losses.get(losses.KLDivergence), losses.KLDivergence)
+    assert losses.get(None) is None
+    assert losses.deserialize(losses.serialize(losses.kl_divergence)) is losses.kl_divergence
+    mine = losses.serialize(SquaredError(name="mine"))
+    assert losses.deserialize(mine, {"SquaredError": SquaredError}).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: losses.get("typo"), "No loss is called 'typo'. Known are BCE, "),
+        (lambda: losses.get(3), "identifier must name a loss, or be one; got 3"),
+        (lambda: losses.deserialize({"config": {}}), "must be a loss's name or a config with a class_name"),
+        (lambda: losses.deserialize({"class_name": "os.system", "config": {}}), "No loss is called 'os.system'"),
+        (lambda: losses.deserialize({"class_name": "KLDivergence", "config": "x"}), "must be the config of a loss"),
+        (lambda: losses.deserialize({"class_name": "function", "config": {"a": 1}}), "No loss is called"),
+        (lambda: losses.KLDivergence(reduction="abc"), "Invalid value for argument reduction: .* got 'abc'"),
+        (lambda: losses.KLDivergence(dtype="int32"), "dtype must be None or one of float64, .* got 'int32'"),
+    ],
+)
+def test_what_is_not_known_is_an_error_that_says_so(call, error):
+    with pytest.raises(ValueError, match=error):
+        call()
+
+
+def test_only_losses_and_functions_serialise():
+    with pytest.raises(TypeError, match=r"loss must be a lsmooth\.losses\.Loss or a function, got int"):
+        losses.serialize(3)
+
+
+def test_two_frameworks_in_one_call_are_an_error():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
+    with pytest.raises(TypeError, match=r"y_pred is a torch.Tensor and y_true a jax.Array; convert one of them"):
+        losses.KLDivergence()(jnp.asarray(ONE_HOT), torch.tensor(P))
+
+
+def test_call_must_be_written():
+    with pytest.raises(NotImplementedError, match="Loss must implement call"):
+        losses.Loss()([0.0], [1.0])
