@@ -167,9 +167,8 @@ def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     return a == b or (len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True)))
 
 
-def check_class_ids(xp: Backend, labels: Array, num_classes: int | None, counted: Array | None = None) -> None:
+def check_class_ids(xp: Backend, labels: Array, num_classes: int, counted: Array | None = None) -> None:
     """Under `validate`: every counted label in 0..num_classes-1."""
-    assert num_classes is not None  # where there are values, shapes are known
     values = xp.to_numpy(labels)
     bad = (values < 0) | (values >= num_classes)
     if counted is not None:

@@ -64,7 +64,7 @@ class Backend(ABC):
         """``x`` in another dtype."""
 
     @abstractmethod
-    def shape(self, x: Array) -> tuple[int | None, ...]:
+    def shape(self, x: Array) -> tuple[Any, ...]:
         """The shape of ``x``, with None where it is not known before the run."""
 
     def size(self, x: Array) -> Any:
