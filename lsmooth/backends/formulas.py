@@ -126,7 +126,7 @@ def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, cl
 def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
     weighted = labels if class_weight is None else labels * class_weight
     # A masked class costs nothing where the label has no mass on it.
-    terms = weighted * xp.where(labels == 0, 0.0, logits)
+    terms = weighted * xp.where((weighted == 0) & (logits == MINUS_INFINITY), 0.0, logits)
     return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
 
 
@@ -137,13 +137,15 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, *, pos_weig
 
     Args:
         xp: the backend.
-        logits: float32 or float64.
-        labels: l in [0, 1], already smoothed, of the logits' shape and dtype.
+        logits: floating point.
+        labels: l in [0, 1], already smoothed, of the logits' shape, in the dtype of the result.
         pos_weight: w, broadcasts to the logits.
 
     Returns:
         The losses, in the logits' shape.
     """
-    negative = xp.where(labels == 1, 0.0, (1.0 - labels) * xp.softplus(logits))
+    logits = accumulate(xp, logits)
+    yes = xp.where((labels == 0) & (logits == MINUS_INFINITY), 0.0, logits)
+    no = xp.where((labels == 1) & (logits == -MINUS_INFINITY), 0.0, logits)
     positive = labels if pos_weight is None else labels * pos_weight
-    return negative + xp.where(labels == 0, 0.0, positive * xp.softplus(-logits))
+    return (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)

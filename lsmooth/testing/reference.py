@@ -130,7 +130,7 @@ def sigmoid_cross_entropy(
     positive = smoothed * (1.0 if pos_weight is None else _float64(pos_weight))
     negative = 1.0 - smoothed
     log_yes, log_no = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
-    losses = -np.where(positive == 0.0, 0.0, positive * log_yes) - np.where(negative == 0.0, 0.0, negative * log_no)
+    losses = -positive * np.where(positive == 0.0, 0.0, log_yes) - negative * np.where(negative == 0.0, 0.0, log_no)
     gradient = negative * np.exp(log_yes) - positive * np.exp(log_no)
 
     factor = row_factor(reduction, z.shape, sample_weight, np.ones(z.shape, bool), np.ones(z.shape))

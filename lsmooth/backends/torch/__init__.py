@@ -110,7 +110,10 @@ class TorchBackend(Backend):
         return torch.argmax(x, axis)
 
     def logsumexp(self, x: Array, axis: int) -> Array:
-        return torch.logsumexp(x, axis)
+        # Its gradient is exp(x - lse): below the maximum, so that a large lse rounds no digits away.
+        top = torch.amax(x.detach(), axis, keepdim=True)
+        top = torch.where(torch.isfinite(top), top, 0.0)
+        return torch.logsumexp(x - top, axis) + top.squeeze(axis)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         return torch.movedim(x, source, destination)
