@@ -31,8 +31,8 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     for code, line in blocks:
         if ">>>" in code:
             test = doctest.DocTestParser().get_doctest(code, names, page.name, str(page), line)
-            runner = doctest.DebugRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-            runner.run(test, clear_globs=False)
+            runner = doctest.DocTestRunner(verbose=False)
+            assert not runner.run(test, clear_globs=False).failed, "see the captured output"
             names.update(test.globs)
         else:
             exec(compile("\n" * line + code, str(page), "exec"), names)
