@@ -1,0 +1,5 @@
+"""``python -m lsmooth``."""
+
+from lsmooth.cli import main
+
+main()

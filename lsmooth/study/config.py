@@ -1,0 +1,48 @@
+"""What the three frameworks share: the network, how it is trained, and what is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BACKENDS = ("torch", "jax", "tensorflow")
+"""The frameworks that train, in the order in which the study looks for one."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A multilayer perceptron with ReLUs, and Adam at a constant rate.
+
+    Attributes:
+        hidden: units of each hidden layer.
+        steps: batches in all.
+        rounds: parts that the steps are cut into; the study looks at the network after each.
+        batch_size: rows a step; all of them where there are fewer.
+        learning_rate: Adam's.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    steps: int = 750
+    rounds: int = 10
+    batch_size: int = 30
+    learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of the study trains and measures.
+
+    Attributes:
+        alphas: amounts of label smoothing; the first is 0, the hard labels.
+        seeds: one network each, for every alpha: the seed sets the initial weights and the batches.
+        training: how networks are trained.
+        n_bins: bins of the calibration error.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+    seeds: tuple[int, ...] = tuple(range(8))
+    training: Training = Training()
+    n_bins: int = 15
+
+
+FULL = Plan()
+QUICK = Plan(alphas=(0.0, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3))

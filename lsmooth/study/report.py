@@ -1,0 +1,181 @@
+"""What the study leaves: ``report.html``, ``report.json``, PNGs, and the fitted calibrator."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import lsmooth
+from lsmooth.study import paper
+from lsmooth.study.figures import figures
+from lsmooth.study.findings import AGREES, DISAGREES, Finding, findings
+from lsmooth.study.run import Results
+from lsmooth.study.statistics import mean, stderr, text
+
+CALIBRATOR = "temperature_scaling.json"
+COLUMNS = (
+    ("error", "error, %", 2, True),
+    ("nll", "NLL", 3, False),
+    ("ece", "ECE", 3, False),
+    ("temperature", "T", 2, False),
+    ("ece_scaled", "ECE at T", 3, False),
+    ("nll_scaled", "NLL at T", 3, False),
+)
+"""Of the table of networks: the measure, its heading, digits, whether in percent."""
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write everything into the folder, which need not exist; files of the same names are replaced.
+
+    Nothing is written before all has been made.
+
+    Returns:
+        The path of ``report.html``.
+    """
+    found = findings(results)
+    pictures = figures(results)
+    contents = {f"{name}.png": picture for name, picture in pictures.items()}
+    contents["report.json"] = (json.dumps(to_json(results, found), indent=2, allow_nan=False) + "\n").encode()
+    contents[CALIBRATOR] = _calibrator(results)
+    contents["report.html"] = to_html(results, found, pictures).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return folder / "report.html"
+
+
+def table(results: Results) -> list[list[str]]:
+    """A row for each amount of smoothing: `COLUMNS` as mean and standard error over seeds."""
+    return [
+        [f"{alpha:g}", *(text(results.numbers(alpha, name), digits, percent) for name, _, digits, percent in COLUMNS)]
+        for alpha in results.plan.alphas
+    ]
+
+
+def to_json(results: Results, found: Sequence[Finding]) -> dict[str, Any]:
+    """The report as plain data."""
+    plan, training = results.plan, results.plan.training
+    return {
+        "lsmooth": lsmooth.__version__,
+        "backend": results.backend,
+        "versions": results.versions,
+        "dataset": {
+            "name": results.data.name,
+            "classes": list(results.data.classes),
+            "rows": {part: len(labels) for part, labels in results.data.labels.items()},
+        },
+        "plan": {
+            "alphas": list(plan.alphas),
+            "seeds": list(plan.seeds),
+            "n_bins": plan.n_bins,
+            "hidden": list(training.hidden),
+            "steps": training.steps,
+            "batch_size": training.batch_size,
+            "learning_rate": training.learning_rate,
+        },
+        "networks": [
+            {"alpha": alpha, **{name: estimate(results.numbers(alpha, name)) for name in _names(results)}}
+            for alpha in plan.alphas
+        ],
+        "calibrator": {"file": CALIBRATOR, "alpha": plan.alphas[0], "seed": plan.seeds[0]},
+        "findings": [vars(finding) for finding in found],
+        "seconds": {part: round(seconds, 2) for part, seconds in results.seconds.items()},
+    }
+
+
+def estimate(values: Any) -> dict[str, Any]:
+    """Mean, standard error (None for one seed) and the seeds' values."""
+    error = stderr(values)
+    return {"mean": mean(values), "stderr": None if math.isnan(error) else error, "values": [float(v) for v in values]}
+
+
+def _names(results: Results) -> Iterable[str]:
+    return results.measured[results.plan.alphas[0]][0].numbers
+
+
+def _calibrator(results: Results) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CALIBRATOR
+        results.measured[results.plan.alphas[0]][0].scaler.save(path)
+        return path.read_bytes()
+
+
+def to_html(results: Results, found: Sequence[Finding], pictures: dict[str, bytes]) -> str:
+    """One file, with its style and pictures inside."""
+    plan, data, training = results.plan, results.data, results.plan.training
+    rows = {part: len(labels) for part, labels in data.labels.items()}
+    style = files("lsmooth.study").joinpath("report.css").read_text(encoding="utf-8")
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    body = f"""
+<h1>When does label smoothing help?</h1>
+<p class="lead">The experiments of Müller, Kornblith and Hinton (2019), repeated on {escape(data.name)} with
+{results.backend}: {len(plan.seeds)} networks for each amount of smoothing, {rows["train"]} rows to train on,
+{rows["test"]} to test on. Numbers are means over seeds ± their standard error.</p>
+
+<h2>In short</h2>
+{_findings(found)}
+<p class="note">A difference is called when 0 lies outside Student's 95% interval of the seeds' paired differences,
+and is inside the noise otherwise. All networks share one split and one test part: the intervals cover the
+randomness of training, not that of the choice of rows.</p>
+
+<h2>1 &nbsp;Generalisation and calibration, in numbers</h2>
+{_table(["smoothing", *(heading for _, heading, _, _ in COLUMNS)], table(results))}
+<p class="note">ECE: expected calibration error, {plan.n_bins} bins. T: the temperature of greatest
+likelihood on the {rows["validation"]} validation rows. NLL in nats. All but T on the test part.</p>
+
+<h2>2 &nbsp;Generalisation</h2>
+{_figure(pictures, "generalisation", "Test error and negative log-likelihood over the amount of smoothing.")}
+<h3>The paper's accuracies, in percent</h3>
+{_table(["network, data", "hard labels", "smoothing 0.1"], paper.ACCURACY)}
+
+<h2>3 &nbsp;Calibration</h2>
+{_figure(pictures, "reliability", "Accuracy against confidence on the test part, the networks of all seeds together.")}
+{_figure(pictures, "calibration", "Calibration error as trained and after one temperature, and that temperature.")}
+<h3>The paper's calibration errors</h3>
+{_table(["network, data", "hard labels", "with temperature (T)", "with smoothing (amount)"], paper.ECE)}
+
+<h2>What was run</h2>
+<p>A network of {len(training.hidden)} hidden layers ({", ".join(map(str, training.hidden))} units, ReLU), trained by
+Adam at a rate of {training.learning_rate:g} for {training.steps} batches of {training.batch_size}, with
+<code>lsmooth.losses.softmax_cross_entropy(labels, logits, label_smoothing=...)</code>. Training, validation and test
+part: {rows["train"]}, {rows["validation"]} and {rows["test"]} rows. Seeds: {", ".join(map(str, plan.seeds))}.
+lsmooth {lsmooth.__version__}, {versions}; {sum(results.seconds.values()):.0f} seconds. The temperature of the first
+hard-label network is in <code>{CALIBRATOR}</code>, all numbers in <code>report.json</code>.</p>
+<p class="note">{escape(paper.CITATION)}</p>
+"""
+    title = f"When does label smoothing help? {data.name}, {results.backend}"
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n'
+        f"<body>{body}</body>\n</html>\n"
+    )
+
+
+def _findings(found: Sequence[Finding]) -> str:
+    kinds = {AGREES: "agrees", DISAGREES: "disagrees"}
+    rows = [
+        f"<tr><td>{escape(finding.claim)}</td><td>{escape(finding.found)}</td>"
+        f'<td class="verdict {kinds.get(finding.verdict, "noise")}">{finding.verdict}</td></tr>'
+        for finding in found
+    ]
+    head = "<tr><th>The paper's claim</th><th>Here</th><th></th></tr>"
+    return f'<table class="words">{head}{"".join(rows)}</table>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f"<table><tr>{heading}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _figure(pictures: dict[str, bytes], name: str, caption: str) -> str:
+    data = base64.b64encode(pictures[name]).decode()
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'

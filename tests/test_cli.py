@@ -1,0 +1,174 @@
+"""The command line: what it prints, what it leaves, and what it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer", reason="the command line needs it")
+pytest.importorskip("matplotlib", reason="the study's pictures need it")
+pytest.importorskip("sklearn", reason="the study's data come with scikit-learn")
+from conftest import require_backend
+from typer.testing import CliRunner
+
+import lsmooth
+from lsmooth._commands import app
+from lsmooth.calibration import TemperatureScaling
+from lsmooth.study.config import BACKENDS, Plan, Training
+from lsmooth.study.trainers import installed_trainers
+
+TINY = Plan(alphas=(0.0, 0.1), seeds=(0, 1), training=Training(hidden=(16,), steps=40, rounds=2))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def tiny_plans(monkeypatch):
+    monkeypatch.setattr("lsmooth._commands.QUICK", TINY)
+    monkeypatch.setattr("lsmooth._commands.FULL", TINY)
+
+
+@pytest.fixture(params=BACKENDS)
+def trainer(request: pytest.FixtureRequest) -> str:
+    require_backend(request.param)
+    if request.param not in installed_trainers():
+        pytest.skip(f"what {request.param} trains with is not installed")
+    return request.param
+
+
+@pytest.fixture
+def any_trainer() -> None:
+    if not installed_trainers():
+        pytest.skip("no framework to train with")
+
+
+def test_the_study_leaves_its_report(tmp_path, trainer):
+    folder = tmp_path / "new" / "report"
+    result = run("study", "--backend", trainer, "--quick", "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert f"digits on {trainer}" in result.output
+    assert "Against the paper" in result.output
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html",
+        "report.json",
+        "temperature_scaling.json",
+        "generalisation.png",
+        "reliability.png",
+        "calibration.png",
+    }
+    for picture in folder.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    report = json.loads((folder / "report.json").read_text())
+    assert report["backend"] == trainer
+    assert report["lsmooth"] == lsmooth.__version__
+    assert report["dataset"]["rows"] == {"train": 179, "validation": 539, "test": 1079}
+    assert [network["alpha"] for network in report["networks"]] == [0.0, 0.1]
+    for network in report["networks"]:
+        for name in ("error", "nll", "ece", "confidence", "temperature", "ece_scaled", "nll_scaled"):
+            values = network[name]["values"]
+            assert network[name]["mean"] == pytest.approx(np.mean(values))
+            assert network[name]["stderr"] == pytest.approx(np.std(values, ddof=1) / 2**0.5)
+        assert network["error"]["mean"] < 0.5
+    assert {finding["verdict"] for finding in report["findings"]} <= {"agrees", "disagrees", "inside the noise"}
+    scaler = TemperatureScaling.load(folder / "temperature_scaling.json")
+    assert scaler.temperature_ == report["networks"][0]["temperature"]["values"][0]
+
+
+def test_the_html_report_is_one_file(tmp_path, any_trainer):
+    result = run("study", "--dataset", "wine", "--seeds", 1, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count('src="data:image/png;base64,') == 3
+    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+    assert "<link" not in html
+    assert "@import" not in html
+    assert "The paper's claim" in html
+    assert "inside the noise" in html
+    assert "72.7" in html
+
+
+def test_own_data_are_studied(tmp_path, any_trainer):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 80)
+    np.savez(tmp_path / "own.npz", x=rng.normal(size=(80, 3)) + 2 * y[:, None], y=y)
+    result = run("study", "--data", tmp_path / "own.npz", "--seeds", 1, "--output", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "own.npz on" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backend", "caffe"], "backend must be one of torch, jax, tensorflow; got 'caffe'."),
+        (["--dataset", "mnist"], "dataset must be one of digits, breast_cancer, wine; got 'mnist'."),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0."),
+        (["--data", "absent.npz"], "absent.npz, which is not there"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):
+    result = run("study", "--output", tmp_path / "report", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.startswith("Error: ")
+    assert len(result.output.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_needs_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    result = run("study", "--output", tmp_path / "file")
+    assert result.exit_code == 2
+    assert "--output must be a folder" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, any_trainer):
+    def broken(*_):
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("lsmooth.study.report.figures", broken)
+    result = run("study", "--dataset", "wine", "--seeds", 1, "--output", tmp_path / "report")
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("lsmooth.study.trainers._missing", lambda name: [name])
+    result = run("study", "--output", tmp_path / "report")
+    assert result.exit_code == 2
+    assert "install one: pip install 'lsmooth[torch]'" in result.output
+
+
+def test_info_lists_every_backend():
+    result = run("info")
+    assert result.exit_code == 0
+    assert f"lsmooth {lsmooth.__version__}" in result.output
+    for name in ("numpy", *BACKENDS):
+        assert name in result.output
+    assert np.__version__ in result.output
+
+
+def test_help_names_the_commands():
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "study" in result.output
+    assert "info" in result.output
+
+
+def test_importing_the_command_line_imports_no_framework():
+    names = ("torch", "jax", "tensorflow", "keras", "matplotlib", "sklearn")
+    code = f"import sys, lsmooth._commands, lsmooth.study; print([name for name in {names} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_without_typer_the_command_says_what_to_install():
+    code = "import sys; sys.modules['typer'] = None; from lsmooth.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.strip() == "The lsmooth command needs typer; install it with: pip install 'lsmooth[study]'"
