@@ -121,6 +121,10 @@ class Backend(ABC):
     def logsumexp(self, x: Array, axis: int) -> Array:
         """log(sum(exp(x))), with -inf entries contributing nothing."""
 
+    def unmasked_mean(self, x: Array) -> Array:
+        """The mean over the last axis of the entries that are not -inf."""
+        return formulas.unmasked_mean(self, x)
+
     # Moving and indexing.
 
     @abstractmethod

@@ -1,7 +1,8 @@
-"""Confidences into bins, and sums per bin."""
+"""Confidences into bins, each library's way, and sums per bin."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,32 +11,128 @@ from lsmooth.backends import Array, Backend
 
 
 class BinSums(NamedTuple):
-    """What a binned calibration error needs to know, (bins,) each; tables of two sets of rows add up."""
+    """What a binned calibration error needs to know, (groups, bins) each; tables of two sets of rows add up."""
 
     weight: Array
     confidence: Array
     correct: Array
 
 
-def equal_width_edges(xp: Backend, n_bins: int, like: Array) -> Array:
-    """0, 1/n, ..., 1: (n_bins + 1,), each rounded once."""
-    return xp.asarray(np.arange(n_bins + 1) / n_bins, xp.dtype(like), like=like)
+def exact_edges(n_bins: int, dtype: str) -> list[float]:
+    """0, 1/n, ..., 1, each rounded once."""
+    return [i / n_bins for i in range(n_bins + 1)]
 
 
-def bin_index(xp: Backend, values: Array, edges: Array, n_bins: int) -> Array:
-    """The bin (lo, hi] of each value in [0, 1], 0 in the first; exact for values on an edge.
+def numpy_edges(n_bins: int, dtype: str) -> np.ndarray:
+    """``numpy.linspace``."""
+    return np.linspace(0.0, 1.0, n_bins + 1)
 
-    The product with n_bins may be rounded across an edge, so its bin is checked against the edges.
+
+def torch_edges(n_bins: int, dtype: str) -> np.ndarray:
+    """``torch.linspace``, which counts its upper half down from 1 and rounds once, to the dtype of what is binned."""
+    step = (np.asarray(1.0, dtype) / np.asarray(n_bins, dtype)).astype(np.longdouble)
+    up = np.arange(n_bins + 1)
+    return np.where(up < (n_bins + 1) // 2, step * up, 1.0 - step * up[::-1]).astype(dtype)
+
+
+def product_edges(n_bins: int, dtype: str) -> np.ndarray:
+    """The least numbers whose product with n_bins is rounded to 0, 1, ..., n_bins or more."""
+    return _least(lambda x: x * np.asarray(n_bins, dtype), n_bins, dtype)
+
+
+def quotient_edges(n_bins: int, dtype: str) -> np.ndarray:
+    """The least numbers whose quotient by 1 / n_bins is rounded to 0, 1, ..., n_bins or more."""
+    return _least(lambda x: x / np.asarray(1.0 / n_bins, dtype), n_bins, dtype)
+
+
+def _least(scaled: Callable[[np.ndarray], np.ndarray], n_bins: int, dtype: str) -> np.ndarray:
+    index = np.arange(n_bins + 1)
+    edges = (index / n_bins).astype(dtype)
+    for _ in range(3):
+        lower = np.nextafter(edges, np.asarray(-1.0, dtype))
+        edges = np.where(scaled(lower) >= index, lower, edges)
+        edges = np.where(scaled(edges) < index, np.nextafter(edges, np.asarray(2.0, dtype)), edges)
+    return edges
+
+
+class Convention(NamedTuple):
+    """How a library bins."""
+
+    edges: Callable[[int, str], Sequence[float] | np.ndarray]
+    """Of the number of bins and the dtype of what is binned."""
+    closed: str
+    """``"right"``: (lo, hi], with 0 in the first bin; ``"left"``: [lo, hi)."""
+    one_apart: bool = False
+    """Whether 1 has a bin of its own; else it is in the last."""
+    positive: bool = False
+    """Whether two classes are judged by the probability of class 1; else by the likelier one."""
+    wide: bool = False
+    """Whether values are compared with the edges in float64; else in their own dtype."""
+
+
+CONVENTIONS = {
+    "guo": Convention(exact_edges, "right"),
+    "torchmetrics": Convention(torch_edges, "left", one_apart=True),
+    "netcal": Convention(numpy_edges, "left", positive=True, wide=True),
+    "tfp": Convention(product_edges, "left"),
+    "sklearn": Convention(numpy_edges, "right", positive=True, wide=True),
+    "relplot": Convention(quotient_edges, "left", one_apart=True),
+}
+
+
+def number_of_bins(n_bins: int, convention: str) -> int:
+    """The length of the table: one more than asked for where 1 has its own bin."""
+    return n_bins + CONVENTIONS[convention].one_apart
+
+
+def bin_index(xp: Backend, values: Array, n_bins: int, convention: str) -> Array:
+    """The bin of each value in [0, 1]; exact for values on an edge.
+
+    A product with n_bins may be rounded across an edge, so its bin is checked against the edges.
     """
-    inside = xp.where((values >= 0) & (values <= 1), values, 0.0)
-    index = xp.cast(xp.ceil(inside * n_bins), "int32") - 1
-    index = xp.where(index < 0, 0, xp.where(index >= n_bins, n_bins - 1, index))
-    above = xp.cast(inside > xp.take(edges, index + 1), "int32")
-    below = xp.cast((inside <= xp.take(edges, index)) & (index > 0), "int32")
-    return index + above - below
+    rule = CONVENTIONS[convention]
+    values = xp.where((values >= 0) & (values <= 1), values, 0.0)  # NaN shows in the sums
+    last = n_bins if rule.one_apart else n_bins - 1
+    dtype = xp.dtype(values)
+    values = xp.cast(values, "float64") if rule.wide else values
+    edges = xp.asarray(rule.edges(n_bins, dtype), xp.dtype(values), like=values)
+    if rule.closed == "right":
+        index = _clipped(xp, xp.cast(xp.ceil(values * n_bins), "int32") - 1, n_bins - 1)
+        above = values > xp.take(edges, index + 1)
+        below = values <= xp.take(edges, index)
+    else:
+        index = _clipped(xp, _floor(xp, values * n_bins), n_bins - 1)
+        above = values >= xp.take(edges, index + 1)
+        below = values < xp.take(edges, index)
+    return _clipped(xp, index + xp.cast(above, "int32") - xp.cast(below, "int32"), last)
 
 
-def bin_sums(xp: Backend, index: Array, weight: Array, confidence: Array, correct: Array, n_bins: int) -> BinSums:
-    """Sums per bin, in float64 where the backend has it."""
+def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> Array:
+    """Bins of equal weight: ``floor(n W(below) / W)``, W(below) being the weight of smaller values.
+
+    Equal values share a bin, so that the order of the rows does not matter.
+    """
+    order = xp.argsort(values)
+    ranked = xp.take(values, order)
+    running = xp.cumsum(xp.cast(xp.take(weight, order), "float64"))
+    below = xp.searchsorted(ranked, values, "left")
+    before = xp.where(below > 0, xp.take(running, xp.where(below > 0, below - 1, 0)), 0.0)
+    total = xp.sum(xp.cast(weight, "float64"))
+    return _clipped(xp, _floor(xp, before * n_bins / xp.where(total == 0, 1.0, total)), n_bins - 1)
+
+
+def bin_sums(
+    xp: Backend, index: Array, weight: Array, confidence: Array, correct: Array, n_bins: int, groups: int = 1
+) -> BinSums:
+    """Sums per group and bin, in float64 where the backend has it; ``index`` is group * n_bins + bin, flat."""
     weight, confidence, correct = (xp.cast(x, "float64") for x in (weight, confidence, correct))
-    return BinSums(*(xp.bincount(index, w, n_bins) for w in (weight, weight * confidence, weight * correct)))
+    flat = (xp.bincount(index, w, groups * n_bins) for w in (weight, weight * confidence, weight * correct))
+    return BinSums(*(xp.reshape(x, (groups, n_bins)) for x in flat))
+
+
+def _floor(xp: Backend, x: Array) -> Array:
+    return -xp.cast(xp.ceil(-x), "int32")
+
+
+def _clipped(xp: Backend, index: Array, last: int) -> Array:
+    return xp.where(index < 0, 0, xp.where(index > last, last, index))

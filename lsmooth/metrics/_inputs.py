@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate
@@ -30,8 +32,9 @@ def prepare(
     axis: int,
     ignore_index: int | None,
     from_logits: bool,
+    binary: bool = False,
 ) -> Inputs:
-    """Check labels and predictions, class ids or distributions as labels of equal meaning.
+    """Check labels and predictions; of a yes-or-no question make two classes.
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
@@ -39,6 +42,9 @@ def prepare(
     """
     xp = backend_of(labels=labels, predictions=predictions, sample_weight=sample_weight)
     predictions = check.float_array(xp, "predictions", predictions, like=labels if xp.is_array(labels) else None)
+    if binary:
+        labels, predictions = _two_classes(xp, labels, predictions, from_logits)
+        axis = -1
     labels, front, soft = check.check_labels(xp, labels, predictions, axis, "predictions")
     predictions = accumulate(xp, xp.moveaxis(predictions, front, -1))
     dtype, classes = xp.dtype(predictions), xp.shape(predictions)[-1]
@@ -65,6 +71,21 @@ def prepare(
     predictions = xp.reshape(predictions, (-1, classes))
     predictions = xp.where((weight == 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits)
+
+
+def _two_classes(xp: Backend, labels: Any, predictions: Array, from_logits: bool) -> tuple[Array, Array]:
+    """Labels of any dtype as ids, and the class 0 put before the class 1 that was given."""
+    labels = xp.asarray(labels, like=predictions)
+    if not check.same_shape(xp.shape(labels), xp.shape(predictions)):
+        raise ValueError(
+            f"labels must have the shape of the predictions, {xp.shape(predictions)}, where binary=True; "
+            f"got {xp.shape(labels)}."
+        )
+    if not check.is_integer(xp, labels):
+        labels = xp.cast(labels, "int32")
+    predictions = accumulate(xp, predictions)[..., None]
+    first = xp.asarray(np.array([True, False]), like=predictions)
+    return labels, xp.where(first, predictions * 0.0 if from_logits else 1.0 - predictions, predictions)
 
 
 def top_label(inputs: Inputs) -> tuple[Array, Array]:

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from lsmooth.backends import Array, Backend
-from lsmooth.metrics._bins import BinSums, bin_index, bin_sums, equal_width_edges
-from lsmooth.metrics._inputs import Inputs, prepare, top_label
-
-NORMS = ("l1", "l2", "max")
-
-
-class ReliabilityCurve(NamedTuple):
-    """Accuracy against confidence, bin by bin: what a reliability diagram shows."""
-
-    edges: Array
-    """(n_bins + 1,): bin b holds confidences in (edges[b], edges[b + 1]], the first one 0 too."""
-    confidence: Array
-    """(n_bins,): mean confidence of the bin's rows, NaN in an empty bin."""
-    accuracy: Array
-    """(n_bins,): fraction of them whose likeliest class is the label, NaN in an empty bin."""
-    weight: Array
-    """(n_bins,): their number, or the sum of their weights."""
+from lsmooth.backends import Array
+from lsmooth.metrics._inputs import prepare
+from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
 
 
 def expected_calibration_error(
@@ -30,7 +13,11 @@ def expected_calibration_error(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binning: str = "equal_width",
     norm: str = "l1",
+    debias: bool = False,
+    convention: str = "guo",
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -40,7 +27,16 @@ def expected_calibration_error(
     ``sum_b (n_b / N) |acc_b - conf_b|``, the confidence being that in the likeliest class.
 
     Bins are (lo, hi] and of equal width; 0 is in the first, 1 in the last. Empty bins add
-    nothing, and without rows the error is 0. Equal logits: the first class wins.
+    nothing, and without rows the error is 0. Of equal classes the first is the likeliest.
+
+    | convention | bins | a confidence of 1 | two classes |
+    |---|---|---|---|
+    | ``"guo"`` | (lo, hi] | last bin | the likelier one |
+    | ``"torchmetrics"`` | [lo, hi) | a bin of its own | the likelier one; P(class 1) if ``binary`` |
+    | ``"netcal"`` | [lo, hi) | last bin | P(class 1) |
+    | ``"tfp"`` | [lo, hi), rounded as n_bins p | last bin | the likelier one |
+    | ``"sklearn"`` | (lo, hi] | last bin | P(class 1) |
+    | ``"relplot"`` | [lo, hi), rounded as p / (1 / n_bins) | a bin of its own | as torchmetrics |
 
     Args:
         labels: class ids, integers in the shape of the predictions without ``axis``. One outside
@@ -48,9 +44,15 @@ def expected_calibration_error(
         predictions: probabilities, or logits if ``from_logits``; floating point, any shape,
             classes along ``axis``.
         from_logits: whether ``predictions`` are logits; never guessed.
-        n_bins: the number of bins.
+        n_bins: the number of bins. (netcal and relplot take 10 unless told, scikit-learn 5.)
+        binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin, equal
+            confidences in the same.
         norm: ``"l1"``; ``"l2"``: ``sqrt(sum_b (n_b / N) (acc_b - conf_b)^2)``; ``"max"``: the
             largest distance of any bin.
+        debias: for ``"l2"``: subtract the variance that chance adds to each bin, acc (1 - acc) / (n_b - 1).
+        convention: whose bins; see the table.
+        binary: labels are 0 or 1, and predictions the probability (or logit) of 1, in the same
+            shape: yes-or-no questions, multi-label ones too.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows, at least 0: a scalar, or of their rank, each dimension equal or 1.
@@ -62,7 +64,9 @@ def expected_calibration_error(
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
         ValueError: if shapes do not fit or an option is unknown.
 
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"; Naeini et al. 2015.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"; ``debias``: Kumar et al.
+        2019, "Verified Uncertainty Calibration"; conventions: torchmetrics 1.9, netcal 1.4,
+        tensorflow-probability, scikit-learn 1.9, relplot 1.0.
 
     Example:
         >>> from lsmooth.metrics import expected_calibration_error
@@ -70,88 +74,171 @@ def expected_calibration_error(
         >>> float(expected_calibration_error([0, 1, 0, 1], probabilities, n_bins=2).round(6))
         0.125
     """
-    check_bins(n_bins)
-    check_norm(norm)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    _, sums = top_label_sums(inputs, n_bins)
-    return inputs.xp.cast(calibration_error(inputs.xp, sums, norm), inputs.dtype)
+    scheme = Scheme(n_bins, binning, norm, debias, convention)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
+    sums = top_label_table(inputs, scheme, binary)
+    return inputs.xp.cast(calibration_error(inputs.xp, sums, norm, debias), inputs.dtype)
 
 
-def reliability_curve(
+def maximum_calibration_error(
     labels: Array,
     predictions: Array,
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binning: str = "equal_width",
+    convention: str = "guo",
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
-) -> ReliabilityCurve:
-    """Mean confidence and accuracy in each bin of confidence.
-
-    ``conf_b = mean of max_k p_k``, ``acc_b = mean of [argmax_k p_k = y]`` over the rows of bin b.
+) -> Array:
+    """Largest distance between confidence and accuracy of any bin: ``max_b |acc_b - conf_b|``.
 
     Args:
-        labels: as in `expected_calibration_error`.
-        predictions: as there.
-        from_logits: as there.
-        n_bins: the number of bins, of equal width.
+        labels: as in `expected_calibration_error`, and so are the other arguments.
+        predictions: probabilities, or logits if ``from_logits``.
+        from_logits: whether ``predictions`` are logits.
+        n_bins: the number of bins.
+        binning: ``"equal_width"`` or ``"equal_mass"``.
+        convention: whose bins.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
 
     Returns:
-        A `ReliabilityCurve`, float64 for float64 predictions, else float32.
+        A scalar, float64 for float64 predictions, else float32.
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
         ValueError: if shapes do not fit or an option is unknown.
 
-    Source: Guo et al. 2017; Niculescu-Mizil and Caruana 2005.
+    Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
 
     Example:
-        >>> from lsmooth.metrics import reliability_curve
-        >>> curve = reliability_curve([0, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], n_bins=2)
-        >>> curve.accuracy.round(4), curve.weight
-        (array([   nan, 0.6667]), array([0., 3.]))
+        >>> from lsmooth.metrics import maximum_calibration_error
+        >>> float(maximum_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
+        0.25
     """
-    check_bins(n_bins)
+    return expected_calibration_error(
+        labels,
+        predictions,
+        from_logits=from_logits,
+        n_bins=n_bins,
+        binning=binning,
+        norm="max",
+        convention=convention,
+        binary=binary,
+        axis=axis,
+        ignore_index=ignore_index,
+        sample_weight=sample_weight,
+    )
+
+
+def classwise_calibration_error(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    n_bins: int = 15,
+    binning: str = "equal_width",
+    norm: str = "l1",
+    debias: bool = False,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> Array:
+    """Calibration error of every class's probability, averaged over classes.
+
+    ``mean_k sum_b (n_kb / N) |freq_kb - conf_kb|``: rows are binned by p_k, conf_kb is the mean of
+    p_k and freq_kb the fraction of label k in the bin.
+
+    Args:
+        labels: as in `expected_calibration_error`, and so are the other arguments.
+        predictions: probabilities, or logits if ``from_logits``.
+        from_logits: whether ``predictions`` are logits.
+        n_bins: the number of bins of each class.
+        binning: ``"equal_width"`` (static), or ``"equal_mass"`` (adaptive).
+        norm: ``"l1"``; ``"l2"``, the root of the mean over classes of squared errors; ``"max"``, of
+            all bins of all classes.
+        debias: for ``"l2"``: subtract the variance that chance adds.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+
+    Returns:
+        A scalar, float64 for float64 predictions, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit or an option is unknown.
+
+    Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning" (static calibration error);
+        Kumar et al. 2019 (marginal calibration error, ``norm="l2"``).
+
+    Example:
+        >>> from lsmooth.metrics import classwise_calibration_error
+        >>> float(classwise_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
+        0.25
+    """
+    scheme = Scheme(n_bins, binning, norm, debias)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    xp = inputs.xp
-    edges, sums = top_label_sums(inputs, n_bins)
-    divisor = xp.where(sums.weight == 0, float("nan"), sums.weight)
-    curve = ReliabilityCurve(edges, sums.confidence / divisor, sums.correct / divisor, sums.weight)
-    return ReliabilityCurve(*(xp.cast(x, inputs.dtype) for x in curve))
+    sums = classwise_table(inputs, scheme)
+    return inputs.xp.cast(calibration_error(inputs.xp, sums, norm, debias), inputs.dtype)
 
 
-def top_label_sums(inputs: Inputs, n_bins: int) -> tuple[Array, BinSums]:
-    """Edges of equal width, and the sums of the rows by their confidence in the likeliest class."""
-    xp = inputs.xp
-    confidence, correct = top_label(inputs)
-    edges = equal_width_edges(xp, n_bins, confidence)
-    index = bin_index(xp, confidence, edges, n_bins)
-    return edges, bin_sums(xp, index, inputs.weight, confidence, correct, n_bins)
+def adaptive_calibration_error(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    n_bins: int = 15,
+    norm: str = "l1",
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> Array:
+    """Calibration error of every class over bins of equal mass, averaged over classes.
 
+    ``mean_k sum_b (n_kb / N) |freq_kb - conf_kb|``, each class's bins holding about N / n_bins rows.
 
-def calibration_error(xp: Backend, sums: BinSums, norm: str) -> Array:
-    """The error of a table of sums; 0 where nothing has been counted."""
-    total = xp.sum(sums.weight)
-    total = xp.where(total == 0, 1.0, total)
-    gap = sums.correct - sums.confidence
-    gap = xp.where(gap < 0, -gap, gap)
-    if norm == "l1":
-        return xp.sum(gap) / total
-    gap = gap / xp.where(sums.weight == 0, 1.0, sums.weight)
-    return xp.max(gap, axis=0) if norm == "max" else xp.sum(sums.weight * gap * gap / total) ** 0.5
+    Others give this name to other numbers: for torch-uncertainty's, over top labels, use
+    `expected_calibration_error` with ``binning="equal_mass"``; netcal's is an unweighted mean over
+    the bins of equal width that are not empty.
 
+    Args:
+        labels: as in `expected_calibration_error`, and so are the other arguments.
+        predictions: probabilities, or logits if ``from_logits``.
+        from_logits: whether ``predictions`` are logits.
+        n_bins: the number of bins of each class.
+        norm: ``"l1"``, ``"l2"`` or ``"max"``, as in `classwise_calibration_error`.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
 
-def check_bins(n_bins: int) -> None:
-    """A positive integer."""
-    if not isinstance(n_bins, int) or isinstance(n_bins, bool) or n_bins < 1:
-        raise ValueError(f"n_bins must be an integer of at least 1, got {n_bins!r}.")
+    Returns:
+        A scalar, float64 for float64 predictions, else float32.
 
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit or an option is unknown.
 
-def check_norm(norm: str) -> None:
-    """One of `NORMS`."""
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {norm!r}.")
+    Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning".
+
+    Example:
+        >>> from lsmooth.metrics import adaptive_calibration_error
+        >>> float(adaptive_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
+        0.25
+    """
+    return classwise_calibration_error(
+        labels,
+        predictions,
+        from_logits=from_logits,
+        n_bins=n_bins,
+        binning="equal_mass",
+        norm=norm,
+        axis=axis,
+        ignore_index=ignore_index,
+        sample_weight=sample_weight,
+    )

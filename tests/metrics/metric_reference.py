@@ -45,3 +45,22 @@ def top_label(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
 def expected_calibration_error(labels, probabilities, n_bins=15, norm="l1", weight=None) -> float:
     weight = np.ones(len(labels)) if weight is None else weight
     return error_of_bins(bins_of(*top_label(labels, probabilities), weight, n_bins), norm)
+
+
+def equal_mass_bins(confidence, correct, weight, n_bins: int) -> list[tuple[float, ...]]:
+    """Bin b holds the values whose share of smaller ones lies in [b / n, (b + 1) / n)."""
+    table = np.zeros((n_bins, 3))
+    for value in np.unique(confidence):
+        rows = confidence == value
+        b = min(int(weight[confidence < value].sum() * n_bins / weight.sum()), n_bins - 1)
+        table[b] += (weight[rows].sum(), (weight * confidence)[rows].sum(), (weight * correct)[rows].sum())
+    return [(w, c / w if w else np.nan, a / w if w else np.nan) for w, c, a in table]
+
+
+def classwise_calibration_error(labels, p, n_bins=15, norm="l1", weight=None, equal_mass=False) -> float:
+    weight = np.ones(len(labels)) if weight is None else weight
+    bins = equal_mass_bins if equal_mass else bins_of
+    errors = np.array(
+        [error_of_bins(bins(p[:, k], (labels == k).astype(float), weight, n_bins), norm) for k in range(p.shape[1])]
+    )
+    return {"l1": errors.mean(), "l2": np.sqrt((errors**2).mean()), "max": errors.max()}[norm]

@@ -1,0 +1,133 @@
+"""From the rows of a metric to its table of sums per bin, and from the table to the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lsmooth.backends import Array, Backend
+from lsmooth.metrics._bins import (
+    CONVENTIONS,
+    BinSums,
+    bin_index,
+    bin_sums,
+    equal_mass_index,
+    number_of_bins,
+)
+from lsmooth.metrics._inputs import Inputs, probabilities, top_label
+
+NORMS = ("l1", "l2", "max")
+BINNINGS = ("equal_width", "equal_mass")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a calibration error bins and sums up.
+
+    Raises:
+        ValueError: if an option is unknown, or does not go with another.
+    """
+
+    n_bins: int = 15
+    binning: str = "equal_width"
+    norm: str = "l1"
+    debias: bool = False
+    convention: str = "guo"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n_bins, int) or isinstance(self.n_bins, bool) or self.n_bins < 1:
+            raise ValueError(f"n_bins must be an integer of at least 1, got {self.n_bins!r}.")
+        for name, value, known in (
+            ("binning", self.binning, BINNINGS),
+            ("norm", self.norm, NORMS),
+            ("convention", self.convention, CONVENTIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+        if self.debias and self.norm != "l2":
+            raise ValueError(f"debias=True is for norm='l2', got norm={self.norm!r}.")
+        if self.binning == "equal_mass" and self.convention != "guo":
+            raise ValueError(f"convention={self.convention!r} is one of equal widths, got binning='equal_mass'.")
+
+    @property
+    def length(self) -> int:
+        """The number of bins in the table."""
+        return number_of_bins(self.n_bins, self.convention)
+
+    def index(self, xp: Backend, values: Array, weight: Array) -> Array:
+        """The bin of each value."""
+        if self.binning == "equal_mass":
+            return equal_mass_index(xp, values, weight, self.n_bins)
+        return bin_index(xp, values, self.n_bins, self.convention)
+
+
+def top_label_table(inputs: Inputs, scheme: Scheme, binary: bool = False) -> BinSums:
+    """(1, bins): by the confidence in the likeliest class, or in class 1 where the convention has it so."""
+    xp = inputs.xp
+    confidence, correct = judged(inputs, scheme.convention, binary)
+    index = scheme.index(xp, confidence, inputs.weight)
+    return bin_sums(xp, index, inputs.weight, confidence, correct, scheme.length)
+
+
+def judged(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array, Array]:
+    """The confidence that is judged, and whether what it speaks of came true."""
+    xp = inputs.xp
+    # torchmetrics' and relplot's functions for yes-or-no questions, and netcal's and scikit-learn's for two classes.
+    by_class = CONVENTIONS[convention].positive and xp.shape(inputs.predictions)[-1] == 2
+    if by_class or (binary and convention in ("torchmetrics", "relplot")):
+        return probabilities(inputs)[:, 1], xp.cast(inputs.labels == 1, inputs.dtype)
+    confidence, correct = top_label(inputs)
+    # torchmetrics takes the likeliest class's probability, and no other, to float32.
+    return xp.cast(confidence, "float32") if convention == "torchmetrics" else confidence, correct
+
+
+def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
+    """(classes, bins): every class by its own probability, whatever the likeliest one is."""
+    xp, p = inputs.xp, probabilities(inputs)
+    classes = xp.shape(p)[-1]
+    correct = xp.one_hot(inputs.labels, classes, inputs.dtype)
+    if scheme.binning == "equal_mass":
+        tables = [
+            bin_sums(xp, scheme.index(xp, p[:, k], inputs.weight), inputs.weight, p[:, k], correct[:, k], scheme.length)
+            for k in range(classes)
+        ]
+        return BinSums(*(_stacked(xp, parts) for parts in zip(*tables, strict=True)))
+    offset = xp.asarray(list(range(0, classes * scheme.length, scheme.length)), "int32", like=p)
+    index = scheme.index(xp, p, inputs.weight) + offset
+    flat = (xp.reshape(x, (-1,)) for x in (index, inputs.weight[:, None] * xp.ones_like(p, inputs.dtype), p, correct))
+    return bin_sums(xp, *flat, scheme.length, classes)
+
+
+def _stacked(xp: Backend, rows: tuple[Array, ...]) -> Array:
+    """(1, n) arrays as the rows of one."""
+    row = xp.asarray(list(range(len(rows))), "int32", like=rows[0])[:, None]
+    stacked = rows[0]
+    for i, other in enumerate(rows[1:], 1):
+        stacked = xp.where(row == i, other, stacked)
+    return stacked
+
+
+def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = False) -> Array:
+    """The error of a table; 0 where nothing has been counted. Of several groups the mean, or the maximum.
+
+    With p the l1 or l2 of ``norm``: ``(mean over groups of sum_b (n_b / N) |acc_b - conf_b|^p)^(1/p)``.
+    """
+    groups = xp.shape(sums.weight)[0]
+    total = xp.sum(sums.weight, axis=-1)[:, None]
+    total = xp.where(total == 0, 1.0, total)
+    gap = sums.correct - sums.confidence
+    gap = xp.where(gap < 0, -gap, gap)
+    if norm == "l1":
+        return xp.sum(gap / total) / groups
+    filled = xp.where(sums.weight == 0, 1.0, sums.weight)
+    gap = gap / filled
+    if norm == "max":
+        return xp.max(xp.reshape(gap, (-1,)), axis=0)
+    squares = gap * gap
+    if debias:
+        # Less what chance adds: the variance of the mean of n_b labels. One row tells nothing of it.
+        accuracy = sums.correct / filled
+        several = sums.weight > 1
+        spare = xp.where(several, sums.weight - 1.0, 1.0)
+        squares = xp.where(several, squares - accuracy * (1.0 - accuracy) / spare, 0.0)
+    mean = xp.sum(sums.weight * squares / total) / groups
+    return xp.where(mean > 0, mean, mean * 0.0) ** 0.5
