@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, backend_of
+from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.losses._probabilities import expectation, log_probabilities
 from lsmooth.losses._rows import (
     counted_logits,
@@ -126,17 +126,22 @@ def sigmoid_focal_loss(
     z, label = counted_logits(rows), rows.labels
     losses = xp.sigmoid_cross_entropy(z, label)
     if gamma:
-        # The error l (1 - p) + (1 - l) p in logarithms. Each side is exact for the sign of z it serves.
-        hard = (label == 0) | (label == 1)
-        soft = xp.where(hard, 0.5, label)
-        odds = xp.log(soft) - xp.log(1.0 - soft)
-        above = xp.log(1.0 - soft) - xp.softplus(-z) + xp.softplus(odds - z)
-        below = xp.log(soft) - xp.softplus(z) + xp.softplus(z - odds)
-        of_hard = xp.where(label == 1, -xp.softplus(z), -xp.softplus(-z))
-        losses = losses * xp.exp(gamma * xp.where(hard, of_hard, xp.where(z > 0, above, below)))
+        losses = losses * xp.exp(gamma * log_error(xp, z, label))
     if alpha is not None:
         losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
     return finish(rows, losses)
+
+
+def log_error(xp: Backend, z: Array, label: Array) -> Array:
+    """``log(l (1 - p) + (1 - l) p)``, p = sigmoid(z): how wrong each answer is, exact in both tails."""
+    hard = (label == 0) | (label == 1)
+    soft = xp.where(hard, 0.5, label)
+    odds = xp.log(soft) - xp.log(1.0 - soft)
+    # Each side is exact for the sign of z that it serves.
+    above = xp.log(1.0 - soft) - xp.softplus(-z) + xp.softplus(odds - z)
+    below = xp.log(soft) - xp.softplus(z) + xp.softplus(z - odds)
+    of_hard = xp.where(label == 1, -xp.softplus(z), -xp.softplus(-z))
+    return xp.where(hard, of_hard, xp.where(z > 0, above, below))
 
 
 def poly_cross_entropy(

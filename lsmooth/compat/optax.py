@@ -1,0 +1,450 @@
+"""The smoothed cross-entropies and divergences of Optax, on any backend's tensors.
+
+Repeats Optax 0.2.8: losses of each example, which the caller reduces; ``where`` masks classes.
+A class id below 0 counts from the end, and one that is too large gives NaN, as there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, TypeAlias
+
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import MINUS_INFINITY, label_factor, log_softmax
+from lsmooth.compat import _rows
+from lsmooth.losses.focal import log_error
+
+Axes: TypeAlias = int | tuple[int, ...] | None
+
+__all__ = [
+    "convex_kl_divergence",
+    "generalized_kl_divergence",
+    "kl_divergence",
+    "kl_divergence_with_log_targets",
+    "poly_loss_cross_entropy",
+    "safe_softmax_cross_entropy",
+    "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "smooth_labels",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+]
+
+
+def smooth_labels(labels: Array, alpha: Any, *, axis: Axes = -1, where: Array | None = None) -> Array:
+    """``optax.smooth_labels``: ``(1 - alpha) labels + alpha / classes``.
+
+    Args:
+        labels: distributions, floating point.
+        alpha: the smoothing, a number or an array that broadcasts to the labels.
+        axis: the class axis, or axes, or None for all.
+        where: bool, broadcasts to the labels; the number of classes counts only what is True.
+
+    Returns:
+        The labels' shape and dtype.
+
+    Raises:
+        TypeError: if the labels are not floating point.
+        ValueError: if there is no such axis.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> smooth_labels(np.array([[0.0, 1.0]]), 0.1)
+        array([[0.05, 0.95]])
+    """
+    xp = backend_of(labels=labels, alpha=alpha, where=where)
+    (labels,), dtype = _floats(xp, labels=labels)
+    alpha = xp.asarray(alpha, xp.dtype(labels), like=labels)
+    counted = (
+        xp.ones_like(labels, xp.dtype(labels)) if where is None else xp.asarray(where, xp.dtype(labels), like=labels)
+    )
+    for axis_ in _axes(axis, len(xp.shape(counted))):
+        counted = xp.moveaxis(xp.sum(xp.moveaxis(counted, axis_, -1), axis=-1)[..., None], -1, axis_)
+    return xp.cast((1.0 - alpha) * labels + alpha / counted, dtype)
+
+
+def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
+    """``optax.sigmoid_binary_cross_entropy``: ``l log(1 + exp(-z)) + (1 - l) log(1 + exp(z))`` of each element.
+
+    Args:
+        logits: z, floating point.
+        labels: l in [0, 1], any dtype, broadcasts with the logits.
+
+    Returns:
+        The shape of both, in the dtype of the logits.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> sigmoid_binary_cross_entropy(np.array([3.0, -1.0]), np.array([0.95, 0.05])).round(6)
+        array([0.198587, 0.363262])
+    """
+    xp = backend_of(logits=logits, labels=labels)
+    logits, dtype = _rows.scores(xp, "logits", logits, like=labels, least_rank=0)
+    labels = xp.asarray(labels, xp.dtype(logits), like=logits)
+    return xp.cast(labels * xp.softplus(-logits) + (1.0 - labels) * xp.softplus(logits), dtype)
+
+
+def softmax_cross_entropy(logits: Array, labels: Array, axis: Axes = -1, where: Array | None = None) -> Array:
+    """``optax.softmax_cross_entropy``: ``-sum_k t_k log softmax(z)_k`` of each row.
+
+    A class whose logit is -inf costs NaN or inf; `safe_softmax_cross_entropy` does without the NaN.
+
+    Args:
+        logits: z, floating point.
+        labels: t, any dtype, broadcasts to the logits.
+        axis: the class axis, or axes, or None for all.
+        where: bool, broadcasts to the logits, or of the rows' shape: False takes a class out.
+
+    Returns:
+        The logits' shape without the class axes. A row with no class left costs 0.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
+        ValueError: if there is no such axis.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> softmax_cross_entropy(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
+        array([0.481951])
+    """
+    xp = backend_of(logits=logits, labels=labels, where=where)
+    logits, labels, where, dtype = _rows_of_classes(xp, logits, labels, axis, where)
+    return xp.cast(-_masked_sum(xp, labels * _log_softmax(xp, logits, where), where), dtype)
+
+
+def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
+    """``optax.safe_softmax_cross_entropy``: `softmax_cross_entropy` in which 0 times -inf is 0.
+
+    Args:
+        logits: z, floating point, (..., classes).
+        labels: t, any dtype, broadcasts to the logits.
+
+    Returns:
+        (...), the loss of each row; inf where the label has mass on a class whose logit is -inf.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> safe_softmax_cross_entropy(np.array([[0.0, 0.0, -np.inf]]), np.array([[0.5, 0.5, 0.0]])).round(6)
+        array([0.693147])
+    """
+    xp = backend_of(logits=logits, labels=labels)
+    logits, labels, _, dtype = _rows_of_classes(xp, logits, labels, -1, None)
+    log_probs = log_softmax(xp, logits)
+    # Only where both are so: elsewhere a label of 0 has a gradient.
+    log_probs = xp.where((labels == 0) & (log_probs == MINUS_INFINITY), 0.0, log_probs)
+    return xp.cast(-xp.sum(labels * log_probs, axis=-1), dtype)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: Array, labels: Array, axis: int | tuple[int, ...] = -1, where: Array | None = None
+) -> Array:
+    """``optax.softmax_cross_entropy_with_integer_labels``: ``-log softmax(z)_y`` of each row.
+
+    Args:
+        logits: z, floating point.
+        labels: y, integers, in the shape of the logits without the class axes. Below 0 they
+            count from the end; too large they give NaN.
+        axis: the class axis, or axes, over which a label is a flat index in the order given.
+        where: bool, broadcasts to the logits, or of the rows' shape: False takes a class out of
+            the softmax.
+
+    Returns:
+        The labels' shape, in the dtype of the logits. A row with no class left costs 0.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or there is no such axis.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> softmax_cross_entropy_with_integer_labels(np.log([[0.7, 0.2, 0.1]]), np.array([0])).round(6)
+        array([0.356675])
+    """
+    if not isinstance(axis, (int, tuple)):
+        raise ValueError(f"axis must be an int or a tuple of ints, got {axis!r}.")
+    xp = backend_of(logits=logits, labels=labels, where=where)
+    logits, dtype = _rows.scores(xp, "logits", logits, like=labels)
+    where = _mask(xp, where, logits, axis)
+    logits, where = _classes_last(xp, logits, axis), None if where is None else _classes_last(xp, where, axis)
+    classes = _rows.class_count(xp, logits)
+    labels = xp.asarray(labels, like=logits)
+    labels = _rows.class_ids(xp, "labels", xp.where(labels < 0, labels + classes, labels), logits)
+    labels, factor = label_factor(xp, labels, classes, xp.dtype(logits))
+    losses = factor * (xp.logsumexp(_masked(xp, logits, where), axis=-1) - xp.pick(logits, labels))
+    return xp.cast(losses if where is None else xp.where(_any(xp, where), losses, 0.0), dtype)
+
+
+def poly_loss_cross_entropy(
+    logits: Array, labels: Array, *, epsilon: Any = 2.0, axis: Axes = -1, where: Array | None = None
+) -> Array:
+    """``optax.poly_loss_cross_entropy``: ``sum_k t_k (-log p_k + epsilon (1 - p_k))``, p = softmax(z).
+
+    Args:
+        logits: z, floating point.
+        labels: t, any dtype, broadcasts to the logits.
+        epsilon: the weight of the first polynomial term, a number or an array that broadcasts to the rows.
+        axis: the class axis, or axes, or None for all.
+        where: bool, broadcasts to the logits, or of the rows' shape: False takes a class out.
+
+    Returns:
+        The logits' shape without the class axes.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
+        ValueError: if there is no such axis.
+
+    Source: Optax 0.2.8; Leng et al. 2022, "PolyLoss".
+
+    Example:
+        >>> import numpy as np
+        >>> poly_loss_cross_entropy(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
+        array([1.181951])
+    """
+    xp = backend_of(logits=logits, labels=labels, where=where)
+    logits, labels, where, dtype = _rows_of_classes(xp, logits, labels, axis, where)
+    log_probs = _log_softmax(xp, logits, where)
+    missed = _masked_sum(xp, labels * (1.0 - xp.exp(log_probs)), where)
+    return xp.cast(epsilon * missed - _masked_sum(xp, labels * log_probs, where), dtype)
+
+
+def kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where: Array | None = None) -> Array:
+    """``optax.kl_divergence``: ``sum_k t_k (log t_k - log p_k)`` of each row, 0 log 0 being 0.
+
+    Args:
+        log_predictions: log p, floating point.
+        targets: t, floating point, broadcasts with the predictions.
+        axis: the class axis, or axes, or None for all.
+        where: bool, broadcasts to both: False takes a class out.
+
+    Returns:
+        The shape of both without the class axes.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if there is no such axis.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> kl_divergence(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
+        array([0.156868])
+    """
+    xp = backend_of(log_predictions=log_predictions, targets=targets, where=where)
+    (log_probs, targets), dtype = _floats(xp, log_predictions=log_predictions, targets=targets)
+    log_targets = xp.log(xp.where(targets == 0, 1.0, targets))
+    return xp.cast(_sum(xp, targets * (log_targets - log_probs), axis, where), dtype)
+
+
+def kl_divergence_with_log_targets(
+    log_predictions: Array, log_targets: Array, axis: Axes = -1, where: Array | None = None
+) -> Array:
+    """``optax.kl_divergence_with_log_targets``: ``sum_k exp(log t_k) (log t_k - log p_k)`` of each row.
+
+    Args:
+        log_predictions: log p, floating point.
+        log_targets: log t, floating point, broadcasts with the predictions.
+        axis: the class axis, or axes, or None for all.
+        where: bool, broadcasts to both: False takes a class out.
+
+    Returns:
+        The shape of both without the class axes.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if there is no such axis.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> kl_divergence_with_log_targets(np.log([[0.7, 0.3]]), np.log([[0.9, 0.1]])).round(6)
+        array([0.116322])
+    """
+    xp = backend_of(log_predictions=log_predictions, log_targets=log_targets, where=where)
+    (log_probs, log_targets), dtype = _floats(xp, log_predictions=log_predictions, log_targets=log_targets)
+    return xp.cast(_sum(xp, xp.exp(log_targets) * (log_targets - log_probs), axis, where), dtype)
+
+
+def generalized_kl_divergence(
+    log_predictions: Array, targets: Array, axis: Axes = -1, where: Array | None = None
+) -> Array:
+    """``optax.generalized_kl_divergence``: ``sum_k t_k (log t_k - log p_k) + p_k - t_k`` of each row.
+
+    Args:
+        log_predictions: log p, floating point; p need not sum to one.
+        targets: t, floating point, broadcasts with the predictions; nor need t.
+        axis: the class axis, or axes, or None for all.
+        where: bool, broadcasts to both: False takes a class out.
+
+    Returns:
+        The shape of both without the class axes.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if there is no such axis.
+
+    Source: Optax 0.2.8.
+
+    Example:
+        >>> import numpy as np
+        >>> generalized_kl_divergence(np.log([[0.7, 0.2]]), np.array([[0.9, 0.1]])).round(6)
+        array([0.056868])
+    """
+    xp = backend_of(log_predictions=log_predictions, targets=targets, where=where)
+    (log_probs, targets), dtype = _floats(xp, log_predictions=log_predictions, targets=targets)
+    gap = _sum(xp, xp.exp(log_probs) - targets, axis, where)
+    return xp.cast(kl_divergence(log_probs, targets, axis, where) + gap, dtype)
+
+
+def convex_kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where: Array | None = None) -> Array:
+    """``optax.convex_kl_divergence``, the deprecated name of `generalized_kl_divergence`."""
+    warnings.warn(
+        "convex_kl_divergence is deprecated, please use generalized_kl_divergence instead.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return generalized_kl_divergence(log_predictions, targets, axis, where)
+
+
+def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma: Any = 2.0) -> Array:
+    """``optax.sigmoid_focal_loss``: the binary cross-entropy of each element times its error to the power of gamma.
+
+    The error is ``l (1 - p) + (1 - l) p``, p = sigmoid(z).
+
+    Args:
+        logits: z, floating point.
+        labels: l in [0, 1], any dtype, broadcasts with the logits.
+        alpha: the weight of the positives, 1 - alpha that of the negatives; None weighs neither.
+        gamma: the focus. Numbers or arrays, both.
+
+    Returns:
+        The shape of both, in the dtype of the logits.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
+
+    Source: Optax 0.2.8; Lin et al. 2017, "Focal Loss for Dense Object Detection".
+
+    Example:
+        >>> import numpy as np
+        >>> sigmoid_focal_loss(np.array([3.0, -1.0]), np.array([1, 0]), alpha=0.25).round(6)
+        array([2.7000e-05, 1.6994e-02])
+    """
+    xp = backend_of(logits=logits, labels=labels, alpha=alpha, gamma=gamma)
+    logits, dtype = _rows.scores(xp, "logits", logits, like=labels, least_rank=0)
+    labels = xp.asarray(labels, xp.dtype(logits), like=logits)
+    losses = sigmoid_binary_cross_entropy(logits, labels) * xp.exp(gamma * log_error(xp, logits, labels))
+    if alpha is not None:
+        losses = (alpha * labels + (1.0 - alpha) * (1.0 - labels)) * losses
+    return xp.cast(losses, dtype)
+
+
+def _floats(xp: Backend, **arrays: Any) -> tuple[list[Array], str]:
+    """Floating arrays in the precision that is reduced in, and the dtype of the result, the wider of theirs."""
+    like = next((array for array in arrays.values() if xp.is_array(array)), None)
+    pairs = [_rows.scores(xp, name, array, like=like, least_rank=0) for name, array in arrays.items()]
+    return _promoted(xp, [array for array, _ in pairs], [dtype for _, dtype in pairs])
+
+
+def _promoted(xp: Backend, arrays: list[Array], dtypes: list[str]) -> tuple[list[Array], str]:
+    if "float64" in dtypes:
+        return [xp.cast(array, "float64") for array in arrays], "float64"
+    return arrays, dtypes[0] if len(set(dtypes)) == 1 else "float32"
+
+
+def _rows_of_classes(
+    xp: Backend, logits: Any, labels: Any, axis: Axes, where: Any
+) -> tuple[Array, Array, Array | None, str]:
+    """Logits, labels and mask with the classes last, and the dtype of the result."""
+    logits, dtype = _rows.scores(xp, "logits", logits, like=labels)
+    labels = xp.asarray(labels, like=logits)
+    label_dtype = xp.dtype(labels) if "float" in xp.dtype(labels) else dtype
+    labels = xp.cast(labels, xp.dtype(logits)) if label_dtype != "float64" else xp.cast(labels, "float64")
+    (logits, labels), dtype = _promoted(xp, [logits, labels], [dtype, label_dtype])
+    where = _mask(xp, where, logits, axis)
+    if xp.shape(labels) != xp.shape(logits):
+        labels = labels * xp.ones_like(logits, xp.dtype(logits))
+    return (
+        _classes_last(xp, logits, axis),
+        _classes_last(xp, labels, axis),
+        None if where is None else _classes_last(xp, where, axis),
+        dtype,
+    )
+
+
+def _axes(axis: Axes, rank: int) -> list[int]:
+    """The axes counted from the front, in the order given."""
+    axes = list(range(rank)) if axis is None else [axis] if isinstance(axis, int) else list(axis)
+    if not all(-rank <= a < rank for a in axes):
+        raise ValueError(f"axis must be in [{-rank}, {rank - 1}], got {axis}.")
+    return [a % rank for a in axes]
+
+
+def _classes_last(xp: Backend, x: Array, axis: Axes) -> Array:
+    """``x`` with the class axes last, made one."""
+    order = list(range(len(xp.shape(x))))
+    axes = _axes(axis, len(order))
+    for a in axes:
+        x = xp.moveaxis(x, order.index(a), -1)
+        order.append(order.pop(order.index(a)))
+    if len(axes) == 1:
+        return x
+    shape = xp.shape(x)
+    return xp.reshape(x, (*shape[: len(order) - len(axes)], -1))  # type: ignore[arg-type]
+
+
+def _mask(xp: Backend, where: Any, like: Array, axis: Axes) -> Array | None:
+    """``where`` in the shape of ``like``; a mask of another rank covers whole rows."""
+    if where is None:
+        return None
+    where = xp.asarray(where, xp.dtype(like), like=like)
+    if len(xp.shape(where)) != len(xp.shape(like)):
+        for a in sorted(_axes(axis, len(xp.shape(like)))):
+            where = xp.moveaxis(where[..., None], -1, a)
+    return where * xp.ones_like(like, xp.dtype(like)) != 0
+
+
+def _any(xp: Backend, where: Array) -> Array:
+    return xp.sum(xp.cast(where, "float32"), axis=-1) > 0
+
+
+def _masked(xp: Backend, logits: Array, where: Array | None) -> Array:
+    """-inf where a class is taken out; 0 in rows with none left, whose gradient would be NaN."""
+    if where is None:
+        return logits
+    nothing = xp.ones_like(logits, xp.dtype(logits)) - 1.0
+    return xp.where(where, logits, xp.where(_any(xp, where)[..., None], MINUS_INFINITY, nothing))
+
+
+def _log_softmax(xp: Backend, logits: Array, where: Array | None) -> Array:
+    """Log-probabilities of the classes that are left, and 0 for the others."""
+    log_probs = log_softmax(xp, _masked(xp, logits, where))
+    return log_probs if where is None else xp.where(where, log_probs, 0.0)
+
+
+def _masked_sum(xp: Backend, terms: Array, where: Array | None) -> Array:
+    return xp.sum(terms if where is None else xp.where(where, terms, 0.0), axis=-1)
+
+
+def _sum(xp: Backend, terms: Array, axis: Axes, where: Any) -> Array:
+    """The sum over the class axes of the terms that are left."""
+    if where is not None:
+        terms = xp.where(_mask(xp, where, terms, ()), terms, 0.0)
+    return xp.sum(_classes_last(xp, terms, axis), axis=-1)
