@@ -1,7 +1,7 @@
 """The Keras-named losses as ``keras.losses.Loss``: for ``model.compile``, saved and loaded with the model.
 
-Importing this module registers them, which is what lets ``keras.saving.load_model`` find them.
-They run on whatever backend Keras runs on.
+Importing this module registers them, and the plain ones of `lsmooth.losses`, which is what lets
+``keras.saving`` find them again. They run on whatever backend Keras runs on.
 
 Example:
     >>> import keras
@@ -72,3 +72,7 @@ class BinaryFocalCrossentropy(_InKeras, losses.BinaryFocalCrossentropy, keras.lo
 @_register
 class KLDivergence(_InKeras, losses.KLDivergence, keras.losses.Loss):
     """`lsmooth.losses.KLDivergence` for ``model.compile``."""
+
+
+for _name in __all__:
+    keras.saving.register_keras_serializable("lsmooth.losses")(getattr(losses, _name))

@@ -56,15 +56,12 @@ def get(identifier: str | Mapping[str, Any] | LossLike | type[Loss] | None) -> L
     """
     if identifier is None:
         return None
-    if isinstance(identifier, str):
-        loss = _find(identifier, {})
-    elif isinstance(identifier, Mapping):
+    loss: Any = identifier
+    if isinstance(identifier, (str, Mapping)):
         loss = deserialize(identifier)
-    else:
-        loss = identifier
     if not callable(loss):
         raise ValueError(f"identifier must name a loss, or be one; got {identifier!r}.")
-    return loss() if inspect.isclass(loss) else loss
+    return loss() if isinstance(loss, type) else loss
 
 
 def serialize(loss: LossLike) -> dict[str, Any]:
