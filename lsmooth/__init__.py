@@ -14,16 +14,27 @@ from lsmooth._validation import validate
 from lsmooth.backends import get_backend, set_backend, use_backend
 
 if TYPE_CHECKING:
-    from lsmooth import calibration, compat, losses, metrics, plots, smoothing, testing
+    from lsmooth import calibration, compat, distillation, losses, metrics, plots, smoothing, testing
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("backends", "calibration", "compat", "losses", "metrics", "plots", "smoothing", "testing")
+_SUBMODULES = (
+    "backends",
+    "calibration",
+    "compat",
+    "distillation",
+    "losses",
+    "metrics",
+    "plots",
+    "smoothing",
+    "testing",
+)
 
 __all__ = [
     "__version__",
     "calibration",
     "compat",
+    "distillation",
     "get_backend",
     "losses",
     "metrics",

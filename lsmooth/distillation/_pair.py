@@ -1,0 +1,120 @@
+"""What every loss between a teacher's and a student's logits does before its formula."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses._rows import row_weight
+from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
+
+
+class Pair(NamedTuple):
+    """A checked call: both logits with the classes last, in the precision of the result, over T."""
+
+    xp: Backend
+    teacher: Array
+    student: Array
+    labels: Array | None  # class ids (...), 0 where a row is ignored
+    counted: Array | None  # bool, False for rows that are ignored
+    temperature: Any  # a float, or an array that broadcasts to the rows
+    dtype: str
+    scale: Any  # what the reduction multiplies each row by
+    reduction: str
+
+
+def prepare(
+    teacher_logits: Any,
+    student_logits: Any,
+    temperature: Any,
+    *,
+    labels: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    sample_weight: Any = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+    teacher_name: str = "teacher_logits",
+    same_classes: bool = True,
+) -> Pair:
+    """Check what the losses share; rows that do not count get zeros for logits."""
+    xp = backend_of(
+        teacher_logits=teacher_logits,
+        student_logits=student_logits,
+        temperature=temperature,
+        labels=labels,
+        mask=mask,
+        sample_weight=sample_weight,
+    )
+    reduction = check_reduction(reduction)
+    like = teacher_logits if xp.is_array(teacher_logits) else None
+    student = check.float_array(xp, "student_logits", student_logits, like=like)
+    teacher = check.float_array(xp, teacher_name, teacher_logits, like=student)
+    shape = xp.shape(student)
+    wanted = shape if same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
+    if not check.same_shape(xp.shape(teacher), wanted):
+        raise ValueError(f"{teacher_name} must go with student_logits of shape {shape}; got {xp.shape(teacher)}.")
+    front = check.check_axis(axis, shape)
+    if shape[front] == 0:
+        raise ValueError(f"student_logits must have at least one class, got shape {shape} with axis={axis}.")
+    if front != len(shape) - 1:
+        student, teacher = xp.moveaxis(student, front, -1), xp.moveaxis(teacher, front, -1)
+    dtype = "float64" if xp.dtype(student) == "float64" else "float32"
+    if check.is_validating(xp, teacher, student):
+        check.check_not_nan(xp, teacher_name, teacher)
+        check.check_not_nan(xp, "student_logits", student)
+    if stop_teacher_gradient:
+        teacher = xp.stop_gradient(teacher)
+    student, teacher = xp.cast(student, dtype), xp.cast(teacher, dtype)
+
+    rows = student[..., 0]
+    labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows)
+    temperature = check.number_or_rows(
+        xp, "temperature", temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")
+    )
+    weight = row_weight(xp, sample_weight, rows, student, dtype)
+    scale = row_scale(xp, reduction, rows, dtype, sample_weight=weight, counted=counted)
+    if counted is not None:
+        student, teacher = (xp.where(counted[..., None], z, 0.0) for z in (student, teacher))
+    if not isinstance(temperature, float):
+        student, teacher = student / temperature[..., None], teacher / temperature[..., None]
+    elif temperature != 1.0:
+        student, teacher = student / temperature, teacher / temperature
+    return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction)
+
+
+def finish(pair: Pair, losses: Array, scale_by_temperature_squared: bool) -> Array:
+    """The reduction of the rows' losses, times T^2 if wanted."""
+    squared = scale_by_temperature_squared and not (isinstance(pair.temperature, float) and pair.temperature == 1.0)
+    if squared:
+        losses = losses * (pair.temperature * pair.temperature)
+    return reduce_rows(pair.xp, losses, pair.scale, pair.reduction)
+
+
+def _labels_and_counted(
+    xp: Backend, labels: Any, ignore_index: int | None, mask: Any, rows: Array
+) -> tuple[Array | None, Array | None]:
+    shape = xp.shape(rows)
+    counted = None
+    if mask is not None:
+        counted = xp.asarray(mask, like=rows)
+        if xp.dtype(counted) != "bool":
+            raise TypeError(f"mask must be bool, True for the rows that count; got {xp.dtype(counted)}.")
+        if not check.same_shape(xp.shape(counted), shape):
+            raise ValueError(f"mask must have the rows' shape {shape}, got {xp.shape(counted)}.")
+    if labels is None:
+        if ignore_index is not None:
+            raise ValueError("ignore_index needs labels; without, say with mask which rows count.")
+        return None, counted
+    labels = xp.asarray(labels, like=rows)
+    if not check.is_integer(xp, labels):
+        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
+    if not check.same_shape(xp.shape(labels), shape):
+        raise ValueError(f"labels must have the rows' shape {shape}, got {xp.shape(labels)}.")
+    labels = check.class_ids(xp, labels)
+    if ignore_index is not None:
+        named = labels != ignore_index
+        counted = named if counted is None else counted & named
+    return (labels if counted is None else xp.where(counted, labels, 0)), counted

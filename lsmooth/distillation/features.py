@@ -1,0 +1,283 @@
+"""Losses between the features of a teacher and of a student: what lies below the logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses._rows import row_weight
+from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
+
+
+def hint_loss(
+    teacher_features: Array,
+    student_features: Array,
+    *,
+    sample_weight: Array | None = None,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """FitNets' hints: the mean squared difference of two feature maps.
+
+    ``mean_j (f^t_j - f^s_j)^2`` of each example, over all its features. Where the student's features have
+    another size, hand in what a regressor of yours, trained along with the student, makes of them.
+
+    Args:
+        teacher_features: floating point, (batch, ...).
+        student_features: floating point, in the same shape.
+        sample_weight: multiplies the examples: a scalar, or (batch,).
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar; or (batch,) for ``reduction="none"``. float64 for float64 student features, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or the reduction is unknown.
+
+    Source: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", whose loss is half a sum.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import hint_loss
+        >>> float(hint_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]])))
+        2.5
+    """
+    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient, sample_weight)
+    _check_same(xp, teacher, student)
+    difference = _flat(xp, teacher) - _flat(xp, student)
+    return _reduce(xp, _mean(xp, difference * difference), sample_weight, reduction)
+
+
+def attention_transfer_loss(
+    teacher_features: Array,
+    student_features: Array,
+    *,
+    axis: int = -1,
+    power: float = 2.0,
+    sample_weight: Array | None = None,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """Attention transfer: student and teacher look at the same places.
+
+    ``mean_i (a^t_i / |a^t| - a^s_i / |a^s|)^2`` over the places i, with a_i the mean over channels of
+    ``abs(f_i)^power``. The numbers of channels may differ.
+
+    Args:
+        teacher_features: floating point, (batch, ..., channels).
+        student_features: floating point, in the same shape but for the channels.
+        axis: the channels: -1, or 1 for images of PyTorch.
+        power: above 0.
+        sample_weight: multiplies the examples: a scalar, or (batch,).
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar; or (batch,) for ``reduction="none"``. float64 for float64 student features, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", as in the authors' code.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import attention_transfer_loss
+        >>> teacher, student = np.array([[[1.0, 1.0], [0.0, 0.0]]]), np.array([[[0.0], [5.0]]])
+        >>> float(attention_transfer_loss(teacher, student))
+        1.0
+    """
+    check.check_range("power", power, 0.0, float("inf"))
+    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient, sample_weight)
+    maps = [_attention(xp, x, axis, power) for x in (teacher, student)]
+    _check_same(xp, *maps)
+    difference = _unit(xp, _flat(xp, maps[0])) - _unit(xp, _flat(xp, maps[1]))
+    return _reduce(xp, _mean(xp, difference * difference), sample_weight, reduction)
+
+
+def similarity_preserving_loss(
+    teacher_features: Array, student_features: Array, *, stop_teacher_gradient: bool = True
+) -> Array:
+    """Examples that are alike to the teacher are alike to the student.
+
+    ``|G^t - G^s|^2 / batch^2``, G being the batch's matrix of inner products with its rows scaled to
+    length one. The features may differ in shape beyond the batch.
+
+    Args:
+        teacher_features: floating point, (batch, ...).
+        student_features: floating point, (batch, ...).
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar. float64 for float64 student features, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if the batches differ.
+
+    Source: Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import similarity_preserving_loss
+        >>> float(similarity_preserving_loss(np.eye(2), np.ones((2, 3))).round(6))
+        0.292893
+    """
+    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient)
+    grams = [x @ xp.moveaxis(x, 0, 1) for x in (_flat(xp, teacher), _flat(xp, student))]
+    difference = _unit(xp, grams[0]) - _unit(xp, grams[1])
+    return _mean_of_all(xp, difference * difference)
+
+
+def relational_distance_loss(
+    teacher_features: Array, student_features: Array, *, stop_teacher_gradient: bool = True
+) -> Array:
+    """RKD-D: pairs of examples are as far apart for the student as for the teacher.
+
+    ``mean_ij h(d^t_ij - d^s_ij)``, with d the distances over their mean, and h Huber's loss: x^2 / 2 up to
+    1, abs(x) - 1/2 beyond.
+
+    Args:
+        teacher_features: floating point, (batch, ...).
+        student_features: floating point, (batch, ...); of another size, if need be.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar. float64 for float64 student features, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if the batches differ.
+
+    Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all pairs, those of an
+        example with itself included, as in the authors' code.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import relational_distance_loss
+        >>> float(relational_distance_loss(np.array([[0.0], [1.0], [3.0]]), np.array([[0.0], [5.0], [15.0]])))
+        0.0
+    """
+    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient)
+    distances = [_relative_distances(xp, _flat(xp, x)) for x in (teacher, student)]
+    return _mean_of_all(xp, _huber(xp, distances[0] - distances[1]))
+
+
+def relational_angle_loss(
+    teacher_features: Array, student_features: Array, *, stop_teacher_gradient: bool = True
+) -> Array:
+    """RKD-A: triples of examples make the same angles for the student as for the teacher.
+
+    ``mean_ijk h(cos^t_ijk - cos^s_ijk)``, the cosine at i between j and k, and h Huber's loss.
+
+    Args:
+        teacher_features: floating point, (batch, ...).
+        student_features: floating point, (batch, ...); of another size, if need be.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar. float64 for float64 student features, else float32. It costs batch^3 numbers.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if the batches differ.
+
+    Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all triples, as in the
+        authors' code, which weighs this with 2 and `relational_distance_loss` with 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import relational_angle_loss
+        >>> triangle = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+        >>> float(relational_angle_loss(triangle, 7.0 * triangle[:, ::-1]).round(6))
+        0.0
+    """
+    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient)
+    cosines = [_cosines(xp, _flat(xp, x)) for x in (teacher, student)]
+    return _mean_of_all(xp, _huber(xp, cosines[0] - cosines[1]))
+
+
+def _features(teacher: Any, student: Any, stop: bool, sample_weight: Any = None) -> tuple[Backend, Array, Array]:
+    """Both in the precision of the result, with a batch in common."""
+    xp = backend_of(teacher_features=teacher, student_features=student, sample_weight=sample_weight)
+    student = check.float_array(xp, "student_features", student, like=teacher if xp.is_array(teacher) else None)
+    teacher = check.float_array(xp, "teacher_features", teacher, like=student)
+    shapes = xp.shape(teacher), xp.shape(student)
+    if not all(shapes) or not check.same_shape(shapes[0][:1], shapes[1][:1]):
+        raise ValueError(
+            f"teacher_features and student_features must share their first axis, got shapes {shapes[0]} and "
+            f"{shapes[1]}."
+        )
+    dtype = "float64" if xp.dtype(student) == "float64" else "float32"
+    teacher = xp.stop_gradient(teacher) if stop else teacher
+    return xp, xp.cast(teacher, dtype), xp.cast(student, dtype)
+
+
+def _check_same(xp: Backend, teacher: Array, student: Array) -> None:
+    if not check.same_shape(xp.shape(teacher), xp.shape(student)):
+        raise ValueError(
+            f"teacher_features and student_features must have the same shape, got {xp.shape(teacher)} and "
+            f"{xp.shape(student)}."
+        )
+
+
+def _reduce(xp: Backend, losses: Array, sample_weight: Any, reduction: str | None) -> Array:
+    reduction, dtype = check_reduction(reduction), xp.dtype(losses)
+    weight = row_weight(xp, sample_weight, losses, losses, dtype)
+    return reduce_rows(xp, losses, row_scale(xp, reduction, losses, dtype, sample_weight=weight), reduction)
+
+
+def _flat(xp: Backend, x: Array) -> Array:
+    size = 1
+    for n in xp.shape(x)[1:]:
+        if n is None:
+            raise ValueError(f"features must have known sizes beyond the first axis, got shape {xp.shape(x)}.")
+        size *= n
+    return xp.reshape(x, (-1, size))
+
+
+def _mean(xp: Backend, x: Array) -> Array:
+    return xp.sum(x, axis=-1) / check.known_classes("features", xp.shape(x))
+
+
+def _mean_of_all(xp: Backend, x: Array) -> Array:
+    return reduce_rows(xp, x, row_scale(xp, "mean", x, xp.dtype(x)), "mean")
+
+
+def _attention(xp: Backend, x: Array, axis: int, power: float) -> Array:
+    x = xp.moveaxis(x, check.check_axis(axis, xp.shape(x)), -1)
+    return xp.sum(abs(x) ** power, axis=-1)  # their length is divided out, so a sum is as good as a mean
+
+
+def _length(xp: Backend, x: Array) -> Array:
+    """Along the last axis, with a zero gradient at zero."""
+    squared = xp.sum(x * x, axis=-1)
+    zero = squared == 0
+    return xp.where(zero, 0.0, xp.where(zero, 1.0, squared) ** 0.5)
+
+
+def _unit(xp: Backend, x: Array) -> Array:
+    """Scaled to length one along the last axis; zero stays zero."""
+    length = _length(xp, x)[..., None]
+    return x / xp.where(length == 0, 1.0, length)
+
+
+def _relative_distances(xp: Backend, x: Array) -> Array:
+    distances = _length(xp, x[:, None, :] - x[None, :, :])
+    apart = xp.sum(xp.cast(distances > 0, xp.dtype(x)))
+    mean = xp.sum(distances) / xp.where(apart == 0, 1.0, apart)
+    return distances / xp.where(mean == 0, 1.0, mean)
+
+
+def _cosines(xp: Backend, x: Array) -> Array:
+    directions = _unit(xp, x[None, :, :] - x[:, None, :])
+    return directions @ xp.moveaxis(directions, 1, 2)
+
+
+def _huber(xp: Backend, x: Array) -> Array:
+    size = abs(x)
+    return xp.where(size < 1, 0.5 * x * x, size - 0.5)

@@ -1,0 +1,287 @@
+"""Distillation losses between the logits of a teacher and of a student."""
+
+from __future__ import annotations
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.distillation._pair import finish, prepare
+from lsmooth.distillation.divergences import forward_kl, get_divergence, relative_entropy
+from lsmooth.losses._probabilities import centered
+
+
+def distillation_loss(
+    teacher_logits: Array,
+    student_logits: Array,
+    *,
+    temperature: float | Array = 1.0,
+    divergence: str = "forward_kl",
+    beta: float = 0.5,
+    alpha: float = 0.5,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    labels: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """How far the student's prediction is from the teacher's, both at a temperature.
+
+    With t = softmax(teacher / T) and s = softmax(student / T), T^2 times
+
+    | divergence | of a row |
+    |---|---|
+    | forward_kl | sum_k t_k (log t_k - log s_k) |
+    | reverse_kl | sum_k s_k (log s_k - log t_k) |
+    | jensen_shannon | beta KL(t, m) + (1 - beta) KL(s, m), m = beta t + (1 - beta) s |
+    | total_variation | 1/2 sum_k abs(t_k - s_k) |
+    | alpha | (1 - sum_k t_k^alpha s_k^(1 - alpha)) / (alpha (1 - alpha)) |
+    | mse_logits | mean_k (teacher_k / T - student_k / T)^2 |
+
+    The gradient of the forward KL with respect to the student's logits is T (s - t). Everything is
+    computed from logits, nothing is clipped. Classes that both mask with -inf are not there; where only
+    the student masks a class that the teacher gives mass to, the forward KL is infinite, as it is.
+
+    Args:
+        teacher_logits: floating point, any shape, classes along ``axis``.
+        student_logits: floating point, in the same shape.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        divergence: one of the above.
+        beta: the teacher's share in m, in (0, 1), of ``"jensen_shannon"``.
+        alpha: in (0, 1), of ``"alpha"``.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2, which keeps the size of the
+            gradient as T changes.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, for ``ignore_index`` alone.
+        ignore_index: rows with this label cost nothing and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`: sums go over classes, means over rows.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Agarwal et al. 2024,
+        "On-Policy Distillation of Language Models" (generalised Jensen-Shannon); Kim et al. 2021,
+        "Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in Knowledge Distillation".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import distillation_loss
+        >>> teacher, student = np.array([[2.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 2.0]])
+        >>> float(distillation_loss(teacher, student, temperature=2.0).round(6))
+        1.280627
+    """
+    measure = get_divergence(divergence, beta=beta, alpha=alpha)
+    pair = prepare(
+        teacher_logits,
+        student_logits,
+        temperature,
+        labels=labels,
+        ignore_index=ignore_index,
+        mask=mask,
+        sample_weight=sample_weight,
+        axis=axis,
+        reduction=reduction,
+        stop_teacher_gradient=stop_teacher_gradient,
+    )
+    return finish(pair, measure(pair.xp, pair.teacher, pair.student), scale_by_temperature_squared)
+
+
+def decoupled_distillation_loss(
+    teacher_logits: Array,
+    student_logits: Array,
+    labels: Array,
+    *,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float | Array = 1.0,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """DKD: the forward KL taken apart into what is said of the label and of the other classes.
+
+    ``T^2 (alpha TCKD + beta NCKD)``, with TCKD the KL divergence between (t_y, 1 - t_y) and
+    (s_y, 1 - s_y), and NCKD that between the two softmaxes over the classes other than y. The plain
+    forward KL is ``TCKD + (1 - t_y) NCKD``. A student however sure of itself gives a finite loss: all
+    is computed from log-sum-exps.
+
+    Args:
+        teacher_logits: floating point, any shape, classes along ``axis``.
+        student_logits: floating point, in the same shape.
+        labels: y, class ids in the rows' shape; one out of range makes its row NaN.
+        alpha: the weight of the label's part, at least 0.
+        beta: the weight of the other classes' part, at least 0.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows; the paper takes 4.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label cost nothing and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or a number is out of range.
+
+    Source: Zhao et al. 2022, "Decoupled Knowledge Distillation".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import decoupled_distillation_loss
+        >>> teacher, student = np.array([[2.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 2.0]])
+        >>> float(decoupled_distillation_loss(teacher, student, [0], beta=2.0).round(6))
+        1.919957
+    """
+    check.check_at_least("alpha", alpha, 0.0)
+    check.check_at_least("beta", beta, 0.0)
+    pair = prepare(
+        teacher_logits,
+        student_logits,
+        temperature,
+        labels=labels,
+        ignore_index=ignore_index,
+        mask=mask,
+        sample_weight=sample_weight,
+        axis=axis,
+        reduction=reduction,
+        stop_teacher_gradient=stop_teacher_gradient,
+    )
+    xp, labels = pair.xp, pair.labels
+    classes = check.known_classes("student_logits", xp.shape(pair.student))
+    valid = (labels >= 0) & (labels < classes)
+    target = xp.one_hot(xp.where(valid, labels, 0), classes, "float32") == 1
+    teacher, student = centered(xp, pair.teacher), centered(xp, pair.student)
+    of_target = _binary_kl(xp, _lead_of_target(xp, teacher, target), _lead_of_target(xp, student, target))
+    losses = alpha * of_target + beta * _kl_of_others(xp, teacher, student, target)
+    losses = losses * xp.where(valid, xp.cast(valid, pair.dtype), float("nan"))
+    return finish(pair, losses, scale_by_temperature_squared)
+
+
+def standardized_distillation_loss(
+    teacher_logits: Array,
+    student_logits: Array,
+    *,
+    temperature: float | Array = 1.0,
+    divergence: str = "forward_kl",
+    beta: float = 0.5,
+    alpha: float = 0.5,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    labels: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """Distillation of standardised logits: the student need not match the teacher's scale.
+
+    `distillation_loss` of ``(z - mean(z)) / std(z)`` in place of each row of logits, before T. The
+    standard deviation divides by the number of classes; masked classes have no part in it; a row
+    without spread stays at 0.
+
+    Args:
+        teacher_logits: floating point, any shape, classes along ``axis``.
+        student_logits: floating point, in the same shape.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        divergence: as in `distillation_loss`.
+        beta: as in `distillation_loss`.
+        alpha: as in `distillation_loss`.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, for ``ignore_index`` alone.
+        ignore_index: rows with this label cost nothing and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation". The authors' code divides
+        by the classes less one in the standard deviation; that is a temperature ``sqrt(K / (K - 1))``
+        times as high.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import standardized_distillation_loss
+        >>> teacher = np.array([[2.0, 1.0, 0.0]])
+        >>> float(standardized_distillation_loss(teacher, 5.0 * teacher - 1.0).round(6))
+        0.0
+    """
+    measure = get_divergence(divergence, beta=beta, alpha=alpha)
+    pair = prepare(
+        teacher_logits,
+        student_logits,
+        1.0,
+        labels=labels,
+        ignore_index=ignore_index,
+        mask=mask,
+        sample_weight=sample_weight,
+        axis=axis,
+        reduction=reduction,
+        stop_teacher_gradient=stop_teacher_gradient,
+    )
+    xp = pair.xp
+    rows = xp.shape(pair.student)[:-1]
+    divisor = check.number_or_rows(
+        xp, "temperature", temperature, rows, pair.student, pair.dtype, low=0.0, high=float("inf")
+    )
+    pair = pair._replace(temperature=divisor)
+    divisor = divisor if isinstance(divisor, float) else divisor[..., None]
+    teacher, student = (_standardized(xp, z) / divisor for z in (pair.teacher, pair.student))
+    return finish(pair, measure(xp, teacher, student), scale_by_temperature_squared)
+
+
+def _standardized(xp: Backend, logits: Array) -> Array:
+    masked = logits == MINUS_INFINITY
+    kept = xp.cast(~masked, xp.dtype(logits))
+    count = xp.sum(kept, axis=-1)[..., None]
+    finite = xp.where(masked, 0.0, logits)
+    away = (finite - xp.sum(finite, axis=-1)[..., None] / count) * kept
+    variance = xp.sum(away * away, axis=-1)[..., None] / count
+    flat = variance == 0
+    return xp.where(masked, logits, away / xp.where(flat, 1.0, variance) ** 0.5)
+
+
+def _lead_of_target(xp: Backend, logits: Array, target: Array) -> Array:
+    """z_y less the log-sum-exp of the other classes; inf where there are none."""
+    others = xp.where(target, MINUS_INFINITY, logits)
+    alone = xp.max(others, axis=-1) == MINUS_INFINITY
+    own = xp.sum(xp.where(target, logits, 0.0), axis=-1)
+    return xp.where(alone, float("inf"), own - xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1))
+
+
+def _binary_kl(xp: Backend, teacher: Array, student: Array) -> Array:
+    """KL between (p, 1 - p) of two leads g, with log p = -softplus(-g) and log(1 - p) = -softplus(g)."""
+    p = relative_entropy(xp, -xp.softplus(-teacher)[..., None], -xp.softplus(-student)[..., None])
+    return p + relative_entropy(xp, -xp.softplus(teacher)[..., None], -xp.softplus(student)[..., None])
+
+
+def _kl_of_others(xp: Backend, teacher: Array, student: Array, target: Array) -> Array:
+    """KL of the softmaxes over the classes that are not the target; 0 where the teacher has none."""
+    none = xp.max(xp.where(target, MINUS_INFINITY, teacher), axis=-1) == MINUS_INFINITY
+    teacher, student = (xp.where(none[..., None], 0.0, xp.where(target, MINUS_INFINITY, z)) for z in (teacher, student))
+    return forward_kl(xp, teacher, student)

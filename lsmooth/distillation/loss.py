@@ -1,0 +1,125 @@
+"""The hard loss and the soft loss together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array
+from lsmooth.distillation.divergences import get_divergence
+from lsmooth.distillation.logits import distillation_loss
+from lsmooth.losses.cross_entropy import softmax_cross_entropy
+
+
+class DistillationLoss:
+    """What a student minimises: the cross-entropy with its labels, and its distance to a teacher.
+
+    ``(1 - alpha) CE(labels, student) + alpha T^2 D(teacher / T, student / T)``.
+
+    Args:
+        alpha: the weight of the teacher, in [0, 1].
+        temperature: T > 0, of the teacher's part.
+        label_smoothing: eps in [0, 1], of the labels' part.
+        divergence: D, as in `distillation_loss`.
+        beta: of ``"jensen_shannon"``.
+        divergence_alpha: of ``"alpha"``.
+        scale_by_temperature_squared: whether D is multiplied by T^2.
+        ignore_index: rows with this label cost nothing in either part, and count in no mean.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+
+    Raises:
+        ValueError: if a number is out of range, or a name is unknown.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the weights as in Mueller
+        et al. 2019, "When Does Label Smoothing Help?".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import DistillationLoss
+        >>> loss = DistillationLoss(alpha=0.9, temperature=4.0)
+        >>> teacher, student = np.array([[2.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 2.0]])
+        >>> float(loss([0], teacher, student).round(6))
+        1.428428
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        temperature: float = 1.0,
+        *,
+        label_smoothing: float = 0.0,
+        divergence: str = "forward_kl",
+        beta: float = 0.5,
+        divergence_alpha: float = 0.5,
+        scale_by_temperature_squared: bool = True,
+        ignore_index: int | None = None,
+        axis: int = -1,
+        reduction: str | None = "mean",
+    ):
+        check.check_range("alpha", alpha, 0.0, 1.0)
+        check.check_range("temperature", temperature, 0.0, float("inf"))
+        check.check_range("label_smoothing", label_smoothing, 0.0, 1.0)
+        get_divergence(divergence, beta=beta, alpha=divergence_alpha)
+        self.alpha = alpha
+        self.temperature = temperature
+        self.label_smoothing = label_smoothing
+        self.divergence = divergence
+        self.beta = beta
+        self.divergence_alpha = divergence_alpha
+        self.scale_by_temperature_squared = scale_by_temperature_squared
+        self.ignore_index = ignore_index
+        self.axis = axis
+        self.reduction = reduction
+
+    def __call__(
+        self, labels: Array, teacher_logits: Array, student_logits: Array, *, sample_weight: Array | None = None
+    ) -> Array:
+        """The loss of a batch.
+
+        Args:
+            labels: class ids, or distributions in the shape of the logits.
+            teacher_logits: floating point, classes along ``axis``; they get no gradient.
+            student_logits: floating point, in the same shape.
+            sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+
+        Returns:
+            A scalar; or the rows' losses for ``reduction="none"``.
+
+        Raises:
+            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+            ValueError: if shapes do not fit.
+        """
+        hard = softmax_cross_entropy(
+            labels,
+            student_logits,
+            label_smoothing=self.label_smoothing,
+            sample_weight=sample_weight,
+            ignore_index=self.ignore_index,
+            axis=self.axis,
+            reduction=self.reduction,
+        )
+        soft = distillation_loss(
+            teacher_logits,
+            student_logits,
+            temperature=self.temperature,
+            divergence=self.divergence,
+            beta=self.beta,
+            alpha=self.divergence_alpha,
+            scale_by_temperature_squared=self.scale_by_temperature_squared,
+            sample_weight=sample_weight,
+            labels=None if self.ignore_index is None else labels,
+            ignore_index=self.ignore_index,
+            axis=self.axis,
+            reduction=self.reduction,
+        )
+        return (1.0 - self.alpha) * hard + self.alpha * soft
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make another like this one, ready for JSON."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
+        """Make one from `get_config`."""
+        return cls(**config)

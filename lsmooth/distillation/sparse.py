@@ -1,0 +1,145 @@
+"""Distillation from the few largest probabilities of a teacher."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.distillation._pair import Pair, finish, prepare
+from lsmooth.distillation.divergences import relative_entropy
+from lsmooth.losses._probabilities import centered, log_softmax
+
+TAILS = ("renormalize", "drop", "bucket")
+
+
+def sparse_distillation_loss(
+    teacher_indices: Array,
+    teacher_log_probs: Array,
+    student_logits: Array,
+    *,
+    tail: str = "renormalize",
+    temperature: float | Array = 1.0,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    labels: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """Forward KL from a teacher of whom only the top-k classes are kept.
+
+    With t_j the kept probabilities, s the student's softmax, and sums over the kept classes j,
+
+    | tail | of a row |
+    |---|---|
+    | renormalize | both over the kept classes alone: KL(t / sum(t), s / sum(s)) |
+    | drop | sum_j t_j (log t_j - log s_j): below 0 where the student puts more on the kept classes |
+    | bucket | the same, with what is left as one more class on both sides |
+
+    ``bucket`` alone is a divergence of the two predictions: at least 0, and 0 where they agree on the kept
+    classes. It costs k comparisons a class, to find the classes that are left.
+
+    Args:
+        teacher_indices: integer class ids, (..., k), of the kept classes; each once.
+        teacher_log_probs: (..., k), floating point, their log-probabilities, so that exp of them sums
+            to at most one; -inf marks an empty place, whose index does not matter. For
+            ``renormalize``, logits serve as well.
+        student_logits: (..., classes), floating point.
+        tail: one of the above.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows, of both sides. Only for
+            ``renormalize``: at another temperature the mass of the tail is not known.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, for ``ignore_index`` alone.
+        ignore_index: rows with this label cost nothing and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+        stop_teacher_gradient: whether the teacher's values get no gradient.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else
+        float32. A class id out of range, in a place that is not empty, makes its row NaN.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the tail is unknown.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; for what the tails do,
+        Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import sparse_distillation_loss
+        >>> kept, student = np.log([[0.7, 0.2]]), np.log([[0.6, 0.2, 0.2]])
+        >>> for tail in ("renormalize", "drop", "bucket"):
+        ...     print(tail, round(float(sparse_distillation_loss([[0, 1]], kept, student, tail=tail)), 6))
+        renormalize 0.002112
+        drop 0.107905
+        bucket 0.038591
+    """
+    if tail not in TAILS:
+        raise ValueError(f"tail must be one of {', '.join(TAILS)}; got {tail!r}.")
+    if tail != "renormalize" and not (isinstance(temperature, (int, float)) and temperature == 1):
+        raise ValueError(f"temperature must be 1 for tail={tail!r}, whose mass at another temperature is not known.")
+    pair = prepare(
+        teacher_log_probs,
+        student_logits,
+        temperature,
+        labels=labels,
+        ignore_index=ignore_index,
+        mask=mask,
+        sample_weight=sample_weight,
+        reduction=reduction,
+        stop_teacher_gradient=stop_teacher_gradient,
+        teacher_name="teacher_log_probs",
+        same_classes=False,
+    )
+    xp = pair.xp
+    kept, indices = _kept_classes(pair, teacher_indices)
+    chosen = xp.gather(pair.student, xp.where(indices < 0, 0, indices))
+    if tail == "renormalize":
+        chosen = xp.where(kept == MINUS_INFINITY, MINUS_INFINITY, chosen)
+        losses = relative_entropy(xp, log_softmax(xp, kept), log_softmax(xp, chosen))
+    else:
+        student = centered(xp, pair.student)
+        lse = xp.logsumexp(student, axis=-1)
+        losses = relative_entropy(xp, kept, xp.gather(student, xp.where(indices < 0, 0, indices)) - lse[..., None])
+        if tail == "bucket":
+            losses = losses + _bucket(xp, kept, indices, student, lse)
+    return finish(pair, losses, scale_by_temperature_squared)
+
+
+def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
+    """The teacher's values, NaN where their class is out of range, and their classes, -1 where empty."""
+    xp, kept = pair.xp, pair.teacher
+    classes = check.known_classes("student_logits", xp.shape(pair.student))
+    indices = xp.asarray(teacher_indices, like=pair.student)
+    if not check.is_integer(xp, indices):
+        raise TypeError(f"teacher_indices must be integers, got {xp.dtype(indices)}.")
+    if not check.same_shape(xp.shape(indices), xp.shape(kept)):
+        raise ValueError(
+            f"teacher_indices must have the shape of the teacher_log_probs, {xp.shape(kept)}; got {xp.shape(indices)}."
+        )
+    indices = check.class_ids(xp, indices)
+    if pair.counted is not None:
+        indices = xp.where(pair.counted[..., None], indices, 0)
+    empty = kept == MINUS_INFINITY
+    valid = (indices >= 0) & (indices < classes)
+    return xp.where(valid | empty, kept, float("nan")), xp.where(valid & ~empty, indices, -1)
+
+
+def _bucket(xp: Backend, kept: Array, indices: Array, student: Array, lse: Array) -> Array:
+    """``r_t (log r_t - log r_s)``, r what is left beside the kept classes; 0 where no class is left."""
+    every = xp.asarray(np.arange(check.known_classes("student_logits", xp.shape(student))), "int32", like=student)
+    hit = student == MINUS_INFINITY
+    for place in range(check.known_classes("teacher_indices", xp.shape(indices))):
+        hit = hit | (xp.cast(indices[..., place], "int32")[..., None] == every)
+    none_left = xp.sum(xp.cast(~hit, xp.dtype(student)), axis=-1) == 0
+    others = xp.where(none_left[..., None], 0.0, xp.where(hit, MINUS_INFINITY, student))
+    rest = 1.0 - xp.sum(xp.exp(kept), axis=-1)
+    without = none_left | (rest <= 0)
+    rest = xp.where(without, 1.0, rest)
+    return xp.where(without, 0.0, rest * (xp.log(rest) - (xp.logsumexp(others, axis=-1) - lse)))

@@ -1,0 +1,73 @@
+"""The hard loss and the soft loss together."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import assert_close
+from pair_parity import LABELS, logits
+
+from lsmooth.distillation import DistillationLoss, distillation_loss
+from lsmooth.losses import softmax_cross_entropy
+
+TEACHER, STUDENT = logits(0), logits(1)
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon", "alpha"])
+@pytest.mark.parametrize("ignore_index", [None, 1])
+def test_it_is_the_sum_of_its_parts(backend, divergence, ignore_index):
+    t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
+    weights = np.array([0.5, 1.0, 2.0, 1.0, 3.0])
+    loss = DistillationLoss(
+        0.3,
+        2.0,
+        label_smoothing=0.1,
+        divergence=divergence,
+        beta=0.2,
+        divergence_alpha=0.7,
+        ignore_index=ignore_index,
+    )
+    common = {"sample_weight": weights, "ignore_index": ignore_index}
+    hard = backend.to_numpy(softmax_cross_entropy(LABELS, s, label_smoothing=0.1, **common))
+    soft = distillation_loss(t, s, temperature=2.0, divergence=divergence, beta=0.2, alpha=0.7, labels=LABELS, **common)
+    expected = 0.7 * hard + 0.3 * backend.to_numpy(soft)
+    assert_close(backend, loss(LABELS, t, s, sample_weight=weights), expected, "float64")
+
+
+@pytest.mark.parametrize(("alpha", "of_teacher"), [(0.0, False), (1.0, True)])
+def test_one_part_may_be_all(backend, alpha, of_teacher):
+    t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
+    expected = distillation_loss(t, s, temperature=4.0) if of_teacher else softmax_cross_entropy(LABELS, s)
+    loss = DistillationLoss(alpha, 4.0)
+    assert_close(backend, loss(LABELS, t, s), backend.to_numpy(expected), "float64")
+
+
+def test_labels_may_be_distributions(backend):
+    soft = np.eye(4)[LABELS]
+    t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
+    expected = backend.to_numpy(DistillationLoss()(LABELS, t, s))
+    assert_close(backend, DistillationLoss()(soft, t, s), expected, "float64")
+
+
+def test_its_config_survives_json():
+    loss = DistillationLoss(0.9, 4.0, divergence="jensen_shannon", beta=0.3, ignore_index=-100, reduction="sum")
+    copy = DistillationLoss.from_config(json.loads(json.dumps(loss.get_config())))
+    assert copy.get_config() == loss.get_config()
+    assert float(copy(LABELS, TEACHER, STUDENT)) == float(loss(LABELS, TEACHER, STUDENT))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, r"alpha must be in \[0, 1\], got 1\.5"),
+        ({"temperature": 0}, "temperature must be a finite number above 0, got 0"),
+        ({"label_smoothing": -1}, r"label_smoothing must be in \[0, 1\], got -1"),
+        ({"divergence": "kl"}, "divergence must be one of"),
+        ({"divergence": "alpha", "divergence_alpha": 1}, r"alpha must be in \(0, 1\), got 1"),
+    ],
+)
+def test_bad_options_are_named_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        DistillationLoss(**options)

@@ -1,0 +1,180 @@
+"""A teacher of whom only the largest classes are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from complex_step import softmax
+from conftest import assert_close, require_backend
+from pair_parity import CALLS, check_pair, logits
+
+from lsmooth.distillation import distillation_loss, sparse_distillation_loss
+
+CLASSES, KEPT = 6, 3
+TEACHER, STUDENT = logits(0, shape=(5, CLASSES)), logits(1, shape=(5, CLASSES))
+INDICES = np.argsort(-TEACHER, -1)[:, :KEPT]
+LOG_PROBS = np.log(np.take_along_axis(softmax(TEACHER), INDICES, -1))
+TAILS = ("renormalize", "drop", "bucket")
+
+
+def sparse(tail, temperature=1.0):
+    def rows(log_t, s):
+        t, s = np.exp(log_t), softmax(s / temperature)
+        kept = np.take_along_axis(s, INDICES, -1)
+        if tail == "renormalize":
+            t = t ** (1 / temperature)
+            t, kept = t / t.sum(-1, keepdims=True), kept / kept.sum(-1, keepdims=True)
+        loss = (t * np.log(t / kept)).sum(-1)
+        if tail == "bucket":
+            loss = loss + (1 - t.sum(-1)) * np.log((1 - t.sum(-1)) / (1 - kept.sum(-1)))
+        return loss * temperature**2
+
+    return rows
+
+
+def loss(log_probs, student, **options):
+    return sparse_distillation_loss(INDICES, log_probs, student, **options)
+
+
+@pytest.mark.parametrize(("options", "factor"), CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("tail", TAILS)
+def test_values_and_gradients_equal_the_formula(backend, tail, options, factor):
+    check_pair(backend, loss, sparse(tail), LOG_PROBS, STUDENT, factor=factor, tail=tail, **options)
+
+
+def test_a_temperature_may_be_given_where_the_tail_does_not_matter(backend):
+    check_pair(backend, loss, sparse("renormalize", 2.0), LOG_PROBS, STUDENT, temperature=2.0, reduction="none")
+
+
+def test_logits_will_do_to_renormalize(backend):
+    s = backend.asarray(STUDENT)
+    expected = backend.to_numpy(loss(LOG_PROBS, s))
+    assert_close(backend, loss(np.take_along_axis(TEACHER, INDICES, -1), s), expected, "float64", 10)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_all_classes_kept_is_the_forward_kl(backend, tail):
+    every = np.tile(np.arange(CLASSES)[::-1], (5, 1))
+    log_probs = np.log(np.take_along_axis(softmax(TEACHER), every, -1))
+    s = backend.asarray(STUDENT)
+    expected = backend.to_numpy(distillation_loss(backend.asarray(TEACHER), s))
+    assert_close(backend, sparse_distillation_loss(every, log_probs, s, tail=tail), expected, "float64", 10)
+
+
+@pytest.mark.parametrize("tail", ["renormalize", "bucket"])
+def test_a_student_like_the_teacher_costs_nothing(backend, tail):
+    value = backend.to_numpy(loss(LOG_PROBS, backend.asarray(TEACHER), tail=tail, reduction="none"))
+    np.testing.assert_allclose(value, 0.0, atol=1e-14)
+
+
+def test_dropping_the_tail_can_go_below_zero(backend):
+    s = TEACHER[:1] + 20.0 * np.isin(np.arange(CLASSES), INDICES[0])
+    rows = sparse_distillation_loss(INDICES[:1], LOG_PROBS[:1], backend.asarray(s), tail="drop", reduction="none")
+    assert (backend.to_numpy(rows) < 0).all()
+    rows = sparse_distillation_loss(INDICES[:1], LOG_PROBS[:1], backend.asarray(s), tail="bucket", reduction="none")
+    assert (backend.to_numpy(rows) > 0).all()
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_an_empty_place_is_as_if_it_were_not_there(differentiable_backend, tail):
+    xp, s = differentiable_backend, differentiable_backend.asarray(STUDENT)
+    indices = np.insert(INDICES, 1, -1, axis=1)
+    values = xp.asarray(np.insert(LOG_PROBS, 1, -np.inf, axis=1))
+    value, slope = xp.value_and_grad(lambda x: sparse_distillation_loss(indices, values, x, tail=tail), s)
+    expected, narrow = xp.value_and_grad(lambda x: loss(LOG_PROBS, x, tail=tail), s)
+    assert_close(xp, value, xp.to_numpy(expected), "float64")
+    assert_close(xp, slope, xp.to_numpy(narrow), "float64")
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_masked_class_that_is_not_kept_is_as_if_it_were_not_there(differentiable_backend, tail):
+    xp = differentiable_backend
+    wide = xp.asarray(np.append(STUDENT, np.full((5, 1), -np.inf), axis=1))
+    value, slope = xp.value_and_grad(lambda x: loss(LOG_PROBS, x, tail=tail), wide)
+    assert_close(xp, value, sparse(tail)(LOG_PROBS, STUDENT).mean(), "float64", 10)
+    assert (xp.to_numpy(slope)[:, -1] == 0).all()
+    assert np.isfinite(xp.to_numpy(slope)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_student_with_next_to_nothing_in_the_tail_is_finite(differentiable_backend, tail, dtype):
+    xp = differentiable_backend
+    s = xp.asarray(np.array([[1e4, 0.0, -1e4]]), dtype)
+    kept = xp.asarray(np.log([[0.5, 0.25]]), dtype)
+    value, slope = xp.value_and_grad(lambda x: sparse_distillation_loss([[0, 1]], kept, x, tail=tail), s)
+    known = 0.5 * np.log(0.5) + 0.25 * (np.log(0.25) + 1e4)
+    expected = {
+        "drop": known,
+        "bucket": known + 0.25 * (np.log(0.25) + 2e4),
+        "renormalize": 2 / 3 * np.log(2 / 3) + 1 / 3 * (np.log(1 / 3) + 1e4),
+    }
+    assert float(xp.to_numpy(value)) == pytest.approx(expected[tail], rel=1e-6)
+    assert np.isfinite(xp.to_numpy(slope)).all()
+
+
+def test_a_class_out_of_range_makes_its_row_nan_unless_ignored(backend):
+    indices, s = INDICES.copy(), backend.asarray(STUDENT)
+    indices[1, 0], indices[3, 2] = CLASSES, -1
+    for tail in TAILS:
+        rows = sparse_distillation_loss(indices, LOG_PROBS, s, tail=tail, reduction="none")
+        assert np.isnan(backend.to_numpy(rows)).tolist() == [False, True, False, True, False]
+        counted = np.array([True, False, True, False, True])
+        value = sparse_distillation_loss(indices, LOG_PROBS, s, tail=tail, mask=counted)
+        assert_close(backend, value, sparse(tail)(LOG_PROBS, STUDENT)[counted].mean(), "float64", 10)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_it_is_traced(tail):
+    xp = require_backend("jax")
+    import jax
+
+    traced = jax.jit(lambda i, t, s: sparse_distillation_loss(i, t, s, tail=tail))
+    value = traced(INDICES.astype(np.int32), xp.asarray(LOG_PROBS), xp.asarray(STUDENT))
+    np.testing.assert_allclose(value, sparse(tail)(LOG_PROBS, STUDENT).mean(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_tensorflow_traces_it_for_any_batch(tail):
+    require_backend("tensorflow")
+    import tensorflow as tf
+
+    signature = [
+        tf.TensorSpec([None, KEPT], tf.int64),
+        tf.TensorSpec([None, KEPT], tf.float64),
+        tf.TensorSpec([None, CLASSES], tf.float64),
+    ]
+    traced = tf.function(lambda i, t, s: sparse_distillation_loss(i, t, s, tail=tail), input_signature=signature)
+    value = traced(tf.constant(INDICES), tf.constant(LOG_PROBS), tf.constant(STUDENT))
+    np.testing.assert_allclose(value, sparse(tail)(LOG_PROBS, STUDENT).mean(), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (
+            (INDICES, LOG_PROBS, STUDENT),
+            {"tail": "spread"},
+            ValueError,
+            "tail must be one of renormalize, drop, bucket; got 'spread'",
+        ),
+        (
+            (INDICES, LOG_PROBS, STUDENT),
+            {"tail": "drop", "temperature": 2.0},
+            ValueError,
+            "temperature must be 1 for tail='drop'",
+        ),
+        (
+            (INDICES[:, :2], LOG_PROBS, STUDENT),
+            {},
+            ValueError,
+            "teacher_indices must have the shape of the teacher_log_probs",
+        ),
+        ((LOG_PROBS, LOG_PROBS, STUDENT), {}, TypeError, "teacher_indices must be integers, got float64"),
+        ((INDICES, LOG_PROBS[:2], STUDENT), {}, ValueError, "teacher_log_probs must go with student_logits of shape"),
+        ((INDICES, INDICES, STUDENT), {}, TypeError, "teacher_log_probs must be floating point, got int64"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        sparse_distillation_loss(*arguments, **options)
