@@ -14,11 +14,12 @@ from lsmooth._validation import validate
 from lsmooth.backends import get_backend, set_backend, use_backend
 
 if TYPE_CHECKING:
-    from lsmooth import calibration, compat, distillation, losses, metrics, plots, smoothing, testing
+    from lsmooth import analysis, calibration, compat, distillation, losses, metrics, plots, smoothing, testing
 
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "analysis",
     "backends",
     "calibration",
     "compat",
@@ -32,6 +33,7 @@ _SUBMODULES = (
 
 __all__ = [
     "__version__",
+    "analysis",
     "calibration",
     "compat",
     "distillation",

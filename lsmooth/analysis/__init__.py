@@ -1,0 +1,15 @@
+"""What smoothing does to a network: its clusters, the information it keeps, and what a teacher tells."""
+
+from lsmooth.analysis.information import mutual_information
+from lsmooth.analysis.projection import Projection, cluster_tightness, penultimate_projection
+from lsmooth.analysis.teacher import match_temperature, teacher_entropy, teacher_wrong_class_mass
+
+__all__ = [
+    "Projection",
+    "cluster_tightness",
+    "match_temperature",
+    "mutual_information",
+    "penultimate_projection",
+    "teacher_entropy",
+    "teacher_wrong_class_mass",
+]

@@ -1,0 +1,54 @@
+"""What a network's answer still tells about the example it was given."""
+
+from __future__ import annotations
+
+import math
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, backend_of
+from lsmooth.backends.formulas import accumulate
+
+
+def mutual_information(differences: Array) -> Array:
+    """Information, in nats, between an example and a network's logit difference of two classes.
+
+    With d_xl the difference for draw l of example x (the example under a random augmentation),
+    mu_x = mean_l d_xl and sigma^2 = mean_xl (d_xl - mu_x)^2, each example's answers are taken to
+    be normal around mu_x with variance sigma^2, and
+
+    ``I = mean_xl [ -(d_xl - mu_x)^2 / (2 sigma^2) - log mean_x' exp(-(d_xl - mu_x')^2 / (2 sigma^2)) ]``.
+
+    At most log(examples): then each answer tells its example. log(2) if it tells the class and no
+    more. A little below 0 where it tells nothing, by the noise of the draws.
+
+    Args:
+        differences: (examples, draws), floating point. Memory for examples^2 x draws is taken.
+
+    Returns:
+        A scalar, float64 for float64 differences, else float32.
+
+    Raises:
+        TypeError: if the dtype is not floating point.
+        ValueError: if there are not two axes.
+
+    Source: Müller et al. 2019, "When Does Label Smoothing Help?", section 4.
+
+    Example:
+        >>> from lsmooth.analysis import mutual_information
+        >>> float(mutual_information([[-9.1, -8.9], [8.9, 9.1]]).round(4))  # log(2)
+        0.6931
+    """
+    xp = backend_of(differences=differences)
+    differences = accumulate(xp, check.float_array(xp, "differences", differences))
+    shape = xp.shape(differences)
+    if len(shape) != 2:
+        raise ValueError(f"differences must have shape (examples, draws), got {shape}.")
+    examples, draws = shape
+    center = xp.sum(differences, axis=1) / draws
+    own = (differences - center[:, None]) ** 2
+    variance = xp.sum(own) / (examples * draws)
+    # Draws that do not differ: the limit of ever smaller noise.
+    variance = xp.where(variance == 0, 1e-30, variance)
+    distance = (differences[:, :, None] - center) ** 2
+    mixture = xp.logsumexp(-distance / (2 * variance), axis=-1) - math.log(examples)
+    return xp.sum(-own / (2 * variance) - mixture) / (examples * draws)
