@@ -1,4 +1,4 @@
-"""Measures of predicted probabilities: calibration errors and scores."""
+"""Measures of predicted probabilities: calibration errors and scores, as functions and over batches."""
 
 from lsmooth.metrics.calibration_error import (
     adaptive_calibration_error,
@@ -6,17 +6,38 @@ from lsmooth.metrics.calibration_error import (
     expected_calibration_error,
     maximum_calibration_error,
 )
+from lsmooth.metrics.decomposition import BrierDecomposition, brier_decomposition
+from lsmooth.metrics.explain import Explanation, explain_difference
+from lsmooth.metrics.intervals import Interval, metric_interval
 from lsmooth.metrics.reliability import ReliabilityCurve, reliability_curve
 from lsmooth.metrics.scores import brier_score, negative_log_likelihood, top_k_accuracy
+from lsmooth.metrics.selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
+from lsmooth.metrics.smooth import smooth_calibration_error
+from lsmooth.metrics.streaming import BrierScore, CalibrationError, Metric, NegativeLogLikelihood, TopKAccuracy
 
 __all__ = [
+    "BrierDecomposition",
+    "BrierScore",
+    "CalibrationError",
+    "Explanation",
+    "Interval",
+    "Metric",
+    "NegativeLogLikelihood",
     "ReliabilityCurve",
+    "RiskCoverageCurve",
+    "TopKAccuracy",
     "adaptive_calibration_error",
+    "area_under_risk_coverage",
+    "brier_decomposition",
     "brier_score",
     "classwise_calibration_error",
     "expected_calibration_error",
+    "explain_difference",
     "maximum_calibration_error",
+    "metric_interval",
     "negative_log_likelihood",
     "reliability_curve",
+    "risk_coverage_curve",
+    "smooth_calibration_error",
     "top_k_accuracy",
 ]

@@ -93,8 +93,9 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
         return BinSums(*(_stacked(xp, parts) for parts in zip(*tables, strict=True)))
     offset = xp.asarray(list(range(0, classes * scheme.length, scheme.length)), "int32", like=p)
     index = scheme.index(xp, p, inputs.weight) + offset
-    flat = (xp.reshape(x, (-1,)) for x in (index, inputs.weight[:, None] * xp.ones_like(p, inputs.dtype), p, correct))
-    return bin_sums(xp, *flat, scheme.length, classes)
+    weight = inputs.weight[:, None] * xp.ones_like(p, inputs.dtype)
+    index, weight, p, correct = (xp.reshape(x, (-1,)) for x in (index, weight, p, correct))
+    return bin_sums(xp, index, weight, p, correct, scheme.length, classes)
 
 
 def _stacked(xp: Backend, rows: tuple[Array, ...]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lsmooth.backends import Array
-from lsmooth.metrics._inputs import mean, prepare, probabilities
+from lsmooth.metrics._inputs import Inputs, mean, prepare, probabilities
 
 
 def negative_log_likelihood(
@@ -44,10 +44,7 @@ def negative_log_likelihood(
         1.039721
     """
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    xp = inputs.xp
-    picked = xp.pick(inputs.predictions, inputs.labels)
-    losses = xp.logsumexp(inputs.predictions, axis=-1) - picked if from_logits else -xp.log(picked)
-    return mean(xp, losses, inputs.weight, inputs.dtype)
+    return mean(inputs.xp, likelihood_losses(inputs), inputs.weight, inputs.dtype)
 
 
 def brier_score(
@@ -87,11 +84,7 @@ def brier_score(
         0.25
     """
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    xp, p = inputs.xp, probabilities(inputs)
-    picked = xp.pick(p, inputs.labels)
-    # The label's own term is taken apart: 1 - 2 p_y + sum p^2 would lose what is near 0.
-    others = xp.sum(p * p * (1.0 - xp.one_hot(inputs.labels, xp.shape(p)[-1], inputs.dtype)), axis=-1)
-    return mean(xp, (1.0 - picked) ** 2 + others, inputs.weight, inputs.dtype)
+    return mean(inputs.xp, squared_distances(inputs), inputs.weight, inputs.dtype)
 
 
 def top_k_accuracy(
@@ -130,15 +123,39 @@ def top_k_accuracy(
         >>> float(top_k_accuracy([0, 1], [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
         0.5
     """
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
+    check_k(k)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, True)
+    return mean(inputs.xp, among_k(inputs, k), inputs.weight, inputs.dtype)
+
+
+def likelihood_losses(inputs: Inputs) -> Array:
+    """-log p_y of each row."""
+    xp = inputs.xp
+    picked = xp.pick(inputs.predictions, inputs.labels)
+    return xp.logsumexp(inputs.predictions, axis=-1) - picked if inputs.from_logits else -xp.log(picked)
+
+
+def squared_distances(inputs: Inputs) -> Array:
+    """sum_k (p_k - [y = k])^2 of each row."""
+    xp, p = inputs.xp, probabilities(inputs)
+    picked = xp.pick(p, inputs.labels)
+    # The label's own term is taken apart: 1 - 2 p_y + sum p^2 would lose what is near 0.
+    others = xp.sum(p * p * (1.0 - xp.one_hot(inputs.labels, xp.shape(p)[-1], inputs.dtype)), axis=-1)
+    return (1.0 - picked) ** 2 + others
+
+
+def among_k(inputs: Inputs, k: int) -> Array:
+    """1 where the label is among the k likeliest classes of its row, else 0."""
     xp, p, labels = inputs.xp, inputs.predictions, inputs.labels
     classes = xp.asarray(list(range(xp.shape(p)[-1])), xp.dtype(labels), like=p)
     picked = xp.pick(p, labels)[:, None]
     before = (p > picked) | ((p == picked) & (classes < labels[:, None]))
     rank = xp.sum(xp.cast(before, inputs.dtype), axis=-1)
     # No class is before one whose prediction is NaN: that row has no rank.
-    return mean(
-        xp, xp.where(picked[:, 0] == picked[:, 0], xp.cast(rank < k, inputs.dtype), 0.0), inputs.weight, inputs.dtype
-    )
+    return xp.where(picked[:, 0] == picked[:, 0], xp.cast(rank < k, inputs.dtype), 0.0)
+
+
+def check_k(k: int) -> None:
+    """A positive integer."""
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")

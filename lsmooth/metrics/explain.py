@@ -1,0 +1,134 @@
+"""Why two libraries give two calibration errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lsmooth.backends import Array
+from lsmooth.metrics._bins import CONVENTIONS, bin_index
+from lsmooth.metrics._inputs import prepare
+from lsmooth.metrics._tables import Scheme, calibration_error, judged, top_label_table
+
+DEFAULT_BINS = {"guo": 15, "torchmetrics": 15, "netcal": 10, "tfp": 15, "sklearn": 5, "relplot": 10}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The calibration error of the same data by each convention; ``print`` it."""
+
+    n_bins: int
+    """The number of bins that all were given."""
+    errors: dict[str, float]
+    """The error by each convention, of ``n_bins`` bins."""
+    errors_by_default: dict[str, float]
+    """The same, of as many bins as each library takes unless told."""
+    on_edge: int
+    """Rows whose confidence is on an edge between two bins, where (lo, hi] and [lo, hi) differ."""
+    of_one: int
+    """Rows of confidence 1, which some put into a bin of their own."""
+    rounded: int
+    """Rows that a library bins otherwise than their exact place, by its rounding."""
+    reasons: tuple[str, ...]
+    """Which choices make a difference here, in words."""
+
+    def __str__(self) -> str:
+        """A table, and the reasons below."""
+        lines = [f"{'convention':<14}{f'{self.n_bins} bins':>12}{'its default':>14}"]
+        for name, error in self.errors.items():
+            default = f"{self.errors_by_default[name]:.6f} ({DEFAULT_BINS[name]})"
+            lines.append(f"{name:<14}{error:>12.6f}{default:>18}")
+        return "\n".join([*lines, *(f"- {reason}" for reason in self.reasons)])
+
+
+def explain_difference(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    n_bins: int = 15,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> Explanation:
+    """The calibration error by every convention, and which of their choices makes the difference.
+
+    Args:
+        labels: as in `expected_calibration_error`.
+        predictions: as there.
+        from_logits: as there.
+        n_bins: the number of bins to compare at.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+
+    Returns:
+        An `Explanation`.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit or an option is unknown.
+
+    Source: the libraries named in `expected_calibration_error`.
+
+    Example:
+        >>> from lsmooth.metrics import explain_difference
+        >>> p = [[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]]
+        >>> explanation = explain_difference([0, 0, 1, 0], p, n_bins=2)
+        >>> explanation.reasons[0]
+        '2 rows have a confidence on an edge: (lo, hi] and [lo, hi) put them into different bins.'
+    """
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    xp = inputs.xp
+
+    def error(name: str, bins: int) -> float:
+        sums = top_label_table(inputs, Scheme(bins, convention=name))
+        return float(xp.to_numpy(calibration_error(xp, sums, "l1")))
+
+    counted = xp.to_numpy(inputs.weight) != 0
+    index = {}
+    for name in CONVENTIONS:
+        confidence, _ = judged(inputs, name)
+        index[name] = xp.to_numpy(bin_index(xp, confidence, n_bins, name))[counted]
+    confidence = xp.to_numpy(judged(inputs, "guo")[0])[counted]
+    edges = (np.arange(1, n_bins) / n_bins).astype(confidence.dtype)
+    on_edge = np.isin(confidence, edges)
+    two = xp.shape(inputs.predictions)[-1] == 2
+    plain = ~on_edge & (confidence < 1)  # where all agree, but for rounding
+    moved = {
+        name: (index[name] != index["guo"]) & plain for name, rule in CONVENTIONS.items() if not (two and rule.positive)
+    }
+    rounded = int(np.any(list(moved.values()), axis=0).sum())
+    shifted = [name for name, rows in moved.items() if rows.any()]
+    reasons = _reasons(int(on_edge.sum()), int((confidence == 1).sum()), rounded, shifted, two)
+    return Explanation(
+        n_bins,
+        {name: error(name, n_bins) for name in CONVENTIONS},
+        {name: error(name, DEFAULT_BINS[name]) for name in CONVENTIONS},
+        int(on_edge.sum()),
+        int((confidence == 1).sum()),
+        rounded,
+        reasons,
+    )
+
+
+def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], two: bool) -> tuple[str, ...]:
+    reasons = []
+    if on_edge:
+        reasons.append(
+            f"{on_edge} rows have a confidence on an edge: (lo, hi] and [lo, hi) put them into different bins."
+        )
+    if of_one:
+        reasons.append(
+            f"{of_one} rows have a confidence of 1: torchmetrics and relplot give them a bin of their own, the others "
+            "the last one."
+        )
+    if rounded:
+        reasons.append(f"{rounded} rows are so close to an edge that rounding moves them, in {', '.join(shifted)}.")
+    if two:
+        reasons.append(
+            "There are two classes: netcal and scikit-learn judge P(class 1), the others the likelier class."
+        )
+    reasons.append("By default netcal and relplot take 10 bins, scikit-learn 5, the others 15.")
+    return tuple(reasons)

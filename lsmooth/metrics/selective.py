@@ -1,0 +1,125 @@
+"""Selective prediction: the error of the rows that one is most sure of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lsmooth.backends import Array, Backend
+from lsmooth.metrics._inputs import Inputs, prepare, top_label
+
+
+class RiskCoverageCurve(NamedTuple):
+    """Error rate against the fraction of rows that is answered, the surest first."""
+
+    coverage: Array
+    """(rows,): rising to 1."""
+    risk: Array
+    """(rows,): the error rate of the rows up to there."""
+
+
+def risk_coverage_curve(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> RiskCoverageCurve:
+    """Error rate of the surest rows: ``risk_i = (errors among the i surest rows) / i``.
+
+    Rows of equal confidence come in no order: each counts as wrong by the error rate of all of them.
+
+    Args:
+        labels: as in `expected_calibration_error`.
+        predictions: as there.
+        from_logits: as there.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+
+    Returns:
+        A `RiskCoverageCurve`; rows that do not count come first, at coverage 0 and risk 0.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit.
+
+    Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
+
+    Example:
+        >>> from lsmooth.metrics import risk_coverage_curve
+        >>> curve = risk_coverage_curve([0, 0], [[0.9, 0.1], [0.4, 0.6]])
+        >>> curve.coverage, curve.risk
+        (array([0.5, 1. ]), array([0. , 0.5]))
+    """
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    xp = inputs.xp
+    _, covered, wrong, total = _ranked(xp, inputs)
+    risk = wrong / xp.where(covered == 0, 1.0, covered)
+    return RiskCoverageCurve(xp.cast(covered / total, inputs.dtype), xp.cast(risk, inputs.dtype))
+
+
+def area_under_risk_coverage(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> Array:
+    """Mean over coverages of the error rate of the surest rows (AURC): ``mean_i risk_i``.
+
+    Low where the rows that are wrong are those one is least sure of.
+
+    Args:
+        labels: as in `risk_coverage_curve`.
+        predictions: as there.
+        from_logits: as there.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+
+    Returns:
+        A scalar, float64 for float64 predictions, else float32; 0 without rows.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit.
+
+    Source: Geifman et al. 2019, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers".
+
+    Example:
+        >>> from lsmooth.metrics import area_under_risk_coverage
+        >>> float(area_under_risk_coverage([0, 0], [[0.9, 0.1], [0.4, 0.6]]))
+        0.25
+    """
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    xp = inputs.xp
+    weight, covered, wrong, total = _ranked(xp, inputs)
+    risk = wrong / xp.where(covered == 0, 1.0, covered)
+    return xp.cast(xp.sum(weight * risk) / total, inputs.dtype)
+
+
+def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
+    """Each row's weight, the weight up to it and the wrong weight up to it, the surest first; and the total."""
+    confidence, correct = top_label(inputs)
+    doubt = xp.where(inputs.weight == 0, float("-inf"), -confidence)
+    order = xp.argsort(doubt)
+    doubt, weight, wrong = (xp.take(x, order) for x in (doubt, inputs.weight, 1.0 - correct))
+    weight = xp.cast(weight, "float64")
+    covered = xp.cumsum(weight)
+    errors = xp.cumsum(weight * xp.cast(wrong, "float64"))
+    # Among equals the errors are spread evenly: a straight line between the group's two ends.
+    first, last = xp.searchsorted(doubt, doubt, "left"), xp.searchsorted(doubt, doubt, "right")
+    sums = [_before(xp, x, end) for x in (covered, errors) for end in (first, last)]
+    held = sums[1] - sums[0]
+    spread = sums[2] + (sums[3] - sums[2]) * (covered - sums[0]) / xp.where(held == 0, 1.0, held)
+    total = xp.sum(weight)
+    return weight, covered, spread, xp.where(total == 0, 1.0, total)
+
+
+def _before(xp: Backend, running: Array, count: Array) -> Array:
+    """The sum of the first ``count`` values, from their running sums."""
+    return xp.where(count > 0, xp.take(running, xp.where(count > 0, count - 1, 0)), 0.0)

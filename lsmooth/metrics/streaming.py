@@ -1,0 +1,257 @@
+"""Metrics over batches: a small table of sums that grows batch by batch and adds up across shards."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from lsmooth.backends import Array, load_backend
+from lsmooth.metrics._bins import BinSums
+from lsmooth.metrics._inputs import Inputs, prepare
+from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
+from lsmooth.metrics.reliability import ReliabilityCurve, curve_of
+from lsmooth.metrics.scores import among_k, check_k, likelihood_losses, squared_distances
+
+
+class Metric:
+    """Sums in float64 on the host, whatever framework and device the batches are on.
+
+    A subclass makes a tuple of arrays of one batch, in `_sums`, and a number of their total, in
+    `result`. The state has a fixed size, merges exactly, and can be pickled.
+    """
+
+    def __init__(
+        self,
+        *,
+        from_logits: bool = False,
+        axis: int = -1,
+        ignore_index: int | None = None,
+        binary: bool = False,
+    ):
+        self._options = (axis, ignore_index, from_logits, binary)
+        self._state: tuple[np.ndarray, ...] | None = None
+
+    def update_state(self, labels: Array, predictions: Array, sample_weight: Array | None = None) -> None:
+        """Take in a batch.
+
+        Args:
+            labels: as the function of this metric takes them.
+            predictions: as it takes them.
+            sample_weight: of rows.
+
+        Raises:
+            TypeError: if tensors of two frameworks meet, a dtype is wrong, or the call is traced.
+            ValueError: if shapes do not fit, or the number of classes has changed.
+        """
+        inputs = prepare(labels, predictions, sample_weight, *self._options)
+        xp = inputs.xp
+        if not xp.is_concrete(inputs.predictions):
+            raise TypeError(
+                f"{type(self).__name__}.update_state keeps the values of predictions, which are being traced; call it "
+                "outside jit, tf.function and torch.compile."
+            )
+        self._add(tuple(xp.to_numpy(x).astype(np.float64) for x in self._sums(inputs)))
+
+    def result(self) -> float:
+        """The metric of all rows so far; 0 before the first."""
+        raise NotImplementedError
+
+    def reset_state(self) -> None:
+        """Forget all batches."""
+        self._state = None
+
+    def merge_state(self, other: Self) -> Self:
+        """Take in what another metric has seen, of another process or device.
+
+        Args:
+            other: a metric of the same class and options.
+
+        Returns:
+            This metric.
+
+        Raises:
+            ValueError: if the other's class or options differ.
+        """
+        if type(self) is not type(other) or self._settings() != other._settings():
+            raise ValueError(
+                f"merge_state needs two metrics of the same class and options, got {type(self).__name__}"
+                f"{self._settings()} and {type(other).__name__}{other._settings()}."
+            )
+        if other._state is not None:
+            self._add(other._state)
+        return self
+
+    def _add(self, sums: tuple[np.ndarray, ...]) -> None:
+        if self._state is None:
+            self._state = sums
+        elif [x.shape for x in sums] != [x.shape for x in self._state]:
+            raise ValueError(
+                f"predictions must have as many classes as in the batches before: the sums have shape "
+                f"{sums[0].shape}, those so far {self._state[0].shape}."
+            )
+        else:
+            self._state = tuple(a + b for a, b in zip(self._state, sums, strict=True))
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self._options
+
+    def _sums(self, inputs: Inputs) -> tuple[Array, ...]:
+        raise NotImplementedError
+
+
+class CalibrationError(Metric):
+    """`expected_calibration_error` over batches; or its classwise, l2, debiased and maximum relatives.
+
+    Args:
+        n_bins: the number of bins, of equal width.
+        norm: ``"l1"``, ``"l2"`` or ``"max"``.
+        debias: for ``"l2"``: subtract the variance that chance adds.
+        convention: whose bins; see `expected_calibration_error`.
+        classwise: whether it is the error of every class, as in `classwise_calibration_error`.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
+        from_logits: whether predictions are logits.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+
+    Example:
+        >>> from lsmooth.metrics import CalibrationError
+        >>> metric = CalibrationError(n_bins=2)
+        >>> metric.update_state([0, 1], [[0.5, 0.5], [0.5, 0.5]])
+        >>> metric.update_state([0, 1], [[0.7, 0.3], [0.2, 0.8]])
+        >>> round(metric.result(), 6)
+        0.125
+    """
+
+    def __init__(
+        self,
+        *,
+        n_bins: int = 15,
+        norm: str = "l1",
+        debias: bool = False,
+        convention: str = "guo",
+        classwise: bool = False,
+        binary: bool = False,
+        from_logits: bool = False,
+        axis: int = -1,
+        ignore_index: int | None = None,
+    ):
+        super().__init__(from_logits=from_logits, axis=axis, ignore_index=ignore_index, binary=binary)
+        self._scheme = Scheme(n_bins, "equal_width", norm, debias, convention)
+        self._classwise = classwise
+        self._binary = binary
+
+    def result(self) -> float:
+        """The error of all rows so far; 0 before the first."""
+        if self._state is None:
+            return 0.0
+        scheme = self._scheme
+        return float(calibration_error(load_backend("numpy"), BinSums(*self._state), scheme.norm, scheme.debias))
+
+    def curve(self) -> ReliabilityCurve:
+        """The `reliability_curve` of all rows so far.
+
+        Raises:
+            ValueError: if the metric is classwise, of another convention, or no batch has come.
+        """
+        if self._classwise or self._scheme.convention != "guo" or self._state is None:
+            raise ValueError("curve needs batches, and a metric of convention='guo' that is not classwise.")
+        return curve_of(load_backend("numpy"), BinSums(*self._state), "float64")
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (*self._options, self._scheme, self._classwise)
+
+    def _sums(self, inputs: Inputs) -> tuple[Array, ...]:
+        if self._classwise:
+            return classwise_table(inputs, self._scheme)
+        return top_label_table(inputs, self._scheme, self._binary)
+
+
+class _Mean(Metric):
+    """A mean over rows: the sums of weighted values and of weights."""
+
+    def result(self) -> float:
+        """The mean over all rows so far; 0 before the first."""
+        if self._state is None or self._state[1] == 0:
+            return 0.0
+        return float(self._state[0] / self._state[1])
+
+    def _sums(self, inputs: Inputs) -> tuple[Array, ...]:
+        xp = inputs.xp
+        weight = xp.cast(inputs.weight, "float64")
+        values = xp.cast(self._values(inputs), "float64")
+        return xp.sum(xp.where(weight == 0, 0.0, weight * values)), xp.sum(weight)
+
+    def _values(self, inputs: Inputs) -> Array:
+        raise NotImplementedError
+
+
+class NegativeLogLikelihood(_Mean):
+    """`negative_log_likelihood` over batches.
+
+    Args:
+        from_logits: whether predictions are logits.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
+
+    Example:
+        >>> from lsmooth.metrics import NegativeLogLikelihood
+        >>> metric = NegativeLogLikelihood()
+        >>> metric.update_state([0], [[0.5, 0.5]])
+        >>> metric.update_state([1], [[0.75, 0.25]])
+        >>> round(metric.result(), 6)
+        1.039721
+    """
+
+    def _values(self, inputs: Inputs) -> Array:
+        return likelihood_losses(inputs)
+
+
+class BrierScore(_Mean):
+    """`brier_score` over batches.
+
+    Args:
+        from_logits: whether predictions are logits.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
+
+    Example:
+        >>> from lsmooth.metrics import BrierScore
+        >>> metric = BrierScore()
+        >>> metric.update_state([0, 1], [[1.0, 0.0], [0.5, 0.5]])
+        >>> metric.result()
+        0.25
+    """
+
+    def _values(self, inputs: Inputs) -> Array:
+        return squared_distances(inputs)
+
+
+class TopKAccuracy(_Mean):
+    """`top_k_accuracy` over batches.
+
+    Args:
+        k: at least 1.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+
+    Example:
+        >>> from lsmooth.metrics import TopKAccuracy
+        >>> metric = TopKAccuracy()
+        >>> metric.update_state([0, 1], [[0.9, 0.1], [0.8, 0.2]])
+        >>> metric.result()
+        0.5
+    """
+
+    def __init__(self, *, k: int = 1, axis: int = -1, ignore_index: int | None = None):
+        super().__init__(from_logits=True, axis=axis, ignore_index=ignore_index)
+        check_k(k)
+        self._k = k
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (*self._options, self._k)
+
+    def _values(self, inputs: Inputs) -> Array:
+        return among_k(inputs, self._k)
