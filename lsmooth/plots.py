@@ -116,7 +116,7 @@ def _shares(ax: Axes, left: np.ndarray, width: np.ndarray, share: np.ndarray) ->
     from matplotlib.ticker import MaxNLocator, PercentFormatter
     from matplotlib.transforms import Bbox
 
-    def upper_part(ax: Axes, _: Any) -> Bbox:
+    def upper_part(ax: Any, _: Any) -> Bbox:
         box = ax.get_position(original=True)
         return Bbox.from_extents(box.x0, box.y0 + 0.26 * box.height, box.x1, box.y1)
 

@@ -281,6 +281,8 @@ def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[Any, ...]]:
 def _row_name(index: tuple[Any, ...], row: int, shape: tuple[int, ...]) -> str:
     """The position of a block's row among all rows, as a user would index it."""
     start = [i.start if isinstance(i, slice) else i for i in index]
-    inner = np.unravel_index(row, (shape[0] if shape else 1, *shape[1:])[max(0, len(index) - 1) :]) if shape else ()
+    inner: Any = (
+        np.unravel_index(row, (shape[0] if shape else 1, *shape[1:])[max(0, len(index) - 1) :]) if shape else ()
+    )
     position = [*start[:-1], start[-1] + int(inner[0]), *(int(i) for i in inner[1:])] if shape else []
     return str(position[0]) if len(position) == 1 else str(tuple(position))

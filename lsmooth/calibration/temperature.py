@@ -54,15 +54,15 @@ def apply_temperature(logits: Array, temperature: float | Array, *, axis: int = 
     shape = xp.shape(logits)
     front = check.check_axis(axis, shape)
     rows = shape[:front] + shape[front + 1 :]
-    temperature = check.number_or_rows(
+    divisor = check.number_or_rows(
         xp, "temperature", temperature, rows, logits, xp.dtype(logits), low=0.0, high=float("inf")
     )
-    if isinstance(temperature, float):
-        return logits / temperature
-    leading = len(xp.shape(temperature)) - (len(shape) - 1 - front)
+    if isinstance(divisor, float):
+        return logits / divisor
+    leading = len(xp.shape(divisor)) - (len(shape) - 1 - front)
     if leading > 0:  # its axes align with the rows' from the end; the class axis goes between them
-        temperature = temperature[(slice(None),) * leading + (None,)]
-    return logits / temperature
+        divisor = divisor[(slice(None),) * leading + (None,)]
+    return logits / divisor
 
 
 class TemperatureScaling(Calibrator):

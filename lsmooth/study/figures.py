@@ -68,7 +68,7 @@ def calibration(results: Results) -> Figure:
 def reliability(results: Results) -> Figure:
     """Reliability diagrams: hard and smoothed labels, as trained and after a temperature; all seeds together."""
     alphas = results.plan.alphas
-    shown = [alphas[0]] if len(alphas) < 2 else [alphas[0], nearest(alphas, 0.05)]
+    shown = list(dict.fromkeys([alphas[0], nearest(alphas, 0.05)]))
     figure = new_figure(9, 4.6 * len(shown))
     labels = np.tile(results.data.labels["test"], len(results.plan.seeds))
     for alpha, (left, right) in zip(shown, figure.subplots(len(shown), 2, squeeze=False), strict=True):

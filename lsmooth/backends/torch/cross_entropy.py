@@ -75,7 +75,7 @@ def fits(
         and not (torch.is_grad_enabled() and (_requires_grad(prior) or _requires_grad(scale)))
         and peek_interpreter_stack() is None
         and getattr(forward_ad, "_current_level", 0) < 0
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
 
 
@@ -100,8 +100,8 @@ def rows(
 
     ``formula`` is that function of the logits alone, for derivatives of the gradient.
     """
-    plain = prior is None and counted is None and temperature == 1.0 and isinstance(scale, float)
-    if plain and total and logits.numel() <= SMALL:
+    plain = prior is None and counted is None and temperature == 1.0
+    if plain and isinstance(scale, float) and total and logits.numel() <= SMALL:
         return _small(logits, labels, label_smoothing, scale)
     num_classes = logits.shape[-1]
     flat_labels = labels.reshape(-1, 1).long()
@@ -173,7 +173,7 @@ def _sweep(
         if scaled is not None:
             x = scaled[: len(x)].copy_(x)
             x = x if temperature == 1.0 else x.div_(temperature)
-        p = scratch[: len(x)] if gradient is None or scratch is not None else gradient[part]
+        p = gradient[part] if gradient is not None and scratch is None else scratch[: len(x)]  # pyright: ignore
         torch.softmax(x, 1, out=p)
         torch.gather(p, 1, y, out=label_p[part])
         if mean is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from lsmooth.backends import Array
 from lsmooth.study.config import Training
 
-Objective = Callable[[Array, Array, float], Array]
+Objective = Callable[[Array, Array, float | Array], Array]
 """``objective(targets, logits, setting)``: a scalar loss; the setting is the smoothing or the temperature."""
 
 
@@ -30,9 +31,11 @@ class Network(Protocol):
 class Trainer(Protocol):
     """A framework's way of training."""
 
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """The packages that did the work."""
 
+    @abstractmethod
     def train(
         self,
         inputs: np.ndarray,

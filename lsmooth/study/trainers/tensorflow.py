@@ -1,4 +1,6 @@
 """Keras' ``compile`` and ``fit``, on TensorFlow."""
+# Keras' arguments are typed by their defaults alone.
+# pyright: reportArgumentType=false
 # ruff: noqa: D102 (lsmooth.study.trainers.base says what the methods do)
 
 from __future__ import annotations
