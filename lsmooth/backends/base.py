@@ -37,6 +37,9 @@ class Backend(ABC):
     name: str
     """How users name it: ``lsmooth.set_backend(name)``."""
 
+    types: tuple[type, ...] = ()
+    """Classes of its arrays that are known beforehand; of others it is asked, once, by `is_array`."""
+
     # Arrays in and out.
 
     @abstractmethod

@@ -98,9 +98,9 @@ def reduce_rows(xp: Backend, losses: Array, scale: Any, reduction: str) -> Array
 
 
 def _inverse_of_count(xp: Backend, count: Any, dtype: str, weight: Array | None) -> Any:
-    if isinstance(count, int):
-        inverse = 1.0 / count if count else 0.0
-    else:
+    if xp.is_array(count):
         count = xp.cast(count, dtype)
         inverse = 1.0 / xp.where(count == 0, 1.0, count)
+    else:  # an int, or what stands for one in torch.export
+        inverse = 1.0 / count if count else 0.0
     return inverse if weight is None else weight * inverse

@@ -37,6 +37,7 @@ class TorchBackend(Backend):
     """`Backend` over ``torch``."""
 
     name = "torch"
+    types = (torch.Tensor, torch.nn.Parameter)
 
     def is_array(self, x: object) -> bool:
         return isinstance(x, torch.Tensor)
@@ -156,3 +157,6 @@ class TorchBackend(Backend):
             return formula(logits)
         losses = cross_entropy.rows(logits, labels, formula, **options)
         return formula(logits) if losses is None else losses
+
+
+BACKEND = TorchBackend()

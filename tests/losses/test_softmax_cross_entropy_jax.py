@@ -1,0 +1,164 @@
+"""Softmax cross-entropy under JAX's transformations."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="jax is not installed")
+
+import jax.numpy as jnp  # noqa: E402
+from conftest import require_backend  # noqa: E402
+from loss_parity import distributions, float32_exact  # noqa: E402
+
+from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
+from lsmooth.testing import reference  # noqa: E402
+
+RNG = np.random.default_rng(0)
+LABELS = np.array([0, 2, 1, 2])
+LOGITS = float32_exact(RNG, (4, 3))
+SOFT = distributions(RNG, (4, 3))
+EPS, TEMPERATURE, WEIGHT = 0.2, 2.0, np.array([0.5, 1.0, 0.0, 2.0])
+
+
+@pytest.fixture(autouse=True)
+def _needs_jax():
+    require_backend("jax")
+
+
+def close(actual, expected, rtol=1e-12):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["integers", "soft"])
+def test_jit_with_every_tensor_traced(labels):
+    """Options as well: nothing reads a value, so nothing recompiles when one changes."""
+    traces = []
+
+    @jax.jit
+    def loss(labels, logits, eps, temperature, weight, prior):
+        traces.append(1)
+        return softmax_cross_entropy(
+            labels,
+            logits,
+            label_smoothing=eps,
+            temperature=temperature,
+            sample_weight=weight,
+            smoothing_prior=prior,
+            z_loss=0.01,
+        )
+
+    for eps in (0.0, EPS, 1.0):
+        options = {"label_smoothing": eps, "temperature": TEMPERATURE, "sample_weight": WEIGHT, "z_loss": 0.01}
+        options["smoothing_prior"] = np.array([0.5, 0.3, 0.2])
+        expected, expected_gradient = reference.softmax_cross_entropy(labels, LOGITS, **options)
+        tensors = [jnp.asarray(x) for x in (labels, LOGITS, eps, TEMPERATURE, WEIGHT, options["smoothing_prior"])]
+        close(loss(*tensors), expected)
+        close(jax.grad(loss, argnums=1)(*tensors), expected_gradient)
+    assert len(traces) <= 2  # one for the value, one for the gradient
+
+
+def test_vmap_over_examples_and_over_options():
+    logits = jnp.asarray(LOGITS)
+    expected = reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=EPS, reduction="none")[0]
+    close(
+        jax.vmap(lambda y, z: softmax_cross_entropy(y, z, label_smoothing=EPS))(jnp.asarray(LABELS), logits), expected
+    )
+    many = jax.vmap(lambda eps: softmax_cross_entropy(LABELS, logits, label_smoothing=eps))(jnp.asarray([0.0, 0.5]))
+    close(many, [reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=eps)[0] for eps in (0.0, 0.5)])
+    close(
+        jax.vmap(jax.grad(lambda z, y: softmax_cross_entropy(y, z, label_smoothing=EPS)))(logits, jnp.asarray(LABELS)),
+        reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=EPS, reduction="sum")[1],
+    )
+    close(
+        jax.vmap(sigmoid_cross_entropy)(jnp.asarray(SOFT), logits),
+        reference.sigmoid_cross_entropy(SOFT, LOGITS, reduction="none")[0].mean(-1),
+    )
+
+
+def test_vmap_over_the_classes_axis_of_an_image():
+    image = float32_exact(np.random.default_rng(1), (2, 3, 4, 5))
+    labels = np.random.default_rng(1).integers(0, 3, (2, 4, 5))
+    close(
+        jax.vmap(lambda y, z: softmax_cross_entropy(y, z, axis=0, reduction="none"))(
+            jnp.asarray(labels), jnp.asarray(image)
+        ),
+        reference.softmax_cross_entropy(labels, image, axis=1, reduction="none")[0],
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("labels", [LABELS, np.eye(3)[LABELS]], ids=["integers", "soft"])
+def test_forward_mode_and_second_derivatives(labels, masked):
+    """The Hessian of a row is (diag(p) - p p^T) / T^2, also where a class is masked."""
+    logits = LOGITS.copy()
+    if masked:
+        logits[0, 1] = -np.inf
+    z = jnp.asarray(logits)
+
+    def loss(z):
+        return softmax_cross_entropy(labels, z, label_smoothing=EPS, temperature=TEMPERATURE, reduction="sum")
+
+    _, gradient = reference.softmax_cross_entropy(
+        labels, logits, label_smoothing=EPS, temperature=TEMPERATURE, reduction="sum"
+    )
+    close(jax.jacfwd(loss)(z), gradient)
+    close(jax.jacrev(loss)(z), gradient)
+    p = np.exp(logits / TEMPERATURE)
+    p = p / p.sum(-1, keepdims=True)
+    hessian = np.zeros((4, 3, 4, 3))
+    for i in range(4):
+        hessian[i, :, i] = (np.diag(p[i]) - np.outer(p[i], p[i])) / TEMPERATURE**2
+    close(jax.hessian(loss)(z), hessian)
+
+
+def test_forward_mode_through_ignored_rows():
+    logits = jnp.asarray(LOGITS).at[1].set(jnp.nan)
+    gradient = jax.jacfwd(lambda z: softmax_cross_entropy(LABELS, z, ignore_index=2, label_smoothing=EPS))(logits)
+    assert np.isfinite(gradient).all()
+    close(gradient[1], np.zeros(3))
+
+
+def test_without_x64_the_result_is_float32():
+    with jax.enable_x64(False):
+        value = softmax_cross_entropy(LABELS, jnp.asarray(LOGITS), label_smoothing=EPS, sample_weight=WEIGHT)
+        assert value.dtype == "float32"
+        close(
+            value, reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=EPS, sample_weight=WEIGHT)[0], 1e-6
+        )
+        for dtype in (np.int64, np.uint8, np.int32):
+            gradient = jax.grad(lambda z, dtype=dtype: softmax_cross_entropy(LABELS.astype(dtype), z))(
+                jnp.asarray(LOGITS)
+            )
+            assert gradient.dtype == "float32"
+            close(gradient, reference.softmax_cross_entropy(LABELS, LOGITS)[1], 1e-6)
+
+
+def test_shapes_are_known_without_values():
+    out = jax.eval_shape(
+        lambda y, z: softmax_cross_entropy(y, z, label_smoothing=EPS, reduction="none"),
+        jax.ShapeDtypeStruct((7, 2), "int32"),
+        jax.ShapeDtypeStruct((7, 2, 5), "bfloat16"),
+    )
+    assert (out.shape, out.dtype) == ((7, 2), "float32")
+
+
+def test_no_one_hot_label_is_formed():
+    """Nothing of the logits' size but floats: a one-hot label would be compared into existence."""
+    jaxpr = str(jax.make_jaxpr(softmax_cross_entropy)(np.zeros(8, np.int32), np.zeros((8, 4))))
+    assert "f64[8,4]" in jaxpr
+    assert not re.search(r"(bool|[iu]\d+)\[8,4\]", jaxpr)
+
+
+def test_it_scans_and_rematerialises():
+    logits = jnp.asarray(np.stack([LOGITS, LOGITS]))
+
+    def total(z):
+        step = jax.checkpoint(lambda carry, z: (carry + softmax_cross_entropy(LABELS, z, label_smoothing=EPS), None))
+        return jax.lax.scan(step, jnp.zeros(()), z)[0]
+
+    expected, gradient = reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=EPS)
+    close(total(logits), 2.0 * expected)
+    close(jax.grad(total)(logits), np.stack([gradient, gradient]))
