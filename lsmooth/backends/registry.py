@@ -24,7 +24,7 @@ _BUILT_IN = {
         "lsmooth.backends.tensorflow:TensorflowBackend",
         "tf.convert_to_tensor(np.asarray({}))",
     ),
-    "torch": ("torch", "lsmooth.backends.torch:TorchBackend", "torch.from_numpy(np.asarray({}))"),
+    "torch": ("torch", "lsmooth.backends.torch:BACKEND", "torch.from_numpy(np.asarray({}))"),
 }
 ENTRY_POINT_GROUP = "lsmooth.backends"
 
@@ -75,7 +75,8 @@ def load_backend(name: str) -> Backend:
                 f"Installed backends: {', '.join(installed_backends())}."
             )
         module, _, cls = target.partition(":")
-        return register_backend(getattr(importlib.import_module(module), cls)())
+        backend = getattr(importlib.import_module(module), cls)
+        return register_backend(backend() if isinstance(backend, type) else backend)
     entry_point = _entry_points().get(name)
     if entry_point is None:
         extra = f" lsmooth's own are {', '.join(_BUILT_IN)}: pip install 'lsmooth[jax]' brings one, for example."
@@ -103,6 +104,7 @@ def register_backend(backend: Backend) -> Backend:
     if not isinstance(backend, Backend):
         raise TypeError(f"backend must be an instance of lsmooth.backends.Backend, got {type(backend).__name__}.")
     _loaded[backend.name] = backend
+    _backend_of_type.update(dict.fromkeys(backend.types, backend))
     for cls in [cls for cls, known in _backend_of_type.items() if known is None and cls.__module__ != "builtins"]:
         if cls.__module__ != "numpy":
             del _backend_of_type[cls]
@@ -206,6 +208,12 @@ def _find(cls: type, array: Array) -> Backend | None:
             "A KerasTensor has no values: lsmooth computes on tensors. Call it inside a layer's call(), "
             "in a keras.layers.Lambda, or as the loss given to model.compile()."
         )
+    if cls.__module__.partition(".")[0] == "torch":
+        # By a statement: torch.compile follows it, not load_backend, when the first call is a compiled one.
+        from lsmooth.backends.torch import BACKEND
+
+        if BACKEND.is_array(array):
+            return BACKEND
     for name, (package, _, _) in _BUILT_IN.items():
         if package in sys.modules:
             load_backend(name)
