@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_close
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peers import need_dtype
 
 import lsmooth
 from lsmooth.compat import torch as compat
@@ -88,6 +89,7 @@ def test_ignored_rows_are_torchs_and_nan_when_there_are_no_others(backend, ignor
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_dtype_comes_back_as_it_went_in(backend, dtype):
+    need_dtype(backend, dtype)
     for soft in (False, True):
         logits, target = case(SHAPES["a batch"], soft)
         assert_same_as_torch(backend, logits, target, dtype, 8.0, label_smoothing=0.1, weight=WEIGHT)

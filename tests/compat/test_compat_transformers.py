@@ -18,16 +18,14 @@ LABELS = np.array([[0, 4, -100, 4], [-100, 1, -1, 2]])
 def hugging_face(**options):
     torch = pytest.importorskip("torch", reason="transformers' LabelSmoother is torch's")
     namespace = {"torch": torch, "nn": torch.nn, "dataclass": dataclass}
-    return original("transformers", "trainer_pt_utils.py", "LabelSmoother", namespace)(**options)
+    return torch, original("transformers", "trainer_pt_utils.py", "LabelSmoother", namespace)(**options)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 @pytest.mark.parametrize("call", [{}, {"shift_labels": True}, {"num_items_in_batch": 7}])
 def test_the_loss_and_its_gradient_are_transformers(backend, epsilon, dtype, call):
-    import torch
-
-    theirs = hugging_face(epsilon=epsilon)
+    torch, theirs = hugging_face(epsilon=epsilon)
     # Theirs adds up in float32, float64 logits too.
     factor = {"float64": 1e6, "bfloat16": 8.0}[dtype]
     assert_same_as_torch_function(
@@ -51,9 +49,7 @@ def test_the_loss_is_the_mean_over_rows_that_count(backend):
 
 
 def test_another_ignore_index_is_honoured_and_nothing_but_it_is_nan(backend):
-    theirs = hugging_face(epsilon=0.1, ignore_index=4)
-    import torch
-
+    torch, theirs = hugging_face(epsilon=0.1, ignore_index=4)
     labels = np.where(LABELS == -100, 4, LABELS)
     value = theirs((torch.tensor(LOGITS),), torch.tensor(labels)).numpy()
     smoother = LabelSmoother(0.1, ignore_index=4)
