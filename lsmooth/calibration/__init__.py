@@ -1,6 +1,21 @@
 """Scalers that make predicted probabilities honest: fit on held-out logits, transform new ones."""
 
-from lsmooth.calibration._base import ConvergenceWarning
+from lsmooth.calibration._base import Calibrator, ConvergenceWarning
+from lsmooth.calibration.affine import (
+    BiasCorrectedTemperatureScaling,
+    DirichletCalibration,
+    MatrixScaling,
+    VectorScaling,
+)
 from lsmooth.calibration.temperature import TemperatureScaling, apply_temperature
 
-__all__ = ["ConvergenceWarning", "TemperatureScaling", "apply_temperature"]
+__all__ = [
+    "BiasCorrectedTemperatureScaling",
+    "Calibrator",
+    "ConvergenceWarning",
+    "DirichletCalibration",
+    "MatrixScaling",
+    "TemperatureScaling",
+    "VectorScaling",
+    "apply_temperature",
+]

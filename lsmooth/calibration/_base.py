@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from lsmooth.backends import Backend, backend_of
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
 
 FORMAT = "lsmooth.calibration"
 VERSION = 1
@@ -148,6 +149,21 @@ def eager(method: str, **arrays: Any) -> Backend:
                 "torch.compile."
             )
     return xp
+
+
+def fit_arguments(
+    xp: Backend, logits: Any, labels: Any, sample_weight: Any, axis: int
+) -> tuple[Array, Array, Array | None, int]:
+    """Logits, labels and weights of a fit as arrays of shapes that fit, and the axis counted from the front."""
+    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    labels, front, soft = check.check_labels(xp, labels, logits, axis)
+    if sample_weight is None:
+        return logits, labels, None, front
+    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
+    weight = xp.asarray(sample_weight, dtype, like=logits)
+    rows = xp.max(labels, axis=front) if soft else labels
+    check.check_weight_shape("sample_weight", xp.shape(weight), xp.shape(rows))
+    return logits, labels, weight * xp.ones_like(rows, dtype), front
 
 
 def check_option(name: str, value: Any, kind: type, *, optional: bool = False) -> None:

@@ -141,6 +141,27 @@ class Rows:
         part._blocks, part._known = self._blocks[::every], {}
         return part
 
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Logits (rows, classes), labels as they were given, and weights or None, of each block, in NumPy.
+
+        Rows of weight 0 have logits of 0 and the label 0.
+        """
+        to_numpy, classes = self._xp.to_numpy, self._logits.shape[-1]
+        for block in self._blocks:
+            logits = to_numpy(self._block_of(block.index))
+            labels = to_numpy(self._labels[block.index]).reshape((-1, classes) if self._soft else -1)
+            weight = None if block.weight is None else to_numpy(block.weight)
+            if weight is not None:
+                counted = weight != 0
+                logits = np.where(counted[:, None], logits, 0.0)
+                labels = np.where(counted[:, None] if self._soft else counted, labels, 0)
+            yield logits, labels, weight
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self._logits.shape[-1]
+
     def _sums(self, beta: float, blocks: list[_Block]) -> Sums:
         total = Sums()
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):

@@ -8,15 +8,12 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas import log_softmax
-from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, eager
+from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, eager, fit_arguments
 from lsmooth.calibration._moments import Rows
-from lsmooth.calibration._newton import Source, find_root, sharpen, soften
+from lsmooth.calibration._newton import Source, solve, warm_start
 from lsmooth.calibration._streams import Batches, Table
-
-_WARM_START = 16
-"""The first steps are made on every 16th block of rows, where there are at least twice as many blocks."""
 
 _ADVICE = {
     "separable": "every label has the largest logit of its row, so the likelihood grows as T goes to 0",
@@ -158,9 +155,7 @@ class TemperatureScaling(Calibrator):
         """
         self._check_parameters()
         rows = self._rows(logits, labels, sample_weight)
-        part = rows.part(_WARM_START)
-        start = 0.0 if part is None else find_root(part, 0.0, *self._range(), 20, exact=1e-3)[0]
-        return self._solve(rows, start, *self._range())
+        return self._solve(rows, warm_start(rows, *self._range()), *self._range())
 
     def fit_batches(self, batches: Iterable[tuple[Array, ...]]) -> Self:
         """Find the temperature of data that are never in memory together.
@@ -231,24 +226,13 @@ class TemperatureScaling(Calibrator):
         return self._solve(self._table, 0.0, max(low, Table.LOW), min(high, Table.HIGH))
 
     def _solve(self, source: Source, start: float, low: float, high: float) -> Self:
-        totals = source.totals
-        if not totals.count > 0:
-            raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
-        before = source.sums(1.0)
-        if totals.slope_at_zero >= 0:
-            beta, after = soften(source, math.exp(low), self.max_iter)
-            status = "uninformative"
-        elif totals.gap == 0:
-            beta, after = sharpen(source, math.exp(high), self.max_iter)
-            status = "separable"
-        else:
-            log_beta, after, status = find_root(source, start, low, high, self.max_iter)
-            beta = math.exp(log_beta)
+        beta, after, status = solve(source, start, low, high, self.max_iter)
+        count = source.totals.count
         self.temperature_ = 1.0 / beta
         self.status_ = status
         self.n_iter_ = source.passes
-        self.nll_before_ = before.value / totals.count
-        self.nll_after_ = after.value / totals.count
+        self.nll_before_ = source.sums(1.0).value / count
+        self.nll_after_ = after.value / count
         known = status == "converged" and after.curvature > 0
         self.temperature_stderr_ = self.temperature_ / math.sqrt(after.curvature) if known else math.nan
         if status != "converged":
@@ -330,18 +314,3 @@ class TemperatureScaling(Calibrator):
             raise ValueError(f"temperature_ must be above 0, got {self.temperature_}.")
         if self.status_ not in ("converged", *_ADVICE):
             raise ValueError(f"status_ must be one of converged, {', '.join(_ADVICE)}; got {self.status_!r:.80}.")
-
-
-def fit_arguments(
-    xp: Backend, logits: Any, labels: Any, sample_weight: Any, axis: int
-) -> tuple[Array, Array, Array | None, int]:
-    """Logits, labels and weights of a fit as arrays of shapes that fit, and the axis counted from the front."""
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
-    labels, front, soft = check.check_labels(xp, labels, logits, axis)
-    if sample_weight is None:
-        return logits, labels, None, front
-    dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    weight = xp.asarray(sample_weight, dtype, like=logits)
-    rows = xp.max(labels, axis=front) if soft else labels
-    check.check_weight_shape("sample_weight", xp.shape(weight), xp.shape(rows))
-    return logits, labels, weight * xp.ones_like(rows, dtype), front

@@ -1,0 +1,419 @@
+"""Calibrators that move classes against each other: bias-corrected, vector, matrix and Dirichlet."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax
+from lsmooth.calibration._affine import Map, Objective, fit_map
+from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, eager, fit_arguments
+from lsmooth.calibration._moments import Rows
+from lsmooth.calibration._newton import solve, warm_start
+
+STATUSES = ("converged", "separable", "max_iter")
+_RANGE = (-math.log(1e8), math.log(1e8))
+
+
+class AffineCalibrator(Calibrator):
+    """Base of the calibrators here: z -> W z + b, of greatest likelihood, found from the best temperature."""
+
+    status_: str
+    n_iter_: int
+    nll_before_: float
+    nll_after_: float
+
+    axis: int
+    ignore_index: int | None
+    from_logits: bool
+    max_iter: int
+    tol: float
+
+    _normalize: ClassVar[bool] = False
+
+    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
+        """Find the map of greatest likelihood.
+
+        Args:
+            logits: floating point, any shape, classes along ``axis``; -inf masks a class.
+            labels: class ids, integers in the shape of the logits without ``axis``; or
+                distributions, in the shape of the logits.
+            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1; a
+                weight of n counts as n rows.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            ImportError: if SciPy is not installed.
+            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
+            ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
+                are not finite, or no row counts.
+        """
+        self._check_parameters()
+        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
+        logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
+        rows = Rows(xp, logits, labels, weight, axis=axis, ignore_index=self.ignore_index, from_logits=self.from_logits)
+        scale, _, _ = solve(rows, warm_start(rows, *_RANGE), *_RANGE, 12)
+        self._warn_of(rows)
+        shape = self._weight_shape(rows.classes)
+        objective = Objective(rows, scale, shape, self._has_bias(), self._normalize, *self._penalties())
+        weight_start = np.eye(rows.classes) if len(shape) == 2 else np.ones(shape)
+        bias_start = np.zeros(rows.classes if self._has_bias() else 0)
+        start = np.concatenate([weight_start.ravel(), bias_start])
+        fit = fit_map(objective, start, scale, self.max_iter, self.tol, positive=not shape)
+        penalised = any(self._penalties())
+        self.status_ = "separable" if fit.separates and not penalised else "converged" if fit.converged else "max_iter"
+        self.n_iter_ = fit.iterations
+        self.nll_before_ = rows.sums(1.0).value / rows.totals.count
+        self.nll_after_ = fit.value
+        self._keep(fit.map)
+        if self.status_ != "converged":
+            reason = {
+                "separable": "every label gets the largest logit, so the likelihood grows with the weights without end",
+                "max_iter": f"max_iter={self.max_iter} iterations were not enough for tol={self.tol}",
+            }[self.status_]
+            warnings.warn(
+                f"The fit has no optimum to stop at ({self.status_}): {reason}.", ConvergenceWarning, stacklevel=2
+            )
+        return self
+
+    def transform(self, logits: Array) -> Array:
+        """Calibrated logits, differentiable: ``W z + b``.
+
+        Args:
+            logits: floating point, classes along ``axis``.
+
+        Returns:
+            The logits' shape, float64 for float64 logits, else float32; probabilities if
+            ``from_logits`` is False.
+
+        Raises:
+            ValueError: if nothing has been fitted, or the number of classes differs.
+        """
+        self._check_fitted()
+        if not self.from_logits:
+            return self.predict_proba(logits)
+        xp = backend_of(logits=logits)
+        return xp.moveaxis(self._mapped(xp, logits), -1, self.axis)
+
+    def predict_proba(self, logits: Array) -> Array:
+        """Calibrated probabilities, ``softmax(W z + b)``.
+
+        Args:
+            logits: floating point, classes along ``axis``.
+
+        Returns:
+            Probabilities in the logits' shape.
+
+        Raises:
+            ValueError: if nothing has been fitted, or the number of classes differs.
+        """
+        self._check_fitted()
+        xp = backend_of(logits=logits)
+        return xp.moveaxis(xp.exp(log_softmax(xp, self._mapped(xp, logits))), -1, self.axis)
+
+    def _mapped(self, xp: Backend, logits: Any) -> Array:
+        """The map, with the classes last."""
+        logits = check.float_array(xp, "logits", logits)
+        axis = check.check_axis(self.axis, xp.shape(logits))
+        z = accumulate(xp, xp.moveaxis(logits, axis, -1))
+        weight, bias = (xp.asarray(x, xp.dtype(z), like=z) for x in self._map())
+        if not check.same_shape(xp.shape(z)[-1:], xp.shape(bias)):
+            raise ValueError(f"logits must have {xp.shape(bias)[0]} classes, as in fit; got {xp.shape(z)[-1]}.")
+        z = z if self.from_logits else xp.log(z)
+        z = log_softmax(xp, z) if self._normalize else z
+        masked = z == MINUS_INFINITY
+        finite = xp.where(masked, 0.0, z)
+        if len(xp.shape(weight)) == 2:
+            flat = xp.reshape(finite, (-1, xp.shape(bias)[0])) @ xp.moveaxis(weight, 0, 1)
+            product = xp.reshape(flat, tuple(-1 if n is None else n for n in xp.shape(z)))
+        else:
+            product = finite * weight
+        return xp.where(masked, MINUS_INFINITY, product + bias)
+
+    def _check_parameters(self) -> None:
+        check_option("axis", self.axis, int)
+        check_option("ignore_index", self.ignore_index, int, optional=True)
+        check_option("from_logits", self.from_logits, bool)
+        check_option("max_iter", self.max_iter, int)
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
+        if not isinstance(self.tol, (int, float)) or not 0 < self.tol < math.inf:
+            raise ValueError(f"tol must be a finite number above 0, got {self.tol!r}.")
+        for penalty in self._penalties():
+            if not isinstance(penalty, (int, float)) or not 0 <= penalty < math.inf:
+                raise ValueError(f"Penalties must be finite numbers of at least 0, got {penalty!r}.")
+
+    def _check_values(self) -> None:
+        if self.status_ not in STATUSES:
+            raise ValueError(f"status_ must be one of {', '.join(STATUSES)}; got {self.status_!r:.80}.")
+        weight, bias = self._map()
+        if bias.ndim != 1 or weight.shape != self._weight_shape(len(bias)):
+            raise ValueError(f"weights of shape {weight.shape} and a bias of shape {bias.shape} do not fit each other.")
+
+    def _warn_of(self, rows: Rows) -> None:
+        """Warn where the data are too few for the parameters."""
+
+    def _weight_shape(self, classes: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _has_bias(self) -> bool:
+        return True
+
+    def _penalties(self) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    def _keep(self, mapping: Map) -> None:
+        raise NotImplementedError
+
+    def _map(self) -> Map:
+        raise NotImplementedError
+
+
+_DIAGNOSTICS: dict[str, type] = {"status_": str, "n_iter_": int, "nll_before_": float, "nll_after_": float}
+
+
+class BiasCorrectedTemperatureScaling(AffineCalibrator):
+    """A temperature, and one number for each class: ``softmax(z / T + b)``.
+
+    For test data whose classes are as frequent as those of the rows it is fitted on, but not as
+    the model believes.
+
+    Args:
+        axis: the class axis.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
+            gives probabilities.
+        max_iter: the most iterations of L-BFGS.
+        tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
+
+    Attributes:
+        temperature_: T, above 0.
+        bias_: b, (classes,), a NumPy array.
+        status_: ``"converged"``; ``"separable"``, if every label gets the largest logit, so that
+            there is no optimum; ``"max_iter"``.
+        n_iter_: iterations.
+        nll_before_: mean negative log-likelihood of the logits as they came.
+        nll_after_: the same after the map.
+
+    Source: Alexandari et al. 2020, "Maximum Likelihood with Bias-Corrected Calibration".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import BiasCorrectedTemperatureScaling
+        >>> logits = np.zeros((4, 2))
+        >>> logits[::2, 0] = 1.0
+        >>> scaler = BiasCorrectedTemperatureScaling().fit(np.tile(logits, (2, 1)), [0, 0, 1, 0, 0, 1, 0, 1])
+        >>> scaler.predict_proba(np.zeros((1, 2))).round(4)  # as often as at such logits
+        array([[0.5, 0.5]])
+    """
+
+    temperature_: float
+    bias_: np.ndarray
+    _fitted: ClassVar[dict[str, type]] = {"temperature_": float, "bias_": np.ndarray, **_DIAGNOSTICS}
+
+    def __init__(
+        self,
+        *,
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-7,
+    ):
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def _weight_shape(self, classes: int) -> tuple[int, ...]:
+        return ()
+
+    def _keep(self, mapping: Map) -> None:
+        self.temperature_, self.bias_ = 1.0 / float(mapping.weight), mapping.bias
+
+    def _map(self) -> Map:
+        return Map(np.asarray(1.0 / self.temperature_), self.bias_)
+
+    def _check_values(self) -> None:
+        if not self.temperature_ > 0:
+            raise ValueError(f"temperature_ must be above 0, got {self.temperature_}.")
+        super()._check_values()
+
+
+class VectorScaling(AffineCalibrator):
+    """A factor and a bias for each class: ``softmax(w z + b)``.
+
+    Args:
+        use_bias: False for factors alone: one temperature 1 / w_k for each class.
+        axis: the class axis.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
+            gives probabilities.
+        max_iter: the most iterations of L-BFGS.
+        tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
+
+    Attributes:
+        weight_: w, (classes,), a NumPy array.
+        bias_: b, (classes,).
+        status_: as in `BiasCorrectedTemperatureScaling`, and so are the diagnostics.
+        n_iter_: iterations.
+        nll_before_: mean negative log-likelihood of the logits as they came.
+        nll_after_: the same after the map.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import VectorScaling
+        >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
+        >>> scaler = VectorScaling(use_bias=False).fit(np.tile(logits, (2, 1)), [0, 0, 1, 1, 0, 0, 0, 1])
+        >>> scaler.predict_proba(logits[[0, 2]]).round(4)
+        array([[0.6667, 0.3333],
+               [0.5   , 0.5   ]])
+    """
+
+    weight_: np.ndarray
+    bias_: np.ndarray
+    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **_DIAGNOSTICS}
+
+    def __init__(
+        self,
+        *,
+        use_bias: bool = True,
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-7,
+    ):
+        self.use_bias = use_bias
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def _weight_shape(self, classes: int) -> tuple[int, ...]:
+        return (classes,)
+
+    def _has_bias(self) -> bool:
+        return self.use_bias
+
+    def _keep(self, mapping: Map) -> None:
+        self.weight_, self.bias_ = mapping
+
+    def _map(self) -> Map:
+        return Map(self.weight_, self.bias_)
+
+
+class MatrixScaling(AffineCalibrator):
+    """A full linear map of the logits: ``softmax(W z + b)``.
+
+    Without penalties it overfits unless there are many rows for each of its classes^2
+    parameters, and it warns below 20. The penalties add
+
+    ``off_diagonal mean_{i != j} W_ij^2 + intercept mean_k b_k^2`` (ODIR).
+
+    Args:
+        off_diagonal: the penalty of weights that mix classes.
+        intercept: the penalty of the bias.
+        axis: the class axis.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
+            gives probabilities.
+        max_iter: the most iterations of L-BFGS.
+        tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
+
+    Attributes:
+        weight_: W, (classes, classes), a NumPy array.
+        bias_: b, (classes,).
+        status_: as in `BiasCorrectedTemperatureScaling`, and so are the diagnostics.
+        n_iter_: iterations.
+        nll_before_: mean negative log-likelihood of the logits as they came.
+        nll_after_: the same after the map.
+
+    Source: Guo et al. 2017; ODIR: Kull et al. 2019, "Beyond temperature scaling".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import MatrixScaling
+        >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0.0, 4.0]])
+        >>> scaler = MatrixScaling(off_diagonal=0.1).fit(np.tile(logits, (25, 1)), [0, 1, 1, 1, 0] * 20)
+        >>> scaler.weight_.shape, scaler.status_
+        ((2, 2), 'converged')
+    """
+
+    weight_: np.ndarray
+    bias_: np.ndarray
+    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **_DIAGNOSTICS}
+
+    def __init__(
+        self,
+        *,
+        off_diagonal: float = 0.0,
+        intercept: float = 0.0,
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+        max_iter: int = 1000,
+        tol: float = 1e-7,
+    ):
+        self.off_diagonal = off_diagonal
+        self.intercept = intercept
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def _warn_of(self, rows: Rows) -> None:
+        needed = 20 * rows.classes**2
+        if not self.off_diagonal and rows.totals.count < needed:
+            warnings.warn(
+                f"{type(self).__name__} has {rows.classes**2} weights and {rows.totals.count:g} rows to fit them on: "
+                f"it will overfit below {needed} rows; set off_diagonal, or use TemperatureScaling.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _weight_shape(self, classes: int) -> tuple[int, ...]:
+        return (classes, classes)
+
+    def _penalties(self) -> tuple[float, float]:
+        return self.off_diagonal, self.intercept
+
+    def _keep(self, mapping: Map) -> None:
+        self.weight_, self.bias_ = mapping
+
+    def _map(self) -> Map:
+        return Map(self.weight_, self.bias_)
+
+
+class DirichletCalibration(MatrixScaling):
+    """`MatrixScaling` of log-probabilities: ``softmax(W log p + b)``.
+
+    Calibrated if the probabilities of each class are Dirichlet-distributed. The arguments and
+    attributes are those of `MatrixScaling`; logits are normalised first.
+
+    Source: Kull et al. 2019, "Beyond temperature scaling: Obtaining well-calibrated multiclass
+        probabilities with Dirichlet calibration".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import DirichletCalibration
+        >>> p = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]])
+        >>> scaler = DirichletCalibration(off_diagonal=0.1, from_logits=False)
+        >>> scaler = scaler.fit(np.tile(p, (25, 1)), [0, 1, 1, 1, 0] * 20)
+        >>> scaler.transform(p).shape, scaler.status_
+        ((4, 2), 'converged')
+    """
+
+    _normalize: ClassVar[bool] = True
