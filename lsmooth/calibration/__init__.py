@@ -7,6 +7,7 @@ from lsmooth.calibration.affine import (
     MatrixScaling,
     VectorScaling,
 )
+from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
 from lsmooth.calibration.temperature import TemperatureScaling, apply_temperature
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Calibrator",
     "ConvergenceWarning",
     "DirichletCalibration",
+    "HistogramBinning",
+    "IsotonicCalibration",
     "MatrixScaling",
     "TemperatureScaling",
     "VectorScaling",

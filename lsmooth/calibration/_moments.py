@@ -141,14 +141,15 @@ class Rows:
         part._blocks, part._known = self._blocks[::every], {}
         return part
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    def blocks(self, as_given: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Logits (rows, classes), labels as they were given, and weights or None, of each block, in NumPy.
 
+        With ``as_given`` probabilities stay what they are; else their logarithms are the logits.
         Rows of weight 0 have logits of 0 and the label 0.
         """
         to_numpy, classes = self._xp.to_numpy, self._logits.shape[-1]
         for block in self._blocks:
-            logits = to_numpy(self._block_of(block.index))
+            logits = to_numpy(self._block_of(block.index, as_given))
             labels = to_numpy(self._labels[block.index]).reshape((-1, classes) if self._soft else -1)
             weight = None if block.weight is None else to_numpy(block.weight)
             if weight is not None:
@@ -179,10 +180,10 @@ class Rows:
             self._mapping.madvise(mmap.MADV_DONTNEED)
             self._unforgotten = 0
 
-    def _block_of(self, index: tuple[Any, ...]) -> Array:
+    def _block_of(self, index: tuple[Any, ...], as_given: bool = False) -> Array:
         block = self._xp.reshape(self._logits[index], (-1, self._logits.shape[-1]))
         block = accumulate(self._xp, block)
-        return block if self._from_logits else self._xp.log(block)
+        return block if self._from_logits or as_given else self._xp.log(block)
 
     def _measure(self, index: tuple[Any, ...]) -> _Block:
         xp, logits = self._xp, self._block_of(index)

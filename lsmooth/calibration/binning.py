@@ -1,0 +1,295 @@
+"""Calibrators of probabilities one class at a time: by bins, and by a rising step function."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.calibration._base import Calibrator, check_option, eager, fit_arguments
+from lsmooth.calibration._moments import Rows
+
+BINNINGS = ("equal_width", "equal_mass")
+
+
+class ClasswiseCalibrator(Calibrator):
+    """Base: each class's probability goes through a function of its own; rows are scaled to sum to one.
+
+    The functions are steps or broken lines, without a useful gradient, so they run in NumPy; the
+    result is of the predictions' framework and on their device.
+    """
+
+    axis: int
+    ignore_index: int | None
+    from_logits: bool
+
+    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
+        """Find each class's function.
+
+        Args:
+            logits: floating point, any shape, classes along ``axis``; probabilities if
+                ``from_logits`` is False.
+            labels: class ids, integers in the shape of the logits without ``axis``; or
+                distributions, in the shape of the logits.
+            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
+            ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
+                are not finite, or no row counts.
+        """
+        self._check_parameters()
+        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
+        logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
+        rows = Rows(xp, logits, labels, weight, axis=axis, ignore_index=self.ignore_index, from_logits=self.from_logits)
+        if not rows.totals.count > 0:
+            raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
+        parts: list[tuple[np.ndarray, ...]] = []
+        for z, y, w in rows.blocks(as_given=True):
+            target = y if y.ndim == 2 else np.eye(rows.classes)[y]
+            mass = target.sum(axis=1, keepdims=True)
+            p = _softmax(z) if self.from_logits else z
+            parts.append((p, target / np.where(mass == 0, 1.0, mass), np.ones(len(z)) if w is None else w))
+        p, target, w = (np.concatenate(x) for x in zip(*parts, strict=True))
+        self._fit_classes(p[w > 0], target[w > 0], w[w > 0].astype(np.float64))
+        return self
+
+    def transform(self, logits: Array) -> Array:
+        """Calibrated probabilities; there are no logits.
+
+        Args:
+            logits: floating point, classes along ``axis``; probabilities if ``from_logits`` is False.
+
+        Returns:
+            Probabilities in the logits' shape, float64 for float64 logits, else float32. A row of
+            which no class keeps a probability is left as it was.
+
+        Raises:
+            TypeError: if the call is traced.
+            ValueError: if nothing has been fitted, or the number of classes differs.
+        """
+        return self.predict_proba(logits)
+
+    def predict_proba(self, logits: Array) -> Array:
+        """Calibrated probabilities, as `transform`.
+
+        Args:
+            logits: floating point, classes along ``axis``; probabilities if ``from_logits`` is False.
+
+        Returns:
+            Probabilities in the logits' shape.
+
+        Raises:
+            TypeError: if the call is traced.
+            ValueError: if nothing has been fitted, or the number of classes differs.
+        """
+        self._check_fitted()
+        xp = eager("predict_proba", logits=logits)
+        array = check.float_array(xp, "logits", logits)
+        axis = check.check_axis(self.axis, xp.shape(array))
+        array = accumulate(xp, xp.moveaxis(array, axis, -1))
+        p = xp.to_numpy(self._probabilities(xp, array)).astype(np.float64)
+        if p.shape[-1] != self._classes():
+            raise ValueError(f"logits must have {self._classes()} classes, as in fit; got {p.shape[-1]}.")
+        mapped = np.stack([self._map_class(k, p[..., k]) for k in range(p.shape[-1])], axis=-1)
+        total = mapped.sum(axis=-1, keepdims=True)
+        calibrated = np.where(total > 0, mapped / np.where(total > 0, total, 1.0), p)
+        return xp.moveaxis(xp.asarray(calibrated, xp.dtype(array), like=array), -1, axis)
+
+    def _probabilities(self, xp: Backend, array: Array) -> Array:
+        return xp.exp(log_softmax(xp, array)) if self.from_logits else array
+
+    def _check_parameters(self) -> None:
+        check_option("axis", self.axis, int)
+        check_option("ignore_index", self.ignore_index, int, optional=True)
+        check_option("from_logits", self.from_logits, bool)
+
+    def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _classes(self) -> int:
+        raise NotImplementedError
+
+
+class HistogramBinning(ClasswiseCalibrator):
+    """A class's probability becomes the frequency of the class in its bin; rows are scaled to sum to one.
+
+    Bins are (lo, hi], the first with 0. An empty bin gives its middle.
+
+    Args:
+        n_bins: the number of bins of each class.
+        binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each.
+        axis: the class axis.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities.
+
+    Attributes:
+        edges_: (classes, n_bins + 1), a NumPy array.
+        values_: (classes, n_bins), the frequency in each bin.
+
+    Source: Zadrozny and Elkan 2001, "Obtaining calibrated probability estimates from decision
+        trees and naive Bayesian classifiers"; one class against the rest as in Guo et al. 2017.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import HistogramBinning
+        >>> p = np.array([[0.9, 0.1]] * 4 + [[0.2, 0.8]] * 4)
+        >>> scaler = HistogramBinning(n_bins=2, from_logits=False).fit(p, [0, 0, 0, 1, 1, 1, 1, 1])
+        >>> scaler.predict_proba(p[[0, 4]])
+        array([[0.75, 0.25],
+               [0.  , 1.  ]])
+    """
+
+    edges_: np.ndarray
+    values_: np.ndarray
+    _fitted: ClassVar[dict[str, type]] = {"edges_": np.ndarray, "values_": np.ndarray}
+
+    def __init__(
+        self,
+        *,
+        n_bins: int = 15,
+        binning: str = "equal_width",
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+    ):
+        self.n_bins = n_bins
+        self.binning = binning
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_option("n_bins", self.n_bins, int)
+        if self.n_bins < 1:
+            raise ValueError(f"n_bins must be at least 1, got {self.n_bins}.")
+        if self.binning not in BINNINGS:
+            raise ValueError(f"binning must be one of {', '.join(BINNINGS)}; got {self.binning!r}.")
+
+    def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
+        edges = [self._edges_of(p[:, k].astype(np.float64), weight) for k in range(p.shape[1])]
+        self.edges_ = np.stack(edges)
+        self.values_ = np.empty((p.shape[1], self.n_bins))
+        for k, edge in enumerate(edges):
+            index = np.searchsorted(edge[1:-1], p[:, k].astype(np.float64), side="left")
+            held = np.bincount(index, weight, self.n_bins)
+            right = np.bincount(index, weight * target[:, k], self.n_bins)
+            middle = 0.5 * (edge[1:] + edge[:-1])
+            self.values_[k] = np.where(held > 0, right / np.where(held > 0, held, 1.0), middle)
+
+    def _edges_of(self, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        fractions = np.arange(self.n_bins + 1) / self.n_bins
+        if self.binning == "equal_width":
+            return fractions
+        order = np.argsort(p, kind="stable")
+        running = np.cumsum(weight[order])
+        inner = np.searchsorted(running, fractions[1:-1] * running[-1], side="left")
+        return np.concatenate([[0.0], p[order][np.minimum(inner, len(p) - 1)], [1.0]])
+
+    def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
+        return self.values_[k][np.searchsorted(self.edges_[k][1:-1], p, side="left")]
+
+    def _classes(self) -> int:
+        return len(self.values_)
+
+    def _check_values(self) -> None:
+        shape = self.values_.shape
+        if self.values_.ndim != 2 or shape[1] != self.n_bins or self.edges_.shape != (shape[0], self.n_bins + 1):
+            raise ValueError(f"edges_ of shape {self.edges_.shape} and values_ of shape {shape} do not fit each other.")
+        if (np.diff(self.edges_, axis=1) < 0).any() or (self.values_ < 0).any() or (self.values_ > 1).any():
+            raise ValueError("edges_ must not fall, and values_ must be in [0, 1].")
+
+
+class IsotonicCalibration(ClasswiseCalibrator):
+    """A class's probability goes through the best function that never falls; rows are scaled to sum to one.
+
+    Between the points of the function it is a straight line, beyond them constant. Found by
+    pooling adjacent violators.
+
+    Args:
+        axis: the class axis.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities.
+
+    Attributes:
+        points_: (points, 3), a NumPy array: the class, a probability, and what it becomes.
+
+    Source: Zadrozny and Elkan 2002, "Transforming classifier scores into accurate multiclass
+        probability estimates"; scikit-learn's ``IsotonicRegression``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import IsotonicCalibration
+        >>> p = np.array([[0.9, 0.1]] * 4 + [[0.2, 0.8]] * 4)
+        >>> scaler = IsotonicCalibration(from_logits=False).fit(p, [0, 0, 0, 1, 1, 1, 1, 1])
+        >>> scaler.predict_proba(p[[0, 4]])
+        array([[0.75, 0.25],
+               [0.  , 1.  ]])
+    """
+
+    points_: np.ndarray
+    _fitted: ClassVar[dict[str, type]] = {"points_": np.ndarray}
+
+    def __init__(self, *, axis: int = -1, ignore_index: int | None = None, from_logits: bool = True):
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+
+    def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
+        parts = []
+        for k in range(p.shape[1]):
+            x, y = isotonic(p[:, k].astype(np.float64), target[:, k], weight)
+            parts.append(np.stack([np.full(len(x), float(k)), x, y], axis=1))
+        self.points_ = np.concatenate(parts)
+
+    def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
+        rows = self.points_[self.points_[:, 0] == k]
+        return np.interp(p, rows[:, 1], rows[:, 2])
+
+    def _classes(self) -> int:
+        return int(self.points_[-1, 0]) + 1
+
+    def _check_values(self) -> None:
+        points: Any = self.points_
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise ValueError(f"points_ must have shape (points, 3), got {points.shape}.")
+        if (np.diff(points[:, 0]) < 0).any() or set(points[:, 0]) != set(range(self._classes())):
+            raise ValueError("points_ must name the classes 0, 1, ... in order.")
+        if (points[:, 1:] < 0).any() or (points[:, 1:] > 1).any():
+            raise ValueError("points_ must map [0, 1] to [0, 1].")
+
+
+def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points of the weighted least-squares fit that never falls, without those inside flat parts."""
+    x, index = np.unique(x, return_inverse=True)
+    held = np.bincount(index, weight)
+    means = np.bincount(index, weight * y) / held
+    level, mass, first = np.empty(len(x)), np.empty(len(x)), np.empty(len(x), np.int64)
+    pools = 0
+    for i in range(len(x)):
+        level[pools], mass[pools], first[pools] = means[i], held[i], i
+        pools += 1
+        while pools > 1 and level[pools - 2] >= level[pools - 1]:
+            both = mass[pools - 2] + mass[pools - 1]
+            level[pools - 2] = (level[pools - 2] * mass[pools - 2] + level[pools - 1] * mass[pools - 1]) / both
+            mass[pools - 2] = both
+            pools -= 1
+    starts = first[:pools]
+    ends = np.append(starts[1:] - 1, len(x) - 1)
+    kept = np.unique(np.concatenate([starts, ends]))
+    return x[kept], np.clip(level[np.searchsorted(starts, kept, side="right") - 1], 0.0, 1.0)
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)

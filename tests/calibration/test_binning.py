@@ -1,0 +1,103 @@
+"""Facts about the calibrators that treat one class at a time."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+from lsmooth.backends import Backend
+from lsmooth.calibration import HistogramBinning, IsotonicCalibration
+
+
+def drawn(rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(classes), rows)
+    return np.round(p / p.sum(axis=1, keepdims=True), 2), rng.integers(0, classes, rows)
+
+
+def renormalized(mapped: np.ndarray, p: np.ndarray) -> np.ndarray:
+    total = mapped.sum(axis=1, keepdims=True)
+    return np.where(total > 0, mapped / np.where(total > 0, total, 1), p)
+
+
+@pytest.mark.parametrize("binning", ["equal_width", "equal_mass"])
+def test_a_bin_gives_its_frequency(backend: Backend, binning):
+    p, labels = drawn()
+    p = np.where(p == 0, 0.01, p)
+    p /= p.sum(axis=1, keepdims=True)
+    weight = np.random.default_rng(1).integers(1, 3, 300)
+    scaler = HistogramBinning(n_bins=4, binning=binning, from_logits=False)
+    scaler.fit(backend.asarray(p), backend.asarray(labels), backend.asarray(weight))
+    mapped = np.empty_like(p)
+    for k in range(3):
+        edges = np.arange(5) / 4
+        if binning == "equal_mass":
+            repeated = np.sort(np.repeat(p[:, k], weight))
+            edges[1:-1] = [repeated[int(np.ceil(i * len(repeated) / 4)) - 1] for i in (1, 2, 3)]
+        for b in range(4):
+            rows = (p[:, k] > edges[b]) & (p[:, k] <= edges[b + 1])
+            if rows.any():
+                mapped[rows, k] = np.average(labels[rows] == k, weights=weight[rows])
+    assert_close(backend, scaler.transform(backend.asarray(p)), renormalized(mapped, p), "float64", factor=10)
+
+
+def test_an_empty_bin_gives_its_middle():
+    scaler = HistogramBinning(n_bins=4, from_logits=False).fit([[0.9, 0.1]], [0])
+    np.testing.assert_allclose(scaler.values_, [[0.125, 0.375, 0.625, 1.0], [0.0, 0.375, 0.625, 0.875]])
+
+
+def test_isotonic_is_scikit_learns(backend: Backend):
+    isotonic = pytest.importorskip("sklearn.isotonic", reason="scikit-learn is not installed")
+    _, labels = drawn()
+    p = np.repeat(np.random.default_rng(3).dirichlet(np.ones(3), 150), 2, axis=0)  # every value twice
+    weight = np.random.default_rng(1).random(300)
+    scaler = IsotonicCalibration(from_logits=False)
+    scaler.fit(backend.asarray(p), backend.asarray(labels), backend.asarray(weight))
+    new = np.random.default_rng(2).dirichlet(np.ones(3), 50)
+    mapped = np.empty_like(new)
+    for k in range(3):
+        one = isotonic.IsotonicRegression(out_of_bounds="clip").fit(p[:, k], labels == k, weight)
+        mapped[:, k] = one.predict(new[:, k])
+    assert_close(backend, scaler.predict_proba(backend.asarray(new)), renormalized(mapped, new), "float64", factor=10)
+
+
+@pytest.mark.parametrize("kind", [HistogramBinning, IsotonicCalibration])
+def test_logits_maps_and_ignored_rows(backend: Backend, kind):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((60, 3)), rng.integers(0, 3, 60)
+    plain = kind().fit(logits, labels).predict_proba(logits)
+    np.testing.assert_allclose(plain.sum(axis=1), 1.0)
+    junk = np.concatenate([logits, np.full((4, 3), np.nan)]).reshape(8, 8, 3)
+    ids = np.concatenate([labels, [-1] * 4]).reshape(8, 8)
+    scaler = kind(axis=1, ignore_index=-1).fit(backend.asarray(np.moveaxis(junk, -1, 1)), backend.asarray(ids))
+    got = scaler.transform(backend.asarray(logits.T[None]))
+    assert_close(backend, got, plain.T[None], "float64", factor=10)
+
+
+@pytest.mark.parametrize("kind", [HistogramBinning, IsotonicCalibration])
+def test_what_is_saved_is_loaded(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((60, 3)), rng.integers(0, 3, 60)
+    scaler = kind().fit(logits, labels)
+    scaler.save(tmp_path / "c.json")
+    np.testing.assert_array_equal(kind.load(tmp_path / "c.json").transform(logits), scaler.transform(logits))
+    content = json.loads((tmp_path / "c.json").read_text())
+    name = "values_" if kind is HistogramBinning else "points_"
+    content["fitted"][name] = [[2.0]]
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"do not fit each other|must have shape \(points, 3\)"):
+        kind.load(tmp_path / "c.json")
+
+
+def test_bad_arguments_are_errors():
+    with pytest.raises(ValueError, match="n_bins must be at least 1"):
+        HistogramBinning(n_bins=0).fit([[0.0, 1.0]], [0])
+    with pytest.raises(ValueError, match="binning must be one of"):
+        HistogramBinning(binning="equal").fit([[0.0, 1.0]], [0])
+    with pytest.raises(ValueError, match="as in fit; got 3"):
+        IsotonicCalibration().fit([[0.0, 1.0]], [0]).transform([[0.0, 1.0, 2.0]])
+    with pytest.raises(ValueError, match="not fitted yet"):
+        HistogramBinning().transform([[0.0, 1.0]])
