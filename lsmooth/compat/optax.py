@@ -7,14 +7,23 @@ A class id below 0 counts from the end, and one that is too large gives NaN, as 
 from __future__ import annotations
 
 import warnings
-from typing import Any, TypeAlias
+from typing import Any
 
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import MINUS_INFINITY, label_factor, log_softmax
 from lsmooth.compat import _rows
+from lsmooth.compat._class_axes import (
+    Axes,
+    any_left,
+    classes_last,
+    counted_axes,
+    mask,
+    masked,
+    masked_log_softmax,
+    masked_sum,
+    sum_over,
+)
 from lsmooth.losses.focal import log_error
-
-Axes: TypeAlias = int | tuple[int, ...] | None
 
 __all__ = [
     "convex_kl_divergence",
@@ -60,7 +69,7 @@ def smooth_labels(labels: Array, alpha: Any, *, axis: Axes = -1, where: Array | 
     counted = (
         xp.ones_like(labels, xp.dtype(labels)) if where is None else xp.asarray(where, xp.dtype(labels), like=labels)
     )
-    for axis_ in _axes(axis, len(xp.shape(counted))):
+    for axis_ in counted_axes(axis, len(xp.shape(counted))):
         counted = xp.moveaxis(xp.sum(xp.moveaxis(counted, axis_, -1), axis=-1)[..., None], -1, axis_)
     return xp.cast((1.0 - alpha) * labels + alpha / counted, dtype)
 
@@ -118,7 +127,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, axis: Axes = -1, where: 
     """
     xp = backend_of(logits=logits, labels=labels, where=where)
     logits, labels, where, dtype = _rows_of_classes(xp, logits, labels, axis, where)
-    return xp.cast(-_masked_sum(xp, labels * _log_softmax(xp, logits, where), where), dtype)
+    return xp.cast(-masked_sum(xp, labels * masked_log_softmax(xp, logits, where), where), dtype)
 
 
 def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
@@ -180,14 +189,14 @@ def softmax_cross_entropy_with_integer_labels(
         raise ValueError(f"axis must be an int or a tuple of ints, got {axis!r}.")
     xp = backend_of(logits=logits, labels=labels, where=where)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels)
-    where = _mask(xp, where, logits, axis)
-    logits, where = _classes_last(xp, logits, axis), None if where is None else _classes_last(xp, where, axis)
+    where = mask(xp, where, logits, axis)
+    logits, where = classes_last(xp, logits, axis), None if where is None else classes_last(xp, where, axis)
     classes = _rows.class_count(xp, logits)
     labels = xp.asarray(labels, like=logits)
     labels = _rows.class_ids(xp, "labels", xp.where(labels < 0, labels + classes, labels), logits)
     labels, factor = label_factor(xp, labels, classes, xp.dtype(logits))
-    losses = factor * (xp.logsumexp(_masked(xp, logits, where), axis=-1) - xp.pick(logits, labels))
-    return xp.cast(losses if where is None else xp.where(_any(xp, where), losses, 0.0), dtype)
+    losses = factor * (xp.logsumexp(masked(xp, logits, where), axis=-1) - xp.pick(logits, labels))
+    return xp.cast(losses if where is None else xp.where(any_left(xp, where), losses, 0.0), dtype)
 
 
 def poly_loss_cross_entropy(
@@ -218,9 +227,9 @@ def poly_loss_cross_entropy(
     """
     xp = backend_of(logits=logits, labels=labels, where=where)
     logits, labels, where, dtype = _rows_of_classes(xp, logits, labels, axis, where)
-    log_probs = _log_softmax(xp, logits, where)
-    missed = _masked_sum(xp, labels * (1.0 - xp.exp(log_probs)), where)
-    return xp.cast(epsilon * missed - _masked_sum(xp, labels * log_probs, where), dtype)
+    log_probs = masked_log_softmax(xp, logits, where)
+    missed = masked_sum(xp, labels * (1.0 - xp.exp(log_probs)), where)
+    return xp.cast(epsilon * missed - masked_sum(xp, labels * log_probs, where), dtype)
 
 
 def kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where: Array | None = None) -> Array:
@@ -249,7 +258,7 @@ def kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where
     xp = backend_of(log_predictions=log_predictions, targets=targets, where=where)
     (log_probs, targets), dtype = _floats(xp, log_predictions=log_predictions, targets=targets)
     log_targets = xp.log(xp.where(targets == 0, 1.0, targets))
-    return xp.cast(_sum(xp, targets * (log_targets - log_probs), axis, where), dtype)
+    return xp.cast(sum_over(xp, targets * (log_targets - log_probs), axis, where), dtype)
 
 
 def kl_divergence_with_log_targets(
@@ -279,7 +288,7 @@ def kl_divergence_with_log_targets(
     """
     xp = backend_of(log_predictions=log_predictions, log_targets=log_targets, where=where)
     (log_probs, log_targets), dtype = _floats(xp, log_predictions=log_predictions, log_targets=log_targets)
-    return xp.cast(_sum(xp, xp.exp(log_targets) * (log_targets - log_probs), axis, where), dtype)
+    return xp.cast(sum_over(xp, xp.exp(log_targets) * (log_targets - log_probs), axis, where), dtype)
 
 
 def generalized_kl_divergence(
@@ -309,7 +318,7 @@ def generalized_kl_divergence(
     """
     xp = backend_of(log_predictions=log_predictions, targets=targets, where=where)
     (log_probs, targets), dtype = _floats(xp, log_predictions=log_predictions, targets=targets)
-    gap = _sum(xp, xp.exp(log_probs) - targets, axis, where)
+    gap = sum_over(xp, xp.exp(log_probs) - targets, axis, where)
     return xp.cast(kl_divergence(log_probs, targets, axis, where) + gap, dtype)
 
 
@@ -378,73 +387,12 @@ def _rows_of_classes(
     label_dtype = xp.dtype(labels) if "float" in xp.dtype(labels) else dtype
     labels = xp.cast(labels, xp.dtype(logits)) if label_dtype != "float64" else xp.cast(labels, "float64")
     (logits, labels), dtype = _promoted(xp, [logits, labels], [dtype, label_dtype])
-    where = _mask(xp, where, logits, axis)
+    where = mask(xp, where, logits, axis)
     if xp.shape(labels) != xp.shape(logits):
         labels = labels * xp.ones_like(logits, xp.dtype(logits))
     return (
-        _classes_last(xp, logits, axis),
-        _classes_last(xp, labels, axis),
-        None if where is None else _classes_last(xp, where, axis),
+        classes_last(xp, logits, axis),
+        classes_last(xp, labels, axis),
+        None if where is None else classes_last(xp, where, axis),
         dtype,
     )
-
-
-def _axes(axis: Axes, rank: int) -> list[int]:
-    """The axes counted from the front, in the order given."""
-    axes = list(range(rank)) if axis is None else [axis] if isinstance(axis, int) else list(axis)
-    if not all(-rank <= a < rank for a in axes):
-        raise ValueError(f"axis must be in [{-rank}, {rank - 1}], got {axis}.")
-    return [a % rank for a in axes]
-
-
-def _classes_last(xp: Backend, x: Array, axis: Axes) -> Array:
-    """``x`` with the class axes last, made one."""
-    order = list(range(len(xp.shape(x))))
-    axes = _axes(axis, len(order))
-    for a in axes:
-        x = xp.moveaxis(x, order.index(a), -1)
-        order.append(order.pop(order.index(a)))
-    if len(axes) == 1:
-        return x
-    shape = xp.shape(x)
-    return xp.reshape(x, (*shape[: len(order) - len(axes)], -1))  # type: ignore[arg-type]
-
-
-def _mask(xp: Backend, where: Any, like: Array, axis: Axes) -> Array | None:
-    """``where`` in the shape of ``like``; a mask of another rank covers whole rows."""
-    if where is None:
-        return None
-    where = xp.asarray(where, xp.dtype(like), like=like)
-    if len(xp.shape(where)) != len(xp.shape(like)):
-        for a in sorted(_axes(axis, len(xp.shape(like)))):
-            where = xp.moveaxis(where[..., None], -1, a)
-    return where * xp.ones_like(like, xp.dtype(like)) != 0
-
-
-def _any(xp: Backend, where: Array) -> Array:
-    return xp.sum(xp.cast(where, "float32"), axis=-1) > 0
-
-
-def _masked(xp: Backend, logits: Array, where: Array | None) -> Array:
-    """-inf where a class is taken out; 0 in rows with none left, whose gradient would be NaN."""
-    if where is None:
-        return logits
-    nothing = xp.ones_like(logits, xp.dtype(logits)) - 1.0
-    return xp.where(where, logits, xp.where(_any(xp, where)[..., None], MINUS_INFINITY, nothing))
-
-
-def _log_softmax(xp: Backend, logits: Array, where: Array | None) -> Array:
-    """Log-probabilities of the classes that are left, and 0 for the others."""
-    log_probs = log_softmax(xp, _masked(xp, logits, where))
-    return log_probs if where is None else xp.where(where, log_probs, 0.0)
-
-
-def _masked_sum(xp: Backend, terms: Array, where: Array | None) -> Array:
-    return xp.sum(terms if where is None else xp.where(where, terms, 0.0), axis=-1)
-
-
-def _sum(xp: Backend, terms: Array, axis: Axes, where: Any) -> Array:
-    """The sum over the class axes of the terms that are left."""
-    if where is not None:
-        terms = xp.where(_mask(xp, where, terms, ()), terms, 0.0)
-    return xp.sum(_classes_last(xp, terms, axis), axis=-1)
