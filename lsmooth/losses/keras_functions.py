@@ -311,6 +311,8 @@ def _arrays(y_true: Any, y_pred: Any, axis: int) -> tuple[Backend, Array, Array]
     rank = len(xp.shape(y_pred))
     if isinstance(axis, bool) or not isinstance(axis, int) or not -rank <= axis < rank:
         raise ValueError(f"axis must be an integer in [{-rank}, {rank - 1}] for y_pred of rank {rank}, got {axis!r}.")
+    if check.is_validating(xp, y_pred):
+        check.check_not_nan(xp, "y_pred", y_pred)
     return xp, xp.asarray(y_true, like=y_pred), y_pred
 
 
@@ -368,7 +370,6 @@ def _sparse_losses_of_probabilities(
         xp, "label_smoothing", label_smoothing, xp.shape(labels), log_p, xp.dtype(log_p), low=0.0, high=1.0
     )
     if check.is_validating(xp, labels, y_pred):
-        check.check_not_nan(xp, "y_pred", y_pred)
         check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
     valid = (labels >= 0) & (labels < xp.shape(log_p)[-1])
     # A factor, not a choice: the gradient of a row without a label is NaN, like its loss.

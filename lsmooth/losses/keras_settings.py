@@ -14,14 +14,14 @@ from lsmooth.backends import Array
 
 def floatx() -> str:
     """The dtype of losses that were given none: ``keras.config.floatx()``, else ``"float32"``."""
-    keras = sys.modules.get("keras")
-    return "float32" if keras is None else keras.config.floatx()
+    config = _config()
+    return "float32" if config is None else config.floatx()
 
 
 def epsilon() -> float:
     """How far probabilities are kept from 0 and 1: ``keras.config.epsilon()``, else 1e-7."""
-    keras = sys.modules.get("keras")
-    return 1e-7 if keras is None else keras.config.epsilon()
+    config = _config()
+    return 1e-7 if config is None else config.epsilon()
 
 
 def compute_dtype(dtype: Any) -> str:
@@ -47,3 +47,7 @@ def set_mask(x: Array, mask: Array) -> None:
     setter = getattr(sys.modules.get("keras.src.backend"), "set_keras_mask", None)
     if setter is not None:
         setter(x, mask)
+
+
+def _config() -> Any:
+    return getattr(sys.modules.get("keras"), "config", None)

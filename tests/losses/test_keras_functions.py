@@ -147,6 +147,13 @@ def test_an_id_out_of_range_makes_its_row_nan_and_is_an_error_under_validate(bac
         losses.sparse_categorical_crossentropy(ids, y_pred, from_logits=from_logits)
 
 
+def test_nan_predictions_are_an_error_under_validate(backend):
+    y_pred = backend.asarray(np.array([[np.nan, 0.5]]))
+    for name in ("categorical_crossentropy", "binary_crossentropy", "kl_divergence"):
+        with validate(), pytest.raises(ValueError, match=r"y_pred must hold no NaN, got one at index \(0, 0\)"):
+            getattr(losses, name)(np.array([[1.0, 0.0]]), y_pred)
+
+
 def test_ignored_rows_cost_nothing_and_have_no_gradient_whatever_they_hold(differentiable_backend):
     xp = differentiable_backend
     y_pred = np.where((VOID == -1)[..., None], np.nan, PROBABILITIES)
