@@ -2,6 +2,7 @@
 
 from lsmooth.distillation.features import (
     attention_transfer_loss,
+    contrastive_distillation_loss,
     hint_loss,
     relational_angle_loss,
     relational_distance_loss,
@@ -13,17 +14,30 @@ from lsmooth.distillation.logits import (
     standardized_distillation_loss,
 )
 from lsmooth.distillation.loss import DistillationLoss
+from lsmooth.distillation.methods import (
+    MovingAverageTeacher,
+    ensemble_distillation_loss,
+    gkd_loss,
+    mutual_distillation_losses,
+    virtual_teacher_logits,
+)
 from lsmooth.distillation.sparse import sparse_distillation_loss
 
 __all__ = [
     "DistillationLoss",
+    "MovingAverageTeacher",
     "attention_transfer_loss",
+    "contrastive_distillation_loss",
     "decoupled_distillation_loss",
     "distillation_loss",
+    "ensemble_distillation_loss",
+    "gkd_loss",
     "hint_loss",
+    "mutual_distillation_losses",
     "relational_angle_loss",
     "relational_distance_loss",
     "similarity_preserving_loss",
     "sparse_distillation_loss",
     "standardized_distillation_loss",
+    "virtual_teacher_logits",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lsmooth import _validation as check
@@ -199,6 +200,68 @@ def relational_angle_loss(
     xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient)
     cosines = [_cosines(xp, _flat(xp, x)) for x in (teacher, student)]
     return _mean_of_all(xp, _huber(xp, cosines[0] - cosines[1]))
+
+
+def contrastive_distillation_loss(
+    teacher_embeddings: Array,
+    student_embeddings: Array,
+    *,
+    labels: Array | None = None,
+    temperature: float = 0.07,
+    prior_ratio: float | None = None,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+) -> Array:
+    """CRD on a batch: an example's two embeddings belong together, and to no other example.
+
+    With c_ij the cosine of teacher i and student j, and h_ij = e^(c_ij / T) / (e^(c_ij / T) + r),
+
+    ``-log h_ii - sum_{j != i} log(1 - h_ij)``,
+
+    r being the expected number of negatives over the size of the data set. Computed by softplus, with
+    no exponential that could overflow. A memory bank is left to the user.
+
+    Args:
+        teacher_embeddings: floating point, (batch, features).
+        student_embeddings: floating point, in the same shape: heads that map both to it are yours.
+        labels: class ids (batch,); where given, examples of the same class are no negatives.
+        temperature: T > 0.
+        prior_ratio: r > 0; 1 unless given.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+
+    Returns:
+        A scalar; or (batch,) for ``reduction="none"``. float64 for float64 student embeddings, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or a number is out of range.
+
+    Source: Tian et al. 2020, "Contrastive Representation Distillation".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import contrastive_distillation_loss
+        >>> float(contrastive_distillation_loss(np.eye(2), 3.0 * np.eye(2), temperature=0.5).round(6))
+        0.820075
+    """
+    check.check_range("temperature", temperature, 0.0, float("inf"))
+    ratio = 1.0 if prior_ratio is None else prior_ratio
+    check.check_range("prior_ratio", ratio, 0.0, float("inf"))
+    xp, teacher, student = _features(teacher_embeddings, student_embeddings, stop_teacher_gradient)
+    _check_same(xp, teacher, student)
+    cosines = _unit(xp, _flat(xp, teacher)) @ xp.moveaxis(_unit(xp, _flat(xp, student)), 0, 1)
+    lead = cosines / temperature - math.log(ratio)
+    every = xp.cumsum(xp.ones_like(lead[..., 0], "int32"))
+    own = every[:, None] == every[None, :]
+    together = own
+    if labels is not None:
+        ids = check.class_ids(xp, xp.asarray(labels, like=student))
+        if not check.same_shape(xp.shape(ids), xp.shape(lead)[:1]):
+            raise ValueError(f"labels must have shape {xp.shape(lead)[:1]}, got {xp.shape(ids)}.")
+        together = own | (ids[:, None] == ids[None, :])
+    losses = xp.sum(xp.where(own, xp.softplus(-lead), xp.where(together, 0.0, xp.softplus(lead))), axis=-1)
+    return _reduce(xp, losses, None, reduction)
 
 
 def _features(teacher: Any, student: Any, stop: bool, sample_weight: Any = None) -> tuple[Backend, Array, Array]:

@@ -372,3 +372,9 @@ def test_optax_agrees():
         optax.losses.generalized_kl_divergence(log_s, jax.nn.softmax(t)),
     ):
         assert_close(xp, distillation_loss(t, s, reduction="none"), np.asarray(peer), "float64", 10)
+
+
+def test_no_precision_is_lost_to_the_common_size_of_logits(backend):
+    t, s = np.array([[1e4, 9999.0]]), np.array([[0.0, 0.5]])
+    value = distillation_loss(backend.asarray(t, "float32"), backend.asarray(s, "float32"))
+    assert_close(backend, value, kl_of_logits(t, s)[0], "float32")

@@ -1,0 +1,372 @@
+"""Ways to distil that are made of the divergences: several teachers, peers, sequences, no teacher at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, backend_of
+from lsmooth.backends.formulas import accumulate
+from lsmooth.distillation.logits import distillation_loss
+from lsmooth.losses._probabilities import log_softmax
+
+
+def ensemble_distillation_loss(
+    teacher_logits: Sequence[Array],
+    student_logits: Array,
+    *,
+    teacher_weights: Sequence[float] | None = None,
+    temperature: float | Array = 1.0,
+    divergence: str = "forward_kl",
+    beta: float = 0.5,
+    alpha: float = 0.5,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    labels: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Distillation from several teachers: the weighted mean of `distillation_loss` over them.
+
+    ``sum_i w_i D(teacher_i, student) / sum_i w_i``. For the forward KL its gradient is that of the KL
+    divergence from the teachers' mean prediction.
+
+    Args:
+        teacher_logits: a list of floating tensors, one a teacher, each in the student's shape.
+        student_logits: floating point, classes along ``axis``.
+        teacher_weights: w, one number a teacher, non-negative; all alike unless given.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        divergence: as in `distillation_loss`.
+        beta: as in `distillation_loss`.
+        alpha: as in `distillation_loss`.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, for ``ignore_index`` alone.
+        ignore_index: rows with this label cost nothing and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. The teachers get no gradient.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+
+    Source: You et al. 2017, "Learning from Multiple Teacher Networks".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import ensemble_distillation_loss
+        >>> teachers = [np.array([[2.0, 0.0]]), np.array([[0.0, 2.0]])]
+        >>> float(ensemble_distillation_loss(teachers, np.array([[0.0, 0.0]])).round(6))
+        0.327813
+    """
+    weights = [1.0] * len(teacher_logits) if teacher_weights is None else [float(w) for w in teacher_weights]
+    if not weights or len(weights) != len(teacher_logits) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise ValueError(
+            f"teacher_weights must be {len(teacher_logits)} numbers of at least 0, not all 0 and at least one; "
+            f"got {weights}."
+        )
+    losses = [
+        distillation_loss(
+            teacher,
+            student_logits,
+            temperature=temperature,
+            divergence=divergence,
+            beta=beta,
+            alpha=alpha,
+            scale_by_temperature_squared=scale_by_temperature_squared,
+            sample_weight=sample_weight,
+            labels=labels,
+            ignore_index=ignore_index,
+            mask=mask,
+            axis=axis,
+            reduction=reduction,
+        )
+        for teacher in teacher_logits
+    ]
+    return sum(w / sum(weights) * loss for w, loss in zip(weights, losses, strict=True))
+
+
+def mutual_distillation_losses(
+    logits: Sequence[Array],
+    *,
+    temperature: float | Array = 1.0,
+    divergence: str = "forward_kl",
+    sample_weight: Array | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> list[Array]:
+    """Deep mutual learning: students who are each other's teachers.
+
+    Of student i, ``mean_{j != i} D(logits_j, logits_i)``, to be added to its own cross-entropy. What a
+    student says gets no gradient where it is the teacher.
+
+    Args:
+        logits: a list of floating tensors of one shape, one a student, two or more.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows; losses are multiplied by T^2.
+        divergence: as in `distillation_loss`.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        mask: bool, in the rows' shape, True for the rows that count.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+
+    Returns:
+        A list, one loss a student: scalars, or rows for ``reduction="none"``.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if there are fewer than two students, shapes do not fit, or a name is unknown.
+
+    Source: Zhang et al. 2018, "Deep Mutual Learning".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import mutual_distillation_losses
+        >>> a, b = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+        >>> [round(float(loss), 6) for loss in mutual_distillation_losses([a, b])]
+        [0.462117, 0.462117]
+    """
+    if len(logits) < 2:
+        raise ValueError(f"logits must be those of two students or more, got {len(logits)}.")
+    return [
+        ensemble_distillation_loss(
+            [other for j, other in enumerate(logits) if j != i],
+            own,
+            temperature=temperature,
+            divergence=divergence,
+            sample_weight=sample_weight,
+            mask=mask,
+            axis=axis,
+            reduction=reduction,
+        )
+        for i, own in enumerate(logits)
+    ]
+
+
+def gkd_loss(
+    teacher_logits: Array,
+    student_logits: Array,
+    *,
+    beta: float = 0.5,
+    temperature: float | Array = 1.0,
+    labels: Array | None = None,
+    ignore_index: int | None = -100,
+    mask: Array | None = None,
+    axis: int = -1,
+    reduction: str | None = "mean",
+) -> Array:
+    """Generalised knowledge distillation of sequences, those that the student wrote among them.
+
+    ``beta KL(t, m) + (1 - beta) KL(s, m)`` with m = beta t + (1 - beta) s, a mean over the tokens that
+    count, without T^2. At beta 0 and 1 it is, as in TRL and Liger-Kernel, the forward and the reverse KL:
+    the formula itself goes to 0 there, so the loss jumps.
+
+    Args:
+        teacher_logits: floating point, (batch, tokens, vocabulary), on the tokens that the student wrote.
+        student_logits: floating point, in the same shape.
+        beta: in [0, 1].
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        labels: token ids in the rows' shape, for ``ignore_index`` alone.
+        ignore_index: tokens with this label do not count, where labels are given.
+        mask: bool, in the rows' shape, True for the tokens that count.
+        axis: the class axis.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`; ``"mean"`` is TRL's ``"batchmean"``.
+
+    Returns:
+        A scalar; or the tokens' losses for ``reduction="none"``. The teacher gets no gradient.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or a number is out of range.
+
+    Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
+        Self-Generated Mistakes"; TRL's ``GKDTrainer.generalized_jsd_loss``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import gkd_loss
+        >>> teacher, student = np.array([[[2.0, 0.0], [0.0, 2.0]]]), np.zeros((1, 2, 2))
+        >>> float(gkd_loss(teacher, student, labels=[[1, -100]]).round(6))
+        0.089541
+    """
+    check.check_range("beta", beta, 0.0, 1.0)
+    names = {0.0: "forward_kl", 1.0: "reverse_kl"}
+    return distillation_loss(
+        teacher_logits,
+        student_logits,
+        temperature=temperature,
+        divergence=names.get(float(beta), "jensen_shannon"),
+        beta=0.5 if beta in names else beta,
+        scale_by_temperature_squared=False,
+        labels=labels,
+        ignore_index=None if labels is None else ignore_index,
+        mask=mask,
+        axis=axis,
+        reduction=reduction,
+    )
+
+
+def virtual_teacher_logits(labels: Array, num_classes: int, *, confidence: float = 0.99) -> Array:
+    """The logits of a teacher made by hand: right with a given confidence, and even otherwise (TF-KD).
+
+    ``log a`` for the label and ``log((1 - a) / (K - 1))`` for the others: hand them to
+    `distillation_loss` as the teacher's, with the paper's temperature of 20. At temperature 1 that is
+    label smoothing with eps / (K - 1), up to a constant.
+
+    Args:
+        labels: integer class ids of any shape; one outside 0..num_classes-1 gives a row of NaN.
+        num_classes: K, at least 2.
+        confidence: a, in [1 / K, 1).
+
+    Returns:
+        (..., num_classes), in the framework's default dtype.
+
+    Raises:
+        TypeError: if labels are not integers.
+        ValueError: if a number is out of range.
+
+    Source: Yuan et al. 2020, "Revisiting Knowledge Distillation via Label Smoothing Regularization".
+
+    Example:
+        >>> from lsmooth.distillation import virtual_teacher_logits
+        >>> virtual_teacher_logits([1], 3, confidence=0.9).round(3)
+        array([[-2.996, -0.105, -2.996]])
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+    if not 1.0 / num_classes <= confidence < 1.0:
+        raise ValueError(f"confidence must be in [{1.0 / num_classes:g}, 1), got {confidence}.")
+    xp = backend_of(labels=labels)
+    labels = xp.asarray(labels)
+    if not check.is_integer(xp, labels):
+        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
+    labels = check.class_ids(xp, labels)
+    dtype = xp.dtype(xp.asarray(1.0))
+    valid = (labels >= 0) & (labels < num_classes)
+    of_label, of_others = float(np.log(confidence)), float(np.log((1.0 - confidence) / (num_classes - 1)))
+    row = of_others + (of_label - of_others) * xp.one_hot(xp.where(valid, labels, 0), num_classes, dtype)
+    return xp.where(valid[..., None], row, float("nan"))
+
+
+class MovingAverageTeacher:
+    """Self-distillation: the teacher is the mean of what the student itself said of an example before.
+
+    After ``m <- momentum m + (1 - momentum) softmax(z)`` on each visit, and v visits, the teacher of the
+    example is ``m / (1 - momentum^v)``; uniform before the first. With momentum 0 it is the prediction of
+    the epoch before (PS-KD). The averages are kept in host memory, examples times classes in float32.
+
+    Args:
+        num_examples: the examples of the training set, known by their index.
+        num_classes: the number of classes.
+        momentum: in [0, 1).
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Source: Laine and Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; Kim et al. 2021,
+        "Self-Knowledge Distillation with Progressive Refinement of Targets" (PS-KD).
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import MovingAverageTeacher, distillation_loss
+        >>> teacher = MovingAverageTeacher(100, 2)
+        >>> logits = np.array([[2.0, 0.0]])
+        >>> teacher.update_state([7], logits)
+        >>> float(distillation_loss(teacher.logits([7], like=logits), logits).round(6))
+        0.0
+    """
+
+    def __init__(self, num_examples: int, num_classes: int, *, momentum: float = 0.9):
+        for name, value in (("num_examples", num_examples), ("num_classes", num_classes)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
+        self.num_examples = num_examples
+        self.num_classes = num_classes
+        self.momentum = momentum
+        self._mean = np.zeros((num_examples, num_classes), np.float32)
+        self._visits = np.zeros(num_examples, np.int64)
+
+    def update_state(self, indices: Array, logits: Array) -> None:
+        """Take note of what the student says now.
+
+        Args:
+            indices: (batch,), the examples, each once.
+            logits: (batch, classes), floating point. Their values are read: outside ``jit``, please.
+
+        Raises:
+            ValueError: if shapes do not fit, or an index is out of range.
+        """
+        xp = backend_of(indices=indices, logits=logits)
+        logits = accumulate(xp, check.float_array(xp, "logits", logits))
+        rows = self._rows(xp.to_numpy(xp.asarray(indices)))
+        if not check.same_shape(xp.shape(logits), (len(rows), self.num_classes)):
+            raise ValueError(f"logits must have shape {(len(rows), self.num_classes)}, got {xp.shape(logits)}.")
+        p = xp.to_numpy(xp.exp(log_softmax(xp, xp.stop_gradient(logits))))
+        self._mean[rows] = self.momentum * self._mean[rows] + (1.0 - self.momentum) * p
+        self._visits[rows] += 1
+
+    def logits(self, indices: Array, *, like: Array | None = None) -> Array:
+        """What the teacher says of these examples, as log-probabilities.
+
+        Args:
+            indices: (batch,), the examples.
+            like: a tensor whose framework and device the answer is to have, e.g. the student's logits;
+                else those of the indices.
+
+        Returns:
+            (batch, classes), float32: the ``teacher_logits`` of `distillation_loss`.
+
+        Raises:
+            ValueError: if an index is out of range.
+        """
+        xp = backend_of(indices=indices, like=like)
+        given = xp.asarray(indices)
+        rows = self._rows(xp.to_numpy(given))
+        seen = self._visits[rows][:, None]
+        mean = self._mean[rows] / np.where(seen > 0, 1.0 - self.momentum ** np.maximum(seen, 1), 1.0)
+        with np.errstate(divide="ignore"):
+            values = np.log(np.where(seen > 0, mean, 1.0 / self.num_classes))
+        return xp.asarray(values, "float32", like=given if like is None else like)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make another like this one."""
+        return {"num_examples": self.num_examples, "num_classes": self.num_classes, "momentum": self.momentum}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MovingAverageTeacher:
+        """Make one from `get_config`."""
+        return cls(**config)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """The averages and the visits, as arrays: for ``numpy.savez``."""
+        return {"mean": self._mean.copy(), "visits": self._visits.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over what `get_state` gave.
+
+        Args:
+            state: of one with the same number of examples and classes.
+
+        Raises:
+            ValueError: if they differ.
+        """
+        mean = np.asarray(state["mean"], np.float32)
+        if mean.shape != self._mean.shape:
+            raise ValueError(f"state must be of {self._mean.shape} examples and classes, got {mean.shape}.")
+        self._mean, self._visits = mean.copy(), np.array(state["visits"], np.int64)
+
+    def _rows(self, indices: np.ndarray) -> np.ndarray:
+        if indices.ndim != 1 or ((indices < 0) | (indices >= self.num_examples)).any():
+            raise ValueError(f"indices must be flat and in 0..{self.num_examples - 1}, got {indices.tolist()}.")
+        return indices
