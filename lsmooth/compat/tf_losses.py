@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, Backend, backend_of, formulas
 from lsmooth.backends.formulas import accumulate, log_softmax
 
 
@@ -222,7 +222,8 @@ def sparse_softmax_cross_entropy(
         labels = check.class_ids(xp, labels)
         if check.is_validating(xp, labels, logits):
             check.check_class_ids(xp, labels, xp.shape(logits)[-1])
-        losses = xp.softmax_cross_entropy(accumulate(xp, logits), labels)
+        # The formula and no kernel: kernels may compare tensors with ==, see `_is_zero`.
+        losses = formulas.softmax_cross_entropy(xp, logits, labels)
         return compute_weighted_loss(xp.cast(losses, xp.dtype(logits)), weights, scope, loss_collection, reduction)
 
 
