@@ -43,13 +43,19 @@ def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logi
     return logits / temperature[..., None]
 
 
+def unmasked_mean(xp: Backend, x: Array) -> Array:
+    """The mean over the last axis of the entries that are not -inf."""
+    masked = x == MINUS_INFINITY
+    return xp.sum(xp.where(masked, 0.0, x), axis=-1) / xp.sum(xp.cast(~masked, xp.dtype(x)), axis=-1)
+
+
 def smooth_nll(xp: Backend, logits: Array, lse: Array, prior: Array | None, class_weight: Array | None) -> Array:
     """``sum_k u_k w_k (lse - z_k)``, the prior u renormalised over the classes that are not masked."""
+    if prior is None and class_weight is None:
+        return lse - xp.unmasked_mean(logits)
     masked = logits == MINUS_INFINITY
     finite = xp.where(masked, 0.0, logits)
     kept = xp.cast(~masked, xp.dtype(logits))
-    if prior is None and class_weight is None:
-        return lse - xp.sum(finite, axis=-1) / xp.sum(kept, axis=-1)
     left = xp.sum(kept if prior is None else kept * prior, axis=-1)
     weight = prior if class_weight is None else class_weight if prior is None else prior * class_weight
     mass = left if class_weight is None else xp.sum(kept * weight, axis=-1)

@@ -81,6 +81,9 @@ class JaxBackend(Backend):
     def logsumexp(self, x: Array, axis: int) -> Array:
         return jax.nn.logsumexp(x, axis=axis)
 
+    def unmasked_mean(self, x: Array) -> Array:
+        return _unmasked_mean(x)
+
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         return jnp.moveaxis(x, source, destination)
 
@@ -110,3 +113,31 @@ class JaxBackend(Backend):
 
     def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(function)(x)
+
+
+@jax.custom_jvp
+def _unmasked_mean(x: Array) -> Array:
+    """`formulas.unmasked_mean`, where the common case, nothing masked, costs one pass and no mask."""
+    return _unmasked_mean_and_count(x)[0]
+
+
+@_unmasked_mean.defjvp
+def _unmasked_mean_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    mean, count = _unmasked_mean_and_count(x)
+    return mean, jnp.sum(jnp.where(x == -jnp.inf, 0.0, dx), axis=-1) / count
+
+
+def _unmasked_mean_and_count(x: Array) -> tuple[Array, Array]:
+    x = jax.lax.stop_gradient(x)
+    total = jnp.sum(x, axis=-1)
+
+    def masked(x: Array) -> tuple[Array, Array]:
+        mask = x == -jnp.inf
+        count = jnp.sum(~mask, axis=-1).astype(x.dtype)
+        return jnp.sum(jnp.where(mask, 0.0, x), axis=-1) / count, count
+
+    def plain(x: Array) -> tuple[Array, Array]:
+        return total / x.shape[-1], jnp.full_like(total, x.shape[-1])
+
+    return jax.lax.cond(jnp.all(total > -jnp.inf), plain, masked, x)

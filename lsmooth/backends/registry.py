@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -202,7 +201,7 @@ def backend_of(**arrays: Any) -> Backend:
 
 
 def _find(cls: type, array: Array) -> Backend | None:
-    """Ask every backend whose framework the user has imported, and remember the answer."""
+    """Ask the framework that the class comes from, then everybody, and remember the answer."""
     if cls.__name__ == "KerasTensor":
         raise TypeError(
             "A KerasTensor has no values: lsmooth computes on tensors. Call it inside a layer's call(), "
@@ -214,14 +213,22 @@ def _find(cls: type, array: Array) -> Backend | None:
 
         if BACKEND.is_array(array):
             return BACKEND
+    packages = {base.__module__.partition(".")[0].replace("jaxlib", "jax") for base in cls.__mro__}
     for name, (package, _, _) in _BUILT_IN.items():
-        if package in sys.modules:
+        if package in packages:
             load_backend(name)
-    for name in _entry_points():
-        load_backend(name)
-    found = next((backend for backend in _loaded.values() if backend.name != "numpy" and backend.is_array(array)), None)
+    found = _owner(array)
+    if found is None and not packages <= {"builtins", "numpy"}:
+        for name in _entry_points():
+            load_backend(name)
+        found = _owner(array)
     _backend_of_type[cls] = found
     return found
+
+
+def _owner(array: Array) -> Backend | None:
+    others = (backend for backend in reversed(_loaded.values()) if backend.name != "numpy")
+    return next((backend for backend in others if backend.is_array(array)), None)
 
 
 def _entry_points() -> dict[str, Any]:

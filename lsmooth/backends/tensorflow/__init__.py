@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.tensorflow import cross_entropy
 
 
 class TensorflowBackend(Backend):
@@ -123,6 +124,15 @@ class TensorflowBackend(Backend):
             tape.watch(x)
             value = function(x)
         return value, tf.convert_to_tensor(tape.gradient(value, x))
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        if not cross_entropy.fits(logits, labels, **options):
+            return super().softmax_cross_entropy(logits, labels, **options)
+        eps, temperature = options.get("label_smoothing", 0.0), options.get("temperature", 1.0)
+        losses = cross_entropy.rows(self, logits, labels, eps, temperature, options.get("counted"))
+        scale = options.get("scale")
+        losses = losses if scale is None else losses * scale
+        return tf.reduce_sum(losses) if options.get("total") else losses
 
 
 def _as_dtype(x: Any, dtype: tf.DType) -> Array:

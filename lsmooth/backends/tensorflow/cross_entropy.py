@@ -1,0 +1,151 @@
+"""Softmax cross-entropy with its gradient in closed form.
+
+TensorFlow's autodiff of the formula makes many temporaries of the logits' size. The closed
+form, ``(softmax(z) - q) upstream``, makes few, and none once XLA has fused it. Large logits of
+a known shape are therefore compiled by XLA even where the caller is not: eager, or a plain
+``tf.function``. Where the batch size is unknown they are not, since XLA compiles once per shape.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from lsmooth.backends import formulas
+from lsmooth.backends.base import Array, Backend
+
+# From this many logits on, what XLA saves in one call is about what compiling costs.
+XLA_ELEMENTS = 2**22
+
+
+def fits(
+    logits: Array,
+    labels: Array,
+    *,
+    label_smoothing: Any = 0.0,
+    prior: Array | None = None,
+    class_weight: Array | None = None,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    **_: Any,
+) -> bool:
+    """Whether `rows` knows these options; the others are left to autodiff."""
+    return (
+        len(labels.shape) == len(logits.shape) - 1
+        and isinstance(label_smoothing, float)
+        and isinstance(temperature, float)
+        and prior is None
+        and class_weight is None
+        and logit_softcap is None
+        and not z_loss
+    )
+
+
+def rows(
+    xp: Backend, logits: Array, labels: Array, label_smoothing: float, temperature: float, counted: Array | None
+) -> Array:
+    """`formulas.softmax_cross_entropy` without a scale, for integer labels and these options."""
+    dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
+    # As tensors, so that a compiled function is not compiled anew for another number.
+    eps = tf.constant(label_smoothing, dtype) if label_smoothing else None
+    inverse = tf.constant(1.0 / temperature, dtype) if temperature != 1.0 else None
+    large = logits.shape.is_fully_defined() and logits.shape.num_elements() >= XLA_ELEMENTS
+    value, gradient = (_xla(_value), _xla(_gradient)) if large else (_value, _gradient)
+
+    @tf.custom_gradient
+    def losses(logits: Array) -> Any:
+        # The derivative is `gradient`'s alone: no tape, of whatever order, is to follow the value.
+        loss, top, log_sum, count = value(xp, tf.stop_gradient(logits), labels, counted, eps, inverse)
+
+        def backward(upstream: Array) -> Array:
+            return gradient(xp, logits, labels, counted, eps, inverse, top, log_sum, count, upstream)
+
+        return loss, backward
+
+    return losses(logits)
+
+
+@functools.cache
+def _xla(function: Any) -> Any:
+    return tf.function(function, jit_compile=True)
+
+
+def _transform(xp: Backend, logits: Array, counted: Array | None, inverse: Array | None) -> Array:
+    z = formulas.accumulate(xp, logits)
+    z = z if counted is None else xp.where(counted[..., None], z, 0.0)
+    return z if inverse is None else z * inverse
+
+
+def _value(
+    xp: Backend, logits: Array, labels: Array, counted: Array | None, eps: Array | None, inverse: Array | None
+) -> tuple[Array, Array, Array, Array | None]:
+    """The losses, and what their gradient needs: log-sum-exp in two parts, and the number of unmasked classes."""
+    z = _transform(xp, logits, counted, inverse)
+    top = tf.reduce_max(z, axis=-1)
+    top = xp.where(tf.math.is_finite(top), top, 0.0)
+    # Kept apart from the maximum: their sum has few digits to spare where logits are large.
+    log_sum = tf.math.log(tf.reduce_sum(tf.exp(z - top[..., None]), axis=-1))
+    lse = top + log_sum
+    valid = (labels >= 0) & (labels < z.shape[-1])
+    loss = xp.where(valid, lse - xp.pick(z, xp.where(valid, labels, 0)), float("nan"))
+    count = None
+    if eps is not None:
+        mean, count = unmasked_mean_and_count(z)
+        loss = (1.0 - eps) * loss + eps * (lse - mean)
+    return (loss if counted is None else xp.where(counted, loss, 0.0)), top, log_sum, count
+
+
+def _gradient(
+    xp: Backend,
+    logits: Array,
+    labels: Array,
+    counted: Array | None,
+    eps: Array | None,
+    inverse: Array | None,
+    top: Array,
+    log_sum: Array,
+    count: Array | None,
+    upstream: Array,
+) -> Array:
+    z = _transform(xp, logits, counted, inverse)
+    num_classes = z.shape[-1]
+    valid = (labels >= 0) & (labels < num_classes)
+    factor = xp.where(valid, upstream if inverse is None else upstream * inverse, float("nan"))
+    if counted is not None:
+        factor = xp.where(counted, factor, 0.0)
+    at_label = tf.range(num_classes, dtype=labels.dtype) == labels[..., None]
+    if eps is None:
+        target = tf.cast(at_label, z.dtype)
+    else:
+        rest = xp.where(z == formulas.MINUS_INFINITY, 0.0, (eps / count)[..., None])
+        target = rest + xp.where(at_label, 1.0 - eps, 0.0)
+    return tf.cast((_softmax(z, top, log_sum) - target) * factor[..., None], logits.dtype)
+
+
+@tf.custom_gradient
+def _softmax(z: Array, top: Array, log_sum: Array) -> Any:
+    """exp(z - top - log_sum), whose derivative knows that log-sum-exp moves with z."""
+
+    def backward(upstream: Array) -> tuple[Array, None, None]:
+        p = tf.nn.softmax(z)
+        return p * (upstream - tf.reduce_sum(p * upstream, axis=-1, keepdims=True)), None, None
+
+    return tf.exp((z - top[..., None]) - log_sum[..., None]), backward
+
+
+def unmasked_mean_and_count(x: Array) -> tuple[Array, Array]:
+    """The mean of the entries that are not -inf, and their number; one pass where there are only such."""
+    total = tf.reduce_sum(x, axis=-1)
+
+    def plain() -> tuple[Array, Array]:
+        return total / x.shape[-1], tf.fill(tf.shape(total), tf.constant(x.shape[-1], x.dtype))
+
+    def masked() -> tuple[Array, Array]:
+        kept = x != formulas.MINUS_INFINITY
+        count = tf.reduce_sum(tf.cast(kept, x.dtype), axis=-1)
+        return tf.reduce_sum(tf.where(kept, x, tf.zeros((), x.dtype)), axis=-1) / count, count
+
+    return tf.cond(tf.reduce_all(total > formulas.MINUS_INFINITY), plain, masked)
