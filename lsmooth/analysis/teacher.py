@@ -135,7 +135,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
     return math.exp((low + high) / 2)
 
 
-def _gamma(xp: Backend, labels: Array, logits: Array, temperature: float | Array) -> Array:
+def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Array:
     """From checked arguments, classes last."""
     classes = xp.shape(logits)[-1]
     logits = logits / (temperature if isinstance(temperature, float) else temperature[..., None])

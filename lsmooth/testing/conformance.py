@@ -262,7 +262,10 @@ def _softmax_cross_entropy(case: _Case) -> None:
     hard = np.array([[0, 1], [4, 2], [3, 3], [0, 4]])
     soft = rng.gamma(1.0, 1.0, (4, 2, 5)).astype(np.float32)
     soft[0, 0, 1] = 0.0
-    per_row, per_class = rng.uniform(0.2, 1.0, (4, 2)).astype(np.float32), np.float32([0.5, 0.25, 1.0, 2.0, 0.0])
+    per_row, per_class = (
+        rng.uniform(0.2, 1.0, (4, 2)).astype(np.float32),
+        np.array([0.5, 0.25, 1.0, 2.0, 0.0], np.float32),
+    )
     options: list[dict[str, Any]] = [
         {},
         {"label_smoothing": 0.25},
