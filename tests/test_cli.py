@@ -20,7 +20,15 @@ from lsmooth.calibration import TemperatureScaling
 from lsmooth.study.config import BACKENDS, Plan, Training
 from lsmooth.study.trainers import installed_trainers
 
-TINY = Plan(alphas=(0.0, 0.1), seeds=(0, 1), training=Training(hidden=(16,), steps=40, rounds=2))
+TINY = Plan(
+    alphas=(0.0, 0.1),
+    seeds=(0, 1),
+    training=Training(hidden=(16,), steps=40, rounds=2),
+    student=Training(hidden=(8,), steps=40, rounds=2),
+    student_alphas=(0.0,),
+    temperatures=(2.0,),
+    draws=3,
+)
 
 
 def run(*arguments):
@@ -60,6 +68,9 @@ def test_the_study_leaves_its_report(tmp_path, trainer):
         "generalisation.png",
         "reliability.png",
         "calibration.png",
+        "projection.png",
+        "distillation.png",
+        "information.png",
     }
     for picture in folder.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
@@ -76,6 +87,9 @@ def test_the_study_leaves_its_report(tmp_path, trainer):
             assert network[name]["stderr"] == pytest.approx(np.std(values, ddof=1) / 2**0.5)
         assert network["error"]["mean"] < 0.5
     assert {finding["verdict"] for finding in report["findings"]} <= {"agrees", "disagrees", "inside the noise"}
+    assert [(s["teacher_alpha"], s.get("temperature")) for s in report["students"]] == [(None, None), (0, 2), (0.1, 1)]
+    assert report["students"][0]["gamma"]["mean"] == 0
+    assert [len(history["nats"]) for history in report["information"]["rounds"]] == [2, 2]
     scaler = TemperatureScaling.load(folder / "temperature_scaling.json")
     assert scaler.temperature_ == report["networks"][0]["temperature"]["values"][0]
 
@@ -84,7 +98,7 @@ def test_the_html_report_is_one_file(tmp_path, any_trainer):
     result = run("study", "--dataset", "wine", "--seeds", 1, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count('src="data:image/png;base64,') == 3
+    assert html.count('src="data:image/png;base64,') == 6
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "<link" not in html
     assert "@import" not in html
@@ -100,6 +114,8 @@ def test_own_data_are_studied(tmp_path, any_trainer):
     result = run("study", "--data", tmp_path / "own.npz", "--seeds", 1, "--output", tmp_path / "report")
     assert result.exit_code == 0, result.output
     assert "own.npz on" in result.output
+    assert not (tmp_path / "report" / "projection.png").exists()
+    assert "Two classes span no plane" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

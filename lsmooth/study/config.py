@@ -34,15 +34,25 @@ class Plan:
     Attributes:
         alphas: amounts of label smoothing; the first is 0, the hard labels.
         seeds: one network each, for every alpha: the seed sets the initial weights and the batches.
-        training: how networks are trained.
+        training: how networks are trained, which later are teachers.
         n_bins: bins of the calibration error.
+        student: how students are trained.
+        student_alphas: the smoothing of students without a teacher; the first is 0.
+        temperatures: at which hard-label teachers distil; smoothed ones do so at 1.
+        draws: noisy copies of an example, for mutual information.
+        noise: standard deviation of the noise, the inputs' being about 1.
     """
 
     alphas: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
     seeds: tuple[int, ...] = tuple(range(8))
     training: Training = Training()
     n_bins: int = 15
+    student: Training = Training(hidden=(16,))
+    student_alphas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3)
+    temperatures: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    draws: int = 10
+    noise: float = 0.5
 
 
 FULL = Plan()
-QUICK = Plan(alphas=(0.0, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3))
+QUICK = Plan(alphas=(0.0, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3), student_alphas=(0.0, 0.1), temperatures=(2.0, 4.0, 8.0))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lsmooth.plots import BLUE, GREY, RED, reliability_diagram
-from lsmooth.study.findings import nearest
-from lsmooth.study.run import Results
+from lsmooth import plots
+from lsmooth.plots import BLUE, GREY, RED
+from lsmooth.study.run import Results, nearest
 from lsmooth.study.statistics import mean, stderr
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 def figures(results: Results) -> dict[str, bytes]:
     """PNG files, by name without the ending."""
-    return {name: png(draw(results)) for name, draw in _DRAW.items()}
+    drawn = dict(_DRAW)
+    if not any(results.projections.values()):  # two classes have no plane
+        del drawn["projection"]
+    return {name: png(draw(results)) for name, draw in drawn.items()}
 
 
 def png(figure: Figure) -> bytes:
@@ -78,19 +82,79 @@ def reliability(results: Results) -> Figure:
         scaled = np.concatenate([net.logits / net.scaler.temperature_ for net in nets])
         after = f"after temperature {mean(results.numbers(alpha, 'temperature')):.2f}"
         for ax, logits, title in ((left, raw, f"{name}, as trained"), (right, scaled, f"{name}, {after}")):
-            reliability_diagram(labels, logits, from_logits=True, n_bins=results.plan.n_bins, title=title, ax=ax)
+            plots.reliability_diagram(labels, logits, from_logits=True, n_bins=results.plan.n_bins, title=title, ax=ax)
+    return figure
+
+
+def projections(results: Results) -> Figure:
+    """Activations of three classes: training and validation rows, without and with smoothing."""
+    shown = {alpha: parts for alpha, parts in results.projections.items() if parts}
+    figure = new_figure(9, 4.2 * len(shown))
+    for row, (alpha, parts) in zip(figure.subplots(len(shown), 2, squeeze=False), shown.items(), strict=True):
+        for ax, (part, shown_part) in zip(row, parts.items(), strict=True):
+            points, labels, templates = shown_part
+            name = f"Smoothing of {alpha:g}" if alpha else "Hard labels"
+            title = f"{name}, {part}"
+            plots.projection(points, labels, templates=templates, names=results.data.classes[:3], title=title, ax=ax)
+    return figure
+
+
+def distillation(results: Results) -> Figure:
+    """The students' error over the mass on wrong classes in what they were taught."""
+    figure = new_figure(9, 4.6)
+    ax = figure.subplots()
+    hard = results.plan.alphas[0]
+    groups = (
+        ("hard-label teachers, over T", lambda s: s.teacher == hard, BLUE, "T={:g}"),
+        ("smoothed teachers, over their smoothing, T=1", lambda s: s.teacher not in (None, hard), RED, "{:g}"),
+        ("no teacher, over the student's smoothing", lambda s: s.teacher is None, GREY, "{:g}"),
+    )
+    for label, belongs, color, note in groups:
+        members = sorted(filter(belongs, results.students), key=lambda students: mean(students.gamma))
+        gammas = [mean(students.gamma) for students in members]
+        _line(ax, gammas, [100 * students.error for students in members], label, color)
+        for gamma, students in zip(gammas, members, strict=True):
+            value = students.teacher if students.teacher not in (None, hard) else students.setting
+            ax.annotate(
+                note.format(value), (gamma, 100 * mean(students.error)), (5, 5), textcoords="offset points",
+                fontsize="small", color=color,
+            )  # fmt: skip
+    ax.set(xlabel="mass on wrong classes, gamma", ylabel="students' test error, %")
+    ax.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def information(results: Results) -> Figure:
+    """Mutual information between the example and the logit difference, over training."""
+    figure = new_figure(9, 3.8)
+    ax = figure.subplots()
+    training = results.plan.training
+    steps = training.steps / training.rounds * np.arange(1, training.rounds + 1)
+    for color, (alpha, values) in zip((BLUE, RED), results.information.items(), strict=False):
+        _line(ax, steps, list(values.T), f"smoothing of {alpha:g}" if alpha else "hard labels", color)
+    for height, name in ((np.log(2), "log 2: the class"), (np.log(results.examples), "log N: the example")):
+        ax.axhline(height, color="black", linestyle=(0, (4, 3)), linewidth=1)
+        ax.annotate(
+            name, (steps[-1], height), (0, -3), textcoords="offset points", ha="right", va="top", fontsize="small"
+        )
+    ax.set(xlabel="step", ylabel="mutual information, nats", ylim=(0, 1.05 * np.log(results.examples)))
+    ax.legend(frameon=False, loc="center right")
     return figure
 
 
 def over_alpha(ax: Axes, results: Results, name: str, label: str, color: str, factor: float = 1.0) -> None:
     """A line through the means over seeds, with standard errors."""
+    alphas = results.plan.alphas
+    _line(ax, alphas, [factor * results.numbers(alpha, name) for alpha in alphas], label, color)
+    ax.set_xlabel("label smoothing")
+
+
+def _line(ax: Axes, x: Sequence[float] | np.ndarray, values: list[np.ndarray], label: str, color: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    alphas = results.plan.alphas
-    values = [factor * results.numbers(alpha, name) for alpha in alphas]
+    errors = [np.nan_to_num(stderr(v)) for v in values]
     style = {"color": color, "marker": "o", "markersize": 5, "capsize": 3, "linewidth": 1.6}
-    ax.errorbar(alphas, [mean(v) for v in values], [np.nan_to_num(stderr(v)) for v in values], label=label, **style)
-    ax.set_xlabel("label smoothing")
+    ax.errorbar(x, [mean(v) for v in values], errors, label=label, **style)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.grid(color="0.92", linewidth=0.8)
     ax.set_axisbelow(True)
@@ -98,4 +162,11 @@ def over_alpha(ax: Axes, results: Results, name: str, label: str, color: str, fa
     ax.tick_params(color=GREY)
 
 
-_DRAW = {"generalisation": generalisation, "reliability": reliability, "calibration": calibration}
+_DRAW = {
+    "generalisation": generalisation,
+    "reliability": reliability,
+    "calibration": calibration,
+    "projection": projections,
+    "distillation": distillation,
+    "information": information,
+}

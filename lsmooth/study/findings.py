@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lsmooth.study.run import Results
+from lsmooth.study.run import USUAL, Results, Students, nearest
 from lsmooth.study.statistics import mean, sign, text
 
 AGREES, DISAGREES, NOISE = "agrees", "disagrees", "inside the noise"
@@ -30,18 +30,10 @@ def verdict(direction: int) -> str:
     return {1: AGREES, 0: NOISE, -1: DISAGREES}[direction]
 
 
-def nearest(alphas: tuple[float, ...], alpha: float) -> float:
-    """The smoothing of the plan that is nearest to the paper's, hard labels left out."""
-    return min(alphas[1:], key=lambda candidate: abs(candidate - alpha))
-
-
 def findings(results: Results) -> list[Finding]:
-    """The claims on generalisation and calibration; differences are paired by seed."""
+    """The paper's claims, one by one; differences are paired by seed."""
     alphas = results.plan.alphas
-    hard = alphas[0]
-    if len(alphas) < 2:
-        return [_overconfidence(results, hard), _temperature(results, hard)]
-    usual, cifar = nearest(alphas, 0.1), nearest(alphas, 0.05)
+    hard, usual, cifar = alphas[0], nearest(alphas, USUAL), nearest(alphas, 0.05)
     chosen = min(alphas[1:], key=lambda alpha: mean(results.numbers(alpha, "validation_ece")))
     found = [
         _generalisation(results, hard, usual),
@@ -54,7 +46,10 @@ def findings(results: Results) -> list[Finding]:
             f"The amount of smoothing can be chosen so that it calibrates; here {chosen:g}, by the ECE on validation."
         )
         found.append(_smoothing(results, hard, chosen, claim))
-    return found
+    if results.projections[hard]:
+        found.append(_tightness(results, hard, usual, "train", "training rows"))
+        found.append(_tightness(results, hard, usual, "validation", "validation rows"))
+    return [*found, *_distillation(results, hard, usual), _information(results, hard, usual)]
 
 
 def _generalisation(results: Results, hard: float, usual: float) -> Finding:
@@ -95,3 +90,51 @@ def _smoothing(results: Results, hard: float, alpha: float, claim: str) -> Findi
             f"confident, right in {text(accuracy, 1, True)}%."
         )
     return Finding(claim, found, verdict(sign(before - after)))
+
+
+def _tightness(results: Results, hard: float, usual: float, part: str, rows: str) -> Finding:
+    before, after = (results.numbers(alpha, f"tightness_{part}") for alpha in (hard, usual))
+    return Finding(
+        f"Smoothing draws the {rows} of a class together, against the distance between classes.",
+        f"Scatter within classes over the distance between them: {text(before)} with hard labels, "
+        f"{text(after)} with smoothing of {usual:g}.",
+        verdict(sign(before - after)),
+    )
+
+
+def best_temperature(results: Results) -> Students:
+    """The students of hard-label teachers at the temperature that validation chooses."""
+    candidates = [students for students in results.students if students.teacher == results.plan.alphas[0]]
+    return min(candidates, key=lambda students: mean(students.validation_error))
+
+
+def _distillation(results: Results, hard: float, usual: float) -> list[Finding]:
+    alone = next(students for students in results.students if students.teacher is None and students.setting == 0)
+    taught = best_temperature(results)
+    smoothed = next(students for students in results.students if students.teacher == usual)
+    teachers = [text(results.numbers(alpha, "error"), 2, True) for alpha in (hard, usual)]
+    return [
+        Finding(
+            "A hard-label teacher, at some temperature, makes a better student than the labels alone.",
+            f"Test error {text(alone.error, 2, True)}% alone, {text(taught.error, 2, True)}% with the teacher at "
+            f"T = {taught.setting:g}, chosen on validation.",
+            verdict(sign(alone.error - taught.error)),
+        ),
+        Finding(
+            "Teachers trained with smoothing distil worse, even where they are the better networks.",
+            f"Test error {text(smoothed.error, 2, True)}% of the students of teachers with smoothing of {usual:g}, "
+            f"{text(taught.error, 2, True)}% of those of hard-label teachers. The teachers' own: {teachers[1]}% and "
+            f"{teachers[0]}%.",
+            verdict(sign(smoothed.error - taught.error)),
+        ),
+    ]
+
+
+def _information(results: Results, hard: float, usual: float) -> Finding:
+    before, after = (results.information[alpha][:, -1] for alpha in (hard, usual))
+    return Finding(
+        "Smoothing erases what the logits tell about the example, beyond its class.",
+        f"Mutual information after training: {text(before, 2)} nats with hard labels, {text(after, 2)} with smoothing "
+        f"of {usual:g}.",
+        verdict(sign(before - after)),
+    )

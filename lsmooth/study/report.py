@@ -31,6 +31,9 @@ COLUMNS = (
 """Of the table of networks: the measure, its heading, digits, whether in percent."""
 
 
+STUDENT_NUMBERS = ("gamma", "error", "nll", "validation_error")
+
+
 def write_report(results: Results, folder: Path) -> Path:
     """Write everything into the folder, which need not exist; files of the same names are replaced.
 
@@ -79,10 +82,28 @@ def to_json(results: Results, found: Sequence[Finding]) -> dict[str, Any]:
             "steps": training.steps,
             "batch_size": training.batch_size,
             "learning_rate": training.learning_rate,
+            "student_hidden": list(plan.student.hidden),
+            "draws": plan.draws,
+            "noise": plan.noise,
         },
         "networks": [
             {"alpha": alpha, **{name: estimate(results.numbers(alpha, name)) for name in _names(results)}}
             for alpha in plan.alphas
+        ],
+        "information": {
+            "examples": results.examples,
+            "rounds": [
+                {"alpha": alpha, "nats": [estimate(values) for values in history.T]}
+                for alpha, history in results.information.items()
+            ],
+        },
+        "students": [
+            {
+                "teacher_alpha": students.teacher,
+                ("alpha" if students.teacher is None else "temperature"): students.setting,
+                **{name: estimate(getattr(students, name)) for name in STUDENT_NUMBERS},
+            }
+            for students in results.students
         ],
         "calibrator": {"file": CALIBRATOR, "alpha": plan.alphas[0], "seed": plan.seeds[0]},
         "findings": [vars(finding) for finding in found],
@@ -141,6 +162,24 @@ likelihood on the {rows["validation"]} validation rows. NLL in nats. All but T o
 <h3>The paper's calibration errors</h3>
 {_table(["network, data", "hard labels", "with temperature (T)", "with smoothing (amount)"], paper.ECE)}
 
+<h2>4 &nbsp;The penultimate layer</h2>
+{_geometry(results, pictures)}
+
+<h2>5 &nbsp;Distillation</h2>
+<p>Students of one hidden layer of {plan.student.hidden[0]} units, taught on the training rows by the logits of the
+networks above: the divergence of their predictions at a temperature T, times T². Gamma is the mass that the targets
+give to wrong classes, scaled so that the uniform distribution has 1; for label smoothing it is the amount.</p>
+{_figure(pictures, "distillation", "The students' error over the mass on wrong classes, by what they were taught.")}
+{_table(["teacher", "setting", "gamma", "student's error, %", "student's NLL"], _students(results))}
+<h3>The paper's distillation on MNIST, errors in percent</h3>
+{_table(["teacher trained with", "teacher", "student"], paper.DISTILLATION)}
+
+<h2>6 &nbsp;What the logits tell about the example</h2>
+<p>Mutual information between which of {results.examples} training examples of the classes
+{escape(data.classes[0])} and {escape(data.classes[1])} was shown, under Gaussian noise of standard deviation
+{plan.noise:g} ({plan.draws} draws each), and the difference of the two logits.</p>
+{_figure(pictures, "information", "Information kept over training, without and with smoothing.")}
+
 <h2>What was run</h2>
 <p>A network of {len(training.hidden)} hidden layers ({", ".join(map(str, training.hidden))} units, ReLU), trained by
 Adam at a rate of {training.learning_rate:g} for {training.steps} batches of {training.batch_size}, with
@@ -156,6 +195,36 @@ hard-label network is in <code>{CALIBRATOR}</code>, all numbers in <code>report.
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n'
         f"<body>{body}</body>\n</html>\n"
     )
+
+
+def _geometry(results: Results, pictures: dict[str, bytes]) -> str:
+    if "projection" not in pictures:
+        return "<p>Two classes span no plane: this part needs three.</p>"
+    rows = [
+        [f"{alpha:g}", *(text(results.numbers(alpha, f"tightness_{part}")) for part in ("train", "validation"))]
+        for alpha in results.plan.alphas
+    ]
+    caption = "Activations of three classes on the plane through their templates (crosses), first seed."
+    return f"""{_figure(pictures, "projection", caption)}
+<h3>Scatter within classes over the distance between them</h3>
+{_table(["smoothing", "training rows", "validation rows"], rows)}"""
+
+
+def _students(results: Results) -> list[list[str]]:
+    rows = []
+    for students in results.students:
+        setting = f"{'smoothing' if students.teacher is None else 'T ='} {students.setting:g}"
+        teacher = "none" if students.teacher is None else f"smoothing {students.teacher:g}"
+        rows.append(
+            [
+                "hard labels" if students.teacher == 0 else teacher,
+                setting,
+                f"{mean(students.gamma):.3f}",
+                text(students.error, 2, percent=True),
+                text(students.nll),
+            ]
+        )
+    return rows
 
 
 def _findings(found: Sequence[Finding]) -> str:

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from lsmooth.analysis import Projection, teacher_wrong_class_mass
+from lsmooth.backends import backend_of
+from lsmooth.metrics import negative_log_likelihood, top_k_accuracy
 from lsmooth.study.config import Plan
 from lsmooth.study.data import Data
-from lsmooth.study.measures import Measured, measure
-from lsmooth.study.objectives import smoothed_labels
+from lsmooth.study.measures import Measured, information, measure, noisy_examples, project
+from lsmooth.study.objectives import smoothed_labels, teachers_logits
 from lsmooth.study.trainers import Network, load_trainer
 
 Progress = Callable[[str], None]
+USUAL = 0.1
+"""The amount of smoothing that the paper uses most."""
+
+
+@dataclass(frozen=True)
+class Students:
+    """Students of one kind, one per seed.
+
+    Attributes:
+        teacher: the smoothing that their teachers were trained with; None for no teacher.
+        setting: the temperature of distillation; without a teacher, the students' smoothing.
+        gamma: the mass on wrong classes of what they were taught, of every seed.
+        error: on the test part.
+        nll: on the test part.
+        validation_error: on the validation part.
+    """
+
+    teacher: float | None
+    setting: float
+    gamma: np.ndarray
+    error: np.ndarray
+    nll: np.ndarray
+    validation_error: np.ndarray
 
 
 @dataclass
@@ -27,6 +55,10 @@ class Results:
         data: what it trained on.
         plan: what was compared.
         measured: for each alpha, one `Measured` per seed.
+        projections: for hard labels and the usual smoothing, the first seed's, by part.
+        information: for the same two, (seeds, rounds), in nats.
+        examples: how many examples the information is about.
+        students: every kind.
         seconds: the time of each part.
     """
 
@@ -35,6 +67,10 @@ class Results:
     data: Data
     plan: Plan
     measured: dict[float, list[Measured]] = field(default_factory=dict)
+    projections: dict[float, dict[str, Projection]] = field(default_factory=dict)
+    information: dict[float, np.ndarray] = field(default_factory=dict)
+    examples: int = 0
+    students: list[Students] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def numbers(self, alpha: float, name: str) -> np.ndarray:
@@ -42,9 +78,15 @@ class Results:
         return np.array([measured.numbers[name] for measured in self.measured[alpha]])
 
 
+def nearest(alphas: tuple[float, ...], alpha: float) -> float:
+    """The smoothing that is nearest to the paper's, hard labels left out where there is another."""
+    return min(alphas[1:] or alphas, key=lambda candidate: abs(candidate - alpha))
+
+
 def total_rounds(plan: Plan) -> int:
     """How often `run_study` reports progress."""
-    return len(plan.alphas) * len(plan.seeds) * plan.training.rounds
+    students = len(plan.student_alphas) + len(plan.temperatures) + len(plan.alphas[1:])
+    return len(plan.seeds) * (len(plan.alphas) * plan.training.rounds + students * plan.student.rounds)
 
 
 def run_study(data: Data, plan: Plan, backend: str, progress: Progress = lambda _: None) -> Results:
@@ -64,24 +106,84 @@ def run_study(data: Data, plan: Plan, backend: str, progress: Progress = lambda 
         ImportError: if its framework is not installed.
     """
     trainer = load_trainer(backend)
+    train = partial(trainer.train, data.inputs["train"], num_classes=len(data.classes))
     results = Results(backend, trainer.versions(), data, plan)
-    start = time.perf_counter()
-    for alpha in plan.alphas:
-        for seed in plan.seeds:
-
-            def after_round(network: Network, alpha: float = alpha, seed: int = seed) -> None:
-                progress(f"smoothing {alpha:g}, seed {seed}")
-
-            network = trainer.train(
-                data.inputs["train"],
-                data.labels["train"],
-                smoothed_labels,
-                alpha,
-                num_classes=len(data.classes),
-                seed=seed,
-                training=plan.training,
-                after_round=after_round,
-            )
-            results.measured.setdefault(alpha, []).append(measure(network, data, plan.n_bins))
-    results.seconds["networks"] = time.perf_counter() - start
+    with _timed(results, "networks"):
+        teachers = _networks(results, train, progress)
+    with _timed(results, "students"):
+        _distil(results, train, teachers, progress)
     return results
+
+
+@contextmanager
+def _timed(results: Results, part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    results.seconds[part] = time.perf_counter() - start
+
+
+def _networks(results: Results, train: Callable, progress: Progress) -> dict[float, list[Network]]:
+    """Networks with and without smoothing, measured; the two compared most are watched as they learn."""
+    plan, data = results.plan, results.data
+    examples = noisy_examples(data, plan.draws, plan.noise)
+    results.examples = len(examples)
+    watched = (plan.alphas[0], nearest(plan.alphas, USUAL))
+    teachers: dict[float, list[Network]] = {}
+    for alpha in plan.alphas:
+        histories = []
+        for seed in plan.seeds:
+            history: list[float] = []
+
+            def after_round(network: Network, alpha=alpha, seed=seed, history=history) -> None:
+                progress(f"smoothing {alpha:g}, seed {seed}")
+                if alpha in watched:
+                    history.append(information(network, examples))
+
+            network = train(
+                data.labels["train"], smoothed_labels, alpha, seed=seed, training=plan.training, after_round=after_round
+            )
+            teachers.setdefault(alpha, []).append(network)
+            results.measured.setdefault(alpha, []).append(measure(network, data, plan.n_bins))
+            histories.append(history)
+        if alpha in watched:
+            results.information[alpha] = np.array(histories)
+            results.projections[alpha] = project(teachers[alpha][0], data)
+    return teachers
+
+
+def _distil(results: Results, train: Callable, teachers: dict[float, list[Network]], progress: Progress) -> None:
+    """Students alone, of hard-label teachers over temperatures, of smoothed teachers over the smoothing."""
+    plan, data = results.plan, results.data
+    kinds = [(None, alpha) for alpha in plan.student_alphas]
+    kinds += [(plan.alphas[0], temperature) for temperature in plan.temperatures]
+    kinds += [(alpha, 1.0) for alpha in plan.alphas[1:]]
+    labels = data.labels["train"]
+    for teacher, setting in kinds:
+        description = f"students alone, smoothing {setting:g}"
+        if teacher is not None:
+            description = f"students of teachers with smoothing {teacher:g}, temperature {setting:g}"
+        rows = []
+        for index, seed in enumerate(plan.seeds):
+            targets, objective, gamma = labels, smoothed_labels, setting
+            if teacher is not None:
+                logits = teachers[teacher][index].logits(data.inputs["train"])
+                targets, objective = backend_of(logits=logits).to_numpy(logits), teachers_logits
+                gamma = float(teacher_wrong_class_mass(labels, logits, temperature=setting))
+            student = train(
+                targets,
+                objective,
+                setting,
+                seed=1000 + seed,  # not the teacher's weights and batches
+                training=plan.student,
+                after_round=lambda _, description=description: progress(description),
+            )
+            validation, test = (student.logits(data.inputs[part]) for part in ("validation", "test"))
+            rows.append(
+                (
+                    gamma,
+                    1.0 - float(top_k_accuracy(data.labels["test"], test)),
+                    float(negative_log_likelihood(data.labels["test"], test, from_logits=True)),
+                    1.0 - float(top_k_accuracy(data.labels["validation"], validation)),
+                )
+            )
+        results.students.append(Students(teacher, setting, *np.array(rows).T))
