@@ -37,7 +37,7 @@ def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logi
     """``c tanh(z / c) / T``; a masked class (-inf) stays masked, whatever the cap."""
     if logit_softcap is not None:
         capped = logit_softcap * xp.tanh(logits / logit_softcap)
-        logits = xp.where(logits == MINUS_INFINITY, logits, capped)
+        logits = xp.where(logits <= MINUS_INFINITY, logits, capped)
     if isinstance(temperature, float):
         return logits if temperature == 1.0 else logits / temperature
     return logits / temperature[..., None]
@@ -45,7 +45,7 @@ def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logi
 
 def unmasked_mean(xp: Backend, x: Array) -> Array:
     """The mean over the last axis of the entries that are not -inf."""
-    masked = x == MINUS_INFINITY
+    masked = x <= MINUS_INFINITY
     return xp.sum(xp.where(masked, 0.0, x), axis=-1) / xp.sum(xp.cast(~masked, xp.dtype(x)), axis=-1)
 
 
@@ -53,7 +53,7 @@ def smooth_nll(xp: Backend, logits: Array, lse: Array, prior: Array | None, clas
     """``sum_k u_k w_k (lse - z_k)``, the prior u renormalised over the classes that are not masked."""
     if prior is None and class_weight is None:
         return lse - xp.unmasked_mean(logits)
-    masked = logits == MINUS_INFINITY
+    masked = logits <= MINUS_INFINITY
     finite = xp.where(masked, 0.0, logits)
     kept = xp.cast(~masked, xp.dtype(logits))
     left = xp.sum(kept if prior is None else kept * prior, axis=-1)
@@ -132,7 +132,7 @@ def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, cl
 def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
     weighted = labels if class_weight is None else labels * class_weight
     # A masked class costs nothing where the label has no mass on it.
-    terms = weighted * xp.where((weighted == 0) & (logits == MINUS_INFINITY), 0.0, logits)
+    terms = weighted * xp.where((weighted == 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
 
 
@@ -151,7 +151,7 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, *, pos_weig
         The losses, in the logits' shape.
     """
     logits = accumulate(xp, logits)
-    yes = xp.where((labels == 0) & (logits == MINUS_INFINITY), 0.0, logits)
+    yes = xp.where((labels == 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     no = xp.where((labels == 1) & (logits == -MINUS_INFINITY), 0.0, logits)
     positive = labels if pos_weight is None else labels * pos_weight
     return (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)

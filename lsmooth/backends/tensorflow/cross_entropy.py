@@ -116,11 +116,12 @@ def _gradient(
     factor = xp.where(valid, upstream if inverse is None else upstream * inverse, float("nan"))
     if counted is not None:
         factor = xp.where(counted, factor, 0.0)
-    at_label = tf.range(num_classes, dtype=labels.dtype) == labels[..., None]
+    # Not `==`, which in a graph of tf.compat.v1 asks whether two tensors are one object.
+    at_label = tf.equal(tf.range(num_classes, dtype=labels.dtype), labels[..., None])
     if eps is None:
         target = tf.cast(at_label, z.dtype)
     else:
-        rest = xp.where(z == formulas.MINUS_INFINITY, 0.0, (eps / count)[..., None])
+        rest = xp.where(z <= formulas.MINUS_INFINITY, 0.0, (eps / count)[..., None])
         target = rest + xp.where(at_label, 1.0 - eps, 0.0)
     return tf.cast((_softmax(z, top, log_sum) - target) * factor[..., None], logits.dtype)
 
@@ -144,7 +145,7 @@ def unmasked_mean_and_count(x: Array) -> tuple[Array, Array]:
         return total / x.shape[-1], tf.fill(tf.shape(total), tf.constant(x.shape[-1], x.dtype))
 
     def masked() -> tuple[Array, Array]:
-        kept = x != formulas.MINUS_INFINITY
+        kept = ~(x <= formulas.MINUS_INFINITY)
         count = tf.reduce_sum(tf.cast(kept, x.dtype), axis=-1)
         return tf.reduce_sum(tf.where(kept, x, tf.zeros((), x.dtype)), axis=-1) / count, count
 
