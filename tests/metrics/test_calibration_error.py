@@ -42,6 +42,8 @@ def test_it_is_the_loop_over_bins(backend: Backend, dtype, norm, n_bins):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_logits_are_their_softmax(backend: Backend, dtype):
+    if dtype == "bfloat16" and backend.name == "numpy":
+        pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
     labels, p = drawn()
     logits = backend.cast(backend.asarray(np.log(p)), dtype)
     wide = "float64" if dtype == "float64" else "float32"
