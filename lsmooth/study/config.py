@@ -55,4 +55,4 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(alphas=(0.0, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3), student_alphas=(0.0, 0.1), temperatures=(2.0, 4.0, 8.0))
+QUICK = Plan(alphas=(0.0, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3), student_alphas=(0.0, 0.1), temperatures=(2.0, 4.0))
