@@ -69,9 +69,10 @@ def study(
 ) -> None:
     """Repeat the experiments of "When Does Label Smoothing Help?" and write a report.
 
-    Trains small networks with and without label smoothing, measures how well they generalise and
-    how calibrated they are, before and after temperature scaling, and leaves report.html, the same
-    as report.json, the pictures as PNGs, and the fitted temperature as JSON.
+    Trains small networks with and without label smoothing, measures how well they generalise, how
+    calibrated they are before and after temperature scaling, how their last layer looks, what they
+    teach to students, and leaves report.html, the same as report.json, the pictures as PNGs, and
+    the fitted temperature as JSON.
     """
     from lsmooth.study.trainers import default_backend, load_trainer
 

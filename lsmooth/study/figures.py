@@ -115,10 +115,10 @@ def distillation(results: Results) -> Figure:
         _line(ax, gammas, [100 * students.error for students in members], label, color)
         for gamma, students in zip(gammas, members, strict=True):
             value = students.teacher if students.teacher not in (None, hard) else students.setting
-            ax.annotate(
-                note.format(value), (gamma, 100 * mean(students.error)), (5, 5), textcoords="offset points",
-                fontsize="small", color=color,
-            )  # fmt: skip
+            point = (gamma, 100 * mean(students.error))
+            offset = (5, -12 if color == GREY else 5)
+            style = {"textcoords": "offset points", "fontsize": "small", "color": color}
+            ax.annotate(note.format(value), point, offset, **style)
     ax.set(xlabel="mass on wrong classes, gamma", ylabel="students' test error, %")
     ax.legend(frameon=False, fontsize="small")
     return figure
