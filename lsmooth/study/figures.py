@@ -117,8 +117,7 @@ def distillation(results: Results) -> Figure:
             value = students.teacher if students.teacher not in (None, hard) else students.setting
             point = (gamma, 100 * mean(students.error))
             offset = (5, -12 if color == GREY else 5)
-            style = {"textcoords": "offset points", "fontsize": "small", "color": color}
-            ax.annotate(note.format(value), point, offset, **style)
+            ax.annotate(note.format(value), point, offset, textcoords="offset points", fontsize="small", color=color)
     ax.set(xlabel="mass on wrong classes, gamma", ylabel="students' test error, %")
     ax.legend(frameon=False, fontsize="small")
     return figure
