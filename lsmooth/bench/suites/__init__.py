@@ -1,0 +1,21 @@
+"""The suites by name; each module has ``rows(plan)``, which yields `lsmooth.bench.rows.Row`s."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+from lsmooth.bench.rows import Plan, Row
+
+SUITES = ("loss", "distillation", "linear", "calibration", "metrics", "overhead", "import")
+
+
+def suite_rows(suite: str, plan: Plan) -> Iterator[Row]:
+    """The rows of a suite.
+
+    Raises:
+        ValueError: if there is no such suite.
+    """
+    if suite not in SUITES:
+        raise ValueError(f"suite must be one of {', '.join(SUITES)}; got {suite!r}.")
+    yield from importlib.import_module(f"lsmooth.bench.suites.{'imports' if suite == 'import' else suite}").rows(plan)

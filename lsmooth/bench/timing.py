@@ -1,0 +1,49 @@
+"""Times of calls that compete, in alternating blocks."""
+
+from __future__ import annotations
+
+import statistics
+import timeit
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from lsmooth.bench.rows import Call
+
+# The shortest run that the clock tells apart from the noise around it.
+SHORTEST = 5e-3
+
+
+class Timing(NamedTuple):
+    """Seconds of one call."""
+
+    median: float
+    low: float  # the first quartile
+    high: float  # the third
+
+
+def measure(calls: Mapping[str, Call], rounds: int = 4, kept: int = 2) -> dict[str, Timing]:
+    """Time the calls beside each other.
+
+    They take turns; the first run of a turn is dropped, since it pays for memory that the call
+    before it gave back, and ``kept`` runs are kept. Short calls are repeated within a run.
+    """
+    timers = {name: timeit.Timer(call) for name, call in calls.items()}
+    numbers = {name: max(1, round(SHORTEST / max(_warm(timer), 1e-9))) for name, timer in timers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            number = numbers[name]
+            runs = timer.repeat(repeat=kept + 1, number=number)
+            seconds[name] += [run / number for run in runs[1:]]
+    return {name: _summary(runs) for name, runs in seconds.items()}
+
+
+def _warm(timer: timeit.Timer) -> float:
+    """Seconds of a call after the first two, which compile and fill caches."""
+    timer.timeit(2)
+    return timer.timeit(1)
+
+
+def _summary(runs: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(runs, n=4)
+    return Timing(median, low, high)
