@@ -1,23 +1,17 @@
-"""Matplotlib pictures of calibration and of activations: an ``Axes`` in, the same ``Axes`` out.
-
-Matplotlib is imported by the first call, with the backend its user has chosen.
-"""
+"""Pictures of predicted probabilities against what came true."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lsmooth.backends import Array, backend_of
 from lsmooth.metrics import expected_calibration_error, reliability_curve
+from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-BLUE, RED, GREY = "#2f6690", "#d1495b", "#8d99a6"
-CLASS_COLORS = (BLUE, "#e09f3e", "#7b4b94", "#3a7d44", RED, "#5bb0ba", "#8c6d46", "#c77dff", "#6b7683", "#b5bd00")
 
 
 def reliability_diagram(
@@ -68,7 +62,7 @@ def reliability_diagram(
         >>> drawn is ax, ax.texts[0].get_text()
         (True, 'ECE 0.400')
     """
-    ax = _axes(ax)
+    ax = axes_or_current(ax)
     from matplotlib.colors import to_rgba
 
     options: dict[str, Any] = {
@@ -101,84 +95,11 @@ def reliability_diagram(
     ax.text(0.96, 0.04, f"ECE {error:.3f}", transform=ax.transAxes, ha="right", va="bottom", bbox=box)
 
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title or "")
-    ax.set_axisbelow(True)
-    ax.grid(color="0.92", linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
+    plain(ax)
     ax.legend(loc="upper left", fontsize="small", handlelength=1.4, framealpha=0.85, edgecolor="none")
     lowest = _shares(ax, left, width, weight[filled] / weight.sum()) if counts and filled.any() else ax
     lowest.set_xlabel("confidence")
     return ax
-
-
-def projection(
-    points: Array,
-    labels: Array,
-    *,
-    templates: Array | None = None,
-    names: Sequence[str] | None = None,
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Points on a plane in the colours of their classes, and the classes' templates.
-
-    Made for what `lsmooth.analysis.penultimate_projection` returns.
-
-    Args:
-        points: (rows, 2).
-        labels: (rows,) class ids.
-        templates: (classes, 2), marked by crosses, in the order of the sorted ids unless there are more.
-        names: of the classes, in the same order; their ids if None.
-        title: above the picture.
-        ax: where to draw; the current axes if None.
-
-    Returns:
-        The axes that were drawn on.
-
-    Raises:
-        ImportError: if matplotlib is not installed.
-        ValueError: if shapes do not fit.
-
-    Source: Müller et al. 2019, "When Does Label Smoothing Help?", figure 1.
-
-    Example:
-        >>> from matplotlib.figure import Figure
-        >>> ax = projection([[0.0, 1.0], [2.0, 0.5]], [3, 5], ax=Figure().subplots())
-        >>> [text.get_text() for text in ax.get_legend().get_texts()]
-        ['3', '5']
-    """
-    ax = _axes(ax)
-    points, labels = _to_numpy(points), _to_numpy(labels)
-    if points.ndim != 2 or points.shape[1] != 2 or labels.shape != points.shape[:1]:
-        raise ValueError(f"points must have shape (rows, 2) and labels (rows,), got {points.shape} and {labels.shape}.")
-    for index, label in enumerate(np.unique(labels)):
-        chosen = points[labels == label]
-        name = str(label) if names is None else names[index]
-        color = CLASS_COLORS[index % len(CLASS_COLORS)]
-        ax.scatter(*chosen.T, s=14, color=color, alpha=0.65, linewidth=0, label=name)
-    if templates is not None:
-        ax.scatter(*_to_numpy(templates).T, s=70, marker="x", color="black", linewidth=1.8)
-    ax.set(title=title or "", aspect="equal")
-    ax.set_adjustable("datalim")
-    ax.tick_params(labelsize="small", color=GREY)
-    ax.grid(color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize="small", handletextpad=0.2, framealpha=0.85, edgecolor="none")
-    return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    """The axes that were given, or the current ones."""
-    try:
-        from matplotlib import pyplot
-    except ModuleNotFoundError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'lsmooth[plots]'.") from error
-    return pyplot.gca() if ax is None else ax
-
-
-def _to_numpy(array: Array) -> np.ndarray:
-    xp = backend_of(array=array)
-    return xp.to_numpy(xp.asarray(array))
 
 
 def _shares(ax: Axes, left: np.ndarray, width: np.ndarray, share: np.ndarray) -> Axes:

@@ -7,7 +7,7 @@ pytest.importorskip("matplotlib", reason="pictures need it")
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from lsmooth.plots import BLUE, RED, projection, reliability_diagram
+from lsmooth.plots import BLUE, RED, reliability_diagram
 
 # Confidences 0.3 (right), 0.7 (right, wrong), 0.9 (right): bins of a tenth.
 PROBABILITIES = np.array([[0.3, 0.25, 0.25, 0.2], [0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1, 0.9, 0.0, 0.0]])
@@ -75,18 +75,3 @@ def test_no_row_gives_an_empty_diagram():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="n_bins must be an integer of at least 1, got 0"):
         reliability_diagram(LABELS, PROBABILITIES, n_bins=0, ax=axes())
-
-
-def test_a_projection_shows_each_class_and_its_template(backend):
-    points, labels = backend.asarray(np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])), [7, 2, 7]
-    ax = projection(points, labels, templates=[[0.0, 0.0], [1.0, 1.0]], names=("two", "seven"), ax=axes())
-    two, seven, templates = (artist.get_offsets().tolist() for artist in ax.collections)
-    assert two == [[2, 3]]
-    assert seven == [[0, 1], [4, 5]]
-    assert templates == [[0, 0], [1, 1]]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["two", "seven"]
-
-
-def test_a_projection_has_two_coordinates():
-    with pytest.raises(ValueError, match=r"points must have shape \(rows, 2\) and labels \(rows,\), got \(2, 3\)"):
-        projection(np.ones((2, 3)), [0, 1], ax=axes())
