@@ -35,6 +35,7 @@ class Row:
         bars: what lsmooth is held to: ``"copies"``, at most so many times ``copy``; ``"memory"``, at
             most so many units; ``"seconds"``, at most so many; and by the name of a peer, at least so
             many times faster than it.
+        self_timed: whether a call returns its own seconds, as a process that times its import does.
     """
 
     work: str
@@ -44,3 +45,4 @@ class Row:
     copy: Setup | None = None
     unit_bytes: int = 0
     bars: Mapping[str, float] = field(default_factory=dict)
+    self_timed: bool = False

@@ -38,6 +38,18 @@ def measure(calls: Mapping[str, Call], rounds: int = 4, kept: int = 2) -> dict[s
     return {name: _summary(runs) for name, runs in seconds.items()}
 
 
+def measure_self_timed(calls: Mapping[str, Call], runs: int = 9) -> dict[str, Timing]:
+    """The same for calls that return their own seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for run in range(runs + 1):
+        for name, call in calls.items():
+            taken = call()
+            if run:
+                assert isinstance(taken, float)
+                seconds[name].append(taken)
+    return {name: _summary(taken) for name, taken in seconds.items()}
+
+
 def _warm(timer: timeit.Timer) -> float:
     """Seconds of a call after the first two, which compile and fill caches."""
     timer.timeit(2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lsmooth.bench.rows import Plan, Row
 
-SUITES = ("loss", "distillation", "linear", "calibration", "metrics", "overhead", "import")
+SUITES = ("loss", "distillation", "linear", "calibration", "metrics", "overhead", "import", "scaling")
 
 
 def suite_rows(suite: str, plan: Plan) -> Iterator[Row]:

@@ -1,0 +1,29 @@
+"""What ``import lsmooth`` costs beyond ``import numpy``, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from lsmooth.bench.rows import Call, Plan, Row
+
+BAR = 20e-3
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """Each call starts a Python, whose clock runs around the import alone."""
+    for module in ("lsmooth", "lsmooth.losses"):
+        bars = {"seconds": BAR} if module == "lsmooth" else {}
+        contenders = {"lsmooth": lambda module=module: _importer(module)}
+        yield Row(f"import {module}, after numpy", "numpy", {}, contenders, bars=bars, self_timed=True)
+
+
+def _importer(module: str) -> Call:
+    code = f"import numpy, time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+
+    def run() -> float:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    return run

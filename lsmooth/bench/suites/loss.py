@@ -1,0 +1,246 @@
+"""Smoothed softmax cross-entropy, sigmoid cross-entropy and focal loss, with their gradients."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lsmooth import losses
+from lsmooth.bench.rows import Plan, Row
+from lsmooth.bench.suites import _frameworks as frameworks
+
+EPS = 0.1
+CROSS_ENTROPY = "smoothed cross-entropy"
+# Rows, classes; the bars hold for the first and the last of them.
+LARGE, TOKENS, SMALL = (2048, 32000), (256, 262144), (32, 10)
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """The suite."""
+    for size in ((64, 1000), SMALL) if plan.quick else (LARGE, TOKENS, SMALL):
+        yield from cross_entropy_rows(plan, size, BARS.get(size, {}))
+    for size in ((64, 100),) if plan.quick else ((4096, 4000),):
+        yield from _sigmoid_rows(plan, size)
+        yield from _focal_rows(plan, size)
+
+
+BARS: Mapping[tuple[int, int], Mapping[str, Mapping[str, float]]] = {
+    LARGE: {
+        "torch": {"copies": 3.0, "F.cross_entropy": 5.0, "F.cross_entropy, compiled": 2.5, "memory": 1.05},
+        "jax": {"copies": 1.8, "optax, one-hot": 2.5},
+        "tensorflow, eager": {"copies": 7.0, "tf.losses": 2.0},
+        "tensorflow, function": {"copies": 7.0, "tf.losses": 2.0},
+        "tensorflow, XLA": {"copies": 4.0, "tf.losses": 2.0},
+    },
+    # A peer's 1 / 1.1: no more than 10% over it.
+    SMALL: {
+        "torch": {"F.cross_entropy": 1 / 0.6},
+        "jax": {"optax, one-hot": 1 / 1.1},
+        "tensorflow, function": {"tf.losses": 1 / 1.1},
+        "tensorflow, XLA": {"tf.losses": 1 / 1.1},
+    },
+}
+
+
+def cross_entropy_rows(
+    plan: Plan, size: tuple[int, int], bars: Mapping[str, Mapping[str, float]], work: str = CROSS_ENTROPY
+) -> Iterator[Row]:
+    """One row for each framework, and for each of its modes, at one size."""
+    logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(size, np.float32))
+    ids = np.random.default_rng(1).integers(0, size[1], size[0]).astype(np.int32)
+    row = functools.partial(_row, work, size, bars)
+
+    if frameworks.wanted(plan, "torch"):
+        peer = functools.partial(_torch_peer, ids)
+        contenders = {
+            "lsmooth": frameworks.torch_step(logits, lambda: _torch_ours(ids)),
+            "F.cross_entropy": frameworks.torch_step(logits, peer),
+        }
+        copy = frameworks.torch_copy(logits)
+        if not frameworks.can_compile_torch():
+            yield row("torch", contenders, copy)
+        else:
+            compiled = {"F.cross_entropy, compiled": frameworks.torch_step(logits, peer, compiled=True)}
+            yield row("torch", contenders | compiled, copy)
+            ours = {"lsmooth": frameworks.torch_step(logits, lambda: _torch_ours(ids), compiled=True)}
+            yield row("torch, compiled", ours | compiled, copy)
+    if frameworks.wanted(plan, "jax"):
+        contenders = {
+            "lsmooth": frameworks.jax_step(logits, lambda: _ours(ids)),
+            "optax, one-hot": frameworks.jax_step(logits, lambda: _optax_peer(ids)),
+        }
+        yield row("jax", contenders, frameworks.jax_copy(logits))
+    if frameworks.wanted(plan, "tensorflow"):
+        for mode in ("eager", "function", "unknown batch", "XLA"):
+            contenders = {
+                "lsmooth": frameworks.tensorflow_step(logits, lambda: _ours(ids), mode),
+                "tf.losses": frameworks.tensorflow_step(logits, lambda: _tensorflow_peer(ids), mode),
+            }
+            # The bar is in copies into warm memory, which NumPy's is too.
+            yield row(f"tensorflow, {mode}", contenders, frameworks.numpy_copy(logits))
+
+
+def _row(work: str, size: tuple[int, int], bars: Mapping[str, Any], backend: str, contenders: Any, copy: Any) -> Row:
+    sizes = {"rows": size[0], "classes": size[1]}
+    unit = 4 * size[0] * size[1] if size[0] * size[1] >= 2**20 else 0
+    return Row(f"{work}, loss and gradient", backend, sizes, contenders, copy, unit, bars.get(backend, {}))
+
+
+def _ours(ids: np.ndarray) -> Any:
+    return lambda x: losses.softmax_cross_entropy(ids, x, label_smoothing=EPS)
+
+
+def _torch_ours(ids: np.ndarray) -> Any:
+    import torch
+
+    y = torch.from_numpy(ids).long()
+    return lambda x: losses.softmax_cross_entropy(y, x, label_smoothing=EPS)
+
+
+def _torch_peer(ids: np.ndarray) -> Any:
+    import torch
+
+    y = torch.from_numpy(ids).long()
+    return lambda x: torch.nn.functional.cross_entropy(x, y, label_smoothing=EPS)
+
+
+def _optax_peer(ids: np.ndarray) -> Any:
+    import jax
+    import optax
+
+    def loss(x: Any) -> Any:
+        onehot = jax.nn.one_hot(ids, x.shape[-1])
+        return optax.softmax_cross_entropy(x, optax.smooth_labels(onehot, EPS)).mean()
+
+    return loss
+
+
+def _tensorflow_peer(ids: np.ndarray) -> Any:
+    import tensorflow as tf
+
+    def loss(x: Any) -> Any:
+        onehot = tf.one_hot(ids, x.shape[-1])
+        return tf.compat.v1.losses.softmax_cross_entropy(onehot, x, label_smoothing=EPS)
+
+    return loss
+
+
+def _sigmoid_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
+    """Binary cross-entropy of every logit, smoothed by eps / 2."""
+    logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(size, np.float32))
+    labels = functools.cache(lambda: (np.random.default_rng(1).random(size) < 0.1).astype(np.float32))
+
+    def torch_ours() -> Any:
+        import torch
+
+        y = torch.from_numpy(labels())
+        return lambda x: losses.sigmoid_cross_entropy(y, x, label_smoothing=EPS)
+
+    def torch_peer() -> Any:
+        import torch
+
+        y = torch.from_numpy(labels())
+        functional = torch.nn.functional
+        return lambda x: functional.binary_cross_entropy_with_logits(x, y * (1 - EPS) + EPS / 2)
+
+    def ours() -> Any:
+        return lambda x: losses.sigmoid_cross_entropy(labels(), x, label_smoothing=EPS)
+
+    def optax_peer() -> Any:
+        import optax
+
+        return lambda x: optax.sigmoid_binary_cross_entropy(x, labels() * (1 - EPS) + EPS / 2).mean()
+
+    def tensorflow_peer() -> Any:
+        import tensorflow as tf
+
+        sigmoid = tf.compat.v1.losses.sigmoid_cross_entropy
+        return lambda x: sigmoid(labels(), x, label_smoothing=EPS)
+
+    yield from _elementwise_rows(
+        plan,
+        "smoothed sigmoid cross-entropy",
+        size,
+        logits,
+        {"torch": (torch_ours, torch_peer), "jax": (ours, optax_peer), "tensorflow": (ours, tensorflow_peer)},
+        {"torch": "F.binary_cross_entropy_with_logits", "jax": "optax", "tensorflow": "tf.losses"},
+    )
+
+
+def _focal_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
+    """The focal loss of a softmax; the peers are its formula in the framework's own functions."""
+    logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(size, np.float32))
+    ids = np.random.default_rng(1).integers(0, size[1], size[0]).astype(np.int32)
+
+    def torch_ours() -> Any:
+        import torch
+
+        y = torch.from_numpy(ids).long()
+        return lambda x: losses.softmax_focal_loss(y, x, gamma=2.0)
+
+    def torch_peer() -> Any:
+        import torch
+
+        y = torch.from_numpy(ids).long()
+
+        def loss(x: Any) -> Any:
+            nll = torch.nn.functional.cross_entropy(x, y, reduction="none")
+            return ((1 - torch.exp(-nll)) ** 2 * nll).mean()
+
+        return loss
+
+    def ours() -> Any:
+        return lambda x: losses.softmax_focal_loss(ids, x, gamma=2.0)
+
+    def optax_peer() -> Any:
+        import jax.numpy as jnp
+        import optax
+
+        def loss(x: Any) -> Any:
+            nll = optax.softmax_cross_entropy_with_integer_labels(x, ids)
+            return ((1 - jnp.exp(-nll)) ** 2 * nll).mean()
+
+        return loss
+
+    def tensorflow_peer() -> Any:
+        import tensorflow as tf
+
+        def loss(x: Any) -> Any:
+            nll = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, x)
+            return tf.reduce_mean((1 - tf.exp(-nll)) ** 2 * nll)
+
+        return loss
+
+    formula = "the formula over its cross-entropy"
+    yield from _elementwise_rows(
+        plan,
+        "focal loss",
+        size,
+        logits,
+        {"torch": (torch_ours, torch_peer), "jax": (ours, optax_peer), "tensorflow": (ours, tensorflow_peer)},
+        dict.fromkeys(("torch", "jax", "tensorflow"), formula),
+    )
+
+
+def _elementwise_rows(
+    plan: Plan,
+    work: str,
+    size: tuple[int, int],
+    logits: Callable[[], np.ndarray],
+    pairs: Mapping[str, tuple[Any, Any]],
+    peers: Mapping[str, str],
+) -> Iterator[Row]:
+    steps: Mapping[str, Any] = {
+        "torch": frameworks.torch_step,
+        "jax": frameworks.jax_step,
+        "tensorflow": functools.partial(frameworks.tensorflow_step, mode="XLA"),
+    }
+    copies = {"torch": frameworks.torch_copy, "jax": frameworks.jax_copy, "tensorflow": frameworks.numpy_copy}
+    for backend, (ours, peer) in pairs.items():
+        if frameworks.wanted(plan, backend):
+            contenders = {"lsmooth": steps[backend](logits, ours), peers[backend]: steps[backend](logits, peer)}
+            name = "tensorflow, XLA" if backend == "tensorflow" else backend
+            yield _row(work, size, {}, name, contenders, copies[backend](logits))
