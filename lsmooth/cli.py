@@ -11,7 +11,7 @@ def main() -> None:
         import rich  # noqa: F401
         import typer  # noqa: F401
     except ModuleNotFoundError as error:
-        sys.exit(f"The lsmooth command needs {error.name}; install it with: pip install 'lsmooth[study]'")
+        sys.exit(f"The lsmooth command needs {error.name}; install it with: pip install 'lsmooth[cli]'")
     from lsmooth._commands import app
 
     app()

@@ -37,8 +37,8 @@ def run(*arguments):
 
 @pytest.fixture(autouse=True)
 def tiny_plans(monkeypatch):
-    monkeypatch.setattr("lsmooth._commands.QUICK", TINY)
-    monkeypatch.setattr("lsmooth._commands.FULL", TINY)
+    monkeypatch.setattr("lsmooth._commands.study.QUICK", TINY)
+    monkeypatch.setattr("lsmooth._commands.study.FULL", TINY)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -187,4 +187,4 @@ def test_without_typer_the_command_says_what_to_install():
     code = "import sys; sys.modules['typer'] = None; from lsmooth.cli import main; main()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.strip() == "The lsmooth command needs typer; install it with: pip install 'lsmooth[study]'"
+    assert run.stderr.strip() == "The lsmooth command needs typer; install it with: pip install 'lsmooth[cli]'"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lsmooth import plots
+from lsmooth._report import new_figure, png
 from lsmooth.plots import BLUE, GREY, RED
 from lsmooth.study.run import Results, nearest
 from lsmooth.study.statistics import mean, stderr
@@ -24,20 +24,6 @@ def figures(results: Results) -> dict[str, bytes]:
     if not any(results.projections.values()):  # two classes have no plane
         del drawn["projection"]
     return {name: png(draw(results)) for name, draw in drawn.items()}
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, the same bytes for the same picture."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches, with room made for labels."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def generalisation(results: Results) -> Figure:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import lsmooth
+from lsmooth._report import html_figure, html_table, page, staged
 from lsmooth.study import paper
 from lsmooth.study.figures import figures
 from lsmooth.study.findings import AGREES, DISAGREES, Finding, findings
@@ -46,11 +44,11 @@ def write_report(results: Results, folder: Path) -> Path:
     pictures = figures(results)
     contents = {f"{name}.png": picture for name, picture in pictures.items()}
     contents["report.json"] = (json.dumps(to_json(results, found), indent=2, allow_nan=False) + "\n").encode()
-    contents[CALIBRATOR] = _calibrator(results)
     contents["report.html"] = to_html(results, found, pictures).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
+    with staged(folder) as temporary:
+        results.measured[results.plan.alphas[0]][0].scaler.save(temporary / CALIBRATOR)
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
     return folder / "report.html"
 
 
@@ -121,18 +119,10 @@ def _names(results: Results) -> Iterable[str]:
     return results.measured[results.plan.alphas[0]][0].numbers
 
 
-def _calibrator(results: Results) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CALIBRATOR
-        results.measured[results.plan.alphas[0]][0].scaler.save(path)
-        return path.read_bytes()
-
-
 def to_html(results: Results, found: Sequence[Finding], pictures: dict[str, bytes]) -> str:
     """One file, with its style and pictures inside."""
     plan, data, training = results.plan, results.data, results.plan.training
     rows = {part: len(labels) for part, labels in data.labels.items()}
-    style = files("lsmooth.study").joinpath("report.css").read_text(encoding="utf-8")
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     body = f"""
 <h1>When does label smoothing help?</h1>
@@ -147,20 +137,20 @@ and is inside the noise otherwise. All networks share one split and one test par
 randomness of training, not that of the choice of rows.</p>
 
 <h2>1 &nbsp;Generalisation and calibration, in numbers</h2>
-{_table(["smoothing", *(heading for _, heading, _, _ in COLUMNS)], table(results))}
+{html_table(["smoothing", *(heading for _, heading, _, _ in COLUMNS)], table(results))}
 <p class="note">ECE: expected calibration error, {plan.n_bins} bins. T: the temperature of greatest
 likelihood on the {rows["validation"]} validation rows. NLL in nats. All but T on the test part.</p>
 
 <h2>2 &nbsp;Generalisation</h2>
-{_figure(pictures, "generalisation", "Test error and negative log-likelihood over the amount of smoothing.")}
+{html_figure(pictures, "generalisation", "Test error and negative log-likelihood over the amount of smoothing.")}
 <h3>The paper's accuracies, in percent</h3>
-{_table(["network, data", "hard labels", "smoothing 0.1"], paper.ACCURACY)}
+{html_table(["network, data", "hard labels", "smoothing 0.1"], paper.ACCURACY)}
 
 <h2>3 &nbsp;Calibration</h2>
-{_figure(pictures, "reliability", "Accuracy against confidence on the test part, the networks of all seeds together.")}
-{_figure(pictures, "calibration", "Calibration error as trained and after one temperature, and that temperature.")}
+{html_figure(pictures, "reliability", "Accuracy against confidence on the test part, all seeds together.")}
+{html_figure(pictures, "calibration", "Calibration error as trained and after one temperature, and that temperature.")}
 <h3>The paper's calibration errors</h3>
-{_table(["network, data", "hard labels", "with temperature (T)", "with smoothing (amount)"], paper.ECE)}
+{html_table(["network, data", "hard labels", "with temperature (T)", "with smoothing (amount)"], paper.ECE)}
 
 <h2>4 &nbsp;The penultimate layer</h2>
 {_geometry(results, pictures)}
@@ -169,16 +159,16 @@ likelihood on the {rows["validation"]} validation rows. NLL in nats. All but T o
 <p>Students of one hidden layer of {plan.student.hidden[0]} units, taught on the training rows by the logits of the
 networks above: the divergence of their predictions at a temperature T, times T². Gamma is the mass that the targets
 give to wrong classes, scaled so that the uniform distribution has 1; for label smoothing it is the amount.</p>
-{_figure(pictures, "distillation", "The students' error over the mass on wrong classes, by what they were taught.")}
-{_table(["teacher", "setting", "gamma", "student's error, %", "student's NLL"], _students(results))}
+{html_figure(pictures, "distillation", "The students' error over the mass on wrong classes, by what they were taught.")}
+{html_table(["teacher", "setting", "gamma", "student's error, %", "student's NLL"], _students(results))}
 <h3>The paper's distillation on MNIST, errors in percent</h3>
-{_table(["teacher trained with", "teacher", "student"], paper.DISTILLATION)}
+{html_table(["teacher trained with", "teacher", "student"], paper.DISTILLATION)}
 
 <h2>6 &nbsp;What the logits tell about the example</h2>
 <p>Mutual information between which of {results.examples} training examples of the classes
 {escape(data.classes[0])} and {escape(data.classes[1])} was shown, under Gaussian noise of standard deviation
 {plan.noise:g} ({plan.draws} draws each), and the difference of the two logits.</p>
-{_figure(pictures, "information", "Information kept over training, without and with smoothing.")}
+{html_figure(pictures, "information", "Information kept over training, without and with smoothing.")}
 
 <h2>What was run</h2>
 <p>A network of {len(training.hidden)} hidden layers ({", ".join(map(str, training.hidden))} units, ReLU), trained by
@@ -189,12 +179,7 @@ lsmooth {lsmooth.__version__}, {versions}; {sum(results.seconds.values()):.0f} s
 hard-label network is in <code>{CALIBRATOR}</code>, all numbers in <code>report.json</code>.</p>
 <p class="note">{escape(paper.CITATION)}</p>
 """
-    title = f"When does label smoothing help? {data.name}, {results.backend}"
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n'
-        f"<body>{body}</body>\n</html>\n"
-    )
+    return page(f"When does label smoothing help? {data.name}, {results.backend}", body)
 
 
 def _geometry(results: Results, pictures: dict[str, bytes]) -> str:
@@ -205,9 +190,9 @@ def _geometry(results: Results, pictures: dict[str, bytes]) -> str:
         for alpha in results.plan.alphas
     ]
     caption = "Activations of three classes on the plane through their templates (crosses), first seed."
-    return f"""{_figure(pictures, "projection", caption)}
+    return f"""{html_figure(pictures, "projection", caption)}
 <h3>Scatter within classes over the distance between them</h3>
-{_table(["smoothing", "training rows", "validation rows"], rows)}"""
+{html_table(["smoothing", "training rows", "validation rows"], rows)}"""
 
 
 def _students(results: Results) -> list[list[str]]:
@@ -236,15 +221,3 @@ def _findings(found: Sequence[Finding]) -> str:
     ]
     head = "<tr><th>The paper's claim</th><th>Here</th><th></th></tr>"
     return f'<table class="words">{head}{"".join(rows)}</table>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><tr>{heading}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _figure(pictures: dict[str, bytes], name: str, caption: str) -> str:
-    data = base64.b64encode(pictures[name]).decode()
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'

@@ -1,0 +1,109 @@
+"""``lsmooth study``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from lsmooth._commands._console import console, fail, steps
+from lsmooth._report import nearest_folder
+from lsmooth.study.config import BACKENDS, FULL, QUICK
+from lsmooth.study.data import DATASETS
+
+
+def study(
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="The framework to train with; by default the first of these that is installed.",
+            metavar="|".join(BACKENDS),
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="A data set of scikit-learn's.", metavar="|".join(DATASETS))] = DATASETS[
+        0
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your own data instead: an .npz file of x (rows, features) and y (rows,).", metavar="FILE"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer amounts of smoothing and seeds.")] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Networks for each amount of smoothing; by default {len(FULL.seeds)}, quick {len(QUICK.seeds)}.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder for the report.", metavar="DIR")] = Path("report"),
+) -> None:
+    """Repeat the experiments of "When Does Label Smoothing Help?" and write a report.
+
+    Trains small networks with and without label smoothing, measures how well they generalise, how
+    calibrated they are before and after temperature scaling, how their last layer looks, what they
+    teach to students, and leaves report.html, the same as report.json, the pictures as PNGs, and
+    the fitted temperature as JSON.
+    """
+    from lsmooth.study.trainers import default_backend, load_trainer
+
+    plan = QUICK if quick else FULL
+    if seeds is not None:
+        if seeds < 1:
+            fail(f"--seeds must be at least 1, got {seeds}.")
+        plan = dataclasses.replace(plan, seeds=tuple(range(seeds)))
+    try:
+        nearest_folder(output)
+        from lsmooth.study import load_data, run_study, write_report
+        from lsmooth.study.run import total_rounds
+
+        _check_packages()
+        name = default_backend() if backend is None else backend
+        load_trainer(name)
+        rows = load_data(dataset, data)
+        with steps(total_rounds(plan)) as advance:
+            results = run_study(rows, plan, name, advance)
+            path = write_report(results, output)
+    except (ValueError, ImportError) as error:
+        fail(str(error))
+    _print_study(results, path)
+
+
+def _check_packages() -> None:
+    missing = [
+        package
+        for module, package in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"))
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise ImportError(f"The study needs {' and '.join(missing)}; install them with pip install 'lsmooth[study]'.")
+
+
+def _print_study(results, path: Path) -> None:
+    from lsmooth.study.findings import AGREES, DISAGREES, findings
+    from lsmooth.study.report import COLUMNS, table
+
+    numbers = Table(
+        title=f"{results.data.name} on {results.backend}: mean ± standard error of {len(results.plan.seeds)} seeds",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown = COLUMNS[:-1]  # what fits 80 characters
+    for heading in ("smoothing", *(heading for _, heading, _, _ in shown)):
+        numbers.add_column(heading, justify="right", no_wrap=True)
+    for row in table(results):
+        numbers.add_row(*(cell.replace(" ", "") for cell in row[: 1 + len(shown)]))
+    console.print(numbers)
+    colors = {AGREES: "green", DISAGREES: "red"}
+    words = Table(title="Against the paper", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for finding in findings(results):
+        words.add_row(f"[{colors.get(finding.verdict, 'dim')}]{finding.verdict}[/]", f"{finding.claim}")
+    console.print(words)
+    console.print(f"{sum(results.seconds.values()):.0f} s. Report: [bold]{escape(str(path))}[/]", soft_wrap=True)

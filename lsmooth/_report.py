@@ -1,0 +1,100 @@
+"""What the commands' reports share: a page with its style and pictures inside, a folder that is whole or absent."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML file around the body, which is HTML; the title is text."""
+    style = files("lsmooth").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n'
+        f"<body>{body}</body>\n</html>\n"
+    )
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of text; of numbers, but for the first column."""
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f"<table><tr>{heading}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def html_figure(pictures: dict[str, bytes], name: str, caption: str) -> str:
+    """One of the PNG files, and the text below it."""
+    data = base64.b64encode(pictures[name]).decode()
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches, with room made for labels; pyplot does not know of it."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, the same bytes for the same picture."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def nearest_folder(folder: Path) -> Path:
+    """The folder itself or the nearest one above it that is there.
+
+    Raises:
+        ValueError: if that is no folder, or nothing can be written there.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(
+            f"--output must be a folder, and {existing} is a file; choose another, e.g. --output {folder}-2."
+        )
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"--output must be a folder that can be written, and {existing} cannot; choose another.")
+    return existing
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which becomes ``folder`` if the block ends well, and is gone if not.
+
+    Where ``folder`` is there already, files of the same names are replaced and others stay. What
+    is written beside the new folder, into its parent, is gone in either case.
+
+    Raises:
+        ValueError: if ``folder`` cannot be made.
+    """
+    folder = folder.absolute()
+    above = nearest_folder(folder)
+    parent = above.parent if above == folder and os.access(above.parent, os.W_OK) else above
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    content = temporary / "content"
+    content.mkdir()
+    try:
+        yield content
+        if folder.exists():
+            for path in sorted(content.iterdir()):
+                shutil.move(path, folder / path.name)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(content, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
