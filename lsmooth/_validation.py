@@ -120,11 +120,18 @@ def check_axis(axis: int, shape: Sequence[int | None]) -> int:
     return axis % len(shape)
 
 
-def check_labels(xp: Backend, labels: Any, logits: Array, axis: int, name: str = "logits") -> tuple[Array, int, bool]:
-    """Labels that fit the logits, the class axis counted from the front, and whether they are distributions."""
+def check_labels(
+    xp: Backend, labels: Any, logits: Array, axis: int, name: str = "logits", weight: Array | None = None
+) -> tuple[Array, int, bool]:
+    """Labels that fit the logits, the class axis counted from the front, and whether they are distributions.
+
+    With a ``weight`` (classes, features), ``logits`` are the hidden states that it makes logits of.
+    """
     shape = xp.shape(logits)
     front = check_axis(axis, shape)
     rows = shape[:front] + shape[front + 1 :]
+    if weight is not None:
+        shape = (*shape[:front], xp.shape(weight)[0], *shape[front + 1 :])
     if shape[front] == 0:
         raise ValueError(f"{name} must have at least one class, got shape {shape} with axis={axis}.")
     labels = xp.asarray(labels, like=logits)

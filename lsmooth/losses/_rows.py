@@ -36,16 +36,22 @@ def prepare(
     axis: int,
     reduction: str | None,
     class_weight: Any = None,
+    weight: Array | None = None,
 ) -> Rows:
-    """Check what losses over classes share; rows that are ignored get the label 0."""
+    """Check what losses over classes share; rows that are ignored get the label 0.
+
+    With a ``weight`` (classes, features), ``logits`` stands for what it multiplies: hidden states.
+    """
     reduction = check_reduction(reduction)
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    name = "logits" if weight is None else "hidden"
+    logits = check.float_array(xp, name, logits, like=labels if xp.is_array(labels) else None)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype)
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight)
+    classes = logits if weight is None else weight[:, 0]
     rows = labels[..., 0] if soft else labels
     shape = xp.shape(rows)
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
-    class_weight = per_class(xp, "class_weight", class_weight, logits, dtype)
+    class_weight = per_class(xp, "class_weight", class_weight, classes, dtype)
     sample_weight = row_weight(xp, sample_weight, rows, logits, dtype)
 
     counted = None
@@ -54,11 +60,11 @@ def prepare(
             raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
         counted = labels != ignore_index
     if check.is_validating(xp, labels, logits):
-        check.check_not_nan(xp, "logits", logits)
+        check.check_not_nan(xp, name, logits)
         if soft:
             check.check_not_nan(xp, "labels", labels)
         else:
-            check.check_class_ids(xp, labels, xp.shape(logits)[-1], counted)
+            check.check_class_ids(xp, labels, xp.shape(classes)[-1], counted)
     if counted is not None:
         labels = xp.where(counted, labels, 0)
 
@@ -143,9 +149,11 @@ def row_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) 
     return array
 
 
-def _labels_and_logits(xp: Backend, labels: Any, logits: Array, axis: int, dtype: str) -> tuple[Array, Array, bool]:
+def _labels_and_logits(
+    xp: Backend, labels: Any, logits: Array, axis: int, dtype: str, weight: Array | None
+) -> tuple[Array, Array, bool]:
     """Labels and logits with the classes last, and whether the labels are distributions."""
-    labels, front, soft = check.check_labels(xp, labels, logits, axis)
+    labels, front, soft = check.check_labels(xp, labels, logits, axis, weight=weight)
     if front != len(xp.shape(logits)) - 1:
         logits = xp.moveaxis(logits, front, -1)
         labels = xp.moveaxis(labels, front, -1) if soft else labels

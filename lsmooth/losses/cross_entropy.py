@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.losses._rows import finish, per_class, prepare, prepare_binary
+from lsmooth.losses._rows import Rows, finish, per_class, prepare, prepare_binary
 
 
 def softmax_cross_entropy(
@@ -82,26 +84,8 @@ def softmax_cross_entropy(
         temperature=temperature,
     )
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight)
-    temperature = check.number_or_rows(
-        xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
-    )
-    prior = per_class(xp, "smoothing_prior", smoothing_prior, rows.logits, rows.dtype)
-    check.check_at_least("z_loss", z_loss, 0.0)
-    if logit_softcap is not None:
-        check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
-    return xp.softmax_cross_entropy(
-        rows.logits,
-        rows.labels,
-        label_smoothing=rows.label_smoothing,
-        prior=prior,
-        class_weight=rows.class_weight,
-        temperature=temperature,
-        z_loss=float(z_loss),
-        logit_softcap=logit_softcap,
-        counted=rows.counted,
-        scale=rows.scale,
-        total=rows.reduction != "none",
-    )
+    options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
+    return xp.softmax_cross_entropy(rows.logits, rows.labels, **options, total=rows.reduction != "none")
 
 
 def sigmoid_cross_entropy(
@@ -157,3 +141,32 @@ def sigmoid_cross_entropy(
         pos_weight = xp.asarray(pos_weight, rows.dtype, like=rows.logits)
         check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
     return finish(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, pos_weight=pos_weight))
+
+
+def kernel_options(
+    rows: Rows,
+    classes: Array,
+    smoothing_prior: Any,
+    temperature: Any,
+    z_loss: float,
+    logit_softcap: float | None,
+) -> dict[str, Any]:
+    """What `Backend.softmax_cross_entropy` is told of a checked call; ``classes`` has them along its last axis."""
+    xp = rows.xp
+    temperature = check.number_or_rows(
+        xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
+    )
+    prior = per_class(xp, "smoothing_prior", smoothing_prior, classes, rows.dtype)
+    check.check_at_least("z_loss", z_loss, 0.0)
+    if logit_softcap is not None:
+        check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
+    return {
+        "label_smoothing": rows.label_smoothing,
+        "prior": prior,
+        "class_weight": rows.class_weight,
+        "temperature": temperature,
+        "z_loss": float(z_loss),
+        "logit_softcap": logit_softcap,
+        "counted": rows.counted,
+        "scale": rows.scale,
+    }
