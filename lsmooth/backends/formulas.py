@@ -124,9 +124,12 @@ def _is(value: Any, number: float) -> bool:
 
 def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
     labels, factor = label_factor(xp, labels, xp.shape(logits)[-1], xp.dtype(lse))
+    picked = xp.pick(logits, labels)
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
-    return factor * (lse - xp.pick(logits, labels))
+        # A masked class costs nothing where it has no weight.
+        picked = xp.where((factor == 0) & (picked <= MINUS_INFINITY), 0.0, picked)
+    return factor * (lse - picked)
 
 
 def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:

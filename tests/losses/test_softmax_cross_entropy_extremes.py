@@ -57,6 +57,12 @@ def test_mass_on_a_masked_class_costs_infinity(backend):
         assert np.isfinite(backend.to_numpy(value)[1])
 
 
+def test_a_label_whose_class_is_masked_and_has_no_weight_costs_only_its_smoothing(backend):
+    logits, weight = np.array([[0.5, -INF, 2.0]]), np.array([1.0, 0.0, 3.0])
+    for labels in (np.array([1]), np.eye(3)[[1]]):
+        check_parity(backend, labels, logits, class_weight=weight, **SMOOTHED)
+
+
 @DRAWN
 @given(
     logits=st_numpy.arrays(

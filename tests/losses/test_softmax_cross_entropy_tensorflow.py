@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,25 @@ def test_options_of_unknown_batches(options, soft, jit_compile):
     close(gradient, expected_gradient)
 
 
+def test_autograph_rewrites_the_caller_and_not_lsmooth(monkeypatch):
+    """Rewriting a function takes longer than tracing it, and none of lsmooth's needs it."""
+    seen, kernel = set(), type(require_backend("tensorflow")).softmax_cross_entropy
+
+    def spy(*args, **options):
+        seen.update(frame.name for frame in traceback.extract_stack())
+        return kernel(*args, **options)
+
+    monkeypatch.setattr(type(require_backend("tensorflow")), "softmax_cross_entropy", spy)
+
+    def caller(labels, logits):
+        return softmax_cross_entropy(labels, logits, label_smoothing=EPS)
+
+    tf.function(caller).get_concrete_function(LABELS, LOGITS)
+    assert "tf__caller" in seen
+    assert "softmax_cross_entropy" in seen
+    assert "tf__softmax_cross_entropy" not in seen
+
+
 def test_images_of_unknown_size():
     traces = []
 
@@ -179,6 +200,29 @@ def test_second_derivatives(soft, masked):
     p = np.exp(logits / TEMPERATURE)
     p = p / p.sum(-1, keepdims=True)
     close(hessian, (np.einsum("ik,kl->ikl", p, np.eye(3)) - np.einsum("ik,il->ikl", p, p)) / TEMPERATURE**2)
+
+
+def test_third_derivatives_are_finite_where_a_class_is_masked():
+    """They are those of the classes that are left."""
+
+    def third(logits, direction):
+        z = tf.constant(logits[None])
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch(z)
+                _, gradient = value_and_gradient(
+                    lambda z: softmax_cross_entropy([0], z, label_smoothing=EPS, temperature=TEMPERATURE), z
+                )
+                slope = tf.reduce_sum(gradient * direction)
+            curve = tf.reduce_sum(inner.gradient(slope, z) * direction**2)
+        return outer.gradient(curve, z)[0]
+
+    left, direction = np.array([0, 2, 3]), np.array([1.0, -2.0, 3.0, 0.5])
+    logits = np.array([0.5, -np.inf, 2.0, -1.0])
+    of_all, of_those_left = third(logits, direction), third(logits[left], direction[left])
+    close(of_all, np.insert(of_those_left, 1, 0.0))
+    assert np.abs(of_those_left).max() > 1e-3
 
 
 @pytest.mark.parametrize("size", SIZES)

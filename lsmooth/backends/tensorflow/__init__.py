@@ -135,6 +135,23 @@ class TensorflowBackend(Backend):
         return tf.reduce_sum(losses) if options.get("total") else losses
 
 
+def _keep_autograph_out() -> None:
+    """Have ``tf.function`` trace lsmooth's Python as it is: no ``if`` or loop in it depends on a tensor.
+
+    AutoGraph would rewrite each function first, which takes far longer than tracing it. Its public
+    decorator marks one function; a package is named in this list, or traced slowly where there is none.
+    """
+    try:
+        from tensorflow.python.autograph.core import config  # type: ignore[import-not-found]
+
+        config.CONVERSION_RULES = (config.DoNotConvert("lsmooth"), *config.CONVERSION_RULES)
+    except (ImportError, AttributeError):
+        pass
+
+
+_keep_autograph_out()
+
+
 def _as_dtype(x: Any, dtype: tf.DType) -> Array:
     # tf.cast would send a Python number through float32.
     return tf.constant(x, dtype) if isinstance(x, (int, float)) else tf.cast(x, dtype)
