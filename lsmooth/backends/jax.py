@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -128,6 +129,7 @@ def _unmasked_mean_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[A
     return mean, jnp.sum(jnp.where(x == -jnp.inf, 0.0, dx), axis=-1) / count
 
 
+@functools.partial(jax.jit, inline=True)  # called eagerly, the branches would be compiled at every call
 def _unmasked_mean_and_count(x: Array) -> tuple[Array, Array]:
     x = jax.lax.stop_gradient(x)
     total = jnp.sum(x, axis=-1)

@@ -162,3 +162,13 @@ def test_it_scans_and_rematerialises():
     expected, gradient = reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=EPS)
     close(total(logits), 2.0 * expected)
     close(jax.grad(total)(logits), np.stack([gradient, gradient]))
+
+
+def test_an_eager_call_compiles_nothing_the_second_time(caplog):
+    def call():
+        softmax_cross_entropy(jnp.asarray(LABELS), jnp.asarray(LOGITS), label_smoothing=EPS).block_until_ready()
+
+    call()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        call()
+    assert not [record.message for record in caplog.records if "Compiling" in record.message]
