@@ -18,21 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run
 
-try:
-    from torch._C._functorch import peek_interpreter_stack
-except ImportError:  # then every call counts as transformed: slower, and right
-
-    def peek_interpreter_stack() -> Any:
-        """Stand in for a question that cannot be asked."""
-        return True
-
-
-# Elements of a block, per thread: a block's logits and gradient fit the cache of a core.
-BLOCK_ELEMENTS = 2**17
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
 
@@ -63,24 +52,15 @@ def fits(
 ) -> bool:
     """Whether `rows` knows these options: CPU tensors, no transform, no option that needs a gradient."""
     return (
-        type(logits) in (Tensor, torch.nn.Parameter)
-        and logits.device.type == "cpu"
-        and logits.numel() > 0
+        is_plain(logits)
         and labels.ndim == logits.ndim - 1
         and type(label_smoothing) is float
         and type(temperature) is float
         and class_weight is None
         and logit_softcap is None
         and not z_loss
-        and not (torch.is_grad_enabled() and (_requires_grad(prior) or _requires_grad(scale)))
-        and peek_interpreter_stack() is None
-        and getattr(forward_ad, "_current_level", 0) < 0
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and not needs_gradient(prior, scale)
     )
-
-
-def _requires_grad(option: Any) -> bool:
-    return isinstance(option, Tensor) and option.requires_grad
 
 
 def rows(
@@ -117,14 +97,8 @@ def rows(
         1.0 if scale is None else scale,
         None if counted is None else counted.reshape(-1, 1),
     )
-    with_gradient = logits.requires_grad and torch.is_grad_enabled()
     sweep = functools.partial(_sweep, labels=flat_labels, options=options)
-    swept = sweep(logits, with_gradient=with_gradient)
-    if swept is None:
-        return None
-    losses, gradient = swept
-    losses = losses.sum() if total else losses.reshape(labels.shape)
-    return losses if gradient is None else _Attach.apply(logits, losses, gradient, sweep, formula)
+    return run(logits, sweep, formula, labels.shape, total)
 
 
 def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
@@ -153,7 +127,7 @@ def _sweep(
     # The softmax goes straight from the logits to the gradient's memory, or by way of scratch.
     as_they_are = logits.dtype == dtype and temperature == 1.0
     in_place = with_gradient and logits.dtype == dtype
-    block = min(num_rows, max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes))
+    block = block_rows(num_rows, num_classes)
     gradient = empty_like(logits) if with_gradient else None
     scratch = None if in_place else torch.empty((block, num_classes), dtype=dtype)
     scaled = None if as_they_are else torch.empty((block, num_classes), dtype=dtype)
@@ -209,30 +183,3 @@ def _sweep(
 
 # Below this a probability has lost digits to underflow, and its logarithm with it.
 _SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
-
-
-class _Attach(torch.autograd.Function):
-    """Losses that know their gradient already."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, losses: Tensor, gradient: Tensor, sweep: Any, formula: Any) -> Tensor:
-        ctx.gradient, ctx.sweep, ctx.formula = gradient, sweep, formula
-        ctx.save_for_backward(logits)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (upstream,) = grad_outputs
-        (logits,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
-            (gradient,) = torch.autograd.grad(ctx.formula(logits), logits, upstream, create_graph=True)
-            return gradient, None, None, None, None
-        # Given away once, since whoever has it may write into it; then made anew.
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            _, gradient = ctx.sweep(logits, with_gradient=True)
-        if any(upstream.stride()):
-            gradient.mul_(upstream.reshape(-1, 1))
-        elif (factor := upstream.reshape(-1)[0].item()) != 1.0:  # of a sum: one number for all rows
-            gradient.mul_(factor)
-        return gradient.reshape(logits.shape), None, None, None, None

@@ -1,0 +1,87 @@
+"""What the losses share that go through the rows in blocks and write the gradient on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+try:
+    from torch._C._functorch import peek_interpreter_stack
+except ImportError:  # then every call counts as transformed: slower, and right
+
+    def peek_interpreter_stack() -> Any:
+        """Stand in for a question that cannot be asked."""
+        return True
+
+
+# Elements of a block, per thread: a block's logits and gradient fit the cache of a core.
+BLOCK_ELEMENTS = 2**17
+
+Sweep = Callable[..., Any]
+"""``sweep(logits, with_gradient=True)``: losses (rows,) or (rows, 1), and the gradient (rows, classes)."""
+
+
+def block_rows(num_rows: int, num_classes: int) -> int:
+    """How many rows make a block."""
+    return min(num_rows, max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes))
+
+
+def is_plain(*logits: Tensor) -> bool:
+    """Whether these are CPU tensors with something in them, and nothing traces or transforms the call."""
+    return (
+        all(type(z) in (Tensor, torch.nn.Parameter) and z.device.type == "cpu" and z.numel() > 0 for z in logits)
+        and peek_interpreter_stack() is None
+        and getattr(forward_ad, "_current_level", 0) < 0
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
+def needs_gradient(*options: Any) -> bool:
+    """Whether an option beside the logits is to get a gradient."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in options)
+
+
+def run(
+    logits: Tensor, sweep: Sweep, formula: Callable[[Tensor], Tensor], shape: torch.Size, total: bool
+) -> Tensor | None:
+    """The losses in their shape, or their sum, with the gradient if it is wanted; None if the sweep gives up.
+
+    ``formula`` is the same loss as a function of the logits alone, for derivatives of the gradient.
+    """
+    swept = sweep(logits, with_gradient=logits.requires_grad and torch.is_grad_enabled())
+    if swept is None:
+        return None
+    losses, gradient = swept
+    losses = losses.sum() if total else losses.reshape(shape)
+    return losses if gradient is None else _Attach.apply(logits, losses, gradient, sweep, formula)
+
+
+class _Attach(torch.autograd.Function):
+    """Losses that know their gradient already."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, losses: Tensor, gradient: Tensor, sweep: Any, formula: Any) -> Tensor:
+        ctx.gradient, ctx.sweep, ctx.formula = gradient, sweep, formula
+        ctx.save_for_backward(logits)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (upstream,) = grad_outputs
+        (logits,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+            (gradient,) = torch.autograd.grad(ctx.formula(logits), logits, upstream, create_graph=True)
+            return gradient, None, None, None, None
+        # Given away once, since whoever has it may write into it; then made anew.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            _, gradient = ctx.sweep(logits, with_gradient=True)
+        if any(upstream.stride()):
+            gradient.mul_(upstream.reshape(-1, 1))
+        elif (factor := upstream.reshape(-1)[0].item()) != 1.0:  # of a sum: one number for all rows
+            gradient.mul_(factor)
+        return gradient.reshape(logits.shape), None, None, None, None
