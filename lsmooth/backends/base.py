@@ -1,8 +1,8 @@
 """The array operations that lsmooth asks of a framework.
 
 A backend is one class that fills in the abstract methods below. Everything else in
-lsmooth is written once over them; the two loss kernels at the end have a working default
-and are there to be overridden where a framework has something faster.
+lsmooth is written once over them; the loss kernels at the end have a working default and
+are there to be overridden where a framework has something faster.
 
 Arrays support ``+ - * / **``, comparisons, ``&``, ``|``, ``~`` and ``x[..., None]``
 themselves, with Python numbers taking the array's dtype, so these need no method. Dtypes
@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lsmooth.backends import formulas
+from lsmooth.backends.linear import BlockLoss, Call, whole
 
 Array: TypeAlias = Any
 """A NumPy array, a ``jax.Array``, a ``tf.Tensor``, a ``torch.Tensor``, or a backend's own."""
@@ -182,3 +183,16 @@ class Backend(ABC):
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         """Per-element losses; see `formulas.sigmoid_cross_entropy`."""
         return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
+
+    def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        """``loss`` of the logits of linear heads, which a kernel need not hold whole.
+
+        Args:
+            loss: gives a sum over rows, or one number a row; see `lsmooth.backends.linear`.
+            call: the heads, and whatever else the loss depends on.
+            block_size: how many rows to take at a time; the backend's choice if None.
+
+        Returns:
+            A scalar, or (...), as the loss says; differentiable in every floating array of the call.
+        """
+        return whole(self, loss, call)

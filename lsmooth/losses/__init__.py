@@ -18,6 +18,7 @@ from lsmooth.losses.keras_functions import (
     kl_divergence,
     sparse_categorical_crossentropy,
 )
+from lsmooth.losses.linear import linear_softmax_cross_entropy
 from lsmooth.losses.loss import Loss
 from lsmooth.losses.penalties import (
     adaptive_conditional_label_smoothing,
@@ -48,6 +49,7 @@ __all__ = [
     "generalized_cross_entropy",
     "get",
     "kl_divergence",
+    "linear_softmax_cross_entropy",
     "logit_penalty",
     "margin_label_smoothing",
     "max_suppression",

@@ -10,7 +10,8 @@ import torch
 
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.torch import cross_entropy
+from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.torch import cross_entropy, linear
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -157,6 +158,18 @@ class TorchBackend(Backend):
             return formula(logits)
         losses = cross_entropy.rows(logits, labels, formula, **options)
         return formula(logits) if losses is None else losses
+
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        def formula(logits: Array) -> Array:
+            return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
+
+        if torch.compiler.is_compiling() or not sigmoid.fits(logits, labels, **options):
+            return formula(logits)
+        losses = sigmoid.elements(logits, labels, formula, **options)
+        return formula(logits) if losses is None else losses
+
+    def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        return linear.linear_rows(self, loss, call, block_size)
 
 
 BACKEND = TorchBackend()

@@ -1,0 +1,100 @@
+"""A loss over the logits of linear heads, for backends that take the rows in blocks.
+
+``logits = hidden @ weight.T + bias`` may be far larger than what it is made of. A loss is a sum
+over rows, or one number a row; so a block of rows gives its part of the loss, and of every
+gradient, and its logits make room for those of the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lsmooth.backends.formulas import accumulate
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+# Logits of a block: beyond this, blocks grow only while they stay small beside the weight.
+BLOCK_ELEMENTS = 2**24
+BLOCK_ROWS = 512
+
+
+class Head(NamedTuple):
+    """A linear layer and what goes into it, in one dtype."""
+
+    hidden: Array  # (..., features)
+    weight: Array  # (classes, features)
+    bias: Array | None = None  # (classes,)
+
+
+class BlockLoss(Protocol):
+    """What is computed of the logits of a block, knowing nothing of blocks.
+
+    Two that compare equal, and hash alike, are compiled once.
+    """
+
+    total: bool
+    """Whether it gives the sum of the rows, and not each of them."""
+
+    def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
+        """The loss of the rows whose logits, one array (..., classes) a head, these are."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+class Call(NamedTuple):
+    """All arrays that a `BlockLoss` depends on."""
+
+    heads: tuple[Head, ...]
+    rows: Mapping[str, Array]  # each (...) or (..., n), the leading axes being those of the hidden states
+    shared: Mapping[str, Array]
+
+    @property
+    def num_classes(self) -> int:
+        """Of all heads together."""
+        return sum(head.weight.shape[0] for head in self.heads)
+
+    def leaves(self) -> list[Any]:
+        """The arrays, with None where there is no bias."""
+        return [x for head in self.heads for x in head] + list(self.rows.values()) + list(self.shared.values())
+
+    def along_rows(self) -> list[bool]:
+        """Of each leaf, whether its leading axes are the rows."""
+        heads = [True, False, False] * len(self.heads)
+        return heads + [True] * len(self.rows) + [False] * len(self.shared)
+
+    def rebuild(self, leaves: Sequence[Any]) -> Call:
+        """A call of the same form with other leaves."""
+        of_heads = 3 * len(self.heads)
+        of_rows = of_heads + len(self.rows)
+        return Call(
+            tuple(Head(*leaves[i : i + 3]) for i in range(0, of_heads, 3)),
+            dict(zip(self.rows, leaves[of_heads:of_rows], strict=True)),
+            dict(zip(self.shared, leaves[of_rows:], strict=True)),
+        )
+
+    def map_rows(self, function: Callable[[Array], Array]) -> Call:
+        """The call with a function applied to what has rows."""
+        pairs = zip(self.leaves(), self.along_rows(), strict=True)
+        return self.rebuild([function(x) if rows else x for x, rows in pairs])
+
+
+def whole(xp: Backend, loss: BlockLoss, call: Call) -> Array:
+    """The loss of all rows at once."""
+    return loss(tuple(head_logits(xp, head) for head in call.heads), call.rows, call.shared)
+
+
+def head_logits(xp: Backend, head: Head) -> Array:
+    """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in."""
+    logits = accumulate(xp, head.hidden @ xp.moveaxis(head.weight, 0, 1))
+    return logits if head.bias is None else logits + head.bias
+
+
+def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int:
+    """How many rows a block has: enough for the matrix products to run at speed, blocks of about one size."""
+    features = max(head.weight.shape[1] for head in call.heads)
+    wanted = max(1, elements // call.num_classes, min(BLOCK_ROWS, features // 2))
+    return math.ceil(num_rows / max(1, math.ceil(num_rows / wanted)))

@@ -1,0 +1,181 @@
+"""Losses of linear heads on PyTorch: the gradients of a block are formed while its logits are there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lsmooth.backends.base import Backend
+from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
+from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.sweep import peek_interpreter_stack
+
+
+class Plan(NamedTuple):
+    """A sweep over rows, but for the tensors."""
+
+    xp: Backend
+    loss: BlockLoss
+    form: Call  # with None for leaves
+    block: int
+    dtype: torch.dtype  # of the matrix products
+
+
+def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Tensor:
+    """`lsmooth.backends.linear.whole`, a block of rows at a time."""
+    lead = call.heads[0].hidden.shape[:-1]
+    call = call.map_rows(lambda x: x.reshape(-1, *x.shape[len(lead) :]))
+    hidden = call.heads[0].hidden
+    if _is_transformed() or not hidden.numel():
+        losses = whole(xp, loss, call)
+        return losses if loss.total else losses.reshape(lead)
+    leaves = call.leaves()
+    block = block_size or block_rows(len(hidden), call)
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    plan = Plan(xp, loss, call.rebuild([None] * len(leaves)), block, dtype)
+    with torch.autocast(device, enabled=False):
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in leaves):
+            losses = _Blocks.apply(plan, *leaves)
+        else:
+            losses, _ = _sweep(plan, leaves, [False] * len(leaves))
+    return losses if loss.total else losses.reshape(lead)
+
+
+def _is_transformed() -> bool:
+    """Whether PyTorch watches: compiling, under ``torch.func``, in forward mode, tracing."""
+    return (
+        torch.compiler.is_compiling()
+        or peek_interpreter_stack() is not None
+        or getattr(forward_ad, "_current_level", 0) >= 0
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    )
+
+
+class _Blocks(torch.autograd.Function):
+    """A sum brings its gradients along from the forward pass; rows wait for what each is multiplied by."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *leaves: Tensor | None) -> Tensor:
+        wanted = list(ctx.needs_input_grad[1:])
+        ctx.plan, ctx.wanted = plan, wanted
+        ctx.save_for_backward(*leaves)
+        losses, ctx.gradients = _sweep(plan, leaves, wanted if plan.loss.total else [False] * len(wanted))
+        if not plan.loss.total:
+            ctx.gradients = None
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (upstream,) = grad_outputs
+        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+            leaves = ctx.saved_tensors
+            value = whole(ctx.plan.xp, ctx.plan.loss, ctx.plan.form.rebuild(leaves))
+            given = [x for x, wanted in zip(leaves, ctx.wanted, strict=True) if wanted]
+            found = iter(torch.autograd.grad(value, given, upstream, create_graph=True, materialize_grads=True))
+            return None, *(next(found) if wanted else None for wanted in ctx.wanted)
+        # Given away once, since whoever has them may write into them; then made anew.
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            _, gradients = _sweep(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
+        elif upstream.device.type != "cpu" or upstream.item() != 1.0:
+            gradients = [x if x is None else x.mul_(upstream) for x in gradients]
+        return None, *gradients
+
+
+@torch.no_grad()
+def _sweep(
+    plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor | None = None
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The loss, and the gradients that are wanted."""
+    call = plan.form.rebuild(leaves)
+    heads = tuple(Head(*(x if x is None else x.to(plan.dtype) for x in head)) for head in call.heads)
+    call = call._replace(heads=heads)
+    gradients = [_gradient_like(*each) for each in zip(leaves, call.along_rows(), wanted, strict=True)]
+    blocks = plan.form.rebuild(gradients)
+    num_rows = len(heads[0].hidden)
+    scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
+    values = []
+    for start in range(0, num_rows, plan.block):
+        part = slice(start, start + plan.block)
+        here = call.map_rows(lambda x, part=part: x[part])
+        there = blocks.map_rows(lambda x, part=part: x if x is None else x[part])
+        values.append(_block(plan, here, there, scratch, start == 0, _part_of(upstream, part)))
+    losses = torch.stack(values).sum() if plan.loss.total else torch.cat(values)
+    return losses, [x if x is None else x.to(leaf.dtype) for x, leaf in zip(gradients, leaves, strict=True)]
+
+
+def _gradient_like(leaf: Tensor | None, along_rows: bool, wanted: bool) -> Tensor | None:
+    """Memory for a gradient: written once a row, or added to a block at a time in full precision."""
+    if leaf is None or not wanted:
+        return None
+    if along_rows:
+        return torch.empty_like(leaf, memory_format=torch.contiguous_format)
+    dtype = torch.float64 if leaf.dtype == torch.float64 else torch.float32
+    return (
+        empty_like(leaf) if leaf.dtype == dtype and leaf.device.type == "cpu" else torch.empty_like(leaf, dtype=dtype)
+    )
+
+
+def _part_of(upstream: Tensor | None, part: slice) -> Tensor | None:
+    return upstream[part] if upstream is not None and upstream.ndim else upstream
+
+
+def _block(
+    plan: Plan, call: Call, gradients: Call, scratch: list[Tensor], first: bool, upstream: Tensor | None
+) -> Tensor:
+    """The loss of a block; its part of the gradients is written, or added, to where they are wanted."""
+    logits = tuple(_logits(head, z) for head, z in zip(call.heads, scratch, strict=True))
+    for z, into in zip(logits, gradients.heads, strict=True):
+        z.requires_grad_(any(x is not None for x in into))
+    # The options: their gradients, where wanted, are whatever autograd says.
+    targets = [*gradients.rows.values(), *gradients.shared.values()]
+    options = [*call.rows.values(), *call.shared.values()]
+    options = [x if into is None else x.detach().requires_grad_() for x, into in zip(options, targets, strict=True)]
+    inputs = [x for x in (*logits, *options) if x.requires_grad]
+    rows = dict(zip(call.rows, options, strict=False))
+    shared = dict(zip(call.shared, options[len(rows) :], strict=True))
+    with torch.set_grad_enabled(bool(inputs)):
+        value = plan.loss(logits, rows, shared)
+    if not inputs:
+        return value
+    found = iter(torch.autograd.grad(value, inputs, upstream, materialize_grads=True))
+    for head, z, into in zip(call.heads, logits, gradients.heads, strict=True):
+        if z.requires_grad:
+            _head_gradients(head, next(found), into, first)
+    for name, (x, into) in enumerate(zip(options, targets, strict=True)):
+        if into is not None:
+            g = next(found)
+            into.copy_(g) if first or name < len(rows) else into.add_(g)
+    return value.detach()
+
+
+def _logits(head: Head, scratch: Tensor) -> Tensor:
+    z = torch.mm(head.hidden, head.weight.t(), out=scratch[: len(head.hidden)])
+    if head.bias is not None:
+        z += head.bias
+    return z.detach() if z.dtype in (torch.float32, torch.float64) else z.float()
+
+
+def _head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> None:
+    """``g @ weight`` for the hidden states; ``g.T @ hidden`` for the weight and ``g.sum(0)`` for the bias, added up."""
+    g = gradient.to(head.weight.dtype)
+    if into.hidden is not None:
+        if into.hidden.dtype == g.dtype:
+            torch.mm(g, head.weight, out=into.hidden)
+        else:
+            into.hidden.copy_(g @ head.weight)
+    if into.weight is not None:
+        if into.weight.dtype == g.dtype:
+            torch.addmm(into.weight, g.t(), head.hidden, beta=0.0 if first else 1.0, out=into.weight)
+        else:
+            _add(into.weight, g.t() @ head.hidden, first)
+    if into.bias is not None:
+        _add(into.bias, gradient.sum(0), first)
+
+
+def _add(into: Tensor, x: Tensor, first: bool) -> None:
+    into.copy_(x) if first else into.add_(x)

@@ -1,0 +1,181 @@
+"""Softmax cross-entropy of a linear layer's output, which is never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.linear import Call, Head
+from lsmooth.losses._rows import prepare
+from lsmooth.losses.cross_entropy import kernel_options
+
+
+def linear_softmax_cross_entropy(
+    labels: Array,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    label_smoothing: float | Array = 0.0,
+    smoothing_prior: Array | None = None,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    axis: int = -1,
+    temperature: float | Array = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    reduction: str | None = "mean",
+    block_size: int | None = None,
+) -> Array:
+    """Cross-entropy between smoothed labels and the softmax of a linear layer's output.
+
+    `softmax_cross_entropy` of ``hidden @ weight.T + bias``, the same number, but the logits of all
+    rows never lie in memory together: they are computed for a block of rows, and with them that
+    block's part of the loss and of the gradients. What needs no gradient (a frozen head, frozen
+    hidden states, inference) costs none. Masked classes have a bias of -inf.
+
+    Args:
+        labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions,
+            in that shape with the classes along ``axis``.
+        hidden: floating point, any shape, features along ``axis``.
+        weight: (classes, features), as ``torch.nn.Linear`` keeps it. It may be an embedding's too:
+            the gradients add up.
+        bias: (classes,), or None.
+        label_smoothing: as in `softmax_cross_entropy`, and so are the options that follow.
+        smoothing_prior: (classes,), non-negative.
+        class_weight: (classes,).
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label cost nothing and count in no mean.
+        axis: the feature axis of ``hidden``.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        z_loss: the weight of lse^2, at least 0.
+        logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        reduction: as in `softmax_cross_entropy`. For ``"none"`` the logits are computed a second
+            time in the backward pass, since what multiplies each row is not known before.
+        block_size: the rows of a block; chosen from the sizes if None.
+
+    Returns:
+        A scalar; or the rows' losses, in the shape of ``hidden`` without ``axis``, for
+        ``reduction="none"``. float64 for float64 inputs, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Source: Liger Kernel (Hsu et al. 2024) forms the gradients of a chunk with its logits; here every
+        option of the loss takes part.
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.losses import linear_softmax_cross_entropy
+        >>> hidden, weight = np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> float(linear_softmax_cross_entropy([0, 2], hidden, weight, label_smoothing=0.1).round(6))
+        0.333901
+    """
+    xp = backend_of(
+        labels=labels,
+        hidden=hidden,
+        weight=weight,
+        bias=bias,
+        label_smoothing=label_smoothing,
+        smoothing_prior=smoothing_prior,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        temperature=temperature,
+    )
+    check_block_size(block_size)
+    head = check_head(xp, hidden, weight, bias, axis, like=labels)
+    rows = prepare(
+        xp,
+        labels,
+        head.hidden,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        axis,
+        reduction,
+        class_weight,
+        head.weight,
+    )
+    options = kernel_options(rows, head.weight[:, 0], smoothing_prior, temperature, z_loss, logit_softcap)
+    loss, call = cross_entropy_call(
+        xp, rows.labels, rows.soft, head._replace(hidden=rows.logits), options, rows.reduction
+    )
+    return xp.linear_rows(loss, call, block_size)
+
+
+class CrossEntropyOfBlock(NamedTuple):
+    """The `lsmooth.backends.linear.BlockLoss` of one head and labels."""
+
+    xp: Backend
+    total: bool
+    options: tuple[tuple[str, Any], ...]  # those that are no arrays
+
+    def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
+        """The kernel's losses."""
+        return self.xp.softmax_cross_entropy(logits[0], **rows, **shared, **dict(self.options), total=self.total)
+
+
+def cross_entropy_call(
+    xp: Backend, labels: Array, soft: bool, head: Head, options: Mapping[str, Any], reduction: str
+) -> tuple[CrossEntropyOfBlock, Call]:
+    """The kernel's options sorted: arrays over the rows, arrays for all rows, and numbers."""
+    rows, shared, numbers = {"labels": labels}, {}, {}
+    like = labels[..., 0] if soft else labels
+    for name, value in options.items():
+        if not xp.is_array(value):
+            numbers[name] = value
+        elif name in ("prior", "class_weight"):
+            shared[name] = value
+        else:
+            rows[name] = over_rows(xp, value, like)
+    loss = CrossEntropyOfBlock(xp, reduction != "none", tuple(numbers.items()))
+    return loss, Call((head,), rows, shared)
+
+
+def over_rows(xp: Backend, value: Array, rows: Array) -> Array:
+    """``value`` repeated to the rows' shape, for each block to take its part."""
+    if check.same_shape(xp.shape(value), xp.shape(rows)):
+        return value
+    return value * xp.ones_like(rows, xp.dtype(value))
+
+
+def check_block_size(block_size: int | None) -> None:
+    """A positive int, or None."""
+    if block_size is not None and not (isinstance(block_size, int) and block_size > 0):
+        raise ValueError(f"block_size must be a positive number of rows, or None; got {block_size!r}.")
+
+
+def check_head(xp: Backend, hidden: Any, weight: Any, bias: Any, axis: int, like: Any = None, prefix: str = "") -> Head:
+    """Hidden states, weight and bias that fit one another, in the widest of their dtypes."""
+    like = hidden if xp.is_array(hidden) else weight if xp.is_array(weight) else like if xp.is_array(like) else None
+    hidden = check.float_array(xp, f"{prefix}hidden", hidden, like=like)
+    weight = check.float_array(xp, f"{prefix}weight", weight, like=hidden)
+    shape = xp.shape(hidden)
+    features = shape[check.check_axis(axis, shape)]
+    if len(xp.shape(weight)) != 2 or not check.same_shape(xp.shape(weight)[1:], (features,)):
+        raise ValueError(
+            f"{prefix}weight must have shape (classes, features), and {prefix}hidden, of shape {shape}, has {features} "
+            f"features along axis {axis}; got {xp.shape(weight)}."
+        )
+    if bias is not None:
+        bias = check.float_array(xp, f"{prefix}bias", bias, like=hidden)
+        if not check.same_shape(xp.shape(bias), xp.shape(weight)[:1]):
+            raise ValueError(
+                f"{prefix}bias must have shape {xp.shape(weight)[:1]}, one number a class; got {xp.shape(bias)}."
+            )
+    if check.is_validating(xp, weight):
+        check.check_not_nan(xp, f"{prefix}weight", weight)
+    dtype = _common_dtype([xp.dtype(x) for x in (hidden, weight) if x is not None])
+    cast = [x if x is None or xp.dtype(x) == dtype else xp.cast(x, dtype) for x in (hidden, weight, bias)]
+    return Head(*cast)
+
+
+def _common_dtype(dtypes: list[str]) -> str:
+    """The one dtype; of two, the wider, and float32 for the two half precisions."""
+    if set(dtypes) == {"bfloat16", "float16"}:
+        return "float32"
+    return min(dtypes, key=check.FLOATS.index)
