@@ -9,7 +9,13 @@ from lsmooth.metrics.calibration_error import (
 from lsmooth.metrics.decomposition import BrierDecomposition, brier_decomposition
 from lsmooth.metrics.explain import Explanation, explain_difference
 from lsmooth.metrics.intervals import Interval, metric_interval
-from lsmooth.metrics.reliability import ReliabilityCurve, reliability_curve
+from lsmooth.metrics.reliability import (
+    ConsistencyBand,
+    ReliabilityCurve,
+    classwise_reliability_curve,
+    consistency_band,
+    reliability_curve,
+)
 from lsmooth.metrics.scores import brier_score, negative_log_likelihood, top_k_accuracy
 from lsmooth.metrics.selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
 from lsmooth.metrics.smooth import smooth_calibration_error
@@ -19,6 +25,7 @@ __all__ = [
     "BrierDecomposition",
     "BrierScore",
     "CalibrationError",
+    "ConsistencyBand",
     "Explanation",
     "Interval",
     "Metric",
@@ -31,6 +38,8 @@ __all__ = [
     "brier_decomposition",
     "brier_score",
     "classwise_calibration_error",
+    "classwise_reliability_curve",
+    "consistency_band",
     "expected_calibration_error",
     "explain_difference",
     "maximum_calibration_error",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from lsmooth.backends import Array, Backend
 from lsmooth.metrics._bins import BinSums, exact_edges
-from lsmooth.metrics._inputs import prepare
-from lsmooth.metrics._tables import Scheme, top_label_table
+from lsmooth.metrics._inputs import prepare, top_label
+from lsmooth.metrics._tables import Scheme, classwise_table, top_label_table
 
 
 class ReliabilityCurve(NamedTuple):
@@ -21,6 +23,15 @@ class ReliabilityCurve(NamedTuple):
     """(n_bins,): fraction of them whose likeliest class is the label, NaN in an empty bin."""
     weight: Array
     """(n_bins,): their number, or the sum of their weights."""
+
+
+class ConsistencyBand(NamedTuple):
+    """Where the accuracy of each bin would be if every confidence were right."""
+
+    low: Array
+    """(n_bins,): the lower end, NaN in an empty bin."""
+    high: Array
+    """(n_bins,): the upper end."""
 
 
 def reliability_curve(
@@ -66,9 +77,123 @@ def reliability_curve(
     return curve_of(inputs.xp, top_label_table(inputs, scheme), inputs.dtype)
 
 
+def classwise_reliability_curve(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    n_bins: int = 15,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> ReliabilityCurve:
+    """Mean probability and frequency of each class in each bin of its probability.
+
+    ``conf_kb = mean of p_k``, ``acc_kb = mean of [y = k]`` over the rows whose p_k is in bin b.
+
+    Args:
+        labels: as in `reliability_curve`.
+        predictions: as there.
+        from_logits: as there.
+        n_bins: the number of bins of each class, of equal width.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+
+    Returns:
+        A `ReliabilityCurve` of shape (classes, n_bins); the edges are those of every class.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit or an option is unknown.
+
+    Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning".
+
+    Example:
+        >>> from lsmooth.metrics import classwise_reliability_curve
+        >>> curve = classwise_reliability_curve([0, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], n_bins=2)
+        >>> curve.accuracy
+        array([[0.5, 1. ],
+               [0. , 0.5]])
+    """
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    return _curves(inputs.xp, classwise_table(inputs, Scheme(n_bins)), inputs.dtype)
+
+
+def consistency_band(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    n_bins: int = 15,
+    confidence_level: float = 0.95,
+    n_resamples: int = 500,
+    seed: int = 0,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+) -> ConsistencyBand:
+    """How far chance alone takes the accuracy of each bin from its confidence.
+
+    Percentiles of ``acc_b`` where each row is right with the probability that it states. A bin whose
+    accuracy lies outside is not calibrated. The predictions are held fixed.
+
+    Args:
+        labels: as in `reliability_curve`; they say which rows count, and nothing more.
+        predictions: as there.
+        from_logits: as there.
+        n_bins: the number of bins, of equal width.
+        confidence_level: between 0 and 1, of each bin by itself.
+        n_resamples: how many times it is drawn which rows are right.
+        seed: of NumPy's generator, on every backend.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+
+    Returns:
+        A `ConsistencyBand`, float64 for float64 predictions, else float32. Computed on the host: the
+        call cannot be traced.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, a dtype is wrong, or the call is traced.
+        ValueError: if shapes do not fit or an option is out of range.
+
+    Source: Bröcker and Smith 2007, "Increasing the Reliability of Reliability Diagrams".
+
+    Example:
+        >>> from lsmooth.metrics import consistency_band
+        >>> band = consistency_band([0] * 100, [[0.75, 0.25]] * 100, n_bins=2)
+        >>> bool(0.6 < band.low[1] < 0.75 < band.high[1] < 0.9)
+        True
+    """
+    scheme = Scheme(n_bins)
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level}.")
+    if not isinstance(n_resamples, int) or n_resamples < 1:
+        raise ValueError(f"n_resamples must be an integer of at least 1, got {n_resamples!r}.")
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    xp = inputs.xp
+    if not xp.is_concrete(inputs.predictions):
+        raise TypeError("consistency_band draws on the host; call it outside tracing.")
+    confidence, _ = top_label(inputs)
+    index = xp.to_numpy(scheme.index(xp, confidence, inputs.weight))
+    confidence, weight = (xp.to_numpy(x).astype(np.float64) for x in (confidence, inputs.weight))
+    rng = np.random.default_rng(seed)
+    drawn = [np.bincount(index, weight * (rng.random(len(index)) < confidence), n_bins) for _ in range(n_resamples)]
+    total = np.bincount(index, weight, n_bins)
+    tail = 0.5 * (1.0 - confidence_level)
+    ends = np.quantile(drawn, [tail, 1.0 - tail], axis=0) / np.where(total == 0, np.nan, total)
+    return ConsistencyBand(*(xp.asarray(end, inputs.dtype, like=inputs.predictions) for end in ends))
+
+
 def curve_of(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
     """The means of a (1, bins) table of equal widths."""
-    weight, confidence, correct = (x[0] for x in sums)
-    edges = xp.asarray(exact_edges(xp.shape(weight)[0], dtype), dtype, like=weight)
+    curves = _curves(xp, sums, dtype)
+    return ReliabilityCurve(curves.edges, *(part[0] for part in curves[1:]))
+
+
+def _curves(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
+    weight, confidence, correct = sums
+    edges = xp.asarray(exact_edges(xp.shape(weight)[-1], dtype), dtype, like=weight)
     divisor = xp.where(weight == 0, float("nan"), weight)
     return ReliabilityCurve(*(xp.cast(x, dtype) for x in (edges, confidence / divisor, correct / divisor, weight)))

@@ -1,20 +1,24 @@
-"""Pictures of predicted probabilities against what came true."""
+"""Pictures of confidence, of the fit of a temperature, and of selective prediction."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lsmooth.backends import Array, backend_of
-from lsmooth.metrics import expected_calibration_error, reliability_curve
-from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, plain
+from lsmooth.backends import Array
+from lsmooth.calibration import TemperatureScaling, apply_temperature
+from lsmooth.metrics import area_under_risk_coverage, negative_log_likelihood, reliability_curve, risk_coverage_curve
+from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, legend, note, plain, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_TEMPERATURES = 49
 
-def reliability_diagram(
+
+def confidence_histogram(
     labels: Array,
     predictions: Array,
     *,
@@ -23,15 +27,12 @@ def reliability_diagram(
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
-    counts: bool = True,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against confidence, bin by bin, with the gap between them shaded.
+    """How confidence is spread over the rows, those that are right in blue and those that are wrong in red.
 
-    A calibrated classifier is right as often as it says: its bars end at the diagonal. Hatched
-    are confidence without the accuracy for it (red) and accuracy without the confidence (blue).
-    The expected calibration error stands in the corner, each bin's share of the rows below.
+    Two lines mark mean confidence and accuracy; a calibrated classifier has them in one place.
 
     Args:
         labels: as in `lsmooth.metrics.expected_calibration_error`.
@@ -41,12 +42,11 @@ def reliability_diagram(
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
-        counts: whether to draw the share of rows below.
-        title: above the diagram.
+        title: above the histogram.
         ax: where to draw; the current axes if None.
 
     Returns:
-        The axes that were drawn on; the shares are in ``ax.child_axes[0]``, at its lower end.
+        The axes that were drawn on.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -57,67 +57,194 @@ def reliability_diagram(
 
     Example:
         >>> from matplotlib.figure import Figure
-        >>> ax = Figure().subplots()
-        >>> drawn = reliability_diagram([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], n_bins=10, ax=ax)
-        >>> drawn is ax, ax.texts[0].get_text()
-        (True, 'ECE 0.400')
+        >>> ax = confidence_histogram([0, 1], [[0.9, 0.1], [0.7, 0.3]], ax=Figure().subplots())
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['accuracy 0.50', 'confidence 0.80', 'right', 'wrong']
     """
     ax = axes_or_current(ax)
-    from matplotlib.colors import to_rgba
+    from matplotlib.ticker import PercentFormatter
+
+    curve = reliability_curve(
+        labels,
+        predictions,
+        from_logits=from_logits,
+        n_bins=n_bins,
+        axis=axis,
+        ignore_index=ignore_index,
+        sample_weight=sample_weight,
+    )
+    edges, confidence, accuracy, weight = (to_numpy(part).astype(np.float64) for part in curve)
+    share = weight / (weight.sum() or 1.0)
+    right = np.where(weight == 0, 0.0, share * accuracy)
+    style: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
+    ax.bar(edges[:-1], right, np.diff(edges), color=BLUE, label="right", **style)
+    ax.bar(edges[:-1], share - right, np.diff(edges), right, color=RED, label="wrong", **style)
+    if weight.any():
+        mean = float(np.where(weight == 0, 0.0, share * confidence).sum())
+        for value, name, dashes in ((float(right.sum()), "accuracy", "solid"), (mean, "confidence", (0, (4, 2)))):
+            ax.axvline(value, color="black", linestyle=dashes, linewidth=1.4, label=f"{name} {value:.2f}")
+    ax.set(xlim=(0, 1), xlabel="confidence", ylabel="rows", title=title or "")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    plain(ax)
+    legend(ax, loc="upper left")
+    return ax
+
+
+def temperature_curve(
+    logits: Array,
+    labels: Array,
+    *,
+    sample_weight: Array | None = None,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    confidence_level: float = 0.95,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean negative log-likelihood against the temperature, with the optimum and its interval.
+
+    ``T -> mean_i -log softmax(z_i / T)[y_i]``. The interval, shaded, is that of log T by the curvature at
+    the optimum: ``T exp(+- q stderr / T)``, q being the normal quantile.
+
+    Args:
+        logits: as in `lsmooth.calibration.TemperatureScaling.fit`.
+        labels: class ids.
+        sample_weight: of rows.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        confidence_level: of the interval, between 0 and 1.
+        title: above the picture.
+        ax: where to draw; the current axes if None.
+
+    Returns:
+        The axes that were drawn on.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, an option is out of range, or no temperature can be fitted.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Example:
+        >>> import numpy as np
+        >>> from matplotlib.figure import Figure
+        >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
+        >>> ax = temperature_curve(logits, [0, 0, 1, 1], ax=Figure().subplots())
+        >>> ax.get_legend().get_texts()[0].get_text()
+        'T = 3.64, 0.562'
+    """
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level}.")
+    ax = axes_or_current(ax)
+    from statistics import NormalDist
+
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    scaler = TemperatureScaling(axis=axis, ignore_index=ignore_index).fit(logits, labels, sample_weight)
+    best, least = scaler.temperature_, scaler.nll_after_
+    ends = min(1.0, best) / 2, max(1.0, best) * 2
+    temperatures = np.geomspace(*ends, _TEMPERATURES)
+    options: dict[str, Any] = {"axis": axis, "ignore_index": ignore_index, "sample_weight": sample_weight}
+
+    def likelihood(t: float) -> float:
+        scaled = apply_temperature(logits, t, axis=axis)
+        return float(to_numpy(negative_log_likelihood(labels, scaled, from_logits=True, **options)))
+
+    ax.plot(temperatures, [likelihood(float(t)) for t in temperatures], color=BLUE, linewidth=2)
+    ax.plot(best, least, "o", color=RED, markersize=7, zorder=3, label=f"T = {best:.3g}, {least:.3f}")
+    ax.plot(1, scaler.nll_before_, "o", color=GREY, markersize=6, zorder=3, label=f"T = 1, {scaler.nll_before_:.3f}")
+    if scaler.status_ == "converged":
+        factor = math.exp(NormalDist().inv_cdf(0.5 + 0.5 * confidence_level) * scaler.temperature_stderr_ / best)
+        low, high = best / factor, best * factor
+        name = f"{100 * confidence_level:g}%: {low:.3g} to {high:.3g}"
+        ax.axvspan(low, high, color=RED, alpha=0.18, linewidth=0, label=name)
+    else:
+        note(ax, scaler.status_, y=0.96)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlim=ends, xlabel="temperature T", ylabel="negative log-likelihood", title=title or "")
+    plain(ax)
+    legend(ax)
+    return ax
+
+
+def risk_coverage(
+    labels: Array,
+    predictions: Array,
+    *,
+    from_logits: bool = False,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    sample_weight: Array | None = None,
+    name: str | None = None,
+    color: str = BLUE,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Error rate of the surest rows against the fraction of rows that is answered.
+
+    Falls steeply to the left where confidence tells right from wrong. The legend has the area below
+    (AURC); a dashed line shows the best order there could be, all errors last. Draw several models on
+    the same axes, each with its ``name`` and ``color``.
+
+    Args:
+        labels: as in `lsmooth.metrics.risk_coverage_curve`.
+        predictions: as there.
+        from_logits: as there.
+        axis: the class axis.
+        ignore_index: rows with this label do not count.
+        sample_weight: of rows.
+        name: in the legend, before the area.
+        color: of the line.
+        title: above the picture.
+        ax: where to draw; the current axes if None.
+
+    Returns:
+        The axes that were drawn on.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit.
+
+    Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = risk_coverage([0, 0], [[0.9, 0.1], [0.4, 0.6]], ax=Figure().subplots())
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['AURC 0.250', 'errors last']
+    """
+    ax = axes_or_current(ax)
+    from matplotlib.ticker import PercentFormatter
 
     options: dict[str, Any] = {
         "from_logits": from_logits,
-        "n_bins": n_bins,
         "axis": axis,
         "ignore_index": ignore_index,
         "sample_weight": sample_weight,
     }
-    curve = reliability_curve(labels, predictions, **options)
-    xp = backend_of(labels=curve.edges)
-    edges, confidence, accuracy, weight = (xp.to_numpy(part).astype(np.float64) for part in curve)
-    error = float(expected_calibration_error(labels, predictions, **options))
-
-    filled = weight > 0
-    left, width = edges[:-1][filled], np.diff(edges)[filled]
-    confidence, accuracy = confidence[filled], accuracy[filled]
-    style: dict[str, Any] = {"align": "edge", "linewidth": 0.8}
-    ax.bar(left, np.minimum(accuracy, confidence), width, color=BLUE, edgecolor="white", label="accuracy", **style)
-    for gap, base, color, label in (
-        (confidence - accuracy, accuracy, RED, "overconfident"),
-        (accuracy - confidence, confidence, BLUE, "underconfident"),
-    ):
-        seen = gap > 0
-        if seen.any():
-            face = {"facecolor": to_rgba(color, 0.2), "edgecolor": color, "hatch": "///"}
-            ax.bar(left[seen], gap[seen], width[seen], base[seen], label=label, **face, **style)
-    ax.plot([0, 1], [0, 1], color="black", linestyle=(0, (4, 3)), linewidth=1)
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": GREY, "alpha": 0.9}
-    ax.text(0.96, 0.04, f"ECE {error:.3f}", transform=ax.transAxes, ha="right", va="bottom", bbox=box)
-
-    ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title or "")
+    curve = risk_coverage_curve(labels, predictions, **options)
+    coverage, risk = (to_numpy(part).astype(np.float64) for part in curve)
+    area = float(to_numpy(area_under_risk_coverage(labels, predictions, **options)))
+    counted = coverage > 0
+    coverage, risk = coverage[counted], risk[counted]
+    label = f"AURC {area:.3f}" if name is None else f"{name}, AURC {area:.3f}"
+    ax.plot(coverage, risk, color=color, linewidth=2, label=label)
+    ax.fill_between(coverage, risk, color=color, alpha=0.1, linewidth=0)
+    if counted.any():
+        share = np.linspace(0.0, 1.0, 201)[1:]
+        best = np.maximum(0.0, 1.0 - (1.0 - risk[-1]) / share)
+        known = "errors last" in ax.get_legend_handles_labels()[1]
+        label = "_errors last" if known else "errors last"
+        ax.plot(share, best, color=color, linestyle=(0, (4, 3)), linewidth=1.1, label=label)
+    ax.set(xlim=(0, 1), xlabel="coverage, the surest rows first", ylabel="error rate", title=title or "")
+    ax.set_ylim(0, 1.08 * ax.dataLim.y1 if ax.dataLim.y1 > 0 else 1)
+    for axle in (ax.xaxis, ax.yaxis):
+        axle.set_major_formatter(PercentFormatter(1, decimals=0))
     plain(ax)
-    ax.legend(loc="upper left", fontsize="small", handlelength=1.4, framealpha=0.85, edgecolor="none")
-    lowest = _shares(ax, left, width, weight[filled] / weight.sum()) if counts and filled.any() else ax
-    lowest.set_xlabel("confidence")
+    legend(ax, loc="upper left")
     return ax
-
-
-def _shares(ax: Axes, left: np.ndarray, width: np.ndarray, share: np.ndarray) -> Axes:
-    """A strip cut from the diagram's lower end, on the same confidences."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-    from matplotlib.transforms import Bbox
-
-    def upper_part(ax: Any, _: Any) -> Bbox:
-        box = ax.get_position(original=True)
-        return Bbox.from_extents(box.x0, box.y0 + 0.26 * box.height, box.x1, box.y1)
-
-    # A child of the diagram, within the place it was given: every layout engine allows for it.
-    ax.set_axes_locator(upper_part)
-    strip = ax.inset_axes((0.0, -0.26 / 0.74, 1.0, 0.22 / 0.74), sharex=ax)
-    strip.bar(left, share, width, align="edge", color=GREY, edgecolor="white", linewidth=0.8)
-    strip.set(ylim=(0, 1.15 * share.max()), ylabel="rows")
-    strip.yaxis.set_major_locator(MaxNLocator(2))
-    strip.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    strip.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelbottom=False)
-    return strip

@@ -7,7 +7,14 @@ pytest.importorskip("matplotlib", reason="pictures need it")
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from lsmooth.plots import BLUE, RED, reliability_diagram
+from lsmooth.metrics import classwise_calibration_error, consistency_band
+from lsmooth.plots import (
+    BLUE,
+    RED,
+    classwise_reliability_diagrams,
+    reliability_diagram,
+    reliability_diagrams,
+)
 
 # Confidences 0.3 (right), 0.7 (right, wrong), 0.9 (right): bins of a tenth.
 PROBABILITIES = np.array([[0.3, 0.25, 0.25, 0.2], [0.7, 0.1, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1, 0.9, 0.0, 0.0]])
@@ -75,3 +82,61 @@ def test_no_row_gives_an_empty_diagram():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="n_bins must be an integer of at least 1, got 0"):
         reliability_diagram(LABELS, PROBABILITIES, n_bins=0, ax=axes())
+
+
+def test_the_band_is_a_bracket_at_each_bins_confidence(backend):
+    ax = reliability_diagram(LABELS, backend.asarray(PROBABILITIES), n_bins=10, band=0.9, ax=axes())
+    low, high = consistency_band(LABELS, PROBABILITIES, n_bins=10, confidence_level=0.9)
+    (stems,) = ax.collections
+    filled = ~np.isnan(low)
+    expected = [[[x, a], [x, b]] for x, a, b in zip((0.3, 0.7, 0.9), low[filled], high[filled], strict=True)]
+    np.testing.assert_allclose(stems.get_segments(), expected, atol=1e-6)
+    assert ax.get_legend().get_texts()[0].get_text() == "90% by chance"
+
+
+def test_before_and_after_stand_side_by_side(backend):
+    before = backend.asarray(PROBABILITIES)
+    given = Figure().subplots(1, 2)
+    axes = reliability_diagrams(LABELS, {"before": before, "after": PROBABILITIES}, n_bins=10, axes=given)
+    assert [a is b for a, b in zip(axes, given, strict=True)] == [True, True]
+    assert [ax.get_title() for ax in axes] == ["before", "after"]
+    assert [ax.texts[0].get_text() for ax in axes] == ["ECE 0.300"] * 2
+    assert [ax.get_ylabel() for ax in axes] == ["accuracy", ""]
+    with pytest.raises(ValueError, match="axes must be as many as the predictions, 1; got 2"):
+        reliability_diagrams(LABELS, {"one": before}, axes=given)
+    with pytest.raises(ValueError, match="predictions must not be empty"):
+        reliability_diagrams(LABELS, {})
+
+
+def test_each_class_has_its_own_frequencies_and_error(backend):
+    figure = Figure()
+    axes = classwise_reliability_diagrams(
+        LABELS, backend.asarray(PROBABILITIES), n_bins=10, names=("a", "b", "c", "d"), axes=figure.subplots(2, 2)
+    )
+    assert [ax.get_title() for ax in axes] == ["a", "b", "c", "d"]
+    first = [bar for bar in axes[0].patches if not bar.get_hatch()]  # p: .1 (0), .3 (1), .7 (1 of 2)
+    np.testing.assert_allclose([bar.get_height() for bar in first], [0.0, 0.3, 0.5], atol=1e-6)
+    errors = [float(ax.texts[0].get_text().removeprefix("ECE ")) for ax in axes]
+    expected = classwise_calibration_error(LABELS, PROBABILITIES, n_bins=10)
+    assert np.mean(errors) == pytest.approx(float(expected), abs=5e-4)
+
+
+def test_classes_can_be_chosen_and_the_most_frequent_come_unasked():
+    p = np.full((40, 20), 0.05)
+    labels = np.concatenate([np.arange(20), np.arange(8, 20), np.arange(12, 20)])
+    chosen = classwise_reliability_diagrams(labels, p, classes=(7, 3), axes=Figure().subplots(1, 2))
+    assert [ax.get_title() for ax in chosen] == ["class 7", "class 3"]
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    try:
+        frequent = classwise_reliability_diagrams(labels, p)
+        assert [ax.get_title() for ax in frequent] == [f"class {k}" for k in range(8, 20)]
+        assert len(frequent[0].figure.axes) == 12
+    finally:
+        pyplot.close("all")
+    with pytest.raises(ValueError, match=r"classes must be class ids in 0..19, got \[20\]"):
+        classwise_reliability_diagrams(labels, p, classes=[20])
+
+
+def test_a_label_that_is_no_class_makes_the_error_no_number():
+    ax = reliability_diagram([0, 0, 9, 1], PROBABILITIES, n_bins=10, ax=axes())
+    assert ax.texts[0].get_text() == "ECE nan"
