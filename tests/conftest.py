@@ -52,6 +52,14 @@ def differentiable_backend(request: pytest.FixtureRequest) -> Backend:
     return require_backend(request.param)
 
 
+@pytest.fixture(params=["host", "device"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, backend: Backend) -> str:
+    """Both ways through the rows: NumPy in place on the host's memory, and the backend's operations."""
+    if request.param == "device":
+        monkeypatch.setattr(type(backend), "host_view", lambda self, x: None)
+    return request.param
+
+
 # Relative to the float64 reference, with the same absolute slack near zero.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 

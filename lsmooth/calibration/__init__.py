@@ -1,6 +1,7 @@
 """Scalers that make predicted probabilities honest: fit on held-out logits, transform new ones."""
 
 from lsmooth.calibration._base import Calibrator, ConvergenceWarning
+from lsmooth.calibration._scaling import apply_temperature
 from lsmooth.calibration.affine import (
     BiasCorrectedTemperatureScaling,
     DirichletCalibration,
@@ -8,17 +9,21 @@ from lsmooth.calibration.affine import (
     VectorScaling,
 )
 from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
-from lsmooth.calibration.temperature import TemperatureScaling, apply_temperature
+from lsmooth.calibration.groups import GroupTemperatureScaling
+from lsmooth.calibration.loading import load
+from lsmooth.calibration.temperature import TemperatureScaling
 
 __all__ = [
     "BiasCorrectedTemperatureScaling",
     "Calibrator",
     "ConvergenceWarning",
     "DirichletCalibration",
+    "GroupTemperatureScaling",
     "HistogramBinning",
     "IsotonicCalibration",
     "MatrixScaling",
     "TemperatureScaling",
     "VectorScaling",
     "apply_temperature",
+    "load",
 ]

@@ -23,12 +23,16 @@ class ConvergenceWarning(UserWarning):
     """A calibrator's fit has no optimum to converge to, or was stopped before it; its ``status_`` says which."""
 
 
+class NanArray(np.ndarray):
+    """As the kind of a fitted value: an array in which NaN may be, null in the file."""
+
+
 class Calibrator:
     """Base of the calibrators: scikit-learn's parameters, and JSON instead of pickle.
 
     A subclass keeps the arguments of its constructor, all keyword-only, under their names and
     checks them in ``fit``; `_fitted` names what ``fit`` leaves, with the kind each value has in
-    a file: ``float``, ``int``, ``str``, or ``np.ndarray``.
+    a file: ``float``, ``int``, ``str``, ``list`` (of strings), ``np.ndarray`` or `NanArray`.
     """
 
     _fitted: ClassVar[dict[str, type]] = {}
@@ -49,7 +53,7 @@ class Calibrator:
     def __repr__(self) -> str:
         """The call that makes this calibrator, without arguments that have their default."""
         signature = inspect.signature(type(self)).parameters
-        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v is not signature[k].default]
+        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != signature[k].default]
         return f"{type(self).__name__}({', '.join(given)})"
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -120,10 +124,12 @@ class Calibrator:
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
     """The content of a calibrator's file, its outermost level checked."""
-    if Path(path).stat().st_size > _LARGEST_FILE:
+    with Path(path).open("rb") as file:
+        data = file.read(_LARGEST_FILE + 1)
+    if len(data) > _LARGEST_FILE:
         raise ValueError(f"{path} is larger than any calibrator's file ({_LARGEST_FILE} bytes).")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
         raise ValueError(f"{path} is not JSON that lsmooth can read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -157,13 +163,29 @@ def fit_arguments(
     """Logits, labels and weights of a fit as arrays of shapes that fit, and the axis counted from the front."""
     logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
     labels, front, soft = check.check_labels(xp, labels, logits, axis)
+    rows = xp.max(labels, axis=front) if soft and sample_weight is not None else labels
+    return logits, labels, _row_weight(xp, sample_weight, rows, logits), front
+
+
+def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
+    """Logits, labels and weights of a fit in which every element is a row, as arrays of shapes that fit."""
+    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    labels = xp.asarray(labels, like=logits)
+    if not check.same_shape(xp.shape(labels), xp.shape(logits)):
+        raise ValueError(
+            f"labels must have the shape of the logits, {xp.shape(logits)}, where binary=True; got {xp.shape(labels)}."
+        )
+    labels = xp.cast(labels, "int32") if xp.dtype(labels) == "bool" else check.class_ids(xp, labels)
+    return logits, labels, _row_weight(xp, sample_weight, logits, logits)
+
+
+def _row_weight(xp: Backend, sample_weight: Any, rows: Array, logits: Array) -> Array | None:
     if sample_weight is None:
-        return logits, labels, None, front
+        return None
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     weight = xp.asarray(sample_weight, dtype, like=logits)
-    rows = xp.max(labels, axis=front) if soft else labels
     check.check_weight_shape("sample_weight", xp.shape(weight), xp.shape(rows))
-    return logits, labels, weight * xp.ones_like(rows, dtype), front
+    return weight * xp.ones_like(rows, dtype)
 
 
 def check_option(name: str, value: Any, kind: type, *, optional: bool = False) -> None:
@@ -199,7 +221,9 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(path: Any, name: str, value: Any, kind: type) -> Any:
-    if kind is np.ndarray:
+    if kind is NanArray and isinstance(value, list):
+        return _array(path, name, [0.0 if v is None else v for v in value], [v is None for v in value])
+    if issubclass(kind, np.ndarray):
         return _array(path, name, value)
     if kind is float:
         if value is None:
@@ -209,17 +233,20 @@ def _from_json(path: Any, name: str, value: Any, kind: type) -> Any:
         return float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{path}: {name} must be of type {kind.__name__}, got {value!r:.80}.")
+    if isinstance(value, list) and not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{path}: {name} must be a list of strings.")
     return value
 
 
-def _array(path: Any, name: str, value: Any) -> np.ndarray:
+def _array(path: Any, name: str, value: Any, missing: list[bool] | None = None) -> np.ndarray:
     try:
         array = np.array(value) if isinstance(value, list) else None
     except ValueError:
         array = None
     if array is None or array.dtype.kind not in "if" or not np.isfinite(array).all():
         raise ValueError(f"{path}: {name} must be a rectangular list of finite numbers.")
-    return array.astype(np.float64)
+    array = array.astype(np.float64)
+    return array if missing is None else np.where(missing, math.nan, array)
 
 
 def _is_finite(value: float) -> bool:

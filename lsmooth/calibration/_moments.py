@@ -6,7 +6,8 @@ With d = z - max(z), t = beta d, p = softmax(t), a row of weight w and label y a
     slope      w (E_p[t] - t_y)      the derivative of the value by log beta
     curvature  w Var_p[t]            that of the value by beta twice, times beta^2
 
-and for a soft label q, t_y stands for q . t. Rows are visited in blocks that stay in the
+and for a soft label q, t_y stands for q . t. A binary logit z is the row (0, z). Where rows are in
+groups, each sum is an array with an entry for each group. Rows are visited in blocks that stay in the
 processor's cache, so that no temporary has the size of the logits.
 """
 
@@ -36,11 +37,11 @@ _VANISHED = -750.0
 
 @dataclass(frozen=True)
 class Sums:
-    """Value, slope and curvature, summed over rows, at one beta."""
+    """Value, slope and curvature, summed over rows, at one beta; arrays where rows are in groups."""
 
-    value: float = 0.0
-    slope: float = 0.0
-    curvature: float = 0.0
+    value: Any = 0.0
+    slope: Any = 0.0
+    curvature: Any = 0.0
 
     def __add__(self, other: Sums) -> Sums:
         """The sums over the rows of both."""
@@ -51,13 +52,13 @@ class Sums:
 class Totals:
     """What a fit needs to know of the rows beside their sums."""
 
-    count: float = 0.0
+    count: Any = 0.0
     """The sum of the rows' weights."""
-    value_at_zero: float = 0.0
+    value_at_zero: Any = 0.0
     """The value at beta = 0: that of uniform predictions."""
-    slope_at_zero: float = 0.0
+    slope_at_zero: Any = 0.0
     """The derivative of the value by beta, at beta = 0."""
-    gap: float = 0.0
+    gap: Any = 0.0
     """The sum of max(z) - z_y: 0 where every label has its row's largest logit."""
 
     def __add__(self, other: Totals) -> Totals:
@@ -73,6 +74,7 @@ class _Block:
     top: Array
     gap: Array
     weight: Array | None
+    group: np.ndarray | None
 
 
 class Rows:
@@ -86,6 +88,9 @@ class Rows:
         axis: the class axis, counted from the front.
         ignore_index: rows with this label have no part.
         from_logits: False where ``logits`` are probabilities.
+        binary: every element is a row, the logit or probability of its label, which is 0, 1 or between.
+        groups: the group of each row, 0..n_groups-1, in the rows' shape; one for all if None.
+        n_groups: how many there are.
 
     Raises:
         ValueError: if a row that counts has a logit that is no number, or a label that is no
@@ -102,18 +107,24 @@ class Rows:
         axis: int,
         ignore_index: int | None = None,
         from_logits: bool = True,
+        binary: bool = False,
+        groups: np.ndarray | None = None,
+        n_groups: int = 0,
     ):
         host = xp.host_view(logits)
         if host is not None:
             # The framework's own memory, worked through by NumPy in place: the fastest on a processor.
             labels, weight = (None if x is None else xp.to_numpy(x) for x in (labels, weight))
             logits, xp = host, load_backend("numpy")
-        self._soft = len(xp.shape(labels)) == len(xp.shape(logits))
+        self._binary, self._groups, self._n_groups = binary, groups, n_groups
+        self._soft = "float" in xp.dtype(labels) if binary else len(xp.shape(labels)) == len(xp.shape(logits))
+        if self._soft and not binary and ignore_index is not None:
+            raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
         self._xp, self._from_logits, self._ignore_index = xp, from_logits, ignore_index
-        self._logits = xp.moveaxis(logits, axis, -1)
-        self._labels = xp.moveaxis(labels, axis, -1) if self._soft else labels
+        self._logits = logits[..., None] if binary else xp.moveaxis(logits, axis, -1)
+        self._labels = xp.moveaxis(labels, axis, -1) if self._soft and not binary else labels
         self._weight = weight
-        *rows, classes = xp.shape(self._logits)
+        rows, classes = xp.shape(self._logits)[:-1], self.classes
         dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
         elements = DEVICE_BLOCK if host is None else HOST_BLOCK_BYTES // np.dtype(dtype).itemsize
         per_block = max(1, elements // max(1, classes))
@@ -122,23 +133,30 @@ class Rows:
         self._mapping, self._unforgotten = _mapping_of(host), 0
         self.totals = Totals()
         self.passes = 1
-        self._known: dict[float, Sums] = {}
+        self.known: dict[float, Sums] = {}
+        """Sums at the betas that have been asked for."""
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
 
-    def sums(self, beta: float) -> Sums:
-        """The sums at ``beta``, by a pass over the rows unless it is one that has been asked for before."""
-        if beta not in self._known:
+    def sums(self, beta: float | np.ndarray) -> Sums:
+        """The sums at ``beta``, by a pass over the rows unless it is one that has been asked for before.
+
+        Where rows are in groups, it may be an array with an entry for each, of which none is remembered.
+        """
+        if isinstance(beta, np.ndarray):
             self.passes += 1
-            self._known[beta] = self._sums(beta, self._blocks)
-        return self._known[beta]
+            return self._sums(beta)
+        if beta not in self.known:
+            self.passes += 1
+            self.known[beta] = self._sums(beta)
+        return self.known[beta]
 
     def part(self, every: int) -> Rows | None:
         """Every ``every``-th block of rows, on which a fit can start; None where that is too little."""
         if len(self._blocks) < 2 * every:
             return None
         part = copy.copy(self)
-        part._blocks, part._known = self._blocks[::every], {}
+        part._blocks, part.known = self._blocks[::every], {}
         return part
 
     def blocks(self, as_given: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
@@ -147,10 +165,10 @@ class Rows:
         With ``as_given`` probabilities stay what they are; else their logarithms are the logits.
         Rows of weight 0 have logits of 0 and the label 0.
         """
-        to_numpy, classes = self._xp.to_numpy, self._logits.shape[-1]
+        to_numpy = self._xp.to_numpy
         for block in self._blocks:
             logits = to_numpy(self._block_of(block.index, as_given))
-            labels = to_numpy(self._labels[block.index]).reshape((-1, classes) if self._soft else -1)
+            labels = to_numpy(self._labels_of(block.index))
             weight = None if block.weight is None else to_numpy(block.weight)
             if weight is not None:
                 counted = weight != 0
@@ -161,15 +179,18 @@ class Rows:
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return self._logits.shape[-1]
+        return 2 if self._binary else self._logits.shape[-1]
 
-    def _sums(self, beta: float, blocks: list[_Block]) -> Sums:
+    def _sums(self, beta: float | np.ndarray) -> Sums:
         total = Sums()
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for block in blocks:
-                lse, mean, variance = self._moments(self._block_of(block.index), block.top, beta)
-                gap = beta * block.gap
-                total += Sums(*(self._total(x, block.weight) for x in (lse - gap, mean - gap, variance)))
+            for block in self._blocks:
+                factor: Any = beta
+                if isinstance(beta, np.ndarray):
+                    factor = self._xp.asarray(beta[block.group], self._xp.dtype(block.gap), like=block.gap)
+                lse, mean, variance = self._moments(self._block_of(block.index), block.top, factor)
+                gap = factor * block.gap
+                total += Sums(*(self._total(x, block.weight, block.group) for x in (lse - gap, mean - gap, variance)))
                 self._forget()
         return total
 
@@ -183,24 +204,32 @@ class Rows:
     def _block_of(self, index: tuple[Any, ...], as_given: bool = False) -> Array:
         block = self._xp.reshape(self._logits[index], (-1, self._logits.shape[-1]))
         block = accumulate(self._xp, block)
+        if self._binary:
+            block = two_columns(self._xp, block[:, 0], self._from_logits)
         return block if self._from_logits or as_given else self._xp.log(block)
+
+    def _labels_of(self, index: tuple[Any, ...]) -> Array:
+        labels = self._labels[index]
+        if self._binary and self._soft:
+            return two_columns(self._xp, self._xp.reshape(labels, (-1,)), False)
+        return self._xp.reshape(labels, (-1, self.classes) if self._soft else (-1,))
 
     def _measure(self, index: tuple[Any, ...]) -> _Block:
         xp, logits = self._xp, self._block_of(index)
         dtype, classes = xp.dtype(logits), xp.shape(logits)[-1]
-        labels = xp.reshape(self._labels[index], (-1, classes) if self._soft else (-1,))
+        labels = self._labels_of(index)
         weight = None if self._weight is None else xp.cast(xp.reshape(self._weight[index], (-1,)), dtype)
         if self._ignore_index is not None:
-            counted = xp.cast(labels != self._ignore_index, dtype)
+            counted = xp.cast((labels[:, 1] if self._soft else labels) != self._ignore_index, dtype)
             weight = counted if weight is None else xp.where(counted > 0, weight, 0.0)
         top = xp.max(logits, axis=-1)
         shifted = logits - top[:, None]
         if self._soft:
             labels = xp.cast(labels, dtype)
+            fits = xp.max(-labels, axis=-1) <= 0
             mass = xp.sum(labels, axis=-1)
             gap = xp.sum(xp.where(labels == 0, 0.0, labels * shifted), axis=-1) / xp.where(mass == 0, 1.0, mass)
             weight = mass if weight is None else xp.where(weight == 0, 0.0, weight * mass)
-            fits = mass >= 0
         else:
             fits = (labels >= 0) & (labels < classes)
             gap = xp.pick(shifted, xp.where(fits, labels, 0))
@@ -216,25 +245,28 @@ class Rows:
             spread = xp.sum(xp.where(shifted > MINUS_INFINITY, shifted, 0.0), axis=-1)
         ones = xp.ones_like(gap, dtype)
         rows = (ones, xp.log(ones * kept), spread / kept - gap, -gap)
-        self.totals += Totals(*(self._total(row, weight) for row in rows))
+        group = None if self._groups is None else self._groups[index].reshape(-1)
+        self.totals += Totals(*(self._total(row, weight, group) for row in rows))
         self._forget()
-        return _Block(index, top, gap, weight)
+        return _Block(index, top, gap, weight, group)
 
-    def _moments(self, logits: Array, top: Array, beta: float) -> tuple[Array, Array, Array]:
+    def _moments(self, logits: Array, top: Array, beta: Any) -> tuple[Array, Array, Array]:
         """Log sum exp, mean and variance of t in each row."""
         if self._buffers is not None:
             return _moments_in_place(logits, top, beta, *self._buffers[:, : len(logits)])
         xp = self._xp
-        t = (logits - top[:, None]) * beta
+        t = (logits - top[:, None]) * (beta if isinstance(beta, float) else beta[:, None])
         t = xp.where(t > _VANISHED, t, _VANISHED)
         e = xp.exp(t)
         total, first, second = xp.sum(e, axis=-1), xp.sum(e * t, axis=-1), xp.sum(e * t * t, axis=-1)
         return xp.log(total), first / total, second / total - (first / total) ** 2
 
-    def _total(self, row: Array, weight: Array | None) -> float:
+    def _total(self, row: Array, weight: Array | None, group: np.ndarray | None) -> Any:
         xp = self._xp
         if weight is not None:
             row = xp.where(weight == 0, 0.0, row * weight)
+        if group is not None:
+            return np.bincount(group, xp.to_numpy(row), self._n_groups)
         return self._number(xp.sum(xp.cast(row, "float64")))
 
     def _number(self, scalar: Array) -> float:
@@ -248,12 +280,15 @@ class Rows:
         z, y = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row]
         where = f"at row {_row_name(index, row, self._logits.shape[:-1])}"
         name = "logits" if self._from_logits else "predictions"
-        if weight is not None and not 0 <= xp.to_numpy(weight)[row] < math.inf:
+        given = self._weight is not None and np.isfinite(y).all()  # else the labels are at fault, if the weight is
+        if weight is not None and given and not 0 <= xp.to_numpy(weight)[row] < math.inf:
             raise ValueError(
                 f"sample_weight must be finite numbers of at least 0, got {xp.to_numpy(weight)[row]} {where}."
             )
         if np.isnan(z).any() or z.max() == math.inf or z.max() == -math.inf:
             raise ValueError(f"{name} must hold no NaN, no infinity and a class that is not masked; see {where}.")
+        if self._binary and self._soft:
+            raise ValueError(f"labels must be in [0, 1], and none of probability 0, got {y[1]} {where}.")
         if self._soft:
             raise ValueError(f"labels must be distributions without mass on classes of probability 0; see {where}.")
         if not 0 <= y < len(z):
@@ -264,11 +299,18 @@ class Rows:
         raise ValueError(f"labels must be classes of some probability, got class {y} of probability 0 {where}.")
 
 
-def _moments_in_place(z: Array, top: Array, beta: float, t: Array, e: Array) -> tuple[Array, Array, Array]:
+def two_columns(xp: Backend, x: Array, from_logits: bool) -> Array:
+    """The binary logit z as the logits (0, z) of two classes; or the probability p as (1 - p, p)."""
+    scale, shift = ([0.0, 1.0], [0.0, 0.0]) if from_logits else ([-1.0, 1.0], [1.0, 0.0])
+    scale, shift = (xp.asarray(np.array(pair), xp.dtype(x), like=x) for pair in (scale, shift))
+    return x[..., None] * scale + shift
+
+
+def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tuple[Array, Array, Array]:
     """`Rows._moments` in two buffers: the sums are products with ones, which are BLAS calls."""
     ones = np.ones(z.shape[-1], t.dtype)
     np.subtract(z, top[:, None], out=t)
-    t *= t.dtype.type(beta)
+    t *= t.dtype.type(beta) if isinstance(beta, float) else beta[:, None]
     np.fmax(t, t.dtype.type(_VANISHED), out=t)
     total = np.exp(t, out=e) @ ones
     first = np.multiply(e, t, out=e) @ ones / total

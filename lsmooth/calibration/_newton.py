@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Generator
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import numpy as np
 
 from lsmooth.calibration._moments import Rows, Sums, Totals
 
@@ -16,18 +20,34 @@ _INDISTINGUISHABLE = 0.5
 """Of the total log-likelihood: one standard error from its supremum."""
 
 
-class Source(Protocol):
-    """Rows, wherever they are: their sums at any beta, at the price of a pass."""
+class Known(Protocol):
+    """What is known of rows before any sum is asked for, and how often they have been passed through."""
 
-    totals: Totals
-    passes: int
+    @property
+    def totals(self) -> Totals:
+        """Their totals."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Passes so far."""
+        ...
+
+
+class Source(Known, Protocol):
+    """Rows, wherever they are: their sums at any beta, at the price of a pass."""
 
     def sums(self, beta: float) -> Sums:
         """The sums at ``beta``."""
         ...
 
 
-def solve(source: Source, start: float, low: float, high: float, max_passes: int) -> tuple[float, Sums, str]:
+Found = tuple[float, Sums, str]
+Search = Generator[float, Sums, Any]
+"""A search yields the beta at which it wants the sums, and is sent them: so many can share one pass."""
+
+
+def solve(source: Source, start: float, low: float, high: float, max_passes: int) -> Found:
     """The beta of greatest likelihood, or where there is none the one nearest to 1 that is as good.
 
     Args:
@@ -45,18 +65,94 @@ def solve(source: Source, start: float, low: float, high: float, max_passes: int
     """
     if not source.totals.count > 0:
         raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
-    source.sums(1.0)
+    return run(source, search(source, start, low, high, max_passes))
+
+
+def solve_groups(rows: Rows, fitted: np.ndarray, start: float, low: float, high: float, max_passes: int) -> list[Found]:
+    """`solve` for groups of rows, all in the same passes.
+
+    Args:
+        rows: each in a group.
+        fitted: which groups are wanted, bool; each has a row that counts.
+        start: log beta to begin with.
+        low: the least log beta.
+        high: the greatest.
+        max_passes: the most passes over the rows.
+
+    Returns:
+        What `solve` returns, for each group that is wanted.
+    """
+    groups = {int(i): _Group(rows, int(i)) for i in np.flatnonzero(fitted)}
+    searches = {i: search(group, start, low, high, max_passes) for i, group in groups.items()}
+    found: dict[int, Found] = {}
+    betas = np.ones(len(fitted))
+    answers: dict[int, Sums | None] = dict.fromkeys(groups)
+    while answers:
+        for i in answers:
+            try:
+                betas[i] = groups[i].ask(searches[i], answers[i])
+            except StopIteration as stop:
+                found[i] = stop.value
+        waiting = [i for i in answers if i not in found]
+        sums = rows.sums(betas) if waiting else None
+        answers = {i: _entry(sums, i) for i in waiting}
+    return [found[i] for i in groups]
+
+
+@dataclass
+class _Group:
+    """One group of the rows, as its search sees it."""
+
+    rows: Rows
+    index: int
+    totals: Totals = field(init=False)
+    known: dict[float, Sums] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.totals = _entry(self.rows.totals, self.index)
+        self.known = {beta: _entry(sums, self.index) for beta, sums in self.rows.known.items()}
+
+    @property
+    def passes(self) -> int:
+        return self.rows.passes
+
+    def ask(self, steps: Search, answer: Sums | None) -> float:
+        """The next beta at which the search wants sums that are not known."""
+        beta = steps.send(answer)  # type: ignore[arg-type]  # None starts it
+        while beta in self.known:
+            beta = steps.send(self.known[beta])
+        return beta
+
+
+def _entry(sums: Any, index: int) -> Any:
+    """The sums, or totals, of one group."""
+    return type(sums)(*(float(getattr(sums, f.name)[index]) for f in fields(sums)))
+
+
+def run(source: Source, steps: Search) -> Any:
+    """Follow one search to its end."""
+    try:
+        beta = next(steps)
+        while True:
+            beta = steps.send(source.sums(beta))
+    except StopIteration as stop:
+        return stop.value
+
+
+def search(source: Known, start: float, low: float, high: float, max_passes: int) -> Search:
+    """The steps of `solve`."""
+    yield 1.0
     if source.totals.slope_at_zero >= 0:
-        return *soften(source, math.exp(low), max_passes), "uninformative"
+        return *(yield from soften(source, math.exp(low), max_passes)), "uninformative"
     if source.totals.gap == 0:
-        return *sharpen(source, math.exp(high), max_passes), "separable"
-    log_beta, sums, status = find_root(source, start, low, high, max_passes)
+        return *(yield from sharpen(source, math.exp(high), max_passes)), "separable"
+    log_beta, sums, status = yield from find_root(source, start, low, high, max_passes)
     return math.exp(log_beta), sums, status
 
 
 def find_root(
-    source: Source, log_beta: float, low: float, high: float, max_passes: int, *, exact: float = _EXACT_STEP
-) -> tuple[float, Sums, str]:
+    source: Known, log_beta: float, low: float, high: float, max_passes: int, *, exact: float = _EXACT_STEP
+) -> Search:
     """The log beta where the slope is zero.
 
     The slope divided by beta grows with beta. From the soft side the step is Newton's in beta,
@@ -69,7 +165,7 @@ def find_root(
     left, right = -math.inf, math.inf
     log_beta = min(max(log_beta, low), high)
     while True:
-        sums = source.sums(math.exp(log_beta))
+        sums = yield math.exp(log_beta)
         if sums.slope > 0:
             right = log_beta
         else:
@@ -96,40 +192,40 @@ def _step(sums: Sums) -> float:
     return -math.copysign(min(length, _LONGEST_STEP), sums.slope)
 
 
-def sharpen(source: Source, high: float, max_passes: int) -> tuple[float, Sums]:
+def sharpen(source: Known, high: float, max_passes: int) -> Search:
     """The least beta from 1 on whose likelihood is indistinguishable from the limit, beta to infinity.
 
     For labels that all have the largest logit. What the likelihood can still gain is about the
     squared slope over the curvature, and falls exponentially in beta.
     """
-    beta, sums = 1.0, source.sums(1.0)
+    beta, sums = 1.0, (yield 1.0)
     while sums.curvature > 0 and beta < high and source.passes < max_passes:
         gain = sums.slope**2 / sums.curvature
         if gain <= _INDISTINGUISHABLE:
             break
         longer = max(1.0, math.log(gain / _INDISTINGUISHABLE))
         beta = min(beta * (1.0 + longer * abs(sums.slope) / sums.curvature), high)
-        sums = source.sums(beta)
+        sums = yield beta
     return beta, sums
 
 
-def soften(source: Source, low: float, max_passes: int) -> tuple[float, Sums]:
+def soften(source: Known, low: float, max_passes: int) -> Search:
     """The greatest beta up to 1 whose likelihood is indistinguishable from that of uniform predictions.
 
     For labels that the logits tell nothing about. The value is convex in beta and grows, so
     Newton's method comes down to the point from above.
     """
-    beta, sums = 1.0, source.sums(1.0)
+    beta, sums = 1.0, (yield 1.0)
     while beta > low and source.passes < max_passes:
         excess = sums.value - source.totals.value_at_zero - _INDISTINGUISHABLE
         if excess <= 0.1 * _INDISTINGUISHABLE:
             break
         beta = max(beta * (1.0 - excess / sums.slope), low)
-        sums = source.sums(beta)
+        sums = yield beta
     return beta, sums
 
 
 def warm_start(rows: Rows, low: float, high: float) -> float:
     """The optimum of a part of the rows, where they are many."""
     part = rows.part(_PART)
-    return 0.0 if part is None else find_root(part, 0.0, low, high, 20, exact=1e-3)[0]
+    return 0.0 if part is None else run(part, find_root(part, 0.0, low, high, 20, exact=1e-3))[0]

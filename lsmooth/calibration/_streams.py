@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.calibration._moments import Rows, Sums, Totals
-from lsmooth.calibration._newton import find_root
+from lsmooth.calibration._newton import find_root, run
 
 
 class Batches:
@@ -44,8 +44,9 @@ class Batches:
             rows = rows_of(batch)
             self.totals += rows.totals
             if self.start is None and rows.totals.count > 0:
-                self.start, *_ = find_root(rows, 0.0, low, high, 20, exact=1e-2)
-                self._known.setdefault(math.exp(self.start), Sums())
+                start: float = run(rows, find_root(rows, 0.0, low, high, 20, exact=1e-2))[0]
+                self.start = start
+                self._known.setdefault(math.exp(start), Sums())
             for beta in self._known:
                 self._known[beta] += rows.sums(beta)
 

@@ -263,8 +263,11 @@ class IsotonicCalibration(ClasswiseCalibrator):
         points: Any = self.points_
         if points.ndim != 2 or points.shape[1] != 3:
             raise ValueError(f"points_ must have shape (points, 3), got {points.shape}.")
-        if (np.diff(points[:, 0]) < 0).any() or set(points[:, 0]) != set(range(self._classes())):
+        steps = np.diff(points, axis=0)
+        if points[0, 0] != 0 or not np.isin(steps[:, 0], (0, 1)).all():
             raise ValueError("points_ must name the classes 0, 1, ... in order.")
+        if (steps[steps[:, 0] == 0, 1:] < 0).any():
+            raise ValueError("points_ must not fall within a class.")
         if (points[:, 1:] < 0).any() or (points[:, 1:] > 1).any():
             raise ValueError("points_ must map [0, 1] to [0, 1].")
 

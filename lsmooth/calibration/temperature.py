@@ -7,15 +7,14 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import log_softmax
-from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, eager, fit_arguments
+from lsmooth.calibration._base import ConvergenceWarning
 from lsmooth.calibration._moments import Rows
 from lsmooth.calibration._newton import Source, solve, warm_start
+from lsmooth.calibration._scaling import STATUSES, TemperatureCalibrator
 from lsmooth.calibration._streams import Batches, Table
 
-_ADVICE = {
+ADVICE = {
     "separable": "every label has the largest logit of its row, so the likelihood grows as T goes to 0",
     "uninformative": "the labels do not follow the logits, so the likelihood grows as T goes to infinity",
     "at_bound": "the optimum lies outside the bounds {low:.6g} and {high:.6g}",
@@ -23,49 +22,13 @@ _ADVICE = {
 }
 
 
-def apply_temperature(logits: Array, temperature: float | Array, *, axis: int = -1) -> Array:
-    """Logits divided by a temperature, differentiable in both: ``z / T``.
-
-    Args:
-        logits: z, floating point, any shape, classes along ``axis``.
-        temperature: T > 0, a number; or a tensor that broadcasts to the rows (the logits' shape
-            without ``axis``), one temperature for each.
-        axis: the class axis.
-
-    Returns:
-        The logits' shape and dtype.
-
-    Raises:
-        TypeError: if the logits are not floating point, or tensors of two frameworks meet.
-        ValueError: if a number is not above 0, or a tensor does not broadcast to the rows.
-
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
-
-    Example:
-        >>> from lsmooth.calibration import apply_temperature
-        >>> apply_temperature([[2.0, 0.0]], 4.0)
-        array([[0.5, 0. ]])
-    """
-    xp = backend_of(logits=logits, temperature=temperature)
-    logits = check.float_array(xp, "logits", logits, like=temperature if xp.is_array(temperature) else None)
-    shape = xp.shape(logits)
-    front = check.check_axis(axis, shape)
-    rows = shape[:front] + shape[front + 1 :]
-    divisor = check.number_or_rows(
-        xp, "temperature", temperature, rows, logits, xp.dtype(logits), low=0.0, high=float("inf")
-    )
-    if isinstance(divisor, float):
-        return logits / divisor
-    leading = len(xp.shape(divisor)) - (len(shape) - 1 - front)
-    if leading > 0:  # its axes align with the rows' from the end; the class axis goes between them
-        divisor = divisor[(slice(None),) * leading + (None,)]
-    return logits / divisor
-
-
-class TemperatureScaling(Calibrator):
+class TemperatureScaling(TemperatureCalibrator):
     """The temperature of greatest likelihood, and a word on how sure it is.
 
     ``T = argmin_T sum_i w_i (-log softmax(z_i / T)[y_i])``
+
+    and with ``binary`` the one of ``sigmoid(z / T)`` over all elements: of two classes, or of labels
+    of which each may be true (`GroupTemperatureScaling` finds one for each of them).
 
     Found to 1e-6 of its value by Newton's method on log(1 / T) within a bracket, in a few passes
     over the logits, in blocks, on the device they are on. Where no optimum exists, T is the
@@ -77,6 +40,8 @@ class TemperatureScaling(Calibrator):
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
             gives probabilities. Never guessed from the values.
+        binary: every element is the logit (or probability) of a label of its own, which is 0 or 1 or
+            between; the labels have the logits' shape, and there is no class axis.
         bounds: the smallest and the largest T.
         max_iter: the most passes over the data.
 
@@ -126,12 +91,14 @@ class TemperatureScaling(Calibrator):
         axis: int = -1,
         ignore_index: int | None = None,
         from_logits: bool = True,
+        binary: bool = False,
         bounds: tuple[float, float] = (1e-8, 1e8),
         max_iter: int = 12,
     ):
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
+        self.binary = binary
         self.bounds = bounds
         self.max_iter = max_iter
 
@@ -141,7 +108,8 @@ class TemperatureScaling(Calibrator):
         Args:
             logits: floating point, any shape, classes along ``axis``; -inf masks a class.
             labels: class ids, integers in the shape of the logits without ``axis``; or
-                distributions, in the shape of the logits.
+                distributions, in the shape of the logits; if ``binary``, 0, 1 or between, in the
+                shape of the logits.
             sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1; a
                 weight of n counts as n rows.
 
@@ -157,23 +125,30 @@ class TemperatureScaling(Calibrator):
         rows = self._rows(logits, labels, sample_weight)
         return self._solve(rows, warm_start(rows, *self._range()), *self._range())
 
-    def fit_batches(self, batches: Iterable[tuple[Array, ...]]) -> Self:
+    def fit_batches(self, batches: Iterable[tuple[Array, ...]], *, once: bool = False) -> Self:
         """Find the temperature of data that are never in memory together.
 
-        The optimum is that of `fit` on all of them. They are read three or four times.
+        The optimum is that of `fit` on all of them. They are read three or four times, or once.
 
         Args:
             batches: ``(logits, labels)`` or ``(logits, labels, sample_weight)``, as `fit` takes them;
                 an iterable that can be read again, such as a list or a DataLoader, in any order.
+            once: whether each batch is to be seen only once, as by `partial_fit`: for a generator, or
+                where logits cost a model's run.
 
         Returns:
             This calibrator.
 
         Raises:
-            TypeError: if ``batches`` is an iterator, or as `fit`.
+            TypeError: if ``batches`` is an iterator and not ``once``, or as `fit`.
             ValueError: as `fit`.
         """
         self._check_parameters()
+        if once:
+            self._table = Table()
+            for batch in batches:
+                self._table.add(self._rows_of_batch(batch))
+            return self._solve_table()
         source = Batches(batches, self._rows_of_batch, *self._range())
         return self._solve(source, source.start or 0.0, *self._range())
 
@@ -236,7 +211,7 @@ class TemperatureScaling(Calibrator):
         known = status == "converged" and after.curvature > 0
         self.temperature_stderr_ = self.temperature_ / math.sqrt(after.curvature) if known else math.nan
         if status != "converged":
-            advice = _ADVICE[status].format(low=math.exp(-high), high=math.exp(-low), max_iter=self.max_iter)
+            advice = ADVICE[status].format(low=math.exp(-high), high=math.exp(-low), max_iter=self.max_iter)
             warnings.warn(
                 f"No temperature maximises the likelihood ({status}): {advice}. T = {self.temperature_:.6g} was taken.",
                 ConvergenceWarning,
@@ -259,10 +234,10 @@ class TemperatureScaling(Calibrator):
         self._check_fitted()
         if not self.from_logits:
             return self.predict_proba(logits)
-        return apply_temperature(logits, self.temperature_, axis=self.axis)
+        return self._scaled(logits, self.temperature_)
 
     def predict_proba(self, logits: Array) -> Array:
-        """Calibrated probabilities, ``softmax(z / T)``.
+        """Calibrated probabilities, ``softmax(z / T)``; ``sigmoid(z / T)`` if ``binary``.
 
         Args:
             logits: floating point, classes along ``axis``.
@@ -274,15 +249,7 @@ class TemperatureScaling(Calibrator):
             ValueError: if nothing has been fitted.
         """
         self._check_fitted()
-        xp = backend_of(logits=logits)
-        logits = check.float_array(xp, "logits", logits)
-        logits = logits if self.from_logits else xp.log(logits)
-        scaled = apply_temperature(logits, self.temperature_, axis=self.axis)
-        return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(scaled, self.axis, -1))), -1, self.axis)
-
-    def _range(self) -> tuple[float, float]:
-        """The bounds of log beta."""
-        return -math.log(self.bounds[1]), -math.log(self.bounds[0])
+        return self._probabilities(backend_of(logits=logits), self._scaled(logits, self.temperature_))
 
     def _rows_of_batch(self, batch: Any) -> Rows:
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
@@ -292,25 +259,8 @@ class TemperatureScaling(Calibrator):
             )
         return self._rows(*batch, *(None,) * (3 - len(batch)))
 
-    def _rows(self, logits: Array, labels: Array, sample_weight: Array | None) -> Rows:
-        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
-        logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
-        return Rows(xp, logits, labels, weight, axis=axis, ignore_index=self.ignore_index, from_logits=self.from_logits)
-
-    def _check_parameters(self) -> None:
-        check_option("axis", self.axis, int)
-        check_option("ignore_index", self.ignore_index, int, optional=True)
-        check_option("from_logits", self.from_logits, bool)
-        check_option("max_iter", self.max_iter, int)
-        if self.max_iter < 3:
-            raise ValueError(f"max_iter must be at least 3, got {self.max_iter}.")
-        bounds = self.bounds
-        numbers = isinstance(bounds, (tuple, list)) and [b for b in bounds if isinstance(b, (int, float))]
-        if not numbers or len(numbers) != 2 or not 0 < bounds[0] <= 1 <= bounds[1] < math.inf:
-            raise ValueError(f"bounds must be two temperatures, 0 < low <= 1 <= high, got {bounds!r}.")
-
     def _check_values(self) -> None:
         if not self.temperature_ > 0:
             raise ValueError(f"temperature_ must be above 0, got {self.temperature_}.")
-        if self.status_ not in ("converged", *_ADVICE):
-            raise ValueError(f"status_ must be one of converged, {', '.join(_ADVICE)}; got {self.status_!r:.80}.")
+        if self.status_ not in STATUSES:
+            raise ValueError(f"status_ must be one of {', '.join(STATUSES)}; got {self.status_!r:.80}.")

@@ -101,3 +101,23 @@ def test_bad_arguments_are_errors():
         IsotonicCalibration().fit([[0.0, 1.0]], [0]).transform([[0.0, 1.0, 2.0]])
     with pytest.raises(ValueError, match="not fitted yet"):
         HistogramBinning().transform([[0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([[0, 0.0, 0.5], [1e18, 0.0, 0.5]], "must name the classes"),
+        ([[0, 0.0, 0.5], [2, 0.0, 0.5]], "must name the classes"),
+        ([[1, 0.0, 0.5]], "must name the classes"),
+        ([[0, 0.5, 0.5], [0, 0.2, 0.6]], "must not fall"),
+        ([[0, 0.2, 0.5], [0, 0.5, 0.4]], "must not fall"),
+        ([[0, 0.2, 0.5], [0, 0.5, 1.4]], r"map \[0, 1\] to \[0, 1\]"),
+    ],
+)
+def test_points_that_no_fit_leaves_are_refused(tmp_path, points, message):
+    IsotonicCalibration(from_logits=False).fit([[0.9, 0.1], [0.2, 0.8]], [0, 1]).save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["fitted"]["points_"] = points
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        IsotonicCalibration.load(tmp_path / "c.json")

@@ -1,0 +1,123 @@
+"""What the calibrators that divide by temperatures share: options, rows of a fit, and the division."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import log_softmax
+from lsmooth.calibration._base import Calibrator, binary_arguments, check_option, eager, fit_arguments
+from lsmooth.calibration._moments import Rows
+
+STATUSES = ("converged", "separable", "uninformative", "at_bound", "max_iter")
+
+
+class TemperatureCalibrator(Calibrator):
+    """Base of the calibrators that divide by temperatures."""
+
+    axis: int
+    ignore_index: int | None
+    from_logits: bool
+    binary: bool
+    bounds: tuple[float, float]
+    max_iter: int
+
+    def _check_parameters(self) -> None:
+        check_option("axis", self.axis, int)
+        check_option("ignore_index", self.ignore_index, int, optional=True)
+        check_option("from_logits", self.from_logits, bool)
+        check_option("binary", self.binary, bool)
+        check_option("max_iter", self.max_iter, int)
+        if self.max_iter < 3:
+            raise ValueError(f"max_iter must be at least 3, got {self.max_iter}.")
+        bounds = self.bounds
+        numbers = isinstance(bounds, (tuple, list)) and [b for b in bounds if isinstance(b, (int, float))]
+        if not numbers or len(numbers) != 2 or not 0 < bounds[0] <= 1 <= bounds[1] < math.inf:
+            raise ValueError(f"bounds must be two temperatures, 0 < low <= 1 <= high, got {bounds!r}.")
+
+    def _range(self) -> tuple[float, float]:
+        """The bounds of log beta."""
+        return -math.log(self.bounds[1]), -math.log(self.bounds[0])
+
+    def _rows(
+        self,
+        logits: Array,
+        labels: Array,
+        sample_weight: Array | None,
+        groups: np.ndarray | None = None,
+        n_groups: int = 0,
+    ) -> Rows:
+        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
+        if self.binary:
+            logits, labels, weight = binary_arguments(xp, logits, labels, sample_weight)
+            axis = -1
+        else:
+            logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
+        return Rows(
+            xp,
+            logits,
+            labels,
+            weight,
+            axis=axis,
+            ignore_index=self.ignore_index,
+            from_logits=self.from_logits,
+            binary=self.binary,
+            groups=groups,
+            n_groups=n_groups,
+        )
+
+    def _scaled(self, logits: Array, temperature: Any) -> Array:
+        """Logits over temperatures, which are a number or an array that broadcasts to the rows."""
+        xp = backend_of(logits=logits, temperature=temperature)
+        z = check.float_array(xp, "logits", logits)
+        if not self.from_logits:
+            z = xp.log(z) - xp.log(1.0 - z) if self.binary else xp.log(z)
+        return z / temperature if self.binary else apply_temperature(z, temperature, axis=self.axis)
+
+    def _probabilities(self, xp: Backend, scaled: Array) -> Array:
+        if self.binary:
+            return xp.exp(-xp.softplus(-scaled))
+        return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(scaled, self.axis, -1))), -1, self.axis)
+
+
+def apply_temperature(logits: Array, temperature: float | Array, *, axis: int = -1) -> Array:
+    """Logits divided by a temperature, differentiable in both: ``z / T``.
+
+    Args:
+        logits: z, floating point, any shape, classes along ``axis``.
+        temperature: T > 0, a number; or a tensor that broadcasts to the rows (the logits' shape
+            without ``axis``), one temperature for each.
+        axis: the class axis.
+
+    Returns:
+        The logits' shape and dtype.
+
+    Raises:
+        TypeError: if the logits are not floating point, or tensors of two frameworks meet.
+        ValueError: if a number is not above 0, or a tensor does not broadcast to the rows.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Example:
+        >>> from lsmooth.calibration import apply_temperature
+        >>> apply_temperature([[2.0, 0.0]], 4.0)
+        array([[0.5, 0. ]])
+    """
+    xp = backend_of(logits=logits, temperature=temperature)
+    logits = check.float_array(xp, "logits", logits, like=temperature if xp.is_array(temperature) else None)
+    shape = xp.shape(logits)
+    front = check.check_axis(axis, shape)
+    rows = shape[:front] + shape[front + 1 :]
+    divisor = check.number_or_rows(
+        xp, "temperature", temperature, rows, logits, xp.dtype(logits), low=0.0, high=float("inf")
+    )
+    if isinstance(divisor, float):
+        return logits / divisor
+    leading = len(xp.shape(divisor)) - (len(shape) - 1 - front)
+    if leading > 0:  # its axes align with the rows' from the end; the class axis goes between them
+        divisor = divisor[(slice(None),) * leading + (None,)]
+    return logits / divisor

@@ -1,0 +1,269 @@
+"""A temperature for each group of rows: a domain's, a predicted class's, or a label's."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, backend_of
+from lsmooth.calibration._base import ConvergenceWarning, NanArray, eager
+from lsmooth.calibration._moments import Rows, Sums
+from lsmooth.calibration._newton import solve, solve_groups
+from lsmooth.calibration._scaling import STATUSES, TemperatureCalibrator
+
+BY = ("group", "prediction", "label")
+
+
+class GroupTemperatureScaling(TemperatureCalibrator):
+    """The temperature of greatest likelihood of each group: ``softmax(z / T_g)``.
+
+    Each is the one that `TemperatureScaling` finds on the group's rows, and all are found in the same
+    few passes over the logits. A group that the fit has not seen gets the temperature of all rows.
+
+    Args:
+        by: what groups are: ``"group"``, given with the logits, such as domains; ``"prediction"``, the
+            classes of largest logit, which stay what they are, so accuracy does; ``"label"``, with
+            ``binary``, the labels along ``axis``, each with its own temperature.
+        axis: the class axis, or that of the labels.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
+            gives probabilities.
+        binary: every element is the logit (or probability) of a label of its own, as in
+            `TemperatureScaling`, and a row of its own: ``sigmoid(z / T_g)``.
+        bounds: the smallest and the largest T.
+        max_iter: the most passes over the data for the temperature of all rows, and again for the groups'.
+
+    Attributes:
+        groups_: the ids of the groups that were seen, ascending, (groups,), a NumPy array.
+        temperatures_: T of each, above 0.
+        temperature_stderrs_: its standard error; NaN unless converged.
+        statuses_: its status, as in `TemperatureScaling`; a list.
+        temperature_: the temperature of all rows.
+        status_: ``"converged"`` if every group's is, else the first that is not.
+        n_iter_: passes over the data.
+        nll_before_: mean negative log-likelihood at T = 1.
+        nll_after_: the same at each group's temperature.
+
+    Source: Frenkel and Goldberger 2021, "Network Calibration by Class-based Temperature Scaling".
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import GroupTemperatureScaling
+        >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
+        >>> both, domains = np.concatenate([logits, 2.0 * logits]), [0, 0, 0, 0, 7, 7, 7, 7]
+        >>> scaler = GroupTemperatureScaling().fit(both, [0, 0, 1, 1] * 2, groups=domains)
+        >>> scaler.temperatures_.round(3)  # 4 / log(3), and twice that
+        array([3.641, 7.282])
+    """
+
+    groups_: np.ndarray
+    temperatures_: np.ndarray
+    temperature_stderrs_: np.ndarray
+    statuses_: list[str]
+    temperature_: float
+    status_: str
+    n_iter_: int
+    nll_before_: float
+    nll_after_: float
+
+    _fitted: ClassVar[dict[str, type]] = {
+        "groups_": np.ndarray,
+        "temperatures_": np.ndarray,
+        "temperature_stderrs_": NanArray,
+        "statuses_": list,
+        "temperature_": float,
+        "status_": str,
+        "n_iter_": int,
+        "nll_before_": float,
+        "nll_after_": float,
+    }
+
+    def __init__(
+        self,
+        *,
+        by: str = "group",
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+        binary: bool = False,
+        bounds: tuple[float, float] = (1e-8, 1e8),
+        max_iter: int = 12,
+    ):
+        self.by = by
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+        self.binary = binary
+        self.bounds = bounds
+        self.max_iter = max_iter
+
+    def fit(
+        self, logits: Array, labels: Array, sample_weight: Array | None = None, *, groups: Array | None = None
+    ) -> Self:
+        """Find each group's temperature.
+
+        Args:
+            logits: as in `TemperatureScaling.fit`, and so are labels and weights.
+            labels: class ids or distributions; if ``binary``, 0, 1 or between, in the logits' shape.
+            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
+            groups: the group of each row, integers, of the rows' rank, each dimension equal or 1; only
+                for ``by="group"``.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
+            ValueError: as `TemperatureScaling.fit`; or if groups are missing, not wanted, or do not fit.
+        """
+        self._check_parameters()
+        xp = eager("fit", logits=logits, labels=labels, groups=groups)
+        like = labels if xp.is_array(labels) else None
+        ids = xp.to_numpy(self._groups_of(check.float_array(xp, "logits", logits, like=like), groups))
+        known, index = np.unique(ids, return_inverse=True)
+        rows = self._rows(logits, labels, sample_weight, index.reshape(ids.shape), len(known))
+        counts = np.zeros(len(known)) + rows.totals.count
+        pooled = _Pooled(rows)
+        low, high = self._range()
+        beta, _, _ = solve(pooled, 0.0, low, high, self.max_iter)
+        self.temperature_ = 1.0 / beta
+        found = solve_groups(rows, counts > 0, math.log(beta), low, high, rows.passes + self.max_iter)
+        self.groups_ = known[counts > 0].astype(np.int64)
+        self.temperatures_ = np.array([1.0 / beta for beta, _, _ in found])
+        self.statuses_ = [status for _, _, status in found]
+        curvature = np.array([s.curvature if status == "converged" else 0.0 for _, s, status in found])
+        with np.errstate(divide="ignore"):
+            self.temperature_stderrs_ = np.where(curvature > 0, self.temperatures_ / np.sqrt(curvature), math.nan)
+        self.n_iter_ = rows.passes
+        self.nll_before_ = pooled.sums(1.0).value / pooled.totals.count
+        self.nll_after_ = sum(sums.value for _, sums, _ in found) / pooled.totals.count
+        self._warn()
+        return self
+
+    def transform(self, logits: Array, *, groups: Array | None = None) -> Array:
+        """Logits divided by their groups' temperatures, differentiable.
+
+        Args:
+            logits: floating point, classes along ``axis``.
+            groups: the group of each row, as in `fit`; only for ``by="group"``.
+
+        Returns:
+            ``z / T_g``, in the logits' shape and dtype; probabilities if ``from_logits`` is False.
+
+        Raises:
+            ValueError: if nothing has been fitted, or groups are missing, not wanted, or do not fit.
+        """
+        self._check_fitted()
+        if not self.from_logits:
+            return self.predict_proba(logits, groups=groups)
+        return self._scaled(logits, self._temperatures_of(logits, groups))
+
+    def predict_proba(self, logits: Array, *, groups: Array | None = None) -> Array:
+        """Calibrated probabilities, ``softmax(z / T_g)``; ``sigmoid(z / T_g)`` if ``binary``.
+
+        Args:
+            logits: floating point, classes along ``axis``.
+            groups: the group of each row, as in `fit`; only for ``by="group"``.
+
+        Returns:
+            Probabilities in the logits' shape.
+
+        Raises:
+            ValueError: if nothing has been fitted, or groups are missing, not wanted, or do not fit.
+        """
+        self._check_fitted()
+        temperatures = self._temperatures_of(logits, groups)
+        return self._probabilities(backend_of(logits=logits), self._scaled(logits, temperatures))
+
+    def _groups_of(self, logits: Array, groups: Array | None) -> Array:
+        """The group of each row, in the rows' shape."""
+        if (groups is None) == (self.by == "group"):
+            wanted = "needs groups, the group of each row" if groups is None else "takes no groups"
+            raise ValueError(f"GroupTemperatureScaling with by={self.by!r} {wanted}.")
+        xp = backend_of(logits=logits, groups=groups)
+        front = check.check_axis(self.axis, xp.shape(logits))
+        if self.by == "prediction":
+            return xp.argmax(logits, axis=front)
+        if self.by == "label":
+            shape = [1] * len(xp.shape(logits))
+            shape[front] = -1
+            ids = xp.asarray(np.arange(xp.shape(logits)[front]).reshape(shape), like=logits)
+            return ids * xp.cast(xp.ones_like(logits, "float32"), xp.dtype(ids))
+        ids = xp.asarray(groups, like=logits)
+        if not check.is_integer(xp, ids):
+            raise TypeError(f"groups must be integers, got {xp.dtype(ids)}; number them, e.g. by np.unique.")
+        row = logits if self.binary else xp.max(logits, axis=front)
+        check.check_weight_shape("groups", xp.shape(ids), xp.shape(row))
+        return ids * xp.cast(xp.ones_like(row, "float32"), xp.dtype(ids))
+
+    def _temperatures_of(self, logits: Array, groups: Array | None) -> Array:
+        """The temperature of each row."""
+        xp = backend_of(logits=logits, groups=groups)
+        logits = check.float_array(xp, "logits", logits, like=groups if xp.is_array(groups) else None)
+        ids = self._groups_of(logits, groups)
+        shape = tuple(-1 if n is None else n for n in xp.shape(ids))
+        known = xp.asarray(self.groups_, xp.dtype(ids), like=ids)
+        table = xp.asarray(self.temperatures_, xp.dtype(logits), like=logits)
+        index = xp.searchsorted(known, xp.reshape(ids, (-1,)), side="left")
+        index = xp.reshape(xp.where(index < len(self.groups_), index, 0), shape)
+        return xp.where(xp.take(known, index) == ids, xp.take(table, index), self.temperature_)
+
+    def _warn(self) -> None:
+        failed = [(int(g), s) for g, s in zip(self.groups_, self.statuses_, strict=True) if s != "converged"]
+        self.status_ = failed[0][1] if failed else "converged"
+        if failed:
+            named = ", ".join(f"{group} ({status})" for group, status in failed[:5])
+            warnings.warn(
+                f"No temperature maximises the likelihood of {len(failed)} of {len(self.groups_)} groups: "
+                f"{named}{', ...' if len(failed) > 5 else ''}. statuses_ has all; see TemperatureScaling for their "
+                "meaning.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.by not in BY:
+            raise ValueError(f"by must be one of {', '.join(BY)}; got {self.by!r}.")
+        if self.by != "group" and self.binary != (self.by == "label"):
+            raise ValueError(f"by={self.by!r} needs binary={self.by == 'label'}.")
+
+    def _check_values(self) -> None:
+        shape = self.groups_.shape
+        if len(shape) != 1 or {self.temperatures_.shape, self.temperature_stderrs_.shape, (len(self.statuses_),)} != {
+            shape
+        }:
+            raise ValueError("groups_, temperatures_, temperature_stderrs_ and statuses_ must be lists of one length.")
+        if (self.groups_ != self.groups_.astype(np.int64)).any() or (np.diff(self.groups_) <= 0).any():
+            raise ValueError("groups_ must be integers that ascend.")
+        self.groups_ = self.groups_.astype(np.int64)
+        if not (self.temperatures_ > 0).all() or not self.temperature_ > 0:
+            raise ValueError("temperatures_ and temperature_ must be above 0.")
+        for status in (*self.statuses_, self.status_):
+            if status not in STATUSES:
+                raise ValueError(f"statuses_ must be of {', '.join(STATUSES)}; got {status!r:.80}.")
+
+
+class _Pooled:
+    """Rows in groups, taken together."""
+
+    def __init__(self, rows: Rows):
+        self._rows = rows
+        self.totals = _pool(rows.totals)
+
+    @property
+    def passes(self) -> int:
+        """Passes so far."""
+        return self._rows.passes
+
+    def sums(self, beta: float) -> Sums:
+        """The sums over all groups."""
+        return _pool(self._rows.sums(beta))
+
+
+def _pool(sums: Any) -> Any:
+    return type(sums)(*(float(np.sum(value)) for value in vars(sums).values()))

@@ -1,0 +1,58 @@
+"""Saved calibrators of any class."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from lsmooth.calibration._base import Calibrator, read
+from lsmooth.calibration.affine import (
+    BiasCorrectedTemperatureScaling,
+    DirichletCalibration,
+    MatrixScaling,
+    VectorScaling,
+)
+from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
+from lsmooth.calibration.groups import GroupTemperatureScaling
+from lsmooth.calibration.temperature import TemperatureScaling
+
+CLASSES: dict[str, type[Calibrator]] = {
+    kind.__name__: kind
+    for kind in (
+        BiasCorrectedTemperatureScaling,
+        DirichletCalibration,
+        GroupTemperatureScaling,
+        HistogramBinning,
+        IsotonicCalibration,
+        MatrixScaling,
+        TemperatureScaling,
+        VectorScaling,
+    )
+}
+
+
+def load(path: str | PathLike[str]) -> Calibrator:
+    """Read a calibrator that ``save`` has written, of whichever class it is; nothing in the file is executed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The fitted calibrator.
+
+    Raises:
+        ValueError: if the file is not one that ``save`` writes, with what is wrong in it.
+
+    Example:
+        >>> import tempfile
+        >>> from lsmooth.calibration import VectorScaling, load
+        >>> scaler = VectorScaling().fit([[2.0, 0.0], [0.0, 3.0]] * 2, [0, 1, 1, 0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scaler.save(f"{folder}/scaler.json")
+        ...     load(f"{folder}/scaler.json")
+        VectorScaling()
+    """
+    content = read(path)
+    kind = CLASSES.get(content["class"])
+    if kind is None:
+        raise ValueError(f"{path} holds a {content['class']!r:.80}; lsmooth has {', '.join(CLASSES)}.")
+    return kind._from_content(path, content)
