@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lsmooth.backends import formulas
+from lsmooth.backends import divergences, formulas
 from lsmooth.backends.linear import BlockLoss, Call, whole
 
 Array: TypeAlias = Any
@@ -179,6 +179,10 @@ class Backend(ABC):
     def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         """Per-row losses; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
         return formulas.softmax_cross_entropy(self, logits, labels, **options)
+
+    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
+        """Per-row divergences of two logits; see `divergences.softmax_divergence`."""
+        return divergences.softmax_divergence(self, teacher, student, **options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         """Per-element losses; see `formulas.sigmoid_cross_entropy`."""

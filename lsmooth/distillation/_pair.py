@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, Backend, backend_of, divergences
 from lsmooth.losses._rows import row_weight
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
 class Pair(NamedTuple):
-    """A checked call: both logits with the classes last, in the precision of the result, over T."""
+    """A checked call: both logits with the classes last, as they were given."""
 
     xp: Backend
     teacher: Array
@@ -39,7 +39,7 @@ def prepare(
     teacher_name: str = "teacher_logits",
     same_classes: bool = True,
 ) -> Pair:
-    """Check what the losses share; rows that do not count get zeros for logits."""
+    """Check what the losses share."""
     xp = backend_of(
         teacher_logits=teacher_logits,
         student_logits=student_logits,
@@ -67,7 +67,6 @@ def prepare(
         check.check_not_nan(xp, "student_logits", student)
     if stop_teacher_gradient:
         teacher = xp.stop_gradient(teacher)
-    student, teacher = xp.cast(student, dtype), xp.cast(teacher, dtype)
 
     rows = student[..., 0]
     labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows)
@@ -76,21 +75,26 @@ def prepare(
     )
     weight = row_weight(xp, sample_weight, rows, student, dtype)
     scale = row_scale(xp, reduction, rows, dtype, sample_weight=weight, counted=counted)
-    if counted is not None:
-        student, teacher = (xp.where(counted[..., None], z, 0.0) for z in (student, teacher))
-    if not isinstance(temperature, float):
-        student, teacher = student / temperature[..., None], teacher / temperature[..., None]
-    elif temperature != 1.0:
-        student, teacher = student / temperature, teacher / temperature
     return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction)
+
+
+def tempered(pair: Pair) -> tuple[Array, Array]:
+    """Both logits over T in the precision of the result; zeros where a row does not count."""
+    return divergences.tempered(pair.xp, pair.teacher, pair.student, pair.temperature, pair.counted)
+
+
+def scale_of(pair: Pair, scale_by_temperature_squared: bool) -> Any:
+    """What multiplies each row: the reduction's factor, times T^2 if wanted."""
+    temperature, scale = pair.temperature, pair.scale
+    if not scale_by_temperature_squared or (isinstance(temperature, float) and temperature == 1.0):
+        return scale
+    squared = temperature * temperature
+    return squared if scale is None else scale * squared
 
 
 def finish(pair: Pair, losses: Array, scale_by_temperature_squared: bool) -> Array:
     """The reduction of the rows' losses, times T^2 if wanted."""
-    squared = scale_by_temperature_squared and not (isinstance(pair.temperature, float) and pair.temperature == 1.0)
-    if squared:
-        losses = losses * (pair.temperature * pair.temperature)
-    return reduce_rows(pair.xp, losses, pair.scale, pair.reduction)
+    return reduce_rows(pair.xp, losses, scale_of(pair, scale_by_temperature_squared), pair.reduction)
 
 
 def _labels_and_counted(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
+from lsmooth.backends.divergences import centered, forward_kl, relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY
-from lsmooth.distillation._pair import finish, prepare
-from lsmooth.distillation.divergences import forward_kl, get_divergence, relative_entropy
-from lsmooth.losses._probabilities import centered
+from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
+from lsmooth.distillation.divergences import parameter_of
 
 
 def distillation_loss(
@@ -79,7 +79,7 @@ def distillation_loss(
         >>> float(distillation_loss(teacher, student, temperature=2.0).round(6))
         1.280627
     """
-    measure = get_divergence(divergence, beta=beta, alpha=alpha)
+    parameter = parameter_of(divergence, beta=beta, alpha=alpha)
     pair = prepare(
         teacher_logits,
         student_logits,
@@ -92,7 +92,7 @@ def distillation_loss(
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
     )
-    return finish(pair, measure(pair.xp, pair.teacher, pair.student), scale_by_temperature_squared)
+    return _divergence(pair, divergence, parameter, scale_by_temperature_squared)
 
 
 def decoupled_distillation_loss(
@@ -167,7 +167,7 @@ def decoupled_distillation_loss(
     classes = check.known_classes("student_logits", xp.shape(pair.student))
     valid = (labels >= 0) & (labels < classes)
     target = xp.one_hot(xp.where(valid, labels, 0), classes, "float32") == 1
-    teacher, student = centered(xp, pair.teacher), centered(xp, pair.student)
+    teacher, student = (centered(xp, z) for z in tempered(pair))
     of_target = _binary_kl(xp, _lead_of_target(xp, teacher, target), _lead_of_target(xp, student, target))
     losses = alpha * of_target + beta * _kl_of_others(xp, teacher, student, target)
     losses = losses * xp.where(valid, xp.cast(valid, pair.dtype), float("nan"))
@@ -231,7 +231,7 @@ def standardized_distillation_loss(
         >>> float(standardized_distillation_loss(teacher, 5.0 * teacher - 1.0).round(6))
         0.0
     """
-    measure = get_divergence(divergence, beta=beta, alpha=alpha)
+    parameter = parameter_of(divergence, beta=beta, alpha=alpha)
     pair = prepare(
         teacher_logits,
         student_logits,
@@ -249,10 +249,22 @@ def standardized_distillation_loss(
     divisor = check.number_or_rows(
         xp, "temperature", temperature, rows, pair.student, pair.dtype, low=0.0, high=float("inf")
     )
-    pair = pair._replace(temperature=divisor)
-    divisor = divisor if isinstance(divisor, float) else divisor[..., None]
-    teacher, student = (_standardized(xp, z) / divisor for z in (pair.teacher, pair.student))
-    return finish(pair, measure(xp, teacher, student), scale_by_temperature_squared)
+    teacher, student = (_standardized(xp, z) for z in tempered(pair))
+    pair = pair._replace(teacher=teacher, student=student, temperature=divisor)
+    return _divergence(pair, divergence, parameter, scale_by_temperature_squared)
+
+
+def _divergence(pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool) -> Array:
+    return pair.xp.softmax_divergence(
+        pair.teacher,
+        pair.student,
+        divergence=divergence,
+        parameter=parameter,
+        temperature=pair.temperature,
+        counted=pair.counted,
+        scale=scale_of(pair, scale_by_temperature_squared),
+        total=pair.reduction != "none",
+    )
 
 
 def _standardized(xp: Backend, logits: Array) -> Array:

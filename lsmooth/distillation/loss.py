@@ -6,7 +6,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array
-from lsmooth.distillation.divergences import get_divergence
+from lsmooth.distillation.divergences import parameter_of
 from lsmooth.distillation.logits import distillation_loss
 from lsmooth.losses.cross_entropy import softmax_cross_entropy
 
@@ -60,7 +60,7 @@ class DistillationLoss:
         check.check_range("alpha", alpha, 0.0, 1.0)
         check.check_range("temperature", temperature, 0.0, float("inf"))
         check.check_range("label_smoothing", label_smoothing, 0.0, 1.0)
-        get_divergence(divergence, beta=beta, alpha=divergence_alpha)
+        parameter_of(divergence, beta=beta, alpha=divergence_alpha)
         self.alpha = alpha
         self.temperature = temperature
         self.label_smoothing = label_smoothing

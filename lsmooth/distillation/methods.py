@@ -9,9 +9,9 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
+from lsmooth.backends.divergences import log_softmax
 from lsmooth.backends.formulas import accumulate
 from lsmooth.distillation.logits import distillation_loss
-from lsmooth.losses._probabilities import log_softmax
 
 
 def ensemble_distillation_loss(

@@ -6,10 +6,9 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
+from lsmooth.backends.divergences import centered, log_softmax, relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY
-from lsmooth.distillation._pair import Pair, finish, prepare
-from lsmooth.distillation.divergences import relative_entropy
-from lsmooth.losses._probabilities import centered, log_softmax
+from lsmooth.distillation._pair import Pair, finish, prepare, tempered
 
 TAILS = ("renormalize", "drop", "bucket")
 
@@ -98,6 +97,8 @@ def sparse_distillation_loss(
         same_classes=False,
     )
     xp = pair.xp
+    teacher, student = tempered(pair)
+    pair = pair._replace(teacher=teacher, student=student)
     kept, indices = _kept_classes(pair, teacher_indices)
     chosen = xp.gather(pair.student, xp.where(indices < 0, 0, indices))
     if tail == "renormalize":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
+from lsmooth.backends.divergences import centered
 from lsmooth.backends.formulas import MINUS_INFINITY
 
 
@@ -36,18 +37,6 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     log_p = xp.where(masked, MINUS_INFINITY, xp.where(top, lead[..., None], lower))
     rest = xp.where(masked, 0.0, xp.where(top, trail[..., None], xp.log(1.0 - xp.exp(lower))))
     return LogProbabilities(log_p, rest)
-
-
-def centered(xp: Backend, logits: Array) -> Array:
-    """Logits less their maximum: the same softmax, and no precision lost to their common size."""
-    top = xp.stop_gradient(xp.max(logits, axis=-1))[..., None]
-    return logits - xp.where(top == MINUS_INFINITY, 0.0, top)
-
-
-def log_softmax(xp: Backend, logits: Array) -> Array:
-    """``z - lse`` over the last axis; -inf stays -inf."""
-    logits = centered(xp, logits)
-    return logits - xp.logsumexp(logits, axis=-1)[..., None]
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsmooth.backends import formulas
+from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import cross_entropy, linear
+from lsmooth.backends.torch import cross_entropy, divergence, linear, sigmoid
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -167,6 +167,15 @@ class TorchBackend(Backend):
             return formula(logits)
         losses = sigmoid.elements(logits, labels, formula, **options)
         return formula(logits) if losses is None else losses
+
+    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
+        def formula(student: Array) -> Array:
+            return divergences.softmax_divergence(self, teacher, student, **options)
+
+        if torch.compiler.is_compiling() or not divergence.fits(teacher, student, **options):
+            return formula(student)
+        losses = divergence.rows(teacher, student, formula, **options)
+        return formula(student) if losses is None else losses
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)

@@ -1,0 +1,135 @@
+"""Divergences between two rows of logits, exact: no probability is clipped.
+
+Each takes the logits of the teacher and of the student, classes last, and gives one number a row.
+A class that both mask (-inf) is not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lsmooth.backends.formulas import MINUS_INFINITY, transform_logits
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+
+def softmax_divergence(
+    xp: Backend,
+    teacher: Array,
+    student: Array,
+    *,
+    divergence: str = "forward_kl",
+    parameter: float = 0.5,
+    temperature: Any = 1.0,
+    counted: Array | None = None,
+    scale: Any = None,
+    total: bool = False,
+) -> Array:
+    """``scale D(teacher / T, student / T)`` of each row.
+
+    Args:
+        xp: the backend.
+        teacher: (..., classes), floating point.
+        student: likewise; the result has its precision, at least float32.
+        divergence: one of `DIVERGENCES`.
+        parameter: beta of ``"jensen_shannon"``, alpha of ``"alpha"``.
+        temperature: T, a float, or an array that broadcasts to the rows.
+        counted: (...) bool; the other rows give 0 and a zero gradient, whatever they hold.
+        scale: multiplies the rows: a float, or an array that broadcasts to them.
+        total: whether the sum of the rows is wanted, and not each of them.
+
+    Returns:
+        (...), the loss of each row; or their sum.
+    """
+    teacher, student = tempered(xp, teacher, student, temperature, counted)
+    losses = DIVERGENCES[divergence](xp, teacher, student, parameter)
+    if scale is not None:
+        losses = losses * scale
+    return xp.sum(losses) if total else losses
+
+
+def tempered(
+    xp: Backend, teacher: Array, student: Array, temperature: Any, counted: Array | None
+) -> tuple[Array, Array]:
+    """Both logits over T in the precision of the result; zeros where a row does not count."""
+    dtype = "float64" if xp.dtype(student) == "float64" else "float32"
+    both = (xp.cast(teacher, dtype), xp.cast(student, dtype))
+    if counted is not None:
+        both = (xp.where(counted[..., None], z, 0.0) for z in both)
+    teacher, student = (transform_logits(xp, z, temperature=temperature) for z in both)
+    return teacher, student
+
+
+def forward_kl(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
+    """KL(t || s) = ``sum_k t_k (log t_k - log s_k)``; its gradient is s - t."""
+    return relative_entropy(xp, log_softmax(xp, teacher), log_softmax(xp, student))
+
+
+def reverse_kl(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
+    """KL(s || t) = ``sum_k s_k (log s_k - log t_k)``."""
+    return forward_kl(xp, student, teacher)
+
+
+def relative_entropy(xp: Backend, log_p: Array, log_q: Array) -> Array:
+    """``sum_k p_k (log p_k - log q_k)``; where p has no mass, q may have none."""
+    p = xp.exp(log_p)
+    empty = p == 0
+    return xp.sum(p * (xp.where(empty, 0.0, log_p) - xp.where(empty, 0.0, log_q)), axis=-1)
+
+
+def jensen_shannon(xp: Backend, teacher: Array, student: Array, beta: float) -> Array:
+    """``beta KL(t || m) + (1 - beta) KL(s || m)``, m = beta t + (1 - beta) s.
+
+    With d = log s - log t + log((1 - beta) / beta), log t - log m = -log beta - softplus(d) and
+    log s - log m = -log(1 - beta) - softplus(-d).
+    """
+    log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
+    no_t, no_s = log_t == MINUS_INFINITY, log_s == MINUS_INFINITY
+    either = no_t | no_s
+    d = xp.where(either, 0.0, log_s) - xp.where(either, 0.0, log_t) + math.log((1.0 - beta) / beta)
+    of_t = -math.log(beta) - xp.where(no_s, 0.0, xp.softplus(d))
+    of_s = -math.log(1.0 - beta) - xp.where(no_t, 0.0, xp.softplus(-d))
+    return xp.sum(beta * xp.exp(log_t) * of_t + (1.0 - beta) * xp.exp(log_s) * of_s, axis=-1)
+
+
+def total_variation(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
+    """``1/2 sum_k |t_k - s_k|``: the most that any event's probability differs."""
+    return 0.5 * xp.sum(abs(xp.exp(log_softmax(xp, teacher)) - xp.exp(log_softmax(xp, student))), axis=-1)
+
+
+def alpha_divergence(xp: Backend, teacher: Array, student: Array, alpha: float) -> Array:
+    """``(1 - sum_k t_k^alpha s_k^(1 - alpha)) / (alpha (1 - alpha))``, Amari's; between the two KL."""
+    mixed = alpha * log_softmax(xp, teacher) + (1.0 - alpha) * log_softmax(xp, student)
+    return (1.0 - xp.sum(xp.exp(mixed), axis=-1)) / (alpha * (1.0 - alpha))
+
+
+def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
+    """``1/K sum_k (z^t_k - z^s_k)^2``, over the classes that not both mask."""
+    absent = (teacher == MINUS_INFINITY) & (student == MINUS_INFINITY)
+    difference = xp.where(absent, 0.0, teacher) - xp.where(absent, 0.0, student)
+    return xp.sum(difference * difference, axis=-1) / xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
+
+
+def centered(xp: Backend, logits: Array) -> Array:
+    """Logits less their maximum: the same softmax, and no precision lost to their common size."""
+    top = xp.stop_gradient(xp.max(logits, axis=-1))[..., None]
+    return logits - xp.where(top == MINUS_INFINITY, 0.0, top)
+
+
+def log_softmax(xp: Backend, logits: Array) -> Array:
+    """``z - lse`` over the last axis; -inf stays -inf."""
+    logits = centered(xp, logits)
+    return logits - xp.logsumexp(logits, axis=-1)[..., None]
+
+
+DIVERGENCES: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+    "total_variation": total_variation,
+    "alpha": alpha_divergence,
+    "mse_logits": mse_logits,
+}
