@@ -1,0 +1,166 @@
+"""``lsmooth calibrate``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from lsmooth._commands._console import console, errors, fail, stages
+from lsmooth._report import nearest_folder, staged
+
+METHODS = ("temperature", "bias-corrected", "vector", "matrix", "dirichlet", "histogram", "isotonic")
+CONVENTIONS = ("guo", "torchmetrics", "netcal", "tfp", "sklearn", "relplot")
+
+
+def calibrate(
+    logits: Annotated[
+        Path, typer.Argument(help="Logits: .npy, .npz, .safetensors, .parquet or .csv; rows first.", show_default=False)
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Argument(help="Labels, class ids from 0; by default in the file of the logits.", show_default=False),
+    ] = None,
+    output: Annotated[Path, typer.Option("--out", "--output", help="The folder for the report.", metavar="DIR")] = Path(
+        "calibration"
+    ),
+    method: Annotated[str, typer.Option(help="What is fitted.", metavar="|".join(METHODS))] = METHODS[0],
+    fit_fraction: Annotated[
+        float, typer.Option(help="The fraction of the rows to fit on; the others are measured on.")
+    ] = 0.5,
+    eval_logits: Annotated[
+        Path | None,
+        typer.Option(help="Measure on this file instead, and fit on all of the first.", metavar="FILE"),
+    ] = None,
+    eval_labels: Annotated[
+        Path | None, typer.Option(help="Its labels, where they are in a file of their own.", metavar="FILE")
+    ] = None,
+    logits_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The logits' name in the file (logits); of a table, how its columns' names begin.",
+            show_default=False,
+        ),
+    ] = None,
+    labels_key: Annotated[
+        str | None, typer.Option(help="The labels' name in the file (labels).", show_default=False)
+    ] = None,
+    from_logits: Annotated[
+        bool,
+        typer.Option("--from-logits/--from-probabilities", help="What the numbers are; this is not guessed."),
+    ] = True,
+    axis: Annotated[int, typer.Option(help="The class axis; the first axis is the rows.")] = -1,
+    ignore_index: Annotated[
+        int | None, typer.Option(help="Rows with this label have no part.", show_default=False)
+    ] = None,
+    n_bins: Annotated[int, typer.Option(help="Bins of the calibration errors.")] = 15,
+    convention: Annotated[
+        str, typer.Option(help="Whose calibration error.", metavar="|".join(CONVENTIONS))
+    ] = CONVENTIONS[0],
+    off_diagonal: Annotated[
+        float, typer.Option(help="matrix, dirichlet: the penalty of weights that mix classes.")
+    ] = 0.0,
+    intercept: Annotated[float, typer.Option(help="matrix, dirichlet: the penalty of the bias.")] = 0.0,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap that gives the intervals.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the split and the bootstrap.")] = 0,
+) -> None:
+    """Calibrate the logits of a file, and report what that has done.
+
+    Fits on one part, measures on the other, and leaves calibrator.json, report.html, the same as
+    report.json, and the pictures as PNGs. The logits are never all in memory: .npy and .safetensors
+    are mapped, the others unpacked once to the output's disk. A file that cannot be used is said
+    to be so with the row and the remedy, and then nothing is written.
+    """
+    _check_options(method, fit_fraction, convention, n_bins, resamples, seed, off_diagonal, intercept)
+    if eval_labels is not None and eval_logits is None:
+        fail("--eval-labels needs --eval-logits, the logits of the same rows.")
+    try:
+        nearest_folder(output)
+        _check_packages()
+        from lsmooth.calibrate import Options, open_data, write_report
+        from lsmooth.calibrate import calibrate as run
+
+        options = Options(method, fit_fraction, n_bins, convention, resamples, seed, off_diagonal, intercept)
+        with staged(output) as content, stages() as progress:
+            scratch = content.parent / "scratch"
+            scratch.mkdir()
+            how = {
+                "logits_key": logits_key,
+                "labels_key": labels_key,
+                "axis": axis,
+                "ignore_index": ignore_index,
+                "from_logits": from_logits,
+            }
+            data = open_data(logits, labels, scratch, progress, **how)
+            evaluation = None
+            if eval_logits is not None:
+                evaluation = open_data(eval_logits, eval_labels, scratch, progress, **how)
+            results = run(data, evaluation, options, scratch, progress)
+            progress("writing", 0, 0)
+            write_report(results, content)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        fail(str(error))
+    _print(results, output / "report.html")
+
+
+def _check_options(
+    method: str,
+    fit_fraction: float,
+    convention: str,
+    n_bins: int,
+    resamples: int,
+    seed: int,
+    off_diagonal: float,
+    intercept: float,
+) -> None:
+    for name, value, known in (("--method", method, METHODS), ("--convention", convention, CONVENTIONS)):
+        if value not in known:
+            fail(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+    if not 0 < fit_fraction < 1:
+        fail(f"--fit-fraction must be between 0 and 1, got {fit_fraction:g}; to fit on all rows, give --eval-logits.")
+    for name, number, least in (("--n-bins", n_bins, 1), ("--resamples", resamples, 1), ("--seed", seed, 0)):
+        if number < least:
+            fail(f"{name} must be at least {least}, got {number}.")
+    for name, penalty in (("--off-diagonal", off_diagonal), ("--intercept", intercept)):
+        if not 0 <= penalty < float("inf"):
+            fail(f"{name} must be a finite number of at least 0, got {penalty:g}.")
+        if penalty and method not in ("matrix", "dirichlet"):
+            fail(f"{name} is a penalty of --method matrix and dirichlet, got --method {method}.")
+
+
+def _check_packages() -> None:
+    missing = [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"lsmooth calibrate needs {' and '.join(missing)}; install with pip install 'lsmooth[calibrate]'."
+        )
+
+
+def _print(results, path: Path) -> None:
+    from lsmooth.calibrate.report import BETTER, WORSE, fitted, summary
+
+    rows = results.rows
+    title = f"{fitted(results)}: {rows['fit']:,} rows to fit on, {rows['evaluation']:,} to measure on"
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    colors = {BETTER: "green", WORSE: "red"}
+    for name, before, after, change, word in summary(results):
+        table.add_row(
+            name,
+            before.partition(" [")[0],
+            after.partition(" [")[0],
+            escape(change),
+            f"[{colors.get(word, 'dim')}]{word}",
+        )
+    console.print(table)
+    for note in results.notes:
+        errors.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+    console.print(f"{results.seconds:.1f} s. Report: [bold]{escape(str(path))}[/]", soft_wrap=True)

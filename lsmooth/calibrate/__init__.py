@@ -1,0 +1,7 @@
+"""What ``lsmooth calibrate`` does: files of logits in, a calibrator and a report on it out, never all in memory."""
+
+from lsmooth.calibrate.data import Data, open_data
+from lsmooth.calibrate.report import write_report
+from lsmooth.calibrate.run import METHODS, Options, Results, calibrate
+
+__all__ = ["METHODS", "Data", "Options", "Results", "calibrate", "open_data", "write_report"]

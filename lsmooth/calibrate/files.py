@@ -1,0 +1,257 @@
+"""Arrays in files, read a slab of rows at a time; nothing in a file is ever unpickled.
+
+``.npy`` and ``.safetensors`` are mapped: each slab is a mapping of its own, so that no more than one
+slab of the file counts as this process's memory. The other formats can only be read from front to
+back; they are unpacked once, slab by slab, into a scratch file that is mapped.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lsmooth.calibrate import tables
+from lsmooth.calibrate.tables import FileError
+
+STREAMED_BYTES = 2**24
+"""Of a slab of a file that is unpacked."""
+SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
+Progress = Callable[[str, int, int], None]
+"""What is being done, how many rows of it are, and of how many; 0 where that is not known."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a file.
+
+    Attributes:
+        path: the file that the user has named.
+        name: for messages: the array's name, and the file.
+        shape: rows first.
+        dtype: a name of NumPy's, or ``bfloat16``.
+        columns: names of the columns where it was a table, else empty.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    columns: tuple[str, ...]
+    _read: Callable[[int, int], np.ndarray]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The rows from ``start`` to before ``stop``; bfloat16 as float32."""
+        rows = self._read(start, stop)
+        if self.dtype == "bfloat16":
+            return rows.astype(np.float32)
+        return rows if rows.dtype.isnative else rows.astype(rows.dtype.newbyteorder("="))
+
+
+class Stream(NamedTuple):
+    """Rows that come from front to back, in slabs of any length."""
+
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+    length: int
+    """The number of rows, or 0 where the file does not say."""
+    slabs: Iterator[np.ndarray]
+    columns: tuple[str, ...] = ()
+
+
+def open_array(
+    path: Path, role: str, key: str, scratch: Path, progress: Progress, other: str = "", named: bool = False
+) -> StoredArray:
+    """One array of a file, by the ending of its name.
+
+    Args:
+        path: the file.
+        role: ``"logits"`` or ``"labels"``, for messages, and for what a table's columns mean.
+        key: the array's name where the file holds several, or the column's.
+        scratch: a folder for what has to be unpacked.
+        progress: told of the unpacking.
+        other: a column of a table that is not part of the logits.
+        named: whether the user has chosen the key.
+
+    Raises:
+        FileError: if the file does not hold such an array.
+        ImportError: if a package is missing that reads it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FileError(f"{role} must be in a file that ends in {', '.join(SUFFIXES)}; got {path}.")
+    if not path.is_file():
+        raise FileError(f"{role} must be a file; {path} is {'a folder' if path.is_dir() else 'not there'}.")
+    name = f"{role} in {path}"
+    if suffix == ".npy":
+        return _open_npy(path, name, scratch, progress)
+    if suffix == ".safetensors":
+        return _open_safetensors(path, name, role, key)
+    if suffix == ".npz":
+        stream = _stream_npz(path, name, role, key)
+    else:
+        stream = Stream(*tables.stream(path, suffix, role, key, other, named, STREAMED_BYTES))
+    return _unpacked(stream, path, name, scratch, progress)
+
+
+def _open_npy(path: Path, name: str, scratch: Path, progress: Progress) -> StoredArray:
+    def mapped() -> Any:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    try:
+        array = mapped()
+    except (ValueError, EOFError, OSError) as error:
+        raise _npy_error(path, name, str(error)) from error
+    if not isinstance(array, np.memmap):
+        raise FileError(f"{name} is no array; save it with numpy.save.")
+    shape, dtype = array.shape, array.dtype
+    if len(shape) < 2 or array.flags.c_contiguous:
+        offset = array.offset
+        return StoredArray(path, name, shape, dtype.name, (), _mapping(path, offset, shape, dtype))
+    # Column after column: a slab of rows is all over the file, which is why it is put in order once.
+    step = max(1, STREAMED_BYTES // max(1, dtype.itemsize * math.prod(shape[1:])))
+    slabs = (np.ascontiguousarray(mapped()[i : i + step]) for i in range(0, shape[0], step))
+    return _unpacked(Stream(shape[1:], dtype, shape[0], slabs), path, name, scratch, progress)
+
+
+def _npy_error(path: Path, name: str, reason: str) -> FileError:
+    if "Python objects" in reason or "pickle" in reason:
+        return FileError(
+            f"{name} are pickled Python objects, or no .npy file at all, and are not loaded; save an array of numbers "
+            "with numpy.save(file, array, allow_pickle=False)."
+        )
+    if "mmap length" in reason or "No data left" in reason or "EOF" in reason or "empty file" in reason:
+        return FileError(f"{name} are cut short at {path.stat().st_size} bytes; copy the file or save it again.")
+    return FileError(f"{name} cannot be read: {reason} Save an array of numbers with numpy.save.")
+
+
+def _mapping(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[int, int], np.ndarray]:
+    row_bytes = dtype.itemsize * math.prod(shape[1:])
+
+    def read(start: int, stop: int) -> np.ndarray:
+        shape_of_slab = (stop - start, *shape[1:])
+        if not math.prod(shape_of_slab):
+            return np.empty(shape_of_slab, dtype)
+        return np.memmap(path, dtype, "r", offset + start * row_bytes, shape_of_slab)
+
+    return read
+
+
+def _open_safetensors(path: Path, name: str, role: str, key: str) -> StoredArray:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ImportError(
+            "Reading .safetensors needs safetensors and ml_dtypes: pip install 'lsmooth[calibrate]'."
+        ) from error
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            if key not in names:
+                raise _missing_key(path, role, key, names)
+            part = file.get_slice(key)
+            shape, dtype = tuple(part.get_shape()), part.get_dtype()
+    except (SafetensorError, OSError) as error:
+        raise FileError(
+            f"{name} cannot be read: {error}. The file is no .safetensors file, or cut short; copy or save it again."
+        ) from error
+    known = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+    integers = {f"{letter}{bits}": f"{word}{bits}" for letter, word in (("I", "int"), ("U", "uint")) for bits in _BITS}
+    if dtype == "BF16":
+        _need_ml_dtypes()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        with safe_open(path, framework="numpy") as file:
+            return file.get_slice(key)[start:stop]
+
+    return StoredArray(path, name, shape, {**known, **integers}.get(dtype, dtype), (), read)
+
+
+_BITS = (8, 16, 32, 64)
+
+
+def _need_ml_dtypes() -> None:
+    try:
+        import ml_dtypes  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Reading bfloat16 needs ml_dtypes: pip install 'lsmooth[calibrate]'.") from error
+
+
+def _stream_npz(path: Path, name: str, role: str, key: str) -> Stream:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [entry.removesuffix(".npy") for entry in archive.namelist()]
+            if key not in names:
+                raise _missing_key(path, role, key, names)
+            with archive.open(f"{key}.npy") as file:
+                shape, fortran, dtype = _npy_header(file)
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+        raise FileError(
+            f"{name} cannot be read: {error}. The file is no .npz file, or cut short; copy it or save it again "
+            "with numpy.savez."
+        ) from error
+    except ValueError as error:
+        raise error if isinstance(error, FileError) else _npy_error(path, name, str(error)) from error
+    if dtype.hasobject:
+        raise _npy_error(path, name, "pickle")
+    if fortran and len(shape) > 1:
+        raise FileError(
+            f"{name} are stored column after column, so that rows cannot be read one after the other; save them with "
+            "numpy.savez(file, logits=numpy.ascontiguousarray(logits), ...), or as .npy."
+        )
+    if not shape:
+        raise FileError(f"{name} are a single number; save an array of shape (rows, classes).")
+
+    def slabs() -> Iterator[np.ndarray]:
+        row_bytes = dtype.itemsize * math.prod(shape[1:])
+        step = max(1, STREAMED_BYTES // max(1, row_bytes))
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+                _npy_header(file)
+                for start in range(0, shape[0], step):
+                    rows = min(step, shape[0] - start)
+                    content = file.read(rows * row_bytes)
+                    if len(content) < rows * row_bytes:
+                        raise EOFError(f"it ends in row {start + len(content) // max(1, row_bytes)}")
+                    yield np.frombuffer(content, dtype).reshape(rows, *shape[1:])
+        except (zipfile.BadZipFile, OSError, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+            raise FileError(f"{name} are damaged or cut short: {error}. Copy the file or save it again.") from error
+
+    return Stream(shape[1:], dtype, shape[0], slabs())
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"its .npy format {version[0]}.{version[1]} is not for plain numbers.")
+    return readers[version](file)
+
+
+def _missing_key(path: Path, role: str, key: str, names: list[str]) -> FileError:
+    return FileError(
+        f"{path} holds no array {key!r}, but {', '.join(map(repr, names)) or 'none at all'}; name the {role} with "
+        f"--{role}-key."
+    )
+
+
+def _unpacked(stream: Stream, path: Path, name: str, scratch: Path, progress: Progress) -> StoredArray:
+    """The stream as a mapped file in the scratch folder."""
+    if stream.dtype.hasobject or stream.dtype.kind not in "fiub":
+        raise FileError(
+            f"{name} must be numbers, got dtype {stream.dtype}; save floating-point logits, integer labels."
+        )
+    target = scratch / f"{len(list(scratch.iterdir()))}.bin"
+    rows = 0
+    with target.open("wb") as file:
+        for slab in stream.slabs:
+            file.write(np.ascontiguousarray(slab, stream.dtype).data)
+            rows += len(slab)
+            progress(f"unpacking {path.name}", rows, stream.length)
+    shape = (rows, *stream.row_shape)
+    return StoredArray(path, name, shape, stream.dtype.name, stream.columns, _mapping(target, 0, shape, stream.dtype))

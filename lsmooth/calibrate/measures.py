@@ -1,0 +1,212 @@
+"""What is measured on the evaluation part: sums over all rows, and a sample of rows for what needs them.
+
+Of a row, the confidence, whether it is right, and its scores are all that most measures ask for. So
+the rows that are kept have a stand-in for their predictions, which has the same confidence and is
+right where they are, and which every function of `lsmooth.metrics` and `lsmooth.plots` on the
+likeliest class takes for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lsmooth.backends import use_backend
+from lsmooth.metrics import (
+    CalibrationError,
+    Interval,
+    area_under_risk_coverage,
+    expected_calibration_error,
+    smooth_calibration_error,
+)
+from lsmooth.metrics._inputs import prepare, probabilities, top_label
+from lsmooth.metrics.scores import likelihood_losses, squared_distances
+
+SAMPLE_ROWS = 200_000
+"""The most rows that are kept."""
+CLASSWISE_ELEMENTS = 2**25
+"""The most probabilities that classwise errors look at."""
+NAMES = {
+    "accuracy": "accuracy",
+    "ece": "ECE",
+    "classwise_ece": "classwise ECE",
+    "smooth_ece": "smooth ECE",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "aurc": "AURC",
+}
+"""The measures, in the order of reports."""
+_MEANS = ("accuracy", "nll", "brier")
+
+
+@dataclass
+class Measures:
+    """Measures of one set of predictions, block by block.
+
+    Args:
+        n_bins: of the calibration errors.
+        convention: of the calibration error.
+    """
+
+    n_bins: int
+    convention: str
+    rows: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_MEANS, 0.0))
+    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        options: dict[str, Any] = {"n_bins": self.n_bins}
+        self.error = CalibrationError(convention=self.convention, **options)
+        self.table = CalibrationError(**options)
+        self.classwise = CalibrationError(classwise=True, **options)
+        self.classwise_rows = 0
+
+    def update(
+        self,
+        labels: np.ndarray,
+        predictions: np.ndarray,
+        kept: np.ndarray,
+        classwise: np.ndarray,
+        example: np.ndarray,
+        *,
+        from_logits: bool,
+    ) -> None:
+        """Take in rows.
+
+        Args:
+            labels: (rows,) class ids.
+            predictions: (rows, classes).
+            kept: (rows,) bool, which to keep.
+            classwise: (rows,) bool, which classwise errors look at.
+            example: (rows,) which rows belong together.
+            from_logits: whether predictions are logits.
+        """
+        with use_backend("numpy"), np.errstate(divide="ignore"):
+            inputs = prepare(labels, predictions, None, -1, None, from_logits)
+            confidence, correct = top_label(inputs)
+            rows = {"accuracy": correct, "nll": likelihood_losses(inputs), "brier": squared_distances(inputs)}
+            two = predictions.shape[1] == 2
+            stand_in = probabilities(inputs) if two else _stand_in(confidence)
+            stand_in_labels = labels if two else np.where(correct > 0, 0, 1)
+            self.error.update_state(stand_in_labels, stand_in)
+            self.table.update_state(stand_in_labels, stand_in)
+            if classwise.any():
+                self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise])
+                self.classwise_rows += int(classwise.sum())
+        self.rows += len(labels)
+        for name, values in rows.items():
+            self.sums[name] += float(values.sum(dtype=np.float64))
+        kept_rows = {**rows, "labels": stand_in_labels, "predictions": stand_in, "example": example}
+        self.parts.append({name: np.asarray(values)[kept] for name, values in kept_rows.items()})
+
+    def sample(self) -> Sample:
+        """The rows that were kept."""
+        columns = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        return Sample(self.n_bins, self.convention, **columns)
+
+    def results(self) -> dict[str, float | None]:
+        """The measures by the names of `NAMES`; None where there was too much to look at."""
+        sample = self.sample()
+        with use_backend("numpy"):
+            return {
+                **{name: total / self.rows for name, total in self.sums.items()},
+                "ece": self.error.result(),
+                "classwise_ece": self.classwise.result() if self.classwise_rows else None,
+                "smooth_ece": float(smooth_calibration_error(sample.labels, sample.predictions)),
+                "aurc": float(area_under_risk_coverage(sample.labels, sample.predictions)),
+            }
+
+    def diagram(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels, stand-ins and weights of which a reliability diagram shows all rows: two for each bin."""
+        curve = self.table.curve()
+        filled = curve.weight > 0
+        confidence, accuracy, weight = curve.confidence[filled], curve.accuracy[filled], curve.weight[filled]
+        labels = np.repeat([0, 1], filled.sum())
+        return labels, _stand_in(np.tile(confidence, 2)), np.concatenate([weight * accuracy, weight * (1 - accuracy)])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows that were kept; arrays of one length."""
+
+    n_bins: int
+    convention: str
+    accuracy: np.ndarray
+    nll: np.ndarray
+    brier: np.ndarray
+    labels: np.ndarray
+    """Of the stand-in."""
+    predictions: np.ndarray
+    """The stand-in for the predictions."""
+    example: np.ndarray
+
+    def measures(self, weight: np.ndarray) -> dict[str, float]:
+        """Those that a bootstrap can afford, of the rows by weight."""
+        arguments: Any = (self.labels, self.predictions)
+        error = expected_calibration_error(
+            *arguments, n_bins=self.n_bins, convention=self.convention, sample_weight=weight
+        )
+        total = weight.sum()
+        means = {name: float(weight @ getattr(self, name).astype(np.float64) / total) for name in _MEANS}
+        return {**means, "ece": float(error), "aurc": float(area_under_risk_coverage(*arguments, sample_weight=weight))}
+
+
+def bootstrap(
+    before: Sample,
+    after: Sample,
+    values: tuple[dict[str, float | None], dict[str, float | None]],
+    examples: int,
+    resamples: int,
+    seed: int,
+    progress: Callable[[str, int, int], None],
+    confidence_level: float = 0.95,
+) -> dict[str, tuple[Interval, Interval, Interval]]:
+    """Bootstrap intervals of each measure before, after, and of their difference.
+
+    Examples are drawn with replacement, the same before and after; positions of one example stay
+    together. An interval is the measure plus the percentiles of what the draws deviate from their
+    own mean: a calibration error grows with every draw, by chance that is not in the data. Where
+    only a part of the examples was kept, deviations are narrowed by the root of its share.
+
+    Args:
+        before: rows before calibration.
+        after: the same rows after it.
+        values: the measures of all rows, before and after.
+        examples: how many there are in all.
+        resamples: how often they are drawn.
+        seed: of the draws.
+        progress: told of them.
+        confidence_level: of the intervals.
+    """
+    ids, index = np.unique(before.example, return_inverse=True)
+    narrowing = (len(ids) / examples) ** 0.5
+    rng = np.random.default_rng(seed)
+    drawn: list[dict[str, np.ndarray]] = []
+
+    def both(weight: np.ndarray) -> dict[str, np.ndarray]:
+        first, second = before.measures(weight), after.measures(weight)
+        return {name: np.array([first[name], second[name], second[name] - first[name]]) for name in first}
+
+    with use_backend("numpy"), np.errstate(invalid="ignore"):
+        for i in range(resamples):
+            weight = np.bincount(rng.integers(len(ids), size=len(ids)), minlength=len(ids))[index]
+            drawn.append(both(weight.astype(np.float64)))
+            progress("resampling", i + 1, resamples)
+        tail = 0.5 * (1.0 - confidence_level)
+        intervals = {}
+        for name in drawn[0]:
+            pair = np.array([values[0][name], values[1][name]], np.float64)
+            value = np.append(pair, pair[1] - pair[0])
+            each = np.array([one[name] for one in drawn])
+            low, high = value + narrowing * (np.quantile(each, [tail, 1 - tail], axis=0) - each.mean(axis=0))
+            low[:2] = np.maximum(low[:2], 0.0)  # no measure is below it
+            intervals[name] = tuple(Interval(*map(float, three)) for three in zip(value, low, high, strict=True))
+    return intervals
+
+
+def _stand_in(confidence: np.ndarray) -> np.ndarray:
+    """Predictions whose likeliest class is 0, with that confidence."""
+    return np.pad(confidence[:, None], ((0, 0), (0, 2)))

@@ -1,0 +1,260 @@
+"""What the command leaves: ``report.html``, ``report.json``, PNGs, and the calibrator."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import lsmooth
+from lsmooth._report import html_figure, html_table, page
+from lsmooth.calibrate.data import Data
+from lsmooth.calibrate.figures import figures
+from lsmooth.calibrate.measures import NAMES
+from lsmooth.calibrate.run import Results
+from lsmooth.metrics import Explanation, Interval
+from lsmooth.metrics.explain import DEFAULT_BINS
+
+CALIBRATOR = "calibrator.json"
+DIAGNOSTICS = ("temperature_", "temperature_stderr_", "status_", "n_iter_", "nll_before_", "nll_after_")
+_SIGNS = {"accuracy": 1}
+"""Whether more is better; of the other measures less is."""
+BETTER, WORSE, SAME = "better", "worse", "within chance"
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write everything into a folder that is there.
+
+    Returns:
+        The path of ``report.html``.
+    """
+    pictures = figures(results)
+    results.scaler.save(folder / CALIBRATOR)
+    for name, picture in pictures.items():
+        (folder / f"{name}.png").write_bytes(picture)
+    text = json.dumps(to_json(results), indent=2, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(to_html(results, pictures), encoding="utf-8")
+    return folder / "report.html"
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """The report as plain data; null where a number is not finite, or was not asked for."""
+    return {
+        "lsmooth": lsmooth.__version__,
+        "options": asdict(results.options),
+        "files": [_file_json(data) for data in (results.data, results.evaluation) if data is not None],
+        "rows": results.rows,
+        "calibrator": {"file": CALIBRATOR, "class": type(results.scaler).__name__, **_diagnostics(results)},
+        "measures": {name: _measure_json(results, name) for name in NAMES},
+        "conventions": {
+            state: {"errors": explanation.errors, "errors_by_default": explanation.errors_by_default}
+            for state, explanation in zip(("before", "after"), results.explanations, strict=True)
+        },
+        "notes": list(results.notes),
+        "seconds": round(results.seconds, 2),
+    }
+
+
+def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
+    """Of each measure its name, before, after, the change and what it is worth."""
+    rows = []
+    for name, heading in NAMES.items():
+        before, after = results.before[name], results.after[name]
+        if before is None or after is None:
+            continue
+        intervals = results.intervals.get(name)
+        if intervals is None:
+            rows.append((heading, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}", ""))
+        else:
+            texts = [_with_interval(interval, sign) for interval, sign in zip(intervals, ("", "", "+"), strict=True)]
+            rows.append((heading, *texts, worth(name, intervals[2])))
+    return rows
+
+
+def worth(name: str, change: Interval) -> str:
+    """Whether a change is for the better; not where 0 is within its interval."""
+    if change.low == change.high == 0:
+        return ""
+    if change.low <= 0 <= change.high or not math.isfinite(change.high - change.low):
+        return SAME
+    return BETTER if (change.value > 0) == (_SIGNS.get(name, -1) > 0) else WORSE
+
+
+def fitted(results: Results) -> str:
+    """What has been fitted, in words."""
+    scaler, name = results.scaler, type(results.scaler).__name__
+    if not hasattr(scaler, "temperature_"):
+        return name
+    error = getattr(scaler, "temperature_stderr_", math.nan)
+    return f"{name}, T = {scaler.temperature_:.4g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
+
+
+def to_html(results: Results, pictures: dict[str, bytes]) -> str:
+    """One file, with its style and pictures inside."""
+    data, options, rows = results.data, results.options, results.rows
+    source = data.logits.path.name
+    split = f"{rows['fit']:,} rows to fit on and {rows['evaluation']:,} others"
+    what = "logits" if data.from_logits else "probabilities"
+    notes = "".join(f'<p class="warning">{escape(note)}</p>\n' for note in results.notes)
+    sampled = rows["sample"] < rows["evaluation"]
+    body = f"""
+<h1>Calibration of {escape(source)}</h1>
+<p class="lead">{escape(fitted(results))}, fitted to {what} of {data.classes:,} classes: {split},
+on which all below is measured.</p>
+{notes}
+<h2>In short</h2>
+{_summary_table(results)}
+<p class="note">In brackets: 95% intervals, from {options.resamples} bootstrap resamples of the evaluation part, the
+same before and after. They cover the choice of the rows that are measured, not of those fitted on. ECE: expected
+calibration error, {options.n_bins} bins, convention "{options.convention}". AURC: area under the risk-coverage curve.
+NLL: negative log-likelihood, in nats.{_sampled_note(results)}</p>
+
+<h2>Reliability</h2>
+{html_figure(pictures, "reliability", _diagram_caption(results))}
+{html_figure(pictures, "confidence", "How confidence is spread, of rows that are right and of rows that are wrong.")}
+
+<h2>What to answer, what to leave</h2>
+{html_figure(pictures, "risk_coverage", "Error rate of the surest rows against the fraction of rows that is answered.")}
+{_temperature(results, pictures)}
+<h2>What other libraries would say</h2>
+<p>Calibration errors differ by where bins end, what becomes of a confidence of 1, and of which class they speak.
+{"Here of the rows looked at one by one." if sampled else "Here on the same rows."}</p>
+{_conventions(results.explanations)}
+<ul class="note">{"".join(f"<li>{escape(reason)}</li>" for reason in results.explanations[0].reasons)}</ul>
+
+<h2>What was run</h2>
+{html_table(["file", "array", "shape", "dtype"], _file_rows(results))}
+<p>{_run(results)} lsmooth {lsmooth.__version__}, {results.seconds:.1f} seconds. The calibrator is in
+<code>{CALIBRATOR}</code>, all numbers in <code>report.json</code>.</p>
+<pre>{escape(_usage(results))}</pre>
+"""
+    return page(f"Calibration of {source}", body)
+
+
+def _with_interval(interval: Interval, sign: str) -> str:
+    if not math.isfinite(interval.high - interval.low):
+        return f"{interval.value:{sign}.4f}"
+    return f"{interval.value:{sign}.4f} [{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
+
+
+def _summary_table(results: Results) -> str:
+    kinds = {BETTER: "agrees", WORSE: "disagrees", SAME: "noise"}
+    lines = []
+    for name, *numbers, word in summary(results):
+        cells = "".join(f"<td>{_broken(number)}</td>" for number in numbers)
+        lines.append(f'<tr><td>{name}</td>{cells}<td class="verdict {kinds.get(word, "noise")}">{word}</td></tr>')
+    head = "<tr><th>measure</th><th>before</th><th>after</th><th>change</th><th></th></tr>"
+    return f"<table>{head}{''.join(lines)}</table>"
+
+
+def _broken(number: str) -> str:
+    """A number, its interval on a line of its own."""
+    value, bracket, interval = number.partition(" [")
+    return f'{value}<br><span class="interval">[{interval}</span>' if bracket else value
+
+
+def _sampled_note(results: Results) -> str:
+    rows = results.rows
+    notes = []
+    if rows["sample"] < rows["evaluation"]:
+        notes.append(f" Smooth ECE, AURC and intervals are of {rows['sample']:,} rows drawn at random.")
+    if not rows["classwise"]:
+        notes.append(" Classwise ECE was left out.")
+    elif rows["classwise"] < rows["evaluation"]:
+        notes.append(f" Classwise ECE is of {rows['classwise']:,} rows drawn at random.")
+    return "".join(notes)
+
+
+def _diagram_caption(results: Results) -> str:
+    caption = "Accuracy against confidence, of all rows of the evaluation part."
+    if results.options.convention != "guo":
+        caption += " The errors in the corners are by bins (lo, hi], convention guo."
+    return caption
+
+
+def _temperature(results: Results, pictures: dict[str, bytes]) -> str:
+    if "temperature" not in pictures or results.curve is None:
+        return ""
+    rows = len(results.curve[1])
+    part = "the rows fitted on" if rows == results.rows["fit"] else f"{rows:,} random rows of those fitted on"
+    caption = f"Negative log-likelihood of {part} at each temperature; shaded, the 95% interval of the best."
+    return f"\n<h2>The temperature</h2>\n{html_figure(pictures, 'temperature', caption)}\n"
+
+
+def _conventions(explanations: tuple[Explanation, Explanation]) -> str:
+    before, after = explanations
+    bins = before.n_bins
+    head = ["convention", f"before, {bins} bins", f"after, {bins} bins", "before, its default", "after, its default"]
+    rows = [
+        [
+            name,
+            f"{before.errors[name]:.4f}",
+            f"{after.errors[name]:.4f}",
+            f"{before.errors_by_default[name]:.4f} ({DEFAULT_BINS[name]})",
+            f"{after.errors_by_default[name]:.4f} ({DEFAULT_BINS[name]})",
+        ]
+        for name in before.errors
+    ]
+    return html_table(head, rows)
+
+
+def _file_rows(results: Results) -> Iterable[list[str]]:
+    for data, use in ((results.data, ""), (results.evaluation, "evaluation ")):
+        if data is not None:
+            for role, array in ((data.name, data.logits), ("labels", data.labels)):
+                yield [str(array.path), f"{use}{role}", " x ".join(f"{n:,}" for n in array.shape), array.dtype]
+
+
+def _run(results: Results) -> str:
+    diagnostics = _diagnostics(results)
+    status = f" Status {diagnostics['status']}, {diagnostics['n_iter']} passes or iterations." if diagnostics else ""
+    ignored = results.rows["ignored"]
+    left_out = f" {ignored:,} rows of label {results.data.ignore_index} left out." if ignored else ""
+    split = (
+        f"Split at random within classes, {results.options.fit_fraction:g} to fit on."
+        if results.evaluation is None
+        else "Fitted on all rows of the first file, measured on the second."
+    )
+    return f"{split} Seed {results.options.seed}.{status}{left_out}"
+
+
+def _usage(results: Results) -> str:
+    name = type(results.scaler).__name__
+    return (
+        f"from lsmooth.calibration import {name}\n\n"
+        f'scaler = {name}.load("{CALIBRATOR}")\nprobabilities = scaler.predict_proba({results.data.name})'
+    )
+
+
+def _diagnostics(results: Results) -> dict[str, Any]:
+    found = {name: getattr(results.scaler, name) for name in DIAGNOSTICS if hasattr(results.scaler, name)}
+    return {
+        name.removesuffix("_"): _number(value) if isinstance(value, float) else value for name, value in found.items()
+    }
+
+
+def _file_json(data: Data) -> dict[str, Any]:
+    return {
+        name: {"path": str(array.path), "shape": list(array.shape), "dtype": array.dtype}
+        for name, array in ((data.name, data.logits), ("labels", data.labels))
+    }
+
+
+def _measure_json(results: Results, name: str) -> dict[str, Any] | None:
+    before, after = results.before[name], results.after[name]
+    if before is None or after is None:
+        return None
+    if name not in results.intervals:
+        pairs: Any = zip(("before", "after", "change"), (before, after, after - before), strict=True)
+        return {state: {"value": _number(value), "low": None, "high": None} for state, value in pairs}
+    pairs = zip(("before", "after", "change"), results.intervals[name], strict=True)
+    return {state: {key: _number(x) for key, x in interval._asdict().items()} for state, interval in pairs}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,280 @@
+"""Arrays in files come back row by row, whatever the format, and what cannot be used is refused in words."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsmooth.calibrate import files
+from lsmooth.calibrate.files import StoredArray, open_array
+from lsmooth.calibrate.tables import FileError
+
+Z = np.random.default_rng(0).normal(size=(23, 4)).astype(np.float32)
+Y = np.arange(23) % 4
+
+
+def opened(path: Path, role: str = "logits", key: str | None = None, other: str = "labels") -> StoredArray:
+    scratch = path.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return open_array(path, role, key or role, scratch, lambda *_: None, other, key is not None)
+
+
+def save_npy(path: Path) -> None:
+    np.save(path, Z)
+
+
+def save_npy_by_columns(path: Path) -> None:
+    np.save(path, np.asfortranarray(Z))
+
+
+def save_npy_big_endian(path: Path) -> None:
+    np.save(path, Z.astype(">f4"))
+
+
+def save_npz(path: Path) -> None:
+    np.savez(path, logits=Z, labels=Y)
+
+
+def save_npz_compressed(path: Path) -> None:
+    np.savez_compressed(path, logits=Z, labels=Y)
+
+
+def save_safetensors(path: Path) -> None:
+    save = pytest.importorskip("safetensors.numpy").save_file
+    save({"logits": Z, "labels": Y}, path)
+
+
+def save_parquet(path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"labels": Y, "logits": list(Z)}), path, row_group_size=5)
+
+
+def save_parquet_columns(path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    names = {f"logits_{k}": Z[:, k] for k in range(4)}
+    pq.write_table(pa.table({"note": ["x"] * 23, **names, "labels": Y}), path)
+
+
+def save_csv(path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    lines = ["cat,dog,cow,labels,hen"]
+    lines += [",".join(map(repr, map(float, (*z[:3], y, z[3])))) for z, y in zip(Z, Y, strict=True)]
+    path.write_text("\n".join(lines))
+
+
+def save_csv_without_header(path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    np.savetxt(path, Z, delimiter=",", fmt="%.9g")
+
+
+SAVED: dict[str, tuple[str, Callable[[Path], None]]] = {
+    save.__name__: (suffix, save)
+    for suffix, save in (
+        (".npy", save_npy),
+        (".npy", save_npy_by_columns),
+        (".npy", save_npy_big_endian),
+        (".npz", save_npz),
+        (".npz", save_npz_compressed),
+        (".safetensors", save_safetensors),
+        (".parquet", save_parquet),
+        (".parquet", save_parquet_columns),
+        (".csv", save_csv),
+        (".csv", save_csv_without_header),
+    )
+}
+
+
+@pytest.fixture(autouse=True)
+def small_slabs(monkeypatch):
+    monkeypatch.setattr(files, "STREAMED_BYTES", 64)
+
+
+@pytest.mark.parametrize("how", SAVED)
+def test_logits_come_back(tmp_path, how):
+    suffix, save = SAVED[how]
+    path = tmp_path / f"file{suffix}"
+    save(path)
+    array = opened(path)
+    assert array.shape == (23, 4)
+    for start, stop in ((0, 23), (5, 9), (22, 23)):
+        rows = array.read(start, stop)
+        assert rows.dtype.isnative
+        np.testing.assert_array_equal(rows.astype(np.float32), Z[start:stop])
+
+
+@pytest.mark.parametrize("how", ["save_npz", "save_safetensors", "save_parquet", "save_parquet_columns", "save_csv"])
+def test_labels_come_from_the_same_file(tmp_path, how):
+    suffix, save = SAVED[how]
+    path = tmp_path / f"file{suffix}"
+    save(path)
+    array = opened(path, "labels")
+    assert array.shape == (23,)
+    np.testing.assert_array_equal(array.read(3, 20), Y[3:20])
+
+
+def test_bfloat16_comes_as_float32(tmp_path):
+    pytest.importorskip("safetensors")
+    pytest.importorskip("ml_dtypes")
+    bits = (Z.view(np.uint32) >> 16).astype(np.uint16)
+    header = json.dumps({"z": {"dtype": "BF16", "shape": [23, 4], "data_offsets": [0, bits.nbytes]}}).encode()
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bits.tobytes())
+    array = opened(path, key="z")
+    assert array.dtype == "bfloat16"
+    expected = (bits[4:9].astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(array.read(4, 9), expected)
+    assert array.read(4, 9).dtype == np.float32
+
+
+def test_a_slab_of_a_mapped_file_is_a_mapping_of_its_own(tmp_path):
+    np.save(tmp_path / "z.npy", Z)
+    rows = opened(tmp_path / "z.npy").read(3, 5)
+    assert isinstance(rows, np.memmap)
+    assert rows.nbytes == 2 * 16
+
+
+@pytest.mark.parametrize(
+    ("suffix", "save", "message"),
+    [
+        (".npy", lambda p: np.save(p, np.array([{}, {}], object), allow_pickle=True), "pickled Python objects"),
+        (".npy", lambda p: p.write_bytes(b""), "cut short at 0 bytes"),
+        (".npy", lambda p: (save_npy(p), p.write_bytes(p.read_bytes()[:-5])), "cut short at 491 bytes; copy the file"),
+        (".npy", lambda p: p.write_bytes(b"\x80\x04K\x01."), "pickled Python objects, or no .npy file"),
+        (".npz", lambda p: np.savez(p, logits=np.array([{}], object)), "pickled Python objects"),
+        (
+            ".npz",
+            lambda p: np.savez(p, x=Z, y=Y),
+            "holds no array 'logits', but 'x', 'y'; name the logits with --logits-key",
+        ),
+        (".npz", lambda p: (save_npz(p), p.write_bytes(p.read_bytes()[:200])), "no .npz file, or cut short"),
+        (".npz", lambda p: np.savez(p, logits=np.asfortranarray(Z)), "stored column after column"),
+        (".npz", lambda p: np.savez(p, logits=np.float32(1)), "a single number"),
+        (".npz", lambda p: np.savez(p, logits=np.array([["a"]])), "must be numbers, got dtype <U1"),
+        (
+            ".txt",
+            lambda p: p.write_text("1"),
+            "must be in a file that ends in .npy, .npz, .safetensors, .parquet, .csv",
+        ),
+        (".npy", lambda p: p.mkdir(), "is a folder"),
+        (".npy", lambda p: None, "is not there"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, suffix, save, message):
+    path = tmp_path / f"file{suffix}"
+    save(path)
+    with pytest.raises(FileError) as caught:
+        opened(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_an_npz_that_ends_early_names_the_row(tmp_path):
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": "<f4", "fortran_order": False, "shape": (23, 4)})
+    with zipfile.ZipFile(tmp_path / "z.npz", "w") as archive:
+        archive.writestr("logits.npy", content.getvalue() + Z.tobytes()[: 10 * 16])
+    with pytest.raises(FileError, match="ends in row 10"):
+        opened(tmp_path / "z.npz")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-7], lambda b: b[:40] + b[60:]])
+def test_a_damaged_safetensors_is_refused(tmp_path, damage):
+    path = tmp_path / "file.safetensors"
+    save_safetensors(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FileError, match=r"no .safetensors file, or cut short"):
+        opened(path)
+
+
+def test_a_damaged_parquet_is_refused(tmp_path):
+    path = tmp_path / "file.parquet"
+    save_parquet(path)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(FileError, match=r"no .parquet file, or cut short"):
+        opened(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"logits": [[1.0, 2.0], [3.0]]},
+            "must hold as many logits in each row, at least 2; row 1 holds 1, the first 2",
+        ),
+        ({"logits": [[1.0, 2.0], None]}, "row 1 holds 0"),
+        ({"logits": [["a", "b"]]}, "holds string, no numbers"),
+        ({"a": [1.0], "b": ["x"]}, "Column 'b' of"),
+        ({"a": [1.0], "__index_level_0__": [0]}, "index=False"),
+        ({"a": [1.0]}, "must have a column of logits for each class"),
+        ({"logits": []}, "holds no rows"),
+    ],
+)
+def test_a_parquet_without_logits_is_refused(tmp_path, columns, message):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    kinds = {"logits": pa.array(columns["logits"], pa.list_(pa.float32()))} if columns.get("logits") == [] else columns
+    pq.write_table(pa.table(kinds), tmp_path / "file.parquet")
+    with pytest.raises(FileError) as caught:
+        opened(tmp_path / "file.parquet")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "role", "message"),
+    [
+        ("", "logits", "is empty"),
+        ("a;b\n1;2\n", "logits", "columns are separated by commas"),
+        ("a,b\n1,2\n3,x\n", "logits", "'x'"),
+        ("a,b\n1,2\n3\n", "logits", "Expected 2 columns, got 1"),
+        (",a,b\n0,1,2\n", "logits", "index=False"),
+        ("a,a\n1,2\n", "logits", "two columns of the same name"),
+        ("a,b\n1,2\n", "labels", "has no column 'labels', but 'a', 'b'; name the labels' with --labels-key"),
+        ("1,2\n3,4\n", "labels", "has no header"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused(tmp_path, text, role, message):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "file.csv").write_text(text)
+    with pytest.raises(FileError) as caught:
+        opened(tmp_path / "file.csv", role)
+    assert message in str(caught.value)
+
+
+def test_what_a_table_lacks_is_nan(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "file.csv").write_text("a,b\n1,2\n3,\n")
+    np.testing.assert_array_equal(opened(tmp_path / "file.csv").read(0, 2), [[1, 2], [3, np.nan]])
+
+
+def test_one_column_of_labels_needs_no_name(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "file.csv").write_text("class\n1\n0\n")
+    np.testing.assert_array_equal(opened(tmp_path / "file.csv", "labels").read(0, 2), [1, 0])
+
+
+def test_missing_labels_in_a_table_are_not_made_up(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"labels": pa.array([1, None], pa.int64())}), tmp_path / "file.parquet")
+    np.testing.assert_array_equal(opened(tmp_path / "file.parquet", "labels").read(0, 2), [1, np.nan])
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".csv", "pyarrow"), (".safetensors", "safetensors")])
+def test_a_missing_package_is_named(tmp_path, monkeypatch, suffix, package):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    (tmp_path / f"file{suffix}").write_text("a,b\n1,2\n")
+    with pytest.raises(ImportError, match=rf"needs {package}.*pip install 'lsmooth\[calibrate\]'"):
+        opened(tmp_path / f"file{suffix}")
