@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
 # Logits of a block: beyond this, blocks grow only while they stay small beside the weight.
-BLOCK_ELEMENTS = 2**24
+BLOCK_ELEMENTS = 3 * 2**22
 BLOCK_ROWS = 512
 
 
