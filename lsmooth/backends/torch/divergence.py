@@ -8,6 +8,7 @@ all that the gradient wants to know: one read of each of the logits and one writ
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,11 +38,12 @@ class Block(NamedTuple):
     """Some rows on the way, in memory that may be written over."""
 
     a: Tensor  # x_t - x_s
-    t: Tensor  # exp(x_t), which times its column of `inverse` is the softmax
+    t: Tensor  # exp(x_t), Z times the softmax
     s: Tensor
-    inverse: Tensor  # (2, rows, 1), 1 / Z
+    sums: Tensor  # (2, rows, 1), Z of both
     factor: float | Tensor  # what the gradient is multiplied by
-    gradient: Tensor | None  # where it goes
+    loss: Tensor  # (rows, 1), to be written
+    gradient: Tensor | None  # to be written
 
 
 def fits(
@@ -99,114 +101,122 @@ def rows(
 def _sweep(student: Tensor, teacher: Tensor, options: Options, with_gradient: bool) -> Any:
     """Losses (rows, 1) and gradient; None where the formula must say what is right."""
     teacher, student = (z.reshape(-1, z.shape[-1]) for z in (teacher, student))
-    swept = _blocks(student, teacher, options, with_gradient) or _blocks(
-        student, teacher, options, with_gradient, careful=True
-    )
-    if swept is not None and options.counted is not None and swept[1] is not None:
-        swept[1].index_fill_(0, (~options.counted[:, 0]).nonzero()[:, 0], 0.0)
-    return swept
+    counted = options.counted
+    for careful in (False, True):
+        gradient = empty_like(student) if with_gradient else None
+        losses = _losses(student, teacher, options, gradient, careful)
+        if losses is not None:
+            break
+    else:
+        return None
+    if counted is not None:
+        losses = losses.where(counted, 0.0)
+        if gradient is not None:
+            gradient.index_fill_(0, (~counted[:, 0]).nonzero()[:, 0], 0.0)
+    return losses, gradient
 
 
-def _blocks(
-    student: Tensor, teacher: Tensor, options: Options, with_gradient: bool, careful: bool = False
-) -> tuple[Tensor, Tensor | None] | None:
-    """The rows' losses and gradient; None if a row that counts is not finite, or c was too small."""
+def _losses(
+    student: Tensor, teacher: Tensor, options: Options, gradient: Tensor | None, careful: bool
+) -> Tensor | None:
+    """The losses, the gradient written; None if a row that counts is not finite, or c was too small."""
     num_rows, num_classes = student.shape
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    block = block_rows(num_rows, num_classes)
-    inverse = 1.0 / options.temperature
-    factor = options.scale * inverse
-    of_block = _BLOCKS[options.divergence]
-    gradient = empty_like(student) if with_gradient else None
+    block, inverse = block_rows(num_rows, num_classes), 1.0 / options.temperature
+    of_block, finish = _BLOCKS[options.divergence], _FINISH.get(options.divergence)
+    losses, sums = torch.empty((num_rows, 1), dtype=dtype), torch.empty((2, num_rows, 1), dtype=dtype)
     both = torch.empty((2, block, num_classes), dtype=dtype)
     difference = torch.empty((block, num_classes), dtype=dtype)
-    losses = torch.empty((num_rows, 1), dtype=dtype)
-    sums = torch.empty((2, num_rows, 1), dtype=dtype)
     sample = slice(None if careful else SAMPLE)
     shifts = [z[:, sample].amax(1, keepdim=True).to(dtype).mul_(-inverse) for z in (teacher, student)]
+    factor = options.scale * inverse
+    factors = factor.split(block) if isinstance(factor, Tensor) else itertools.repeat(factor)
+    gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
+    parts = zip(*(x.split(block, -2) for x in (teacher, student, *shifts, sums, losses)), strict=True)
 
-    for start in range(0, num_rows, block):
-        part = slice(start, min(start + block, num_rows))
-        x, a = both[:, : part.stop - start], difference[: part.stop - start]
-        for z, shift, out in zip((teacher, student), shifts, x, strict=True):
-            torch.add(shift[part], z[part], alpha=inverse, out=out)
-        torch.sub(x[0], x[1], out=a)
-        total = torch.sum(x.exp_(), 2, keepdim=True, out=sums[:, part])
+    for (z_t, z_s, shift_t, shift_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
+        x, a = (both, difference) if len(loss) == block else (both[:, : len(loss)], difference[: len(loss)])
+        t, s = x
+        torch.add(shift_t, z_t, alpha=inverse, out=t)
+        torch.add(shift_s, z_s, alpha=inverse, out=s)
+        torch.sub(t, s, out=a)
+        torch.sum(x.exp_(), 2, keepdim=True, out=z_sums)
         if careful:  # -inf - -inf, or -inf
-            a.masked_fill_(x[1 if options.divergence == "reverse_kl" else 0] == 0, 0.0)
-        out = None if gradient is None else gradient[part]
-        direct = out is not None and out.dtype == dtype
-        column = factor[part] if isinstance(factor, Tensor) else factor
-        rows = Block(a, x[0], x[1], total.reciprocal(), column, out if direct else None if out is None else x[1])
-        losses[part] = of_block(rows, options.parameter)
-        if out is not None and not direct:
-            out.copy_(x[1])
-        if start == 0 and not _are_right(losses[part], sums[:, part], options.counted, part):
+            a.masked_fill_((s if options.divergence == "reverse_kl" else t) == 0, 0.0)
+        direct = out is None or out.dtype == dtype
+        of_block(Block(a, t, s, z_sums, column, loss, out if direct else s), options.parameter)
+        if not direct:
+            out.copy_(s)
+        if z_t.data_ptr() == teacher.data_ptr() and not _are_right(loss, z_sums, options.counted):
             return None  # the others will be like it
-    losses = _FINISH.get(options.divergence, lambda loss, _: loss)(losses, sums)
-    if not _are_right(losses, sums, options.counted):
-        return None
-    losses.mul_(options.scale)
-    return (losses if options.counted is None else losses.where(options.counted, 0.0)), gradient
+    if finish is not None:
+        finish(losses, sums)
+    return losses.mul_(options.scale) if _are_right(losses, sums, options.counted) else None
 
 
-def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None, part: slice = slice(None)) -> bool:
+def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None) -> bool:
     right = losses.isfinite() & (sums <= LARGEST_SUM).all(0)
-    return bool((right if counted is None else right | ~counted[part]).all().item())
+    return bool((right if counted is None else right | ~counted[: len(losses)]).all().item())
 
 
-def _forward_kl(block: Block, _: float) -> Tensor:
-    """``sum_k t_k a_k``, without the log-sum-exps; the gradient is s - t."""
-    a, t, s, inverse, factor, gradient = block
-    loss = torch.sum(a.mul_(t), 1, keepdim=True).mul_(inverse[0])
+def _forward_kl(block: Block, _: float) -> None:
+    """``sum_k t_k a_k``, to be finished; the gradient is s - t."""
+    a, t, s, sums, factor, loss, gradient = block
+    torch.sum(a.mul_(t), 1, keepdim=True, out=loss)
     if gradient is not None:
-        of_t, of_s = inverse.mul_(factor)
+        of_t, of_s = factor / sums
         torch.addcmul(s.mul_(of_s), t, of_t, value=-1, out=gradient)
-    return loss
 
 
-def _reverse_kl(block: Block, _: float) -> Tensor:
-    """``-sum_k s_k a_k``, without the log-sum-exps."""
-    s = block.s.mul_(block.inverse[1])
-    return _expectation(block.a.neg_(), s, block)
+def _finish_forward_kl(losses: Tensor, sums: Tensor) -> None:
+    log_t, log_s = sums.log()
+    losses.div_(sums[0]).add_(log_s).sub_(log_t)
 
 
-def _jensen_shannon(block: Block, beta: float) -> Tensor:
-    """``sum_k beta t_k log(t_k / m_k) + (1 - beta) s_k log(s_k / m_k)``."""
-    t, s = block.t.mul_(block.inverse[0]), block.s.mul_(block.inverse[1])
+def _reverse_kl(block: Block, _: float) -> None:
+    """``-sum_k s_k a_k``, to be finished."""
+    _through_softmax(block.a.neg_(), block.s.div_(block.sums[1]), block)
+
+
+def _finish_reverse_kl(losses: Tensor, sums: Tensor) -> None:
+    log_t, log_s = sums.log()
+    losses.add_(log_t).sub_(log_s)
+
+
+def _jensen_shannon(block: Block, beta: float) -> None:
+    """``sum_k beta t_k log(t_k / m_k) + (1 - beta) s_k log(s_k / m_k)``, m = beta t + (1 - beta) s."""
+    t, s = block.t.div_(block.sums[0]), block.s.div_(block.sums[1])
     tiny = torch.finfo(t.dtype).tiny
     m = torch.mul(t, beta, out=block.a).add_(s, alpha=1.0 - beta).clamp_min_(tiny)
     of_t = torch.div(t, m).clamp_min_(tiny).log_().mul_(t).sum(1, keepdim=True)
-    of_s = torch.div(s, m, out=m).clamp_min_(tiny).log_().mul_(1.0 - beta)
-    return _expectation(of_s, s, block).add_(of_t, alpha=beta)
+    _through_softmax(torch.div(s, m, out=m).clamp_min_(tiny).log_().mul_(1.0 - beta), s, block)
+    block.loss.add_(of_t, alpha=beta)
 
 
-def _total_variation(block: Block, _: float) -> Tensor:
+def _total_variation(block: Block, _: float) -> None:
     """``1/2 sum_k |t_k - s_k|``."""
-    t, s = block.t.mul_(block.inverse[0]), block.s.mul_(block.inverse[1])
+    t, s = block.t.div_(block.sums[0]), block.s.div_(block.sums[1])
     a = torch.sub(s, t, out=block.a)
-    loss = torch.linalg.vector_norm(a, 1, 1, keepdim=True).mul_(0.5)
+    loss = a.abs().sum(1, keepdim=True).mul_(0.5)
+    _through_softmax(a.sign_().mul_(0.5), s, block)
+    block.loss.copy_(loss)
+
+
+def _through_softmax(d: Tensor, s: Tensor, block: Block) -> None:
+    """The mean of d under s is the loss; with d its derivative in s, s times d less the mean is the gradient."""
+    torch.sum(d.mul_(s), 1, keepdim=True, out=block.loss)
     if block.gradient is not None:
-        _expectation(a.sign_().mul_(0.5), s, block)
-    return loss
+        torch.addcmul(d, s, block.loss, value=-1, out=block.gradient).mul_(block.factor)
 
 
-def _expectation(d: Tensor, s: Tensor, block: Block) -> Tensor:
-    """``sum_k s_k d_k``; the gradient of a loss whose derivative in s_k is d_k is s_k times d_k less that."""
-    mean = torch.sum(d.mul_(s), 1, keepdim=True)
-    if block.gradient is not None:
-        torch.addcmul(d, s, mean, value=-1, out=block.gradient).mul_(block.factor)
-    return mean
-
-
-_BLOCKS: dict[str, Callable[[Block, float], Tensor]] = {
+_BLOCKS: dict[str, Callable[[Block, float], None]] = {
     "forward_kl": _forward_kl,
     "reverse_kl": _reverse_kl,
     "jensen_shannon": _jensen_shannon,
     "total_variation": _total_variation,
 }
-# The log-sum-exps of all rows at once.
-_FINISH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "forward_kl": lambda loss, sums: loss + (sums[1].log() - sums[0].log()),
-    "reverse_kl": lambda loss, sums: loss + (sums[0].log() - sums[1].log()),
+# What is done to the losses of all rows at once, since calls on a few numbers add up.
+_FINISH: dict[str, Callable[[Tensor, Tensor], None]] = {
+    "forward_kl": _finish_forward_kl,
+    "reverse_kl": _finish_reverse_kl,
 }
