@@ -52,7 +52,8 @@ def cross_entropy(
         a mean over nothing.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        TypeError: if tensors of two frameworks meet, a dtype is wrong, or a fourth positional
+            argument is torch's ``size_average``.
         ValueError: if shapes do not fit, ``label_smoothing`` is out of range, the reduction is
             unknown, or an ``ignore_index`` of 0 and above meets probabilities.
 
@@ -66,6 +67,11 @@ def cross_entropy(
         >>> float(compat_torch.cross_entropy(logits, np.array([0, -100]), label_smoothing=0.1).round(6))
         0.372878
     """
+    if ignore_index is None or isinstance(ignore_index, bool):
+        raise TypeError(
+            f"ignore_index must be an integer, got {ignore_index}; torch's positional size_average and reduce are "
+            "taken by keyword alone."
+        )
     xp = backend_of(input=input, target=target, weight=weight)
     reduction = _legacy_reduction(size_average, reduce, reduction)
     _rows.check_torch_reduction(reduction)

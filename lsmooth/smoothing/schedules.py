@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth.backends import Array, backend_of
 
-Schedule = Callable[[float], float]
+Schedule = Callable[[Any], Any]
+"""A function of the step: a number gives a float, a tensor, traced or not, a tensor of its framework."""
 
 
 def linear_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> Schedule:
@@ -22,11 +26,13 @@ def linear_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
         delay: how many steps pass before it.
 
     Returns:
-        A function of the step, a Python number or a concrete scalar, that gives eps, a float. It is
-        cheap: call it outside ``jit`` and hand in the number.
+        A function of the step that gives eps, the ``label_smoothing`` of a loss: of a Python number a
+        float; of a tensor, such as an optimizer's counter inside ``jit`` or ``tf.function``, a tensor.
 
     Raises:
         ValueError: if a number is out of range.
+
+    Source: ``optax.linear_schedule``, for the names of the shapes and for steps that may be traced.
 
     Example:
         >>> from lsmooth.smoothing import linear_schedule
@@ -50,11 +56,12 @@ def cosine_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
         delay: how many steps pass before it.
 
     Returns:
-        A function of the step, a Python number or a concrete scalar, that gives eps, a float. It is
-        cheap: call it outside ``jit`` and hand in the number.
+        A function of the step that gives eps, as `linear_schedule` returns one.
 
     Raises:
         ValueError: if a number is out of range.
+
+    Source: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", for learning rates.
 
     Example:
         >>> from lsmooth.smoothing import cosine_schedule
@@ -63,7 +70,7 @@ def cosine_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
         [0.0, 0.015, 0.05, 0.1, 0.1]
     """
     progress = _progress(start, end, steps, delay)
-    return lambda step: start + (end - start) * (0.5 - 0.5 * math.cos(math.pi * progress(step)))
+    return lambda step: start + (end - start) * (0.5 - 0.5 * _cosine(progress(step)))
 
 
 def _progress(start: float, end: float, steps: int, delay: int) -> Schedule:
@@ -72,4 +79,23 @@ def _progress(start: float, end: float, steps: int, delay: int) -> Schedule:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
     check.check_at_least("delay", delay, 0)
-    return lambda step: min(max((float(step) - delay) / steps, 0.0), 1.0)
+
+    def progress(step: Any) -> Any:
+        if isinstance(step, Real):
+            return min(max((float(step) - delay) / steps, 0.0), 1.0)
+        xp = backend_of(step=step)
+        x = (xp.asarray(step, xp.dtype(xp.asarray(1.0))) - delay) / steps
+        return xp.where(x < 0, 0.0, xp.where(x > 1, 1.0, x))
+
+    return progress
+
+
+def _cosine(x: float | Array) -> float | Array:
+    """cos(pi x) for x in [0, 1]; of a tensor by the series of sin(pi (1 - 2 x) / 2), to the last digit of float64."""
+    if isinstance(x, float):
+        return math.cos(math.pi * x)
+    angle = 0.5 * math.pi * (1.0 - 2.0 * x)
+    series = 1.0
+    for n in range(21, 1, -2):
+        series = 1.0 - series * angle * angle / (n * (n - 1))
+    return angle * series

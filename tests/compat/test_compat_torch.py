@@ -180,6 +180,20 @@ def test_the_deprecated_arguments_still_choose_the_reduction(size_average, reduc
     torch.testing.assert_close(module, value)
 
 
+@pytest.mark.parametrize("size_average", [None, True, False])
+def test_the_deprecated_arguments_by_position_are_not_taken_for_others(size_average):
+    logits, target = case(SHAPES["a batch"], soft=False)
+    with pytest.raises(TypeError, match="size_average and reduce are taken by keyword alone"):
+        compat.cross_entropy(logits, target, None, size_average)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = compat.CrossEntropyLoss(None, size_average, 1, None, "mean", 0.1)
+        theirs = torch.nn.CrossEntropyLoss(None, size_average, 1, None, "mean", 0.1)
+    torch.testing.assert_close(
+        torch.as_tensor(module(logits, target)), theirs(torch.tensor(logits), torch.tensor(target))
+    )
+
+
 def test_the_module_keeps_its_options(backend):
     logits, target = case(SHAPES["a batch"], soft=False)
     options = {"weight": WEIGHT, "ignore_index": 2, "reduction": "sum", "label_smoothing": 0.2}

@@ -273,12 +273,19 @@ def test_sigmoid_cross_entropy_compiles():
     close(run(y, z), reference.sigmoid_cross_entropy(SOFT, LOGITS, label_smoothing=EPS)[0])
 
 
-@pytest.mark.parametrize("body", ["softmax_cross_entropy(y, z, label_smoothing=0.1)", "sigmoid_cross_entropy(z, z)"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "lsmooth.losses.softmax_cross_entropy(y, z, label_smoothing=0.1)",
+        "lsmooth.losses.sigmoid_cross_entropy(z, z)",
+        "lsmooth.compat.torch.cross_entropy(z, y, label_smoothing=0.1)",
+    ],
+)
 def test_the_first_call_of_a_process_may_be_a_compiled_one(body):
-    """Dispatch knows no tensor type yet, and learns nothing while it is traced."""
+    """Its module is imported while it is traced; dispatch knows no tensor type yet, and learns nothing."""
     script = f"""
         import torch
-        from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
+        import lsmooth
 
         @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
         def loss(y, z):
