@@ -1,0 +1,355 @@
+"""The kernels that form the student's gradient on the way, against the formula they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from conftest import require_backend  # noqa: E402
+
+from lsmooth.backends import divergences, load_backend  # noqa: E402
+from lsmooth.backends.torch import divergence as kernel  # noqa: E402
+from lsmooth.distillation import distillation_loss, standardized_distillation_loss  # noqa: E402
+
+FUSED = tuple(kernel._BLOCKS)
+# One block and several, the last of them short; classes beyond the sample.
+SIZES = [(3, 2), (40, 10), (300, 700), (70, 3000)]
+CLOSE = {
+    torch.float64: {"rtol": 1e-11, "atol": 1e-12},
+    torch.float32: {"rtol": 2e-5, "atol": 2e-6},
+    torch.bfloat16: {"rtol": 2.0**-7, "atol": 2.0**-9},
+    torch.float16: {"rtol": 2.0**-10, "atol": 2.0**-12},
+}
+
+
+@pytest.fixture(autouse=True)
+def _needs_torch():
+    require_backend("torch")
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """Within the test the formula may not be asked."""
+
+    def never(*args, **options):
+        raise AssertionError("the formula was asked")
+
+    monkeypatch.setattr(divergences, "softmax_divergence", never)
+
+
+def pair(rows, classes, seed=0, dtype=torch.float64):
+    rng = np.random.default_rng(seed)
+    return tuple(torch.from_numpy(rng.normal(0.0, 2.0, (rows, classes))).to(dtype) for _ in range(2))
+
+
+def formula(teacher, student, **options):
+    """The rows' losses and gradients, by autograd of the formula in float64."""
+    z = student.detach().double().requires_grad_()
+    losses = divergences.softmax_divergence(load_backend("torch"), teacher.double(), z, **options)
+    (gradient,) = torch.autograd.grad(losses.sum(), z)
+    return losses.detach(), gradient
+
+
+def close(actual, expected, dtype=torch.float64):
+    torch.testing.assert_close(actual.detach().double(), expected.double(), **CLOSE[dtype])
+
+
+# Values and gradients.
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("divergence", FUSED)
+def test_values_and_gradients_are_those_of_the_formula(monkeypatch, divergence, size, dtype):
+    monkeypatch.setattr(kernel, "SAMPLE", 64)
+    t, s = pair(*size, dtype=dtype)
+    expected, each = formula(t, s, divergence=divergence, temperature=2.0)
+    monkeypatch.setattr(divergences, "softmax_divergence", None)
+    s.requires_grad_()
+    options = {"divergence": divergence, "temperature": 2.0, "scale_by_temperature_squared": False}
+    rows = distillation_loss(t, s, reduction="none", **options)
+    assert rows.dtype == torch.promote_types(dtype, torch.float32)
+    close(rows, expected, dtype if dtype == torch.float64 else torch.float32)
+    upstream = torch.linspace(-1.0, 2.0, len(s), dtype=rows.dtype)
+    (gradient,) = torch.autograd.grad(rows, s, upstream)
+    assert gradient.dtype == dtype
+    close(gradient, each * upstream[:, None].double(), dtype)
+    mean = distillation_loss(t, s, **options)
+    close(mean, expected.mean(), dtype if dtype == torch.float64 else torch.float32)
+    close(torch.autograd.grad(mean, s)[0] * len(s), each, dtype)
+
+
+@pytest.mark.parametrize("classes", [1, 2**17 - 1, 2**17 + 1])
+def test_a_row_alone(fused, classes):
+    t, s = pair(1, classes)
+    s.requires_grad_()
+    loss = distillation_loss(t, s)
+    p, q = torch.softmax(t, -1), torch.softmax(s.detach(), -1)
+    close(loss, (p * (p.log() - q.log())).sum())
+    close(torch.autograd.grad(loss, s)[0], q - p)
+
+
+def test_blocks_do_not_depend_on_the_number_of_threads(monkeypatch):
+    t, s = pair(50, 20)
+    expected = distillation_loss(t, s, reduction="none")
+    for elements in (1, 20, 140, 1000):
+        monkeypatch.setattr("lsmooth.backends.torch.sweep.BLOCK_ELEMENTS", elements)
+        close(distillation_loss(t, s, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("divergence", FUSED)
+def test_beta_and_each_rows_weight(fused, monkeypatch, divergence):
+    t, s = pair(40, 30)
+    weight = torch.linspace(0.0, 3.0, 40, dtype=torch.float64)
+    s.requires_grad_()
+    loss = distillation_loss(
+        t, s, divergence=divergence, beta=0.2, temperature=3.0, sample_weight=weight, reduction="sum"
+    )
+    (gradient,) = torch.autograd.grad(loss, s)
+    monkeypatch.undo()
+    options = {"divergence": divergence, "parameter": 0.2, "temperature": 3.0, "scale": 9.0 * weight}
+    losses, each = formula(t, s, **options)
+    close(loss, losses.sum())
+    close(gradient, each)
+
+
+def test_classes_along_another_axis_and_views(fused):
+    t, s = pair(60, 7)
+    expected = distillation_loss(t, s, reduction="none")
+    for view in (
+        lambda z: z.t().contiguous().t(),
+        lambda z: torch.stack([z, z], -1)[..., 0],
+        lambda z: torch.stack([z, z], 1)[:, 0],
+    ):
+        x = view(s).detach().requires_grad_()
+        rows = distillation_loss(view(t), x, reduction="none")
+        close(rows, expected)
+        close(torch.autograd.grad(rows.sum(), x)[0], torch.softmax(s, -1) - torch.softmax(t, -1))
+    cube = [z.reshape(3, 4, 5, 7).movedim(-1, 1) for z in (t, s)]
+    close(distillation_loss(*cube, axis=1, reduction="none"), expected.reshape(3, 4, 5))
+
+
+def test_upstream_gradients_of_every_kind(fused):
+    t, s = pair(40, 7)
+    s.requires_grad_()
+    each = torch.softmax(s.detach(), -1) - torch.softmax(t, -1)
+    rows = distillation_loss(t, s, reduction="none").reshape(8, 5)
+    weights = torch.arange(80.0, dtype=torch.float64).reshape(5, 16)[:, ::2]
+    (gradient,) = torch.autograd.grad((rows.t() * weights).sum(), s)
+    close(gradient, each * weights.t().reshape(-1, 1))
+    total = distillation_loss(t, s, reduction="sum")
+    close(torch.autograd.grad(-3.0 * total, s)[0], -3.0 * each)
+
+
+@pytest.mark.parametrize("divergence", FUSED)
+def test_no_rows(divergence):
+    t = torch.zeros(0, 5, dtype=torch.float64)
+    s = t.clone().requires_grad_()
+    loss = distillation_loss(t, s, divergence=divergence)
+    assert loss.item() == 0.0
+    assert torch.autograd.grad(loss, s)[0].shape == (0, 5)
+
+
+# Derivatives of derivatives, and backward again.
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("divergence", FUSED)
+def test_first_and_second_derivatives(divergence, reduction):
+    t, s = pair(4, 5)
+    s.requires_grad_()
+
+    def loss(z):
+        return distillation_loss(t, z, temperature=2.0, divergence=divergence, reduction=reduction)
+
+    assert torch.autograd.gradcheck(loss, s)
+    assert torch.autograd.gradgradcheck(loss, s)
+
+
+@pytest.mark.parametrize("divergence", FUSED)
+def test_backward_again_gives_the_same(fused, divergence):
+    t, s = pair(300, 700)
+    s.requires_grad_()
+    loss = distillation_loss(t, s, divergence=divergence)
+    first, second, third = (
+        torch.autograd.grad(loss, s, x, retain_graph=True)[0] for x in torch.tensor([1.0, 2.0, 1.0])
+    )
+    close(second, 2.0 * first)
+    close(third, first)
+
+
+def test_the_logits_are_left_as_they_are(fused):
+    t, s = pair(300, 700)
+    before = t.clone(), s.clone()
+    distillation_loss(t, s.requires_grad_()).backward()
+    torch.testing.assert_close((t, s.detach()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("divergence", FUSED)
+def test_without_gradients(fused, mode, divergence):
+    t, s = pair(300, 700)
+    s.requires_grad_()
+    with mode():
+        value = distillation_loss(t, s, divergence=divergence)
+    assert not value.requires_grad
+    close(value, distillation_loss(t, s, divergence=divergence))
+
+
+# What is masked, far away or not to count.
+
+
+@pytest.mark.parametrize("classes", [5, 3000])
+@pytest.mark.parametrize("divergence", FUSED)
+def test_a_class_that_both_mask_stays_with_the_kernel(fused, divergence, classes):
+    t, s = pair(30, classes)
+    wide = [torch.cat([z, torch.full((30, 2), -torch.inf, dtype=z.dtype)], 1) for z in (t, s)]
+    narrow = s.requires_grad_()
+    expected = distillation_loss(t, narrow, divergence=divergence)
+    student = wide[1].requires_grad_()
+    loss = distillation_loss(wide[0], student, divergence=divergence)
+    close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, student)
+    close(gradient[:, :classes], torch.autograd.grad(expected, narrow)[0])
+    assert (gradient[:, classes:] == 0).all()
+
+
+@pytest.mark.parametrize("divergence", ["jensen_shannon", "total_variation", "forward_kl"])
+def test_a_class_that_the_teacher_masks(divergence):
+    t, s = pair(30, 50)
+    t[3:, 7] = -torch.inf
+    expected, each = formula(t, s, divergence=divergence)
+    s.requires_grad_()
+    rows = distillation_loss(t, s, divergence=divergence, reduction="none")
+    close(rows, expected)
+    close(torch.autograd.grad(rows.sum(), s)[0], each)
+
+
+def test_an_infinite_divergence_is_infinite():
+    t, s = pair(30, 50)
+    s[4, 7] = -torch.inf
+    rows = distillation_loss(t, s, reduction="none")
+    assert rows.isinf().nonzero().tolist() == [[4]]
+
+
+@pytest.mark.parametrize("divergence", FUSED)
+def test_a_class_far_above_the_sampled_ones(fused, monkeypatch, divergence):
+    """Exp overflows with the first guess of the row's size; the second knows it."""
+    t, s = pair(30, 3000)
+    t[::2, 2000] += 2000.0
+    s[1::3, 2500] += 1500.0
+    s.requires_grad_()
+    rows = distillation_loss(t, s, divergence=divergence, reduction="none")
+    (gradient,) = torch.autograd.grad(rows.sum(), s)
+    monkeypatch.undo()
+    expected, each = formula(t, s, divergence=divergence)
+    close(rows, expected)
+    close(gradient, each)
+
+
+def test_a_prefix_of_masked_classes(fused):
+    t, s = pair(30, 3000)
+    for z in (t, s):
+        z[:, :2000] = -torch.inf
+    s.requires_grad_()
+    loss = distillation_loss(t, s)
+    close(loss, distillation_loss(t[:, 2000:], s[:, 2000:]))
+    assert torch.autograd.grad(loss, s)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("garbage", [0.0, torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("divergence", FUSED)
+def test_rows_that_do_not_count_may_hold_anything(divergence, garbage, fused):
+    t, s = pair(300, 700)
+    counted = torch.arange(300) % 3 != 0
+    expected = distillation_loss(t[counted], s[counted], divergence=divergence)
+    t[~counted], s[~counted] = garbage, garbage
+    s.requires_grad_()
+    loss = distillation_loss(t, s, divergence=divergence, mask=counted)
+    close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, s)
+    assert (gradient[~counted] == 0).all()
+    assert (gradient[counted] != 0).all()
+
+
+def test_all_rows_ignored(fused):
+    t, s = pair(30, 70)
+    s.requires_grad_()
+    loss = distillation_loss(t, s, mask=torch.zeros(30, dtype=torch.bool))
+    assert loss.item() == 0.0
+    assert (torch.autograd.grad(loss, s)[0] == 0).all()
+
+
+def test_not_a_number_stays_one():
+    t, s = pair(30, 70)
+    s[3, 3] = torch.nan
+    assert distillation_loss(t, s, reduction="none").isnan().nonzero().tolist() == [[3]]
+
+
+# Who asks the formula.
+
+
+def test_a_teacher_that_learns_too_has_its_gradient():
+    t, s = pair(4, 5)
+
+    def loss(a, b):
+        return distillation_loss(a, b, stop_teacher_gradient=False)
+
+    assert torch.autograd.gradcheck(loss, (t.requires_grad_(), s.requires_grad_()))
+
+
+def test_weights_and_temperatures_that_want_a_gradient_get_one():
+    t, s = pair(4, 5)
+    weight = torch.linspace(0.5, 2.0, 4, dtype=torch.float64, requires_grad=True)
+    temperature = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def loss(z, w, x):
+        return distillation_loss(t, z, sample_weight=w, temperature=x)
+
+    assert torch.autograd.gradcheck(loss, (s.requires_grad_(), weight, temperature))
+
+
+@pytest.mark.parametrize("divergence", FUSED)
+def test_torch_func(divergence):
+    t, s = pair(6, 5)
+    losses, each = formula(t, s, divergence=divergence)
+
+    def loss(z, teacher=t):
+        return distillation_loss(teacher, z, divergence=divergence, reduction="sum")
+
+    close(torch.func.grad(loss)(s), each)
+    close(torch.func.vmap(lambda a, b: loss(b, a))(t, s), losses)
+    close(torch.func.jacfwd(loss)(s), each)
+    tangent = torch.linspace(-1.0, 1.0, 30, dtype=torch.float64).reshape(6, 5)
+    close(torch.func.jvp(loss, (s,), (tangent,))[1], (each * tangent).sum())
+
+
+@pytest.mark.parametrize("divergence", FUSED)
+def test_compiled_whole_with_its_gradient(divergence):
+    t, s = pair(6, 5)
+    losses, each = formula(t, s, divergence=divergence)
+    torch._dynamo.reset()
+    run = torch.compile(
+        lambda a, b: distillation_loss(a, b, divergence=divergence, reduction="sum"),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    value = run(t, s.requires_grad_())
+    close(value, losses.sum())
+    close(torch.autograd.grad(value, s)[0], each)
+
+
+def test_standardized_logits_pass_through_it(fused):
+    t, s = pair(40, 30)
+
+    def standard(z):
+        return (z - z.mean(-1, keepdim=True)) / z.std(-1, keepdim=True, correction=0)
+
+    s.requires_grad_()
+    loss = standardized_distillation_loss(t, s, temperature=2.0)
+    log_p, log_q = (torch.log_softmax(standard(z) / 2.0, -1) for z in (t, s))
+    expected = 4.0 * (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    close(loss, expected.detach())
+    close(torch.autograd.grad(loss, s)[0], torch.autograd.grad(expected, s)[0])
