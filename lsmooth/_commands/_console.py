@@ -43,7 +43,10 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for one stage after the other; what it yields takes the stage's name, what is done, and of how much."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+    if not errors.is_terminal:  # of which a bar would leave an empty line
+        yield lambda stage, done, total: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("opening", total=None)
         yield lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total or None)

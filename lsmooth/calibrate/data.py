@@ -13,8 +13,8 @@ import numpy as np
 from lsmooth.calibrate.files import Progress, StoredArray, open_array
 from lsmooth.calibrate.tables import FileError
 
-BLOCK_ELEMENTS = 2**22
-"""Of the logits of a block: 16 MiB in float32. Rows are split within blocks, so the split depends on it."""
+BLOCK_ELEMENTS = 2**21
+"""Of the logits of a block: 8 MiB in float32. Rows are split within blocks, so the split depends on it."""
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 _SUM_TOLERANCE = 1e-2
 """How far probabilities of a row may be from a sum of 1: those of bfloat16 are."""

@@ -224,10 +224,9 @@ def _run(results: Results) -> str:
 
 
 def _usage(results: Results) -> str:
-    name = type(results.scaler).__name__
     return (
-        f"from lsmooth.calibration import {name}\n\n"
-        f'scaler = {name}.load("{CALIBRATOR}")\nprobabilities = scaler.predict_proba({results.data.name})'
+        "from lsmooth.calibration import load\n\n"
+        f'scaler = load("{CALIBRATOR}")\ncalibrated = scaler.predict_proba({results.data.name})'
     )
 
 

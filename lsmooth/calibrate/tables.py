@@ -56,7 +56,7 @@ def _parquet(path: Path, role: str, key: str, other: str, named: bool, slab_byte
                 f"Column {column!r} of {path} holds {kind}, no numbers; drop it, or name the right columns with "
                 f"--{role}-key (a column of lists, or how the names of all of them begin)."
             )
-    dtype = np.result_type(*(kind.to_pandas_dtype() for kind in types))
+    dtype = np.result_type(*(pa.array([], kind).to_numpy(zero_copy_only=False).dtype for kind in types))
     first = next(file.iter_batches(batch_size=1, columns=list(columns)), None)
     if first is None or not len(first):
         raise FileError(f"{path} holds no rows.")

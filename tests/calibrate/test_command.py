@@ -268,5 +268,4 @@ def test_the_command_runs_as_a_program_in_bounded_memory(saved):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     peak = 1024 * int(done.stdout.split("peak ")[1])
-    print(peak, size)
     assert peak < size, f"{peak} bytes beside {size} of the logits"
