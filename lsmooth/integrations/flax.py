@@ -1,13 +1,15 @@
-"""A training step for Flax NNX models, in Optax' idiom."""
+"""A training step for Flax NNX models, in Optax' idiom, and a model that carries its temperature."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.losses import softmax_cross_entropy
 
 
@@ -50,3 +52,72 @@ def make_train_step(
         return value
 
     return step
+
+
+class Temperature(nnx.Variable):
+    """A temperature in a model's state; no ``nnx.Param``, so that optimizers leave it alone."""
+
+
+class TemperatureScaled(nnx.Module):
+    """A model whose logits are divided by a temperature that it carries: ``model(x) / T``.
+
+    The temperature is part of the module's state, as a `Temperature`.
+
+    Args:
+        model: returns logits.
+        temperature: T > 0, a number; or an array that broadcasts to the logits' shape without ``axis``.
+        axis: the class axis.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from lsmooth.integrations.flax import TemperatureScaled
+        >>> model = TemperatureScaled(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), 2.0)
+        >>> bool(jnp.allclose(model(jnp.eye(2)), model.model(jnp.eye(2)) / 2.0))
+        True
+    """
+
+    def __init__(self, model: nnx.Module, temperature: float | jax.Array = 1.0, *, axis: int = -1):
+        value = jnp.asarray(temperature, jnp.float32)
+        if not bool((value > 0).all()):
+            raise ValueError(f"temperature must be above 0, got {temperature}.")
+        self.model = model
+        self.temperature = Temperature(value)
+        self.axis = axis
+
+    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
+        """The model's logits, divided by the temperature.
+
+        Args:
+            *args: the model's own.
+            **kwargs: the model's own.
+
+        Returns:
+            The logits' shape and dtype.
+        """
+        logits = self.model(*args, **kwargs)  # type: ignore[operator]
+        return apply_temperature(logits, self.temperature[...], axis=self.axis)
+
+    def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = None) -> TemperatureScaling:
+        """Give it the temperature of greatest likelihood; the model runs once on each batch.
+
+        It runs as it stands: where it has dropout or batch statistics, call its ``eval()`` before.
+
+        Args:
+            batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)`` of held-out data.
+            ignore_index: labels with this id have no part.
+
+        Returns:
+            The scaler, with the status and the likelihoods of the fit.
+
+        Raises:
+            TypeError: as `TemperatureScaling.fit`.
+            ValueError: as `TemperatureScaling.fit`.
+        """
+        run = nnx.jit(lambda model, inputs: model(inputs))
+        pairs = ((run(self.model, inputs), *rest) for inputs, *rest in batches)
+        scaler = TemperatureScaling(axis=self.axis, ignore_index=ignore_index).fit_batches(pairs, once=True)
+        self.temperature = Temperature(jnp.full_like(self.temperature[...], scaler.temperature_))
+        return scaler

@@ -1,11 +1,13 @@
-"""Losses as ``torch.nn.Module``, in torch's argument order: prediction first, target second."""
+"""Losses as ``torch.nn.Module``, in torch's argument order, and a model that carries its temperature."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
 
 
@@ -157,6 +159,91 @@ class BCEWithLogitsLoss(torch.nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` says of the options."""
         return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
+
+
+class TemperatureScaled(torch.nn.Module):
+    """A model whose logits are divided by a temperature that it carries: ``model(x) / T``.
+
+    The temperature is a buffer: it follows the module to its device and is in its ``state_dict``. A
+    ``torch.nn.Parameter`` as ``temperature`` becomes one of the module's parameters, and is learned.
+
+    Args:
+        model: returns logits.
+        temperature: T > 0, a number; or a tensor that broadcasts to the logits' shape without ``axis``.
+        axis: the class axis; as in torch by default.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Example:
+        >>> import torch
+        >>> from lsmooth.integrations.torch import TemperatureScaled
+        >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
+        >>> model = TemperatureScaled(torch.nn.Identity())
+        >>> model.calibrate([(logits, torch.tensor([0, 0, 1, 1]))]).status_
+        'converged'
+        >>> round(model.temperature.item(), 4)
+        3.641
+    """
+
+    temperature: torch.Tensor
+
+    def __init__(self, model: torch.nn.Module, temperature: float | torch.Tensor = 1.0, *, axis: int = 1):
+        super().__init__()
+        self.model = model
+        self.axis = axis
+        if isinstance(temperature, torch.nn.Parameter):
+            self.temperature = temperature
+            return
+        value = torch.as_tensor(temperature, dtype=torch.get_default_dtype())
+        if not bool((value > 0).all()):
+            raise ValueError(f"temperature must be above 0, got {temperature}.")
+        self.register_buffer("temperature", value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The model's logits, divided by the temperature.
+
+        Args:
+            *args: the model's own.
+            **kwargs: the model's own.
+
+        Returns:
+            The logits' shape and dtype.
+        """
+        return apply_temperature(self.model(*args, **kwargs), self.temperature, axis=self.axis)
+
+    def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = -100) -> TemperatureScaling:
+        """Give it the temperature of greatest likelihood; the model runs once on each batch, in evaluation mode.
+
+        Args:
+            batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``, such as a DataLoader of
+                held-out data, where the model is; inputs may be a tensor, or a tuple or a dictionary of arguments.
+            ignore_index: labels with this id have no part.
+
+        Returns:
+            The scaler, with the status and the likelihoods of the fit.
+
+        Raises:
+            TypeError: as `TemperatureScaling.fit`.
+            ValueError: as `TemperatureScaling.fit`.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            self.eval()
+            with torch.no_grad():
+                pairs = ((_call(self.model, inputs), *rest) for inputs, *rest in batches)
+                scaler = TemperatureScaling(axis=self.axis, ignore_index=ignore_index)
+                scaler.fit_batches(pairs, once=True)
+                self.temperature.fill_(scaler.temperature_)
+        finally:
+            for module, training in modes:
+                module.training = training
+        return scaler
+
+
+def _call(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
 
 
 def _register(module: torch.nn.Module, **buffers: Any) -> None:

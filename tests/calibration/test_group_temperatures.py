@@ -55,7 +55,7 @@ def test_a_hundred_groups_take_the_passes_of_one(backend: Backend):
     scaler = GroupTemperatureScaling().fit(
         backend.asarray((1 + ids[:, None] / 50) * logits), backend.asarray(labels), groups=backend.asarray(ids)
     )
-    assert scaler.n_iter_ <= 16
+    assert scaler.n_iter_ <= 11
     assert len(scaler.temperatures_) == 100
 
 

@@ -77,3 +77,15 @@ def test_a_mapped_file_is_fitted_as_an_array(tmp_path, monkeypatch):
     mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")
     scaler = TemperatureScaling().fit(mapped, labels)
     assert scaler.temperature_ == TemperatureScaling().fit(logits, labels).temperature_
+
+
+def test_a_generator_is_fitted_in_one_reading(backend: Backend):
+    logits, labels = drawn()
+    weight = np.random.default_rng(1).random(400)
+    parts = np.array_split(np.arange(400), 3)
+    batches = (tuple(backend.asarray(x[part]) for x in (3 * logits, labels, weight)) for part in parts)
+    scaler = TemperatureScaling().fit_batches(batches, once=True)
+    whole = TemperatureScaling().fit(3 * logits, labels, weight)
+    np.testing.assert_allclose(scaler.temperature_, whole.temperature_, rtol=1e-6)
+    again = TemperatureScaling().partial_fit(3 * logits, labels, weight)
+    np.testing.assert_allclose(again.merge(scaler).temperature_, whole.temperature_, rtol=1e-6)

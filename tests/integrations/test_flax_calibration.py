@@ -1,0 +1,72 @@
+"""lsmooth.integrations.flax: a model that carries its temperature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lsmooth.calibration import TemperatureScaling
+
+jax = pytest.importorskip("jax", reason="jax is not installed")
+nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+optax = pytest.importorskip("optax", reason="optax is not installed")
+flax = pytest.importorskip("lsmooth.integrations.flax")
+jnp = jax.numpy
+
+
+@pytest.fixture
+def batches():
+    rng = np.random.default_rng(0)
+    honest = 2.0 * rng.standard_normal((300, 5))
+    labels = (honest + rng.gumbel(size=honest.shape)).argmax(axis=1)
+    return [(jnp.asarray(3.0 * honest[i : i + 100], jnp.float32), labels[i : i + 100]) for i in (0, 100, 200)]
+
+
+def linear() -> nnx.Linear:
+    layer = nnx.Linear(5, 5, rngs=nnx.Rngs(0))
+    layer.kernel = nnx.Param(jnp.eye(5))
+    return layer
+
+
+def test_calibrate_gives_it_the_temperature_of_all_batches(batches):
+    model = flax.TemperatureScaled(linear())
+    scaler = model.calibrate(iter(batches))
+    logits, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
+    expected = TemperatureScaling().fit(logits, labels).temperature_
+    assert scaler.status_ == "converged"
+    np.testing.assert_allclose(model.temperature[...], expected, rtol=1e-6)
+    np.testing.assert_allclose(model(logits), logits / expected, rtol=1e-5)
+    np.testing.assert_allclose(nnx.jit(lambda m, x: m(x))(model, logits), logits / expected, rtol=1e-5)
+
+
+def test_the_temperature_is_in_the_state_and_no_parameter(batches):
+    model = flax.TemperatureScaled(linear())
+    model.calibrate(batches)
+    graph, state = nnx.split(model)
+    again = nnx.merge(graph, jax.tree.map(lambda x: x, state))
+    np.testing.assert_array_equal(again.temperature[...], model.temperature[...])
+    assert "temperature" in nnx.to_pure_dict(state)
+    assert "temperature" not in nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def test_training_leaves_the_temperature_alone(batches):
+    model = flax.TemperatureScaled(linear(), 2.0)
+    step = flax.make_train_step()
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    before = np.asarray(model.model.kernel[...])
+    step(model, optimizer, *batches[0])
+    assert float(model.temperature[...]) == 2.0
+    assert not np.allclose(model.model.kernel[...], before)
+
+
+def test_ignored_labels_have_no_part(batches):
+    logits, labels = batches[0]
+    model = flax.TemperatureScaled(linear())
+    model.calibrate([(logits, np.where(np.arange(100) < 90, labels, -1))], ignore_index=-1)
+    expected = TemperatureScaling().fit(logits[:90], labels[:90]).temperature_
+    np.testing.assert_allclose(model.temperature[...], expected, rtol=1e-6)
+
+
+def test_no_temperature_is_0_or_less():
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        flax.TemperatureScaled(linear(), 0.0)

@@ -1,0 +1,146 @@
+# ruff: noqa: E402
+"""lsmooth.integrations.sklearn: a classifier that passes scikit-learn's own checks, and whose logits are calibrated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+sklearn = pytest.importorskip("sklearn", minversion="1.6", reason="scikit-learn 1.6 is not installed")
+
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits, make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.fixes import parse_version
+
+from lsmooth.calibration import GroupTemperatureScaling, HistogramBinning, TemperatureScaling, VectorScaling
+from lsmooth.integrations.sklearn import CalibratedLogitClassifier
+
+
+@parametrize_with_checks(
+    [
+        CalibratedLogitClassifier(),
+        CalibratedLogitClassifier(GaussianNB(), ensemble=False, cv=3),
+    ]
+)
+def test_scikit_learns_checks_of_classifiers_pass(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits(return_X_y=True)
+
+
+def log_loss(classifier, x, y):
+    p = classifier.predict_proba(x)
+    return -np.log(p[np.arange(len(y)), np.searchsorted(classifier.classes_, y)]).mean()
+
+
+@pytest.mark.skipif(parse_version(sklearn.__version__) < parse_version("1.8"), reason="scikit-learn 1.8 has it first")
+@pytest.mark.parametrize("ensemble", [True, False])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_probabilities_are_those_of_scikit_learns_temperature(digits, ensemble, classes):
+    x, y = digits
+    x, y = x[y < classes], y[y < classes]
+    x = (x + np.random.default_rng(0).normal(0, 30 if classes == 2 else 8, x.shape)) / 16
+    options = {"ensemble": ensemble, "cv": StratifiedKFold(3)}
+    base = LogisticRegression(C=0.1)
+    ours = CalibratedLogitClassifier(base, **options).fit(x, y)
+    theirs = CalibratedClassifierCV(base, method="temperature", **options).fit(x, y)
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), rtol=1e-5, atol=1e-8)
+    for (_, calibrator), other in zip(ours.calibrated_classifiers_, theirs.calibrated_classifiers_, strict=True):
+        # Two classes are the logits (0, d) here and (-d, d) there.
+        beta = (2 if classes == 2 else 1) * float(other.calibrators[0].beta_)
+        np.testing.assert_allclose(1 / calibrator.temperature_, beta, rtol=1e-5)
+
+
+def test_calibration_lowers_the_loss_of_an_overconfident_classifier(digits):
+    x, y = digits
+    plain = GaussianNB(var_smoothing=1e-3).fit(x[:1000], y[:1000])
+    calibrated = CalibratedLogitClassifier(GaussianNB(var_smoothing=1e-3)).fit(x[:1000], y[:1000])
+    assert log_loss(calibrated, x[1000:], y[1000:]) < 0.5 * log_loss(plain, x[1000:], y[1000:])
+    assert (calibrated.predict(x[1000:]) == y[1000:]).mean() > 0.8
+
+
+def test_a_frozen_estimator_stays_as_it_is_and_all_rows_calibrate_it(digits):
+    x, y = digits
+    fitted = LogisticRegression(C=0.01).fit(x[:800], y[:800])
+    calibrated = CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[800:], y[800:])
+    ((estimator, calibrator),) = calibrated.calibrated_classifiers_
+    assert estimator.estimator is fitted
+    expected = TemperatureScaling().fit(fitted.decision_function(x[800:]), y[800:])
+    assert calibrator.temperature_ == expected.temperature_
+    np.testing.assert_array_equal(calibrated.predict(x), fitted.predict(x))
+
+
+@pytest.mark.parametrize("base", [RandomForestClassifier(5, random_state=0), KNeighborsClassifier(), GaussianNB()])
+def test_classifiers_without_a_decision_function_give_log_probabilities(digits, base):
+    x, y = digits
+    calibrated = CalibratedLogitClassifier(base, cv=3).fit(x, y)
+    for _, calibrator in calibrated.calibrated_classifiers_:
+        assert calibrator.status_ == "converged"
+    assert np.isfinite(log_loss(calibrated, x, y))
+
+
+@pytest.mark.parametrize("ensemble", [True, False])
+def test_weights_reach_the_classifier_and_the_calibrator(ensemble):
+    x, y = make_classification(200, flip_y=0.3, random_state=0)
+    weight = np.random.default_rng(0).integers(1, 4, 200)
+    groups = np.arange(200) % 4
+    folds = list(GroupKFold(4).split(x, y, groups))
+    many = np.repeat(np.arange(200), weight)
+    repeated_folds = [tuple(np.flatnonzero(np.isin(many, part)) for part in fold) for fold in folds]
+    base = LogisticRegression(tol=1e-10, max_iter=1000)
+    weighted = CalibratedLogitClassifier(base, cv=folds, ensemble=ensemble).fit(x, y, weight)
+    repeated = CalibratedLogitClassifier(base, cv=repeated_folds, ensemble=ensemble).fit(x[many], y[many])
+    np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), rtol=1e-5)
+
+
+def test_a_classifier_without_weights_is_warned_of(digits):
+    x, y = digits
+    with pytest.warns(UserWarning, match="KNeighborsClassifier takes no sample_weight"):
+        CalibratedLogitClassifier(KNeighborsClassifier(), cv=2).fit(x[:300], y[:300], np.ones(300))
+
+
+@pytest.mark.parametrize(
+    "calibrator", [VectorScaling(), HistogramBinning(n_bins=5), GroupTemperatureScaling(by="prediction")]
+)
+def test_other_calibrators_take_its_place(digits, calibrator):
+    x, y = digits
+    calibrated = CalibratedLogitClassifier(LogisticRegression(C=0.01), calibrator=calibrator, cv=2).fit(x, y)
+    assert {type(c) for _, c in calibrated.calibrated_classifiers_} == {type(calibrator)}
+    assert not hasattr(calibrator, "status_")
+    np.testing.assert_allclose(calibrated.predict_proba(x).sum(axis=1), 1.0)
+    np.testing.assert_allclose(np.exp(calibrated.predict_log_proba(x)), calibrated.predict_proba(x))
+
+
+def test_a_class_that_a_fold_has_not_seen_gets_a_small_probability():
+    x, y = np.arange(12.0)[:, None], np.array(list("aabbaabbcccc"))
+    folds = [(np.arange(8), np.arange(8, 12)), (np.arange(12), np.arange(12))]
+    calibrated = CalibratedLogitClassifier(cv=folds).fit(x, y)
+    p = calibrated.predict_proba(x)
+    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    assert (p > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cv": 30}, "cv=30 folds need 30 rows of each class, and at least one class has 25"),
+        ({"ensemble": "sometimes"}, "ensemble must be True, False or 'auto'"),
+        ({"calibrator": TemperatureScaling(from_logits=False)}, "calibrator must take logits with the classes last"),
+        ({"calibrator": TemperatureScaling(binary=True)}, "calibrator must take logits with the classes last"),
+        ({"calibrator": VectorScaling(axis=0)}, "calibrator must take logits with the classes last"),
+    ],
+)
+def test_options_are_checked_in_fit(options, message):
+    x, y = np.random.default_rng(0).random((50, 2)), np.arange(50) % 2
+    with pytest.raises(ValueError, match=message):
+        CalibratedLogitClassifier(**options).fit(x, y)
