@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.jax import linear
+from lsmooth.backends.linear import BlockLoss, Call
 
 
 class JaxBackend(Backend):
@@ -97,6 +99,9 @@ class JaxBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return jnp.take_along_axis(x, index, axis=-1)
 
+    def top(self, x: Array, index: Array) -> tuple[Array, Array]:
+        return _top(x, index)
+
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return jnp.zeros(length, weights.dtype).at[index].add(weights)
 
@@ -114,6 +119,20 @@ class JaxBackend(Backend):
 
     def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(function)(x)
+
+    def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        return linear.linear_rows(self, loss, call, block_size)
+
+
+@jax.jit
+def _top(x: Array, index: Array) -> tuple[Array, Array]:
+    """`Backend.top`; an argmax, which XLA does not vectorise on processors, only where a maximum may be shared."""
+    highest = jnp.max(x, axis=-1)
+    hit = jnp.take_along_axis(x, index[..., None], axis=-1)[..., 0] == highest
+    # 1 for each entry that has the maximum, 0 for one that is below, between them for one that is hardly so.
+    shares = jnp.sum(jnp.exp((jax.lax.stop_gradient(x) - highest[..., None]) * 1e30), axis=-1)
+    alone = jnp.all(~hit | (shares == 1))
+    return highest, jax.lax.cond(alone, lambda: hit, lambda: jnp.argmax(x, axis=-1) == index)
 
 
 @jax.custom_jvp
