@@ -38,6 +38,9 @@ class BlockLoss(Protocol):
     total: bool
     """Whether it gives the sum of the rows, and not each of them."""
 
+    still: tuple[int, ...]
+    """The heads that get no gradient."""
+
     def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
         """The loss of the rows whose logits, one array (..., classes) a head, these are."""
         ...
@@ -97,4 +100,4 @@ def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int
     """How many rows a block has: enough for the matrix products to run at speed, blocks of about one size."""
     features = max(head.weight.shape[1] for head in call.heads)
     wanted = max(1, elements // call.num_classes, min(BLOCK_ROWS, features // 2))
-    return math.ceil(num_rows / max(1, math.ceil(num_rows / wanted)))
+    return max(1, math.ceil(num_rows / max(1, math.ceil(num_rows / wanted))))

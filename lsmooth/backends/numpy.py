@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.linear import BlockLoss, Call, block_rows, whole
 
 
 class NumpyBackend(Backend):
@@ -112,3 +113,12 @@ class NumpyBackend(Backend):
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         with np.errstate(invalid="ignore", over="ignore"):
             return super().sigmoid_cross_entropy(logits, labels, **options)
+
+    def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        lead = call.heads[0].hidden.shape[:-1]
+        call = call.map_rows(lambda x: x.reshape(-1, *x.shape[len(lead) :]))
+        num_rows = len(call.heads[0].hidden)
+        block = block_size or block_rows(num_rows, call)
+        parts = [slice(start, start + block) for start in range(0, num_rows, block)] or [slice(None)]
+        losses = [whole(self, loss, call.map_rows(lambda x, part=part: x[part])) for part in parts]
+        return np.sum(losses) if loss.total else np.concatenate(losses).reshape(lead)

@@ -113,6 +113,7 @@ class CrossEntropyOfBlock(NamedTuple):
     xp: Backend
     total: bool
     options: tuple[tuple[str, Any], ...]  # those that are no arrays
+    still: tuple[int, ...] = ()
 
     def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
         """The kernel's losses."""

@@ -20,7 +20,7 @@ from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
 
 # XLA keeps a few arrays of a block's size, where other backends have two.
-BLOCK_ELEMENTS = 2**22
+BLOCK_ELEMENTS = 2**23
 
 
 class Plan(NamedTuple):

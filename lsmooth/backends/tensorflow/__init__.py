@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.tensorflow import cross_entropy
+from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.tensorflow import cross_entropy, linear
 
 
 class TensorflowBackend(Backend):
@@ -104,6 +105,10 @@ class TensorflowBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
 
+    def top(self, x: Array, index: Array) -> tuple[Array, Array]:
+        winner = tf.argmax(x, axis=-1)  # which passes over NaN, where the maximum does not
+        return tf.reduce_max(x, axis=-1), winner == tf.cast(index, winner.dtype)
+
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return tf.math.unsorted_segment_sum(weights, index, length)
 
@@ -133,6 +138,9 @@ class TensorflowBackend(Backend):
         scale = options.get("scale")
         losses = losses if scale is None else losses * scale
         return tf.reduce_sum(losses) if options.get("total") else losses
+
+    def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        return linear.linear_rows(self, loss, call, block_size)
 
 
 def _keep_autograph_out() -> None:

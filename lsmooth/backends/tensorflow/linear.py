@@ -1,0 +1,187 @@
+"""Losses of linear heads on TensorFlow: a loop over blocks of rows, and another for their gradient.
+
+A custom gradient does not know whether it will be asked for, so the forward pass forms none: the
+logits of a block are computed a second time on the way back. The rows are padded with copies of
+the last one to whole blocks, which XLA asks for, also where their number is not known beforehand.
+Large ones of a known shape are compiled by XLA even where the caller is not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole
+from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS
+
+# Where the number of rows is not known: as many as take the largest blocks.
+MANY = 2**16
+
+
+class Plan(NamedTuple):
+    """A sweep over rows, but for the arrays; equal plans are compiled once."""
+
+    xp: Backend
+    loss: BlockLoss  # of each row
+    heads: int
+    rows: tuple[str, ...]
+    shared: tuple[str, ...]
+    biased: tuple[bool, ...]
+    block: int
+
+    def call(self, leaves: Sequence[Array]) -> Call:
+        """The call that has these leaves, none of which stands for a bias that is not there."""
+        given = iter(leaves)
+        of_heads = [Head(next(given), next(given), next(given) if biased else None) for biased in self.biased]
+        return Call(tuple(of_heads), {name: next(given) for name in self.rows}, {n: next(given) for n in self.shared})
+
+
+def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> Array:
+    """`lsmooth.backends.linear.whole`, a block of rows at a time."""
+    hidden = call.heads[0].hidden
+    lead, rank = tf.shape(hidden)[:-1], len(hidden.shape) - 1
+    static = hidden.shape[:-1]
+    call = call.map_rows(lambda x: x if rank == 1 else tf.reshape(x, tf.concat([[-1], tf.shape(x)[rank:]], 0)))
+    num_rows = static.num_elements() if static.is_fully_defined() else None
+    block = block_size or block_rows(MANY if num_rows is None else num_rows, call)
+    if num_rows is not None and num_rows <= block:
+        losses = whole(xp, loss, call)
+    else:
+        heads = call.heads
+        biased = tuple(head.bias is not None for head in heads)
+        plan = Plan(xp, loss._replace(total=False), len(heads), tuple(call.rows), tuple(call.shared), biased, block)
+        large = num_rows is not None and num_rows * call.num_classes >= XLA_ELEMENTS
+        losses = _rows(plan, large, [x for x in call.leaves() if x is not None])
+        losses = tf.reduce_sum(losses) if loss.total else losses
+    if loss.total:
+        return losses
+    losses = losses if rank == 1 else tf.reshape(losses, lead)
+    losses.set_shape(static)
+    return losses
+
+
+def _rows(plan: Plan, large: bool, leaves: list[Array]) -> Array:
+    losses_of, gradients_of = (_xla(f, plan) if large else functools.partial(f, plan) for f in (_losses, _gradients))
+
+    @tf.custom_gradient
+    def losses(*leaves: Array) -> Any:
+        def backward(upstream: Array) -> list[Array]:
+            return list(gradients_of(upstream, *leaves))
+
+        return losses_of(*leaves), backward
+
+    return losses(*leaves)
+
+
+@functools.lru_cache(maxsize=32)
+def _xla(function: Any, plan: Plan) -> Any:
+    return tf.function(functools.partial(function, plan), jit_compile=True, autograph=False)
+
+
+def _losses(plan: Plan, *leaves: Array) -> Array:
+    blocks = _Blocks(plan, leaves)
+    dtype = _accumulator(leaves[0])
+
+    def step(i: Array, losses: Any) -> Any:
+        return i + 1, losses.write(i, whole(plan.xp, plan.loss, blocks.call(i)))
+
+    stored = tf.TensorArray(dtype, blocks.count, element_shape=[None])
+    _, stored = tf.while_loop(lambda i, _: i < blocks.count, step, [0, stored], parallel_iterations=1)
+    return blocks.joined(stored)
+
+
+def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array | None]:
+    """Of all leaves: those along the rows are stored by block, the others added up."""
+    blocks = _Blocks(plan, leaves)
+    upstream = blocks.split(upstream)
+    call = plan.call(leaves)
+    wanted = [x.dtype.is_floating for x in leaves]
+    along = [rows for x, rows in zip(call.leaves(), call.along_rows(), strict=True) if x is not None]
+    initial = [
+        tf.TensorArray(x.dtype, blocks.count, element_shape=[None, *x.shape[1:]])
+        if rows
+        else tf.zeros(tf.shape(x), _accumulator(x))
+        for x, rows, want in zip(leaves, along, wanted, strict=True)
+        if want
+    ]
+    kinds = [rows for rows, want in zip(along, wanted, strict=True) if want]
+
+    def step(i: Array, *found: Any) -> Any:
+        gradients = _block(plan, blocks.call(i), upstream[i], wanted)
+        return i + 1, *(
+            x.write(i, g) if rows else x + tf.cast(g, x.dtype)
+            for x, g, rows in zip(found, gradients, kinds, strict=True)
+        )
+
+    _, *found = tf.while_loop(lambda i, *_: i < blocks.count, step, [0, *initial], parallel_iterations=1)
+    given = iter(zip(found, kinds, strict=True))
+    result: list[Array | None] = []
+    for x, want in zip(leaves, wanted, strict=True):
+        if want:
+            g, rows = next(given)
+            result.append(tf.cast(blocks.joined(g) if rows else g, x.dtype))
+        else:
+            result.append(None)
+    return result
+
+
+def _block(plan: Plan, call: Call, upstream: Array, wanted: list[bool]) -> list[Array]:
+    """The gradients of a block, those of the heads by their closed form."""
+    logits = tuple(head_logits(plan.xp, head) for head in call.heads)
+    options = [x for x in (*call.rows.values(), *call.shared.values()) if x.dtype.is_floating]
+    moving = [z for i, z in enumerate(logits) if i not in plan.loss.still]
+    with tf.GradientTape() as tape:
+        tape.watch([*moving, *options])
+        losses = plan.loss(logits, call.rows, call.shared)
+    found = iter(tape.gradient(losses, [*moving, *options], upstream, tf.UnconnectedGradients.ZERO))
+    gradients: list[Array] = []
+    for i, head in enumerate(call.heads):
+        if i in plan.loss.still:
+            gradients += [tf.zeros_like(x) for x in head if x is not None]
+        else:
+            g = next(found)
+            low = tf.cast(g, head.weight.dtype)
+            gradients += [low @ head.weight, tf.matmul(low, head.hidden, transpose_a=True)]
+            gradients += [] if head.bias is None else [tf.reduce_sum(g, 0)]
+    return gradients + list(found)
+
+
+class _Blocks:
+    """What is along the rows as (blocks, rows of a block, ...), the last row repeated to fill it up."""
+
+    def __init__(self, plan: Plan, leaves: Sequence[Array]):
+        self.plan, self.leaves = plan, leaves
+        self.num_rows = leaves[0].shape[0] or tf.shape(leaves[0])[0]
+        self.count = _at_least_one(-(-self.num_rows // plan.block))
+        self.size = -(-self.num_rows // self.count)
+        call = plan.call(leaves)
+        self.along = [rows for x, rows in zip(call.leaves(), call.along_rows(), strict=True) if x is not None]
+        self.parts = [self.split(x) if rows else x for x, rows in zip(leaves, self.along, strict=True)]
+
+    def split(self, x: Array) -> Array:
+        index = tf.minimum(tf.range(self.count * self.size), self.num_rows - 1)
+        shape = tf.concat([[self.count, self.size], tf.shape(x)[1:]], 0)
+        parts = tf.reshape(tf.gather(x, index), shape)
+        parts.set_shape([*parts.shape[:2], *x.shape[1:]])
+        return parts
+
+    def call(self, i: Array) -> Call:
+        """The i-th block."""
+        return self.plan.call([x[i] if rows else x for x, rows in zip(self.parts, self.along, strict=True)])
+
+    def joined(self, stored: Any) -> Array:
+        """What a TensorArray holds of each block, as rows, without those repeated."""
+        x = stored.stack()
+        return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[: self.num_rows]
+
+
+def _at_least_one(count: Any) -> Any:
+    return max(count, 1) if isinstance(count, int) else tf.maximum(count, 1)
+
+
+def _accumulator(x: Array) -> tf.DType:
+    return tf.float64 if x.dtype == tf.float64 else tf.float32
