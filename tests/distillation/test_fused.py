@@ -249,6 +249,17 @@ def test_a_class_far_above_the_sampled_ones(fused, monkeypatch, divergence):
     close(gradient, each)
 
 
+@pytest.mark.parametrize("divergence", FUSED)
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_sum_that_overflows_where_no_class_does(fused, monkeypatch, divergence, who):
+    t, s = both = pair(30, 3000, dtype=torch.float32)
+    both[who][:, :1100] = 0.0
+    both[who][:, 2000:2010] = 88.5
+    rows = distillation_loss(t, s, divergence=divergence, reduction="none")
+    monkeypatch.undo()
+    close(rows, formula(t, s, divergence=divergence)[0], torch.float32)
+
+
 def test_a_prefix_of_masked_classes(fused):
     t, s = pair(30, 3000)
     for z in (t, s):
