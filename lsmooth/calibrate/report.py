@@ -23,6 +23,8 @@ CALIBRATOR = "calibrator.json"
 DIAGNOSTICS = ("temperature_", "temperature_stderr_", "status_", "n_iter_", "nll_before_", "nll_after_")
 _SIGNS = {"accuracy": 1}
 """Whether more is better; of the other measures less is."""
+_SEEN = 5e-5
+"""Half of the last digit shown."""
 BETTER, WORSE, SAME = "better", "worse", "within chance"
 
 
@@ -77,8 +79,8 @@ def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
 
 
 def worth(name: str, change: Interval) -> str:
-    """Whether a change is for the better; not where 0 is within its interval."""
-    if change.low == change.high == 0:
+    """Whether a change is for the better; nothing where none is seen, nor said where 0 is within its interval."""
+    if abs(change.value) < _SEEN:
         return ""
     if change.low <= 0 <= change.high or not math.isfinite(change.high - change.low):
         return SAME

@@ -95,6 +95,7 @@ def test_the_html_report_is_one_file(saved):
     assert "torchmetrics" in html
 
 
+@pytest.mark.filterwarnings("ignore:.*will overfit:UserWarning")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_fits_and_loads(saved, method):
     result = calibrate("both.npz", "--out", "report", "--method", method)
