@@ -139,22 +139,43 @@ def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class
     return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
 
 
-def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, *, pos_weight: Array | None = None) -> Array:
-    """``(1 - l) log(1 + exp(z)) + w l log(1 + exp(-z))`` of each element, w the pos_weight.
+def sigmoid_cross_entropy(
+    xp: Backend,
+    logits: Array,
+    labels: Array,
+    *,
+    label_smoothing: Any = 0.0,
+    pos_weight: Array | None = None,
+    scale: Any = None,
+    total: bool = False,
+) -> Array:
+    """``scale ((1 - l) log(1 + exp(z)) + w l log(1 + exp(-z)))``, l = (1 - eps) t + eps / 2, of each element.
 
     An infinite logit on the right side of its label costs 0.
 
     Args:
         xp: the backend.
-        logits: floating point.
-        labels: l in [0, 1], already smoothed, of the logits' shape, in the dtype of the result.
+        logits: z, floating point.
+        labels: t in [0, 1], of the logits' shape, in the dtype of the result.
+        label_smoothing: eps, a float, or an array that broadcasts to the logits.
         pos_weight: w, broadcasts to the logits.
+        scale: multiplies the elements: a float, or an array that broadcasts to them.
+        total: whether the sum of the elements is wanted, and not each of them.
 
     Returns:
-        The losses, in the logits' shape.
+        The losses, in the logits' shape; or their sum.
     """
     logits = accumulate(xp, logits)
+    labels = smooth_binary_labels(labels, label_smoothing)
     yes = xp.where((labels == 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     no = xp.where((labels == 1) & (logits == -MINUS_INFINITY), 0.0, logits)
     positive = labels if pos_weight is None else labels * pos_weight
-    return (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
+    loss = (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
+    if scale is not None:
+        loss = loss * scale
+    return xp.sum(loss) if total else loss
+
+
+def smooth_binary_labels(labels: Array, label_smoothing: Any) -> Array:
+    """``(1 - eps) t + eps / 2``."""
+    return labels if _is(label_smoothing, 0.0) else labels * (1.0 - label_smoothing) + 0.5 * label_smoothing

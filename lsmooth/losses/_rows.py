@@ -80,7 +80,7 @@ def prepare(
 def prepare_binary(
     xp: Backend, labels: Any, logits: Any, label_smoothing: Any, sample_weight: Any, reduction: str | None
 ) -> Rows:
-    """Check what losses over yes-or-no questions share: every element is a row, and its label is smoothed."""
+    """Check what losses over yes-or-no questions share: every element is a row."""
     reduction = check_reduction(reduction)
     logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
@@ -93,8 +93,6 @@ def prepare_binary(
     if check.is_validating(xp, labels, logits):
         check.check_not_nan(xp, "logits", logits)
         check.check_not_nan(xp, "labels", labels)
-    if not (isinstance(eps, float) and eps == 0.0):
-        labels = labels * (1.0 - eps) + 0.5 * eps
     scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight)
     return Rows(xp, labels, logits, True, shape, dtype, eps, None, None, scale, reduction)
 

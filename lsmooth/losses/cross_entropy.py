@@ -6,7 +6,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.losses._rows import Rows, finish, per_class, prepare, prepare_binary
+from lsmooth.losses._rows import Rows, per_class, prepare, prepare_binary
 
 
 def softmax_cross_entropy(
@@ -140,7 +140,14 @@ def sigmoid_cross_entropy(
     if pos_weight is not None:
         pos_weight = xp.asarray(pos_weight, rows.dtype, like=rows.logits)
         check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
-    return finish(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, pos_weight=pos_weight))
+    return xp.sigmoid_cross_entropy(
+        rows.logits,
+        rows.labels,
+        label_smoothing=rows.label_smoothing,
+        pos_weight=pos_weight,
+        scale=rows.scale,
+        total=rows.reduction != "none",
+    )
 
 
 def kernel_options(

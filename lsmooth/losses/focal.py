@@ -6,6 +6,7 @@ from numbers import Real
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import smooth_binary_labels
 from lsmooth.losses._probabilities import expectation, log_probabilities
 from lsmooth.losses._rows import (
     counted_logits,
@@ -123,7 +124,7 @@ def sigmoid_focal_loss(
         check.check_range("alpha", alpha, 0.0, 1.0)
     xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
     rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
-    z, label = counted_logits(rows), rows.labels
+    z, label = counted_logits(rows), smooth_binary_labels(rows.labels, rows.label_smoothing)
     losses = xp.sigmoid_cross_entropy(z, label)
     if gamma:
         losses = losses * xp.exp(gamma * log_error(xp, z, label))

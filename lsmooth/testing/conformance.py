@@ -316,17 +316,31 @@ def _sigmoid_cross_entropy(case: _Case) -> None:
     result = "float64" if case.dtype == "float64" else "float32"
     logits = np.array([[0.5, -2.0, 100.0], [0.0, -100.0, 3.0]])
     labels = np.array([[0.0, 1.0, 0.75], [0.5, 1.0, 0.0]])
-    target, pos_weight = xp.asarray(labels, result), np.array([0.5, 1.0, 4.0])
-    for weight in (None, pos_weight):
-        given = {} if weight is None else {"pos_weight": xp.asarray(weight, result)}
-        expected, gradient = reference.sigmoid_cross_entropy(labels, logits, pos_weight=weight, reduction="none")
+    target, weight = xp.asarray(labels, result), np.array([0.5, 1.0, 4.0])
+    scale = np.array([[1.0, 0.5, 0.25], [0.0, 2.0, 1.0]])
+    given: dict[str, Any]
+    for given in (
+        {},
+        {"pos_weight": weight},
+        {"label_smoothing": 0.25, "scale": 0.5, "total": True},
+        {"label_smoothing": 0.25, "pos_weight": weight, "scale": scale},
+        {"scale": scale, "total": True},
+    ):
+        what = f"sigmoid_cross_entropy with {sorted(given)}" if given else "sigmoid_cross_entropy"
+        expected, gradient = _binary_reference(labels, logits, **given)
+        options = {name: xp.asarray(x, result) if isinstance(x, np.ndarray) else x for name, x in given.items()}
 
-        def kernel(z: Array, given: dict[str, Any] = given) -> Array:
-            return xp.sigmoid_cross_entropy(z, target, **given)
+        def kernel(z: Array, options: dict[str, Any] = options) -> Array:
+            return xp.sigmoid_cross_entropy(z, target, **options)
 
         z = xp.asarray(logits, case.dtype)
-        case.equal("sigmoid_cross_entropy", lambda kernel=kernel, z=z: kernel(z), expected, result)
-        case.gradient("sigmoid_cross_entropy", kernel, logits, gradient)
+        case.equal(what, lambda kernel=kernel, z=z: kernel(z), expected, result)
+        case.gradient(what, kernel, logits, gradient)
+
+
+def _binary_reference(labels: np.ndarray, logits: np.ndarray, *, scale: Any = 1.0, total: bool = False, **given: Any):
+    value, gradient = reference.sigmoid_cross_entropy(labels, logits, reduction="none", **given)
+    return (scale * value).sum() if total else scale * value, scale * gradient
 
 
 _HALF_PRECISION_CHECKS = (_arrays, _softmax_cross_entropy, _sigmoid_cross_entropy)

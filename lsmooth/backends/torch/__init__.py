@@ -129,6 +129,10 @@ class TorchBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return torch.gather(x, -1, index.long())
 
+    def top(self, x: Array, index: Array) -> tuple[Array, Array]:
+        highest, winner = torch.max(x, -1)
+        return highest, winner == index
+
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
 

@@ -81,7 +81,7 @@ class _Attach(torch.autograd.Function):
         if gradient is None:
             _, gradient = ctx.sweep(logits, with_gradient=True)
         if any(upstream.stride()):
-            gradient.mul_(upstream.reshape(-1, 1))
+            gradient.mul_(upstream.reshape(len(gradient), -1))  # of rows, or of elements
         elif (factor := upstream.reshape(-1)[0].item()) != 1.0:  # of a sum: one number for all rows
             gradient.mul_(factor)
         return gradient.reshape(logits.shape), None, None, None, None

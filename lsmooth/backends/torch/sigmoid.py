@@ -1,0 +1,144 @@
+"""Sigmoid cross-entropy on the CPU, its gradient written while the logits are in cache.
+
+With s = sigmoid(-|z|), an element of label l and positive weight w costs
+
+``m |z| + c log(1 + exp(-|z|))``, ``m = 1 - l`` where z > 0 and ``w l`` elsewhere, ``c = 1 - l + w l``,
+
+and has the gradient ``sign(z) (m - c s)``: no difference of nearly equal numbers in either tail.
+A block takes a dozen steps in scratch memory; autograd takes as many of the logits' size.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run
+
+# Up to this many logits, a few native calls beat the sweep.
+SMALL = 2**15
+
+
+def fits(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: Any = 0.0,
+    pos_weight: Tensor | None = None,
+    scale: Any = None,
+    total: bool = False,
+) -> bool:
+    """Whether `elements` knows these options; what has a gradient of its own is left to autograd."""
+    return (
+        is_plain(logits)
+        and labels.shape == logits.shape
+        and type(label_smoothing) is float
+        and (pos_weight is None or pos_weight.ndim <= 1)
+        and not needs_gradient(labels, pos_weight, scale)
+    )
+
+
+def elements(
+    logits: Tensor,
+    labels: Tensor,
+    formula: Callable[[Tensor], Tensor],
+    *,
+    label_smoothing: float = 0.0,
+    pos_weight: Tensor | None = None,
+    scale: Any = None,
+    total: bool = False,
+) -> Tensor | None:
+    """`formulas.sigmoid_cross_entropy` for arguments that fit; None where infinite logits ask for care."""
+    if pos_weight is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
+        return _small(logits, labels.detach(), label_smoothing, scale)
+    columns = logits.shape[-1] if logits.ndim else 1
+    if isinstance(scale, Tensor):
+        scale = scale.detach()
+        scale = scale.item() if scale.numel() == 1 else scale.expand(logits.shape).reshape(-1, columns)
+    sweep = functools.partial(
+        _sweep,
+        labels=labels.detach().reshape(-1, columns),
+        label_smoothing=label_smoothing,
+        pos_weight=None if pos_weight is None else pos_weight.detach(),
+        scale=1.0 if scale is None else scale,
+        total=total,
+    )
+    return run(logits, sweep, formula, logits.shape, total)
+
+
+def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
+    """``-scale (sum l log s(z) + sum (1 - l) log s(-z))`` as it stands: here the number of calls is what counts."""
+    z = logits.reshape(-1) if logits.dtype == labels.dtype else logits.reshape(-1).to(labels.dtype)
+    of_one = labels.reshape(-1).mul(scale * (label_smoothing - 1.0)).sub_(0.5 * scale * label_smoothing)
+    of_zero = torch.rsub(of_one, -scale)
+    loss = torch.dot(of_one, logsigmoid(z)) + torch.dot(of_zero, logsigmoid(-z))
+    return loss if math.isfinite(loss.item()) else None
+
+
+@torch.no_grad()
+def _sweep(
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    pos_weight: Tensor | None,
+    scale: float | Tensor,
+    total: bool,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None] | None:
+    """Losses, of elements or of blocks, and the gradient (rows, columns); None if a loss is not a number."""
+    num_rows, num_columns = labels.shape
+    logits = logits.reshape(labels.shape)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    block = block_rows(num_rows, num_columns)
+    half = torch.full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
+    scratch = torch.empty((5, block, num_columns), dtype=dtype)
+    gradient = empty_like(logits) if with_gradient else None
+    losses = None if total else torch.empty((num_rows, num_columns), dtype=dtype)
+    sums = []
+
+    for start in range(0, num_rows, block):
+        part = slice(start, start + block)
+        d, n, e, sign, x = scratch[:, : min(block, num_rows - start)].unbind()
+        x = logits[part] if logits.dtype == dtype else x.copy_(logits[part])
+        factor = scale[part] if isinstance(scale, Tensor) else scale
+        torch.sign(x, out=sign)
+        torch.exp(torch.abs(x, out=e).neg_(), out=e)
+        torch.log1p(e, out=n)
+        # d = sign(z) m: (1 + sign) / 2 - l; at z = 0 either side is as good as their mean.
+        torch.sub(half, labels[part], alpha=1.0 - label_smoothing, out=d)
+        if pos_weight is not None:
+            of_one = (0.5 - d) * pos_weight
+            c = d.add_(0.5).add(of_one)
+            d.mul_(sign.add(1.0)).addcmul_(of_one, sign.sub(1.0)).mul_(0.5)
+            n.mul_(c)
+        else:
+            c = None
+            d.add_(sign, alpha=0.5)
+        loss = n.addcmul_(d, x)
+        loss = loss.mul_(factor) if isinstance(factor, Tensor) else loss
+        sums.append(loss.sum())
+        if losses is not None:
+            losses[part] = loss
+        if gradient is None:
+            continue
+        s = e.div_(torch.add(e, 1.0, out=n))
+        s = s if c is None else s.mul_(c)
+        into = gradient[part] if gradient.dtype == dtype else d
+        torch.addcmul(d, s, sign, value=-1.0, out=into)
+        if isinstance(factor, Tensor) or factor != 1.0:
+            into.mul_(factor)
+        if into is d:
+            gradient[part] = d
+
+    found = torch.stack(sums)
+    if not found.sum().isfinite().item():
+        return None
+    found = found if losses is None else losses
+    return (found if isinstance(scale, Tensor) else found.mul_(scale)), gradient

@@ -1,0 +1,115 @@
+"""The sigmoid cross-entropy kernel for PyTorch's tensors on the CPU."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from conftest import assert_close, require_backend  # noqa: E402
+
+from lsmooth.backends.torch import sigmoid  # noqa: E402
+from lsmooth.losses import sigmoid_cross_entropy  # noqa: E402
+from lsmooth.testing import reference  # noqa: E402
+
+# In one block, in several, the last one short; and in few calls on so little.
+SIZES = {"small": (3, 5), "one block": (200, 300), "blocks": (1000, 700)}
+OPTIONS = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "none": {"label_smoothing": 0.2, "reduction": "none"},
+    "pos_weight": {"label_smoothing": 0.2, "pos_weight": True},
+    "sample_weight": {"label_smoothing": 0.2, "sample_weight": True},
+    "all": {"label_smoothing": 0.2, "pos_weight": True, "sample_weight": True, "reduction": "none"},
+}
+
+
+@pytest.fixture(autouse=True)
+def backend():
+    """PyTorch, which every test here needs."""
+    return require_backend("torch")
+
+
+def arrays(size, dtype, **options):
+    rng = np.random.default_rng(0)
+    logits = 4.0 * rng.standard_normal(size)
+    logits[0, :3] = 0.0, 40.0, -40.0
+    logits = torch.from_numpy(logits).to(getattr(torch, dtype))
+    labels = rng.choice([0.0, 1.0, 0.3], size)
+    given = {
+        "pos_weight": np.linspace(0.5, 2.0, size[1]),
+        "sample_weight": np.linspace(0.0, 2.0, size[0])[:, None],
+    }
+    return labels, logits, {name: given[name] if value is True else value for name, value in options.items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_it_equals_the_reference(backend, options, size, dtype):
+    labels, logits, options = arrays(size, dtype, **options)
+    z = logits.requires_grad_()
+    loss = sigmoid_cross_entropy(torch.from_numpy(labels), z, **options)
+    assert "Attach" in type(loss.grad_fn).__name__ or logits.numel() <= sigmoid.SMALL
+    expected, gradient = reference.sigmoid_cross_entropy(labels, logits.detach().double().numpy(), **options)
+    assert_close(backend, loss, expected, "float64" if dtype == "float64" else "float32")
+    loss.sum().backward()
+    # Relative to the largest: a mean's gradient has no entry near 1.
+    largest = np.abs(gradient).max()
+    assert_close(backend, z.grad / largest, gradient / largest, dtype)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+def test_both_tails_keep_their_digits(size):
+    """A confident answer's loss is right to its own size, not to that of the logit."""
+    logits = torch.full(size, 30.0)
+    labels = (torch.arange(size[1]) % 2).float().expand(size)
+    z = torch.where(labels == 1, logits, -logits).requires_grad_()
+    loss = sigmoid_cross_entropy(labels, z)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), np.exp(-30.0), rtol=1e-5)
+    np.testing.assert_allclose(z.grad.abs().numpy() * z.numel(), np.exp(-30.0), rtol=1e-5)
+
+
+def test_infinite_logits_take_the_formula():
+    z = torch.randn(200, 300)
+    z[0, 0], z[1, 1] = torch.inf, -torch.inf
+    labels = torch.zeros(200, 300)
+    labels[0, 0] = 1.0
+    z.requires_grad_()
+    loss = sigmoid_cross_entropy(labels, z)
+    loss.backward()
+    assert loss.isfinite()
+    assert (z.grad[0, 0], z.grad[1, 1]) == (0.0, 0.0)
+
+
+def test_second_derivatives():
+    z = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    labels, weight = torch.rand(4, 3, dtype=torch.float64), torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+
+    def loss(z):
+        return sigmoid_cross_entropy(labels, z, label_smoothing=0.2, pos_weight=weight, reduction="none")
+
+    assert torch.autograd.gradcheck(loss, z)
+    assert torch.autograd.gradgradcheck(loss, z)
+
+
+def test_no_gradient_is_made_where_none_is_wanted():
+    z = torch.randn(200, 300, requires_grad=True)
+    with torch.no_grad():
+        assert not sigmoid_cross_entropy(torch.ones(200, 300), z).requires_grad
+
+
+def test_labels_that_learn_get_their_gradient():
+    labels = torch.full((200, 300), 0.5, requires_grad=True)
+    z = torch.randn(200, 300, requires_grad=True)
+    sigmoid_cross_entropy(labels, z, reduction="sum").backward()
+    torch.testing.assert_close(labels.grad, -z.detach())
+
+
+def test_shapes_of_any_rank():
+    for shape in ((), (7,), (2, 3, 4)):
+        z = torch.randn(shape, requires_grad=True)
+        loss = sigmoid_cross_entropy(torch.ones(shape), z, reduction="none")
+        loss.sum().backward()
+        assert loss.shape == shape
+        torch.testing.assert_close(z.grad, torch.sigmoid(z.detach()) - 1.0)
