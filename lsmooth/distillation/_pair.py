@@ -22,6 +22,7 @@ class Pair(NamedTuple):
     dtype: str
     scale: Any  # what the reduction multiplies each row by
     reduction: str
+    constant_teacher: bool  # whether its gradient has been stopped
 
 
 def prepare(
@@ -37,6 +38,7 @@ def prepare(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
     teacher_name: str = "teacher_logits",
+    student_name: str = "student_logits",
     same_classes: bool = True,
 ) -> Pair:
     """Check what the losses share."""
@@ -50,21 +52,21 @@ def prepare(
     )
     reduction = check_reduction(reduction)
     like = teacher_logits if xp.is_array(teacher_logits) else None
-    student = check.float_array(xp, "student_logits", student_logits, like=like)
+    student = check.float_array(xp, student_name, student_logits, like=like)
     teacher = check.float_array(xp, teacher_name, teacher_logits, like=student)
     shape = xp.shape(student)
     wanted = shape if same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
     if not check.same_shape(xp.shape(teacher), wanted):
-        raise ValueError(f"{teacher_name} must go with student_logits of shape {shape}; got {xp.shape(teacher)}.")
+        raise ValueError(f"{teacher_name} must go with {student_name} of shape {shape}; got {xp.shape(teacher)}.")
     front = check.check_axis(axis, shape)
     if shape[front] == 0:
-        raise ValueError(f"student_logits must have at least one class, got shape {shape} with axis={axis}.")
+        raise ValueError(f"{student_name} must have at least one class, got shape {shape} with axis={axis}.")
     if front != len(shape) - 1:
         student, teacher = xp.moveaxis(student, front, -1), xp.moveaxis(teacher, front, -1)
     dtype = "float64" if xp.dtype(student) == "float64" else "float32"
     if check.is_validating(xp, teacher, student):
         check.check_not_nan(xp, teacher_name, teacher)
-        check.check_not_nan(xp, "student_logits", student)
+        check.check_not_nan(xp, student_name, student)
     if stop_teacher_gradient:
         teacher = xp.stop_gradient(teacher)
 
@@ -75,7 +77,7 @@ def prepare(
     )
     weight = row_weight(xp, sample_weight, rows, student, dtype)
     scale = row_scale(xp, reduction, rows, dtype, sample_weight=weight, counted=counted)
-    return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction)
+    return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction, stop_teacher_gradient)
 
 
 def tempered(pair: Pair) -> tuple[Array, Array]:

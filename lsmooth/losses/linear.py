@@ -150,7 +150,9 @@ def check_block_size(block_size: int | None) -> None:
         raise ValueError(f"block_size must be a positive number of rows, or None; got {block_size!r}.")
 
 
-def check_head(xp: Backend, hidden: Any, weight: Any, bias: Any, axis: int, like: Any = None, prefix: str = "") -> Head:
+def check_head(
+    xp: Backend, hidden: Any, weight: Any, bias: Any, axis: int = -1, like: Any = None, prefix: str = ""
+) -> Head:
     """Hidden states, weight and bias that fit one another, in the widest of their dtypes."""
     like = hidden if xp.is_array(hidden) else weight if xp.is_array(weight) else like if xp.is_array(like) else None
     hidden = check.float_array(xp, f"{prefix}hidden", hidden, like=like)

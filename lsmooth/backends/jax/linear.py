@@ -50,7 +50,7 @@ def _total(plan: Plan, call: Call) -> Array:
     def add(total: Array, here: Call) -> tuple[Array, None]:
         return total + whole(plan.xp, plan.loss, here), None
 
-    total, _ = _scan(plan, add, jnp.zeros((), _accumulator(call.heads[0].hidden)), call)
+    total, _ = _scan(plan, add, jnp.zeros((), _accumulator(call.heads[-1].hidden)), call)
     return total
 
 
@@ -77,7 +77,7 @@ def _sweep(plan: Plan, call: Call, moves: list[bool]) -> tuple[Array, list[Any]]
         sums = [None if x is None else x + g for x, g in zip(sums, gradients, strict=True)]
         return (total + value, sums), [g if rows else None for g, rows in zip(gradients, along_rows, strict=True)]
 
-    zero = jnp.zeros((), _accumulator(call.heads[0].hidden))
+    zero = jnp.zeros((), _accumulator(call.heads[-1].hidden))
     (total, sums), parts = _scan(plan, step, (zero, summed), call)
     return total, [part if rows else x for x, part, rows in zip(sums, parts, along_rows, strict=True)]
 

@@ -84,7 +84,7 @@ def _xla(function: Any, plan: Plan) -> Any:
 
 def _losses(plan: Plan, *leaves: Array) -> Array:
     blocks = _Blocks(plan, leaves)
-    dtype = _accumulator(leaves[0])
+    dtype = _accumulator(plan.call(leaves).heads[-1].hidden)
 
     def step(i: Array, losses: Any) -> Any:
         return i + 1, losses.write(i, whole(plan.xp, plan.loss, blocks.call(i)))

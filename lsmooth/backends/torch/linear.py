@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     loss: BlockLoss
     form: Call  # with None for leaves
     block: int
-    dtype: torch.dtype  # of the matrix products
+    dtype: torch.dtype | None  # of the matrix products under autocast
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Tensor:
@@ -35,7 +35,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     leaves = call.leaves()
     block = block_size or block_rows(len(hidden), call)
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     plan = Plan(xp, loss, call.rebuild([None] * len(leaves)), block, dtype)
     with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in leaves):
@@ -92,7 +92,7 @@ def _sweep(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The loss, and the gradients that are wanted."""
     call = plan.form.rebuild(leaves)
-    heads = tuple(Head(*(x if x is None else x.to(plan.dtype) for x in head)) for head in call.heads)
+    heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in call.heads)
     call = call._replace(heads=heads)
     gradients = [_gradient_like(*each) for each in zip(leaves, call.along_rows(), wanted, strict=True)]
     blocks = plan.form.rebuild(gradients)
@@ -146,10 +146,9 @@ def _block(
     for head, z, into in zip(call.heads, logits, gradients.heads, strict=True):
         if z.requires_grad:
             _head_gradients(head, next(found), into, first)
-    for name, (x, into) in enumerate(zip(options, targets, strict=True)):
+    for i, into in enumerate(targets):
         if into is not None:
-            g = next(found)
-            into.copy_(g) if first or name < len(rows) else into.add_(g)
+            _add(into, next(found), first or i < len(rows))
     return value.detach()
 
 

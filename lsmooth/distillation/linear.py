@@ -1,0 +1,189 @@
+"""Distillation between two linear heads, whose logits are never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.linear import Call
+from lsmooth.distillation._pair import prepare, scale_of
+from lsmooth.distillation.divergences import parameter_of
+from lsmooth.losses.linear import check_block_size, check_head, over_rows
+
+
+def linear_distillation_loss(
+    teacher_hidden: Array,
+    teacher_weight: Array,
+    student_hidden: Array,
+    student_weight: Array,
+    *,
+    teacher_bias: Array | None = None,
+    student_bias: Array | None = None,
+    labels: Array | None = None,
+    alpha: float | None = None,
+    temperature: float | Array = 1.0,
+    label_smoothing: float | Array = 0.0,
+    divergence: str = "forward_kl",
+    beta: float = 0.5,
+    divergence_alpha: float = 0.5,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+    block_size: int | None = None,
+) -> Array:
+    """What a student minimises, from the hidden states and output layers of both models.
+
+    ``(1 - alpha) CE(labels, student) + alpha T^2 D(teacher / T, student / T)``, as
+    `DistillationLoss` has it, with the logits ``hidden @ weight.T + bias`` of either model. They
+    are computed for a block of rows at a time, and with them both parts of the loss and their gradients.
+
+    Args:
+        teacher_hidden: floating point, (..., features of the teacher).
+        teacher_weight: (classes, features of the teacher).
+        student_hidden: (..., features of the student), the same rows.
+        student_weight: (classes, features of the student).
+        teacher_bias: (classes,), or None.
+        student_bias: (classes,), or None.
+        labels: class ids in the rows' shape; None for the teacher's part alone.
+        alpha: the weight of the teacher, in [0, 1]; if None, 0.5 with labels and 1 without.
+        temperature: T > 0, of the teacher's part; a number, or a tensor that broadcasts to the rows.
+        label_smoothing: eps in [0, 1], of the labels' part; a number, or a tensor that broadcasts to the rows.
+        divergence: D, as in `distillation_loss`.
+        beta: of ``"jensen_shannon"``.
+        divergence_alpha: of ``"alpha"``.
+        scale_by_temperature_squared: whether D is multiplied by T^2.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label cost nothing in either part, and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+        stop_teacher_gradient: whether the teacher gets no gradient.
+        block_size: the rows of a block; chosen from the sizes if None.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student states, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; fused with the output
+        layers as in Liger Kernel's distillation losses (Hsu et al. 2024).
+
+    Example:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import linear_distillation_loss
+        >>> hidden, weight = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> float(linear_distillation_loss(hidden, weight, hidden, -weight, labels=[2], alpha=0.9).round(6))
+        1.276139
+    """
+    xp = backend_of(
+        teacher_hidden=teacher_hidden,
+        teacher_weight=teacher_weight,
+        student_hidden=student_hidden,
+        student_weight=student_weight,
+        teacher_bias=teacher_bias,
+        student_bias=student_bias,
+        labels=labels,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
+        sample_weight=sample_weight,
+        mask=mask,
+    )
+    parameter = parameter_of(divergence, beta=beta, alpha=divergence_alpha)
+    check_block_size(block_size)
+    alpha = _teacher_share(alpha, labels)
+    student = check_head(xp, student_hidden, student_weight, student_bias, prefix="student_")
+    teacher = check_head(xp, teacher_hidden, teacher_weight, teacher_bias, like=student.hidden, prefix="teacher_")
+    if xp.shape(teacher.weight)[0] != xp.shape(student.weight)[0]:
+        raise ValueError(
+            f"teacher_weight must have as many classes as student_weight, {xp.shape(student.weight)[0]}; "
+            f"got {xp.shape(teacher.weight)[0]}."
+        )
+    pair = prepare(
+        teacher.hidden,
+        student.hidden,
+        temperature,
+        labels=labels,
+        ignore_index=ignore_index,
+        mask=mask,
+        sample_weight=sample_weight,
+        reduction=reduction,
+        stop_teacher_gradient=stop_teacher_gradient,
+        teacher_name="teacher_hidden",
+        student_name="student_hidden",
+        same_classes=False,
+    )
+    rows = pair.student[..., 0]
+    eps = check.number_or_rows(
+        xp, "label_smoothing", label_smoothing, xp.shape(rows), pair.student, pair.dtype, low=0.0, high=1.0
+    )
+    if pair.labels is not None and check.is_validating(xp, pair.labels):
+        check.check_class_ids(xp, pair.labels, xp.shape(student.weight)[0], pair.counted)
+    if stop_teacher_gradient:
+        teacher = teacher._replace(
+            weight=xp.stop_gradient(teacher.weight),
+            bias=None if teacher.bias is None else xp.stop_gradient(teacher.bias),
+        )
+    options = {
+        "labels": pair.labels if alpha < 1.0 else None,
+        "counted": pair.counted,
+        "label_smoothing": eps,
+        "temperature": pair.temperature,
+        "soft_scale": _times(alpha, scale_of(pair, scale_by_temperature_squared)),
+        "hard_scale": _times(1.0 - alpha, pair.scale),
+    }
+    arrays = {name: over_rows(xp, x, rows) for name, x in options.items() if xp.is_array(x)}
+    numbers = tuple((name, x) for name, x in options.items() if name not in arrays)
+    still = (0,) if stop_teacher_gradient else ()
+    loss = DistillationOfBlock(xp, pair.reduction != "none", divergence, parameter, numbers, still)
+    heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
+    return xp.linear_rows(loss, Call(heads, arrays, {}), block_size)
+
+
+class DistillationOfBlock(NamedTuple):
+    """The `lsmooth.backends.linear.BlockLoss` of a teacher's and a student's head, in this order."""
+
+    xp: Backend
+    total: bool
+    divergence: str
+    parameter: float
+    options: tuple[tuple[str, Any], ...]  # those that are no arrays
+    still: tuple[int, ...]
+
+    def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
+        """The soft part, and the hard one where there are labels."""
+        teacher, student = logits
+        given = {**dict(self.options), **rows}
+        common = {"counted": given["counted"], "total": self.total}
+        soft = self.xp.softmax_divergence(
+            teacher,
+            student,
+            divergence=self.divergence,
+            parameter=self.parameter,
+            temperature=given["temperature"],
+            scale=given["soft_scale"],
+            **common,
+        )
+        if given["labels"] is None:
+            return soft
+        smoothing, scale = given["label_smoothing"], given["hard_scale"]
+        hard = self.xp.softmax_cross_entropy(student, given["labels"], label_smoothing=smoothing, scale=scale, **common)
+        return soft + hard
+
+
+def _teacher_share(alpha: float | None, labels: Any) -> float:
+    if alpha is None:
+        return 1.0 if labels is None else 0.5
+    check.check_range("alpha", alpha, 0.0, 1.0)
+    if labels is None and alpha != 1.0:
+        raise ValueError(f"alpha must be 1 where there are no labels, got {alpha}.")
+    return float(alpha)
+
+
+def _times(factor: float, scale: Any) -> Any:
+    return factor if scale is None else factor * scale
