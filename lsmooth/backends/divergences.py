@@ -27,6 +27,7 @@ def softmax_divergence(
     counted: Array | None = None,
     scale: Any = None,
     total: bool = False,
+    constant_teacher: bool = False,
 ) -> Array:
     """``scale D(teacher / T, student / T)`` of each row.
 
@@ -40,6 +41,7 @@ def softmax_divergence(
         counted: (...) bool; the other rows give 0 and a zero gradient, whatever they hold.
         scale: multiplies the rows: a float, or an array that broadcasts to them.
         total: whether the sum of the rows is wanted, and not each of them.
+        constant_teacher: whether the teacher's logits are known to want no gradient.
 
     Returns:
         (...), the loss of each row; or their sum.

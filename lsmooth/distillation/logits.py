@@ -264,6 +264,7 @@ def _divergence(pair: Pair, divergence: str, parameter: float, scale_by_temperat
         counted=pair.counted,
         scale=scale_of(pair, scale_by_temperature_squared),
         total=pair.reduction != "none",
+        constant_teacher=pair.constant_teacher,
     )
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.jax import linear
+from lsmooth.backends.jax import divergence, linear
 from lsmooth.backends.linear import BlockLoss, Call
 
 
@@ -119,6 +119,14 @@ class JaxBackend(Backend):
 
     def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(function)(x)
+
+    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
+        if not divergence.fits(teacher, student, **options):
+            return super().softmax_divergence(teacher, student, **options)
+        losses = divergence.rows(teacher, student, options.get("temperature", 1.0), options.get("counted"))
+        scale = options.get("scale")
+        losses = losses if scale is None else losses * scale
+        return jnp.sum(losses) if options.get("total") else losses
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)

@@ -54,6 +54,7 @@ def fits(
     counted: Tensor | None = None,
     scale: Any = None,
     total: bool = False,
+    constant_teacher: bool = False,
 ) -> bool:
     """Whether `rows` knows these options: CPU tensors, no transform, a gradient for the student alone."""
     return (
@@ -76,6 +77,7 @@ def rows(
     counted: Tensor | None = None,
     scale: float | Tensor | None = None,
     total: bool = False,
+    constant_teacher: bool = False,
 ) -> Tensor | None:
     """`divergences.softmax_divergence` for arguments that fit; None where a value does not.
 
