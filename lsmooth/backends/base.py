@@ -149,6 +149,11 @@ class Backend(ABC):
         """One entry of the last axis per row: ``x[..., index[...]]``."""
         return self.gather(x, index[..., None])[..., 0]
 
+    def top(self, x: Array, index: Array) -> tuple[Array, Array]:
+        """The maximum of the last axis, and whether ``index``, one per row, is the first entry that has it."""
+        winner = self.argmax(x, -1)
+        return self.pick(x, winner), winner == self.cast(index, self.dtype(winner))
+
     @abstractmethod
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         """The sum of ``weights`` per value of the flat integer array ``index`` below ``length``."""
@@ -183,6 +188,10 @@ class Backend(ABC):
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
         """Per-row divergences of two logits; see `divergences.softmax_divergence`."""
         return divergences.softmax_divergence(self, teacher, student, **options)
+
+    def label_log_odds(self, logits: Array, labels: Array) -> Array:
+        """Per-row ``log(p_y / (1 - p_y))``; see `formulas.label_log_odds`."""
+        return formulas.label_log_odds(self, logits, labels)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         """Per-element losses; see `formulas.sigmoid_cross_entropy`."""

@@ -69,7 +69,8 @@ def prepare(
     weight = xp.where(valid, weight, float("nan"))
     labels, weight = xp.reshape(xp.where(weight > 0, labels, 0), (-1,)), xp.reshape(weight, (-1,))
     predictions = xp.reshape(predictions, (-1, classes))
-    predictions = xp.where((weight == 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
+    if counted is not None or sample_weight is not None:  # a pass over the predictions, for what they hold there
+        predictions = xp.where((weight == 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits)
 
 
@@ -91,12 +92,11 @@ def _two_classes(xp: Backend, labels: Any, predictions: Array, from_logits: bool
 def top_label(inputs: Inputs) -> tuple[Array, Array]:
     """The confidence in the likeliest class, and 1 where that is the label, else 0; (rows,) both."""
     xp, predictions = inputs.xp, inputs.predictions
-    top = xp.max(predictions, axis=-1)
+    top, correct = xp.top(predictions, inputs.labels)
     if inputs.from_logits:
         # No rounding can take it out of (0, 1]: the sum holds exp(0).
         top = 1.0 / xp.sum(xp.exp(predictions - top[:, None]), axis=-1)
-    winner = xp.argmax(predictions, axis=-1)
-    return top, xp.cast(winner == xp.cast(inputs.labels, xp.dtype(winner)), inputs.dtype)
+    return top, xp.cast(correct, inputs.dtype)
 
 
 def probabilities(inputs: Inputs) -> Array:
