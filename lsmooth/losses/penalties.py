@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY
 from lsmooth.losses._probabilities import entropy, log_probabilities
-from lsmooth.losses._rows import Rows, counted_logits, finish, prepare
+from lsmooth.losses._rows import Rows, finish
+from lsmooth.losses._variants import begin
 
 
 def margin_label_smoothing(
@@ -57,9 +58,7 @@ def margin_label_smoothing(
     """
     check.check_at_least("alpha", alpha, 0.0)
     check.check_at_least("margin", margin, 0.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    z = counted_logits(rows)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
 
@@ -106,9 +105,7 @@ def max_suppression(
         0.507606
     """
     check.check_at_least("alpha", alpha, 0.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    z = counted_logits(rows)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
 
 
@@ -163,9 +160,7 @@ def adaptive_conditional_label_smoothing(
     check.check_at_least("margin", margin, 0.0)
     check.check_at_least("positive_weight", positive_weight, 0.0)
     check.check_at_least("negative_weight", negative_weight, 0.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    z = counted_logits(rows)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
     kept = z != MINUS_INFINITY
@@ -219,9 +214,7 @@ def confidence_penalty(
         0.324366
     """
     check.check_at_least("beta", beta, 0.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    z = counted_logits(rows)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
 
@@ -267,9 +260,7 @@ def logit_penalty(
         0.657606
     """
     check.check_at_least("beta", beta, 0.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    z = counted_logits(rows)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     finite = xp.where(z == MINUS_INFINITY, 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))
 

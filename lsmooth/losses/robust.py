@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, backend_of
+from lsmooth.backends import Array
 from lsmooth.losses._probabilities import entropy, expectation, log_probabilities
-from lsmooth.losses._rows import counted_logits, finish, prepare, smoothed_targets
+from lsmooth.losses._rows import finish, smoothed_targets
+from lsmooth.losses._variants import begin
 
 
 def generalized_cross_entropy(
@@ -51,9 +52,7 @@ def generalized_cross_entropy(
         0.742709
     """
     check.check_range("q", q, 0.0, 1.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    logits = counted_logits(rows)
+    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     targets = smoothed_targets(rows, logits)
     log_p = log_probabilities(xp, logits).p
     if q == 0:
@@ -113,9 +112,7 @@ def symmetric_cross_entropy(
     check.check_at_least("beta", beta, 0.0)
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    logits = counted_logits(rows)
+    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     targets = smoothed_targets(rows, logits)
     log_p = log_probabilities(xp, logits).p
     log_q = xp.log(xp.where(targets == 0, 1.0, targets))
@@ -169,9 +166,7 @@ def bootstrap_cross_entropy(
         1.609676
     """
     check.check_range("beta", beta, 0.0, 1.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    logits = counted_logits(rows)
+    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
     given = expectation(xp, smoothed_targets(rows, logits), -log_p)

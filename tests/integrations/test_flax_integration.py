@@ -46,5 +46,22 @@ def test_another_loss_takes_its_place(digits):
     model = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(0.05), wrt=nnx.Param)
     step = make_train_step(sigmoid_cross_entropy, label_smoothing=0.1)
-    values = [float(step(model, optimizer, x, jnp.eye(10)[y])) for _ in range(5)]
+    targets = jnp.eye(10)[y]
+    expected = sigmoid_cross_entropy(targets, model(x), label_smoothing=0.1)
+    values = [float(step(model, optimizer, x, targets)) for _ in range(5)]
+    assert values[0] == pytest.approx(float(expected), rel=1e-6)
     assert values[-1] < values[0]
+
+
+def test_the_step_is_compiled_once(digits):
+    traces = []
+
+    def loss(labels, logits):
+        traces.append(1)
+        return softmax_cross_entropy(labels, logits)
+
+    model = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
+    optimizer, step = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param), make_train_step(loss)
+    for _ in range(3):
+        step(model, optimizer, *digits)
+    assert len(traces) == 1

@@ -61,6 +61,16 @@ def test_every_option_of_the_function_is_one_of_the_module(batch):
     torch.testing.assert_close(CrossEntropyLoss(weight, **options)(logits, target), expected)
 
 
+def test_the_ignored_class_and_the_class_axis_are_the_callers(batch):
+    logits, target = batch[0].detach(), batch[1].clamp(min=0)
+    torch.testing.assert_close(
+        CrossEntropyLoss(ignore_index=4)(logits, target), nn.CrossEntropyLoss(ignore_index=4)(logits, target)
+    )
+    expected = nn.CrossEntropyLoss()(logits, target)
+    torch.testing.assert_close(CrossEntropyLoss(axis=0)(logits.T, target), expected)
+    torch.testing.assert_close(CrossEntropyLoss(axis=-1)(logits[:, None], target[:, None]), expected)
+
+
 def test_a_batch_without_a_target_costs_nothing():
     logits = torch.randn(2, 3, requires_grad=True)
     loss = CrossEntropyLoss()(logits, torch.tensor([-100, -100]))

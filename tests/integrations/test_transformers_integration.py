@@ -31,6 +31,13 @@ def test_alone_it_is_the_mean_over_labels_that_count(batch):
         torch.testing.assert_close(compute_loss_func(outputs, labels, label_smoothing=0.1), expected)
 
 
+def test_the_ignored_label_is_the_callers(batch):
+    logits, labels = batch
+    labels = torch.where(labels == -100, 0, labels)
+    expected = torch.nn.functional.cross_entropy(logits.reshape(-1, 7), labels.reshape(-1), ignore_index=3)
+    torch.testing.assert_close(compute_loss_func({"logits": logits}, labels, ignore_index=3), expected)
+
+
 def test_causal_models_predict_the_next_label(batch):
     logits, labels = batch
     loss = compute_loss_func({"logits": logits}, labels, shift_labels=True, label_smoothing=0.1)

@@ -1,0 +1,23 @@
+"""What the variants of the cross-entropy do before their formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses._rows import Rows, counted_logits, prepare
+
+
+def begin(
+    labels: Any,
+    logits: Any,
+    label_smoothing: Any,
+    sample_weight: Any,
+    ignore_index: int | None,
+    axis: int,
+    reduction: str | None,
+) -> tuple[Backend, Rows, Array]:
+    """The backend, the call with its arguments checked, and its logits, zeros where a row is ignored."""
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    return xp, rows, counted_logits(rows)
