@@ -114,6 +114,16 @@ def open_data(
     other = labels_key or "labels"
     z = open_array(logits, "logits", logits_key or "logits", scratch, progress, other, logits_key is not None)
     y = open_array(labels or logits, "labels", other, scratch, progress, named=labels_key is not None)
+    axis = _check_shapes(z, y, axis)
+    if y.dtype in FLOATS:
+        _check_whole(y)
+    elif not y.dtype.startswith(("int", "uint")):
+        raise FileError(f"{y.name} must be integers, got {y.dtype}; save class ids, e.g. with astype(numpy.int64).")
+    return Data(z, y, axis, ignore_index, from_logits)
+
+
+def _check_shapes(z: StoredArray, y: StoredArray, axis: int) -> int:
+    """The class axis counted from the front, if logits and labels fit each other."""
     if z.dtype not in FLOATS:
         raise FileError(f"{z.name} must be floating point, got {z.dtype}; save them as float32.")
     if len(z.shape) < 2:
@@ -138,11 +148,7 @@ def open_data(
     if y.shape != rows:
         hint = " Of distributions take the argmax." if y.shape == z.shape else ""
         raise FileError(f"{y.name} must have shape {rows}, one for each row of logits {z.shape}; got {y.shape}.{hint}")
-    if y.dtype in FLOATS:
-        _check_whole(y)
-    elif not y.dtype.startswith(("int", "uint")):
-        raise FileError(f"{y.name} must be integers, got {y.dtype}; save class ids, e.g. with astype(numpy.int64).")
-    return Data(z, y, axis, ignore_index, from_logits)
+    return axis
 
 
 def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:

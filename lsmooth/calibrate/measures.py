@@ -63,6 +63,7 @@ class Measures:
         self.table = CalibrationError(**options)
         self.classwise = CalibrationError(classwise=True, **options)
         self.classwise_rows = 0
+        self.examples = 0
 
     def update(
         self,
@@ -81,7 +82,7 @@ class Measures:
             predictions: (rows, classes).
             kept: (rows,) bool, which to keep.
             classwise: (rows,) bool, which classwise errors look at.
-            example: (rows,) which rows belong together.
+            example: (rows,) which rows belong together, and to no others.
             from_logits: whether predictions are logits.
         """
         with use_backend("numpy"), np.errstate(divide="ignore"):
@@ -97,6 +98,7 @@ class Measures:
                 self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise])
                 self.classwise_rows += int(classwise.sum())
         self.rows += len(labels)
+        self.examples += len(np.unique(example))
         for name, values in rows.items():
             self.sums[name] += float(values.sum(dtype=np.float64))
         kept_rows = {**rows, "labels": stand_in_labels, "predictions": stand_in, "example": example}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,55 +101,57 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         ValueError: if the rows and the method do not go together.
     """
     begin = time.perf_counter()
-    counts = check(data, progress)
-    judged, judged_counts = data, counts
+    counts = judged_counts = check(data, progress)
     if evaluation is not None:
-        if (evaluation.classes, len(evaluation.logits.shape)) != (data.classes, len(data.logits.shape)):
-            raise FileError(
-                f"{evaluation.logits.name} must have {data.classes} classes and {len(data.logits.shape)} axes, as "
-                f"those of {data.logits.path}; got shape {evaluation.logits.shape}."
-            )
-        judged, judged_counts = evaluation, check(evaluation, progress, "checking the evaluation part")
-
-    def fitted(block: Block) -> np.ndarray:
-        if evaluation is not None:
-            return np.ones(len(block.labels), bool)
-        return fit_rows(options.seed, options.fit_fraction, block)
-
-    share = 1.0 if evaluation is not None else options.fit_fraction
+        _check_alike(evaluation, data)
+        judged_counts = check(evaluation, progress, "checking the evaluation part")
+    split = Split(options.fit_fraction if evaluation is None else None, options.seed)
     with use_backend("numpy"):
-        rows = FitRows(data, fitted, progress, share * counts.rows, options.seed)
+        rows = FitRows(data, split, progress, counts.rows)
         scaler, notes = _fit(rows, options, scratch)
-        before, after = (Measures(options.n_bins, options.convention) for _ in range(2))
-        chosen = (lambda block: ~fitted(block)) if evaluation is None else fitted
-        expected = judged_counts.rows * (1 - options.fit_fraction if evaluation is None else 1)
-        _evaluate(judged, chosen, scaler, options, expected, (before, after), progress)
-        values = before.results(), after.results()
-        samples = before.sample(), after.sample()
-        examples = len(np.unique(samples[0].example)) if before.rows == len(samples[0].labels) else len(judged)
-        intervals = bootstrap(*samples, values, examples, options.resamples, options.seed, progress)
-        explanations = tuple(explain_difference(s.labels, s.predictions, n_bins=options.n_bins) for s in samples)
+        measures = _evaluate(evaluation or data, split, scaler, options, judged_counts.rows, progress)
+        findings = _findings(measures, options, progress)
+    before = measures[0]
     return Results(
-        options,
-        data,
-        evaluation,
-        scaler,
-        (*notes, *_notes(counts, values, intervals)),
-        {
+        options=options,
+        data=data,
+        evaluation=evaluation,
+        scaler=scaler,
+        notes=(*notes, *_notes(counts, findings["intervals"])),
+        rows={
             "fit": rows.count,
             "evaluation": before.rows,
             "ignored": counts.ignored + (judged_counts.ignored if evaluation is not None else 0),
-            "sample": len(samples[0].labels),
+            "sample": len(findings["samples"][0].labels),
             "classwise": before.classwise_rows,
         },
-        *values,
-        intervals,
-        samples,
-        (before.diagram(), after.diagram()),
-        explanations,  # type: ignore[arg-type]
-        rows.sample() if options.method == "temperature" else None,
-        time.perf_counter() - begin,
+        curve=rows.sample() if options.method == "temperature" else None,
+        **findings,
+        seconds=time.perf_counter() - begin,
     )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows are fitted on and which are measured; all of them where there are two files.
+
+    Attributes:
+        fraction: of the rows, to fit on; None for two files.
+        seed: of the draw.
+    """
+
+    fraction: float | None
+    seed: int
+
+    def fitted(self, block: Block) -> np.ndarray:
+        """Which rows of the block are fitted on, bool."""
+        if self.fraction is None:
+            return np.ones(len(block.labels), bool)
+        return fit_rows(self.seed, self.fraction, block)
+
+    def measured(self, block: Block) -> np.ndarray:
+        """Which rows of the block are measured, bool."""
+        return self.fitted(block) if self.fraction is None else ~self.fitted(block)
 
 
 class FitRows:
@@ -157,18 +159,15 @@ class FitRows:
 
     Args:
         data: where they are.
-        chosen: which of a block they are.
+        split: which they are.
         progress: told of each pass.
-        expected: about how many there are.
-        seed: for those that are kept.
+        rows: how many there are, those that are not fitted on included.
     """
 
-    def __init__(
-        self, data: Data, chosen: Callable[[Block], np.ndarray], progress: Progress, expected: float, seed: int
-    ):
-        self.data, self._chosen, self._progress = data, chosen, progress
-        self._share = _CURVE_ELEMENTS / max(1.0, expected * data.classes)
-        self._rng = np.random.default_rng([seed, 1])
+    def __init__(self, data: Data, split: Split, progress: Progress, rows: int):
+        self.data, self._split, self._progress = data, split, progress
+        self._share = _CURVE_ELEMENTS / ((split.fraction or 1.0) * rows * data.classes)
+        self._rng = np.random.default_rng([split.seed, 1])
         self._kept: list[tuple[np.ndarray, np.ndarray]] = []
         self._passes = 0
         self.count = 0
@@ -177,7 +176,7 @@ class FitRows:
         """Logits and labels of each block's rows."""
         self._passes += 1
         for block in self.data.blocks():
-            rows = self._chosen(block)
+            rows = self._split.fitted(block)
             logits, labels = block.logits[rows], block.labels[rows]
             if self._passes == 1:
                 self._keep(logits, labels)
@@ -247,38 +246,57 @@ def _fit(rows: FitRows, options: Options, scratch: Path) -> tuple[Any, tuple[str
 
 
 def _evaluate(
-    data: Data,
-    chosen: Callable[[Block], np.ndarray],
-    scaler: Any,
-    options: Options,
-    expected: float,
-    measures: tuple[Measures, Measures],
-    progress: Progress,
-) -> None:
-    """Measure what is chosen of the data, as it is and calibrated."""
+    data: Data, split: Split, scaler: Any, options: Options, rows: int, progress: Progress
+) -> tuple[Measures, Measures]:
+    """Measures of the rows that were not fitted on, as they are and calibrated."""
     rng = np.random.default_rng([options.seed, 2])
-    kept_share = SAMPLE_ROWS / max(1.0, expected)
-    classwise_share = CLASSWISE_ELEMENTS / max(1.0, expected * data.classes)
+    expected = rows * (1.0 - (split.fraction or 0.0))
+    shares = SAMPLE_ROWS / expected, CLASSWISE_ELEMENTS / (expected * data.classes)
+    before, after = (Measures(options.n_bins, options.convention) for _ in range(2))
     logits_after = data.from_logits and options.method not in _PROBABILITIES
     for block in data.blocks():
-        rows = np.flatnonzero(chosen(block))
-        logits, labels = block.logits[rows], block.labels[rows]
-        if len(rows):
+        chosen = np.flatnonzero(split.measured(block))
+        logits, labels = block.logits[chosen], block.labels[chosen]
+        if len(chosen):
             z, y, example = flat(data, logits, labels)
-            after, *_ = flat(data, scaler.transform(logits), labels)
-            kept, classwise = (rng.random(len(y)) < share for share in (kept_share, classwise_share))
-            example = block.start + rows[example]
-            measures[0].update(y, z, kept, classwise, example, from_logits=data.from_logits)
-            measures[1].update(y, after, kept, classwise, example, from_logits=logits_after)
+            calibrated, *_ = flat(data, scaler.transform(logits), labels)
+            kept, classwise = (rng.random(len(y)) < share for share in shares)
+            example = block.start + chosen[example]
+            before.update(y, z, kept, classwise, example, from_logits=data.from_logits)
+            after.update(y, calibrated, kept, classwise, example, from_logits=logits_after)
         progress("measuring", block.start + len(block.labels), len(data))
-    if not measures[0].rows:
+    if not before.rows:
         raise FileError(
             f"No row of {data.labels.path} is left to measure on; choose a smaller --fit-fraction, or give "
             "--eval-logits."
         )
+    return before, after
 
 
-def _notes(counts: Counts, values: Any, intervals: dict[str, tuple[Interval, Interval, Interval]]) -> list[str]:
+def _findings(measures: tuple[Measures, Measures], options: Options, progress: Progress) -> dict[str, Any]:
+    """What `Results` says of the measures, by its attributes."""
+    before, after = measures
+    values = before.results(), after.results()
+    samples = before.sample(), after.sample()
+    return {
+        "before": values[0],
+        "after": values[1],
+        "samples": samples,
+        "intervals": bootstrap(*samples, values, before.examples, options.resamples, options.seed, progress),
+        "diagrams": (before.diagram(), after.diagram()),
+        "explanations": tuple(explain_difference(s.labels, s.predictions, n_bins=options.n_bins) for s in samples),
+    }
+
+
+def _check_alike(evaluation: Data, data: Data) -> None:
+    if (evaluation.classes, len(evaluation.logits.shape)) != (data.classes, len(data.logits.shape)):
+        raise FileError(
+            f"{evaluation.logits.name} must have {data.classes} classes and {len(data.logits.shape)} axes, as those of "
+            f"{data.logits.path}; got shape {evaluation.logits.shape}."
+        )
+
+
+def _notes(counts: Counts, intervals: dict[str, tuple[Interval, Interval, Interval]]) -> list[str]:
     """What a reader of the numbers should know."""
     notes = []
     absent = int((counts.per_class == 0).sum())
