@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.tensorflow import cross_entropy, linear
+from lsmooth.backends.tensorflow import cross_entropy, divergence, linear
 
 
 class TensorflowBackend(Backend):
@@ -135,6 +135,14 @@ class TensorflowBackend(Backend):
             return super().softmax_cross_entropy(logits, labels, **options)
         eps, temperature = options.get("label_smoothing", 0.0), options.get("temperature", 1.0)
         losses = cross_entropy.rows(self, logits, labels, eps, temperature, options.get("counted"))
+        scale = options.get("scale")
+        losses = losses if scale is None else losses * scale
+        return tf.reduce_sum(losses) if options.get("total") else losses
+
+    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
+        if not divergence.fits(teacher, student, **options):
+            return super().softmax_divergence(teacher, student, **options)
+        losses = divergence.rows(teacher, student, options.get("temperature", 1.0), options.get("counted"))
         scale = options.get("scale")
         losses = losses if scale is None else losses * scale
         return tf.reduce_sum(losses) if options.get("total") else losses

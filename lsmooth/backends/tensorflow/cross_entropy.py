@@ -53,7 +53,7 @@ def rows(
     eps = tf.constant(label_smoothing, dtype) if label_smoothing else None
     inverse = tf.constant(1.0 / temperature, dtype) if temperature != 1.0 else None
     large = logits.shape.is_fully_defined() and logits.shape.num_elements() >= XLA_ELEMENTS
-    value, gradient = (_xla(_value), _xla(_gradient)) if large else (_value, _gradient)
+    value, gradient = (compiled(_value), compiled(_gradient)) if large else (_value, _gradient)
 
     @tf.custom_gradient
     def losses(logits: Array) -> Any:
@@ -69,7 +69,8 @@ def rows(
 
 
 @functools.cache
-def _xla(function: Any) -> Any:
+def compiled(function: Any) -> Any:
+    """The function under XLA."""
     return tf.function(function, jit_compile=True)
 
 
@@ -123,11 +124,11 @@ def _gradient(
     else:
         rest = xp.where(z <= formulas.MINUS_INFINITY, 0.0, (eps / count)[..., None])
         target = rest + xp.where(at_label, 1.0 - eps, 0.0)
-    return tf.cast((_softmax(z, top, log_sum) - target) * factor[..., None], logits.dtype)
+    return tf.cast((softmax_of(z, top, log_sum) - target) * factor[..., None], logits.dtype)
 
 
 @tf.custom_gradient
-def _softmax(z: Array, top: Array, log_sum: Array) -> Any:
+def softmax_of(z: Array, top: Array, log_sum: Array) -> Any:
     """exp(z - top - log_sum), whose derivative knows that log-sum-exp moves with z."""
 
     def backward(upstream: Array) -> tuple[Array, None, None]:
