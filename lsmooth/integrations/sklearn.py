@@ -60,7 +60,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         1.7
     """
 
-    classes_: np.ndarray
+    classes_: Any
     calibrated_classifiers_: list[Calibrated]
 
     def __init__(
@@ -108,7 +108,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         else:
             pairs = self._cross_fitted(estimator, inputs, y, index, weight)
         self.calibrated_classifiers_ = [
-            Calibrated(fitted, clone(calibrator).fit(logits, ids, w)) for fitted, logits, ids, w in pairs
+            Calibrated(fitted, _fresh(calibrator).fit(logits, ids, w)) for fitted, logits, ids, w in pairs
         ]
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(pairs[0][0], name):
@@ -178,8 +178,8 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         def fitted(rows: Any = None) -> Any:
             inputs, targets = (X, y) if rows is None else (_safe_indexing(X, rows), y[rows])
             if weight is None or not weighted:
-                return clone(estimator).fit(inputs, targets)
-            return clone(estimator).fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
+                return _fresh(estimator).fit(inputs, targets)
+            return _fresh(estimator).fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
 
         pairs = []
         for train, test in self._folds(X, y, index):
@@ -194,7 +194,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
 
     def _folds(self, X: Any, y: Any, index: np.ndarray) -> Any:  # noqa: N803
         fewest = int(np.bincount(index).min())
-        cv = check_cv(max(2, min(5, fewest)) if self.cv is None else self.cv, y, classifier=True)
+        cv: Any = check_cv(max(2, min(5, fewest)) if self.cv is None else self.cv, y, classifier=True)
         folds = getattr(cv, "n_splits", 0)
         if isinstance(folds, int) and fewest < folds:
             raise ValueError(
@@ -202,6 +202,10 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
                 "smaller cv, or a fitted estimator as FrozenEstimator(estimator)."
             )
         return cv.split(X, y)
+
+
+def _fresh(estimator: Any) -> Any:
+    return clone(estimator)
 
 
 def _logits(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:  # noqa: N803

@@ -122,12 +122,14 @@ def test_other_calibrators_take_its_place(digits, calibrator):
 
 
 def test_a_class_that_a_fold_has_not_seen_gets_a_small_probability():
-    x, y = np.arange(12.0)[:, None], np.array(list("aabbaabbcccc"))
-    folds = [(np.arange(8), np.arange(8, 12)), (np.arange(12), np.arange(12))]
+    x, y = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]] * 8), np.array(list("abc") * 8)
+    y[:9] = list("acacbacac")
+    folds = [(np.flatnonzero(y != "b"), np.arange(24))]
     calibrated = CalibratedLogitClassifier(cv=folds).fit(x, y)
     p = calibrated.predict_proba(x)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     assert (p > 0).all()
+    assert (p.argmin(axis=1) == 1).all()
 
 
 @pytest.mark.parametrize(

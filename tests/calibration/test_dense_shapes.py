@@ -1,0 +1,52 @@
+"""Every calibrator takes segmentation maps and padded sequences: its fit is that on the rows that count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+from lsmooth.backends import Backend
+from lsmooth.calibration import (
+    BiasCorrectedTemperatureScaling,
+    DirichletCalibration,
+    GroupTemperatureScaling,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+
+CLASSES = 3
+KINDS = [
+    TemperatureScaling,
+    lambda **options: GroupTemperatureScaling(by="prediction", **options),
+    BiasCorrectedTemperatureScaling,
+    VectorScaling,
+    lambda **options: MatrixScaling(off_diagonal=0.1, **options),
+    lambda **options: DirichletCalibration(off_diagonal=0.1, **options),
+    lambda **options: HistogramBinning(n_bins=5, **options),
+    IsotonicCalibration,
+]
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind()).__name__)
+def test_a_map_with_padding_is_its_rows_that_count(backend: Backend, kind, axis):
+    if hasattr(kind(), "tol"):
+        pytest.importorskip("scipy", reason="scipy is not installed")
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0.0, 2.0, (4, 20, 5, CLASSES))
+    labels = (honest + rng.gumbel(size=honest.shape)).argmax(axis=-1)
+    logits, weight = 2.0 * honest, rng.random((4, 1, 5))
+    labels[:, 15:] = -100
+    logits[:, 15:] = np.nan
+    moved = np.moveaxis(logits, -1, axis)
+    scaler = kind(axis=axis, ignore_index=-100)
+    scaler.fit(backend.asarray(moved), backend.asarray(labels), backend.asarray(weight))
+    counted = labels != -100
+    flat = kind().fit(logits[counted], labels[counted], np.broadcast_to(weight, labels.shape)[counted])
+    expected = np.moveaxis(flat.predict_proba(2.0 * honest), -1, axis)
+    got = scaler.predict_proba(backend.asarray(np.moveaxis(2.0 * honest, -1, axis)))
+    assert_close(backend, got, expected, "float64", factor=1e6 if hasattr(scaler, "tol") else 1e3)
