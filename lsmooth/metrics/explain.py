@@ -77,7 +77,7 @@ def explain_difference(
         >>> p = [[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]]
         >>> explanation = explain_difference([0, 0, 1, 0], p, n_bins=2)
         >>> explanation.reasons[0]
-        '2 rows have a confidence on an edge: (lo, hi] and [lo, hi) put them into different bins.'
+        '2 rows have a confidence on an edge: (lo, hi] and [lo, hi) differ there.'
     """
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
     xp = inputs.xp
@@ -116,19 +116,22 @@ def explain_difference(
 def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], two: bool) -> tuple[str, ...]:
     reasons = []
     if on_edge:
-        reasons.append(
-            f"{on_edge} rows have a confidence on an edge: (lo, hi] and [lo, hi) put them into different bins."
-        )
+        reasons.append(f"{_rows(on_edge)} a confidence on an edge: (lo, hi] and [lo, hi) differ there.")
     if of_one:
         reasons.append(
-            f"{of_one} rows have a confidence of 1: torchmetrics and relplot give them a bin of their own, the others "
-            "the last one."
+            f"{_rows(of_one)} a confidence of 1: torchmetrics and relplot put these into a bin of their own, the others "
+            "into the last one."
         )
     if rounded:
-        reasons.append(f"{rounded} rows are so close to an edge that rounding moves them, in {', '.join(shifted)}.")
+        are = "row is" if rounded == 1 else "rows are"
+        reasons.append(f"{rounded} {are} so close to an edge that rounding counts, in {', '.join(shifted)}.")
     if two:
         reasons.append(
             "There are two classes: netcal and scikit-learn judge P(class 1), the others the likelier class."
         )
     reasons.append("By default netcal and relplot take 10 bins, scikit-learn 5, the others 15.")
     return tuple(reasons)
+
+
+def _rows(count: int) -> str:
+    return f"{count} row has" if count == 1 else f"{count} rows have"

@@ -162,7 +162,7 @@ def test_a_difference_is_explained_by_what_makes_it(backend: Backend):
         np.testing.assert_allclose(error, got, rtol=1e-6)
     text = str(explanation)
     assert "2 rows have a confidence on an edge" in text
-    assert "1 rows have a confidence of 1" in text
+    assert "1 row has a confidence of 1" in text
     assert text.count("\n") == 6 + 3
     two = metrics.explain_difference(np.array([0, 1]), np.array([[0.7, 0.3], [0.9, 0.1]]))
     assert "two classes" in str(two)

@@ -1,0 +1,134 @@
+"""The fit of a temperature, beside scikit-learn, probmetrics, netcal and the recipe that most people copy."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from lsmooth.bench.rows import Call, Plan, Row, Setup
+from lsmooth.bench.suites import _frameworks as frameworks
+from lsmooth.calibration import TemperatureScaling
+
+WORK = "fit of a temperature"
+SMALL, MIDDLE, WIDE, LARGE, TOKENS = (1000, 10), (10_000, 100), (2000, 1000), (50_000, 1000), (128, 262_144)
+RECIPE = "LBFGS recipe"
+# One fit of the largest sizes takes these from several seconds to a minute.
+_SLOW = frozenset({"scikit-learn", "probmetrics", RECIPE})
+
+Data = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """The suite."""
+    for size in (SMALL,) if plan.quick else (SMALL, MIDDLE, WIDE, LARGE, TOKENS):
+        data = functools.partial(draw, *size)
+        peers = {name: setup for name, (module, setup) in _PEERS.items() if importlib.util.find_spec(module)}
+        large = size in (LARGE, TOKENS)
+        contenders: dict[str, Setup] = {"lsmooth": functools.partial(_ours, data)}
+        if large:
+            contenders["lsmooth, in batches"] = functools.partial(_batches, size)
+        for name, setup in peers.items():
+            if not (large and name in _SLOW):
+                contenders[name] = functools.partial(setup, data)
+        yield Row(
+            WORK,
+            "numpy",
+            {"rows": size[0], "classes": size[1]},
+            contenders,
+            copy=frameworks.numpy_copy(lambda data=data: data()[0]),
+            unit_bytes=4 * size[0] * size[1] if large else 0,
+            bars={"scikit-learn": 10.0, RECIPE: 50.0} if size == WIDE else {},
+        )
+
+
+def draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 logits, and labels drawn from their softmax at a temperature of 2.5."""
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((count, classes), np.float32)
+    logits *= 5.0
+    labels = np.empty(count, np.int64)
+    for start in range(0, count, 64):
+        running = np.cumsum(np.exp(logits[start : start + 64] / 2.5), axis=-1)
+        drawn = rng.random((len(running), 1), np.float32) * running[:, -1:]
+        labels[start : start + 64] = np.minimum((running < drawn).sum(-1), classes - 1)
+    return logits, labels
+
+
+def _ours(data: Data) -> Call:
+    logits, labels = data()
+    return lambda: TemperatureScaling().fit(logits, labels)
+
+
+class _Drawn:
+    """Sixteen batches that are drawn anew whenever they are read, which is timed too, and never together."""
+
+    def __init__(self, size: tuple[int, int]):
+        self._rows, self._classes = size[0] // 16, size[1]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (draw(self._rows, self._classes, seed) for seed in range(16))
+
+
+def _batches(size: tuple[int, int]) -> Call:
+    batches = _Drawn(size)
+    return lambda: TemperatureScaling().fit_batches(batches)
+
+
+def _sklearn(data: Data) -> Call:
+    """What ``CalibratedClassifierCV(method="temperature")`` fits with."""
+    from sklearn.calibration import _TemperatureScaling  # type: ignore[attr-defined]
+
+    logits, labels = data()
+    return lambda: _TemperatureScaling().fit(logits, labels)
+
+
+def _probmetrics(data: Data) -> Call:
+    import torch
+    from probmetrics.calibrators import TemperatureScalingCalibrator  # type: ignore[import-not-found]
+    from probmetrics.distributions import CategoricalLogits  # type: ignore[import-not-found]
+
+    logits, labels = (torch.from_numpy(x) for x in data())
+    return lambda: TemperatureScalingCalibrator().fit_torch(CategoricalLogits(logits), labels)
+
+
+def _recipe(data: Data) -> Call:
+    """T from 1.5, one call of LBFGS with lr 0.01 and 50 iterations, as in gpleiss/temperature_scaling."""
+    import torch
+
+    logits, labels = (torch.from_numpy(x) for x in data())
+
+    def fit() -> float:
+        temperature = torch.full((1,), 1.5, requires_grad=True)
+        optimizer = torch.optim.LBFGS([temperature], lr=0.01, max_iter=50)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(logits / temperature, labels)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return temperature.item()
+
+    return fit
+
+
+def _netcal(data: Data) -> Call:
+    """On probabilities, which it takes; making them is not timed."""
+    from netcal.scaling import TemperatureScaling as Peer  # type: ignore[import-not-found]
+
+    logits, labels = data()
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    return lambda: Peer().fit(p, labels)
+
+
+_PEERS: dict[str, tuple[str, Callable[[Data], Call]]] = {
+    "scikit-learn": ("sklearn", _sklearn),
+    "probmetrics": ("probmetrics", _probmetrics),
+    RECIPE: ("torch", _recipe),
+    "netcal": ("pyro", _netcal),
+}
