@@ -80,6 +80,8 @@ def circular_bins(angles: Array, num_classes: int, *, period: float = 180.0, sta
         TypeError: if angles are not floating point.
         ValueError: if a number is out of range.
 
+    Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
+
     Example:
         >>> from lsmooth.smoothing import circular_bins
         >>> circular_bins([0.0, 95.0, -1.0], 18).tolist()
