@@ -145,8 +145,13 @@ def _print(results, path: Path) -> None:
     from lsmooth.calibrate.report import BETTER, WORSE, fitted, summary
 
     rows = results.rows
-    title = f"{fitted(results)}: {rows['fit']:,} rows to fit on, {rows['evaluation']:,} to measure on"
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    used = f"fitted on {rows['fit']:,} rows, measured on {rows['evaluation']:,} others"
+    console.print(
+        f"[bold]{escape(fitted(results))}[/], {used}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right", no_wrap=True)

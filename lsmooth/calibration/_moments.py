@@ -175,6 +175,7 @@ class Rows:
                 logits = np.where(counted[:, None], logits, 0.0)
                 labels = np.where(counted[:, None] if self._soft else counted, labels, 0)
             yield logits, labels, weight
+            self._forget()
 
     @property
     def classes(self) -> int:
