@@ -118,10 +118,7 @@ def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], two: b
     if on_edge:
         reasons.append(f"{_rows(on_edge)} a confidence on an edge: (lo, hi] and [lo, hi) differ there.")
     if of_one:
-        reasons.append(
-            f"{_rows(of_one)} a confidence of 1: torchmetrics and relplot put these into a bin of their own, the others "
-            "into the last one."
-        )
+        reasons.append(f"{_rows(of_one)} a confidence of 1: torchmetrics and relplot have a bin of its own for it.")
     if rounded:
         are = "row is" if rounded == 1 else "rows are"
         reasons.append(f"{rounded} {are} so close to an edge that rounding counts, in {', '.join(shifted)}.")

@@ -8,15 +8,15 @@ from conftest import require_backend
 
 from lsmooth.backends import Backend
 
-ABOVE = np.nextafter(np.float32(0.5), np.float32(1))
+ABOVE = np.nextafter(np.float32([0.5, 1e-35]), np.float32(1))
 ROWS = np.array(
     [
         [0.1, 0.7, 0.2],
         [0.4, 0.4, 0.2],  # shared
-        [0.5, ABOVE, 0.0],  # all but shared
+        [0.5, ABOVE[0], 0.0],  # all but shared
         [-np.inf, -np.inf, -np.inf],
         [np.inf, 0.0, np.inf],
-        [1e-38, 1e-38, 0.0],
+        [1e-35, ABOVE[1], 0.0],  # by less than XLA can tell from 0
     ],
     np.float32,
 )
@@ -31,6 +31,19 @@ def test_only_the_first_of_equal_entries_is_the_top(backend: Backend, index: int
         highest, hit = backend.top(backend.asarray(rows), backend.asarray(np.full(len(rows), index)))
         np.testing.assert_array_equal(backend.to_numpy(highest), rows.max(-1))
         np.testing.assert_array_equal(backend.to_numpy(hit), rows.argmax(-1) == index)
+
+
+@pytest.mark.parametrize("classes", [2**14, 2**14 + 1])
+def test_long_rows_have_their_first_top_too(backend: Backend, classes: int):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3000, (8, classes)).astype(np.float32)  # several equals in each row
+    first = x.argmax(-1)
+    later = classes - 1 - x[:, ::-1].argmax(-1)
+    assert (later > first).any()
+    for index in (first, later):
+        highest, hit = backend.top(backend.asarray(x), backend.asarray(index))
+        np.testing.assert_array_equal(backend.to_numpy(highest), x.max(-1))
+        np.testing.assert_array_equal(backend.to_numpy(hit), index == first)
 
 
 def test_the_maximum_of_a_row_with_nan_is_nan(backend: Backend):

@@ -133,15 +133,28 @@ class JaxBackend(Backend):
         return linear.linear_rows(self, loss, call, block_size)
 
 
+_LONG, _PART = 2**14, 32
+
+
 @jax.jit
 def _top(x: Array, index: Array) -> tuple[Array, Array]:
     """`Backend.top`; an argmax, which XLA does not vectorise on processors, only where a maximum may be shared."""
     highest = jnp.max(x, axis=-1)
+    if x.shape[-1] >= _LONG and x.shape[-1] % _PART == 0:
+        return highest, _argmax_by_parts(x) == index
     hit = jnp.take_along_axis(x, index[..., None], axis=-1)[..., 0] == highest
     # 1 for each entry that has the maximum, 0 for one that is below, between them for one that is hardly so.
     shares = jnp.sum(jnp.exp((jax.lax.stop_gradient(x) - highest[..., None]) * 1e30), axis=-1)
     alone = jnp.all(~hit | (shares == 1))
     return highest, jax.lax.cond(alone, lambda: hit, lambda: jnp.argmax(x, axis=-1) == index)
+
+
+def _argmax_by_parts(x: Array) -> Array:
+    """The argmax of long rows: of the maxima of their parts, which XLA vectorises, and then of one part."""
+    parts = jnp.reshape(x, (*x.shape[:-1], -1, _PART))
+    part = jnp.argmax(jnp.max(parts, axis=-1), axis=-1)
+    inside = jnp.take_along_axis(parts, part[..., None, None], axis=-2)[..., 0, :]
+    return part * _PART + jnp.argmax(inside, axis=-1)
 
 
 @jax.custom_jvp

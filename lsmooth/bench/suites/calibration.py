@@ -15,7 +15,7 @@ from lsmooth.calibration import TemperatureScaling
 WORK = "fit of a temperature"
 SMALL, MIDDLE, WIDE, LARGE, TOKENS = (1000, 10), (10_000, 100), (2000, 1000), (50_000, 1000), (128, 262_144)
 RECIPE = "LBFGS recipe"
-# One fit of the largest sizes takes these from several seconds to a minute.
+# One fit of the largest sizes takes these seconds.
 _SLOW = frozenset({"scikit-learn", "probmetrics", RECIPE})
 
 Data = Callable[[], tuple[np.ndarray, np.ndarray]]
