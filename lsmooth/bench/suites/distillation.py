@@ -1,0 +1,140 @@
+"""Distillation on logits, loss and the student's gradient, beside what each framework's users write."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lsmooth.bench.rows import Plan, Row
+from lsmooth.bench.suites import _frameworks as frameworks
+from lsmooth.distillation import distillation_loss
+
+TEMPERATURE = 2.0
+LARGE, SMALL = (2048, 32000), (256, 1000)
+DIVERGENCES = ("reverse_kl", "jensen_shannon")
+BARS: Mapping[str, Mapping[str, float]] = {
+    "torch": {"copies": 6.0, "F.kl_div": 10.0},
+    "jax": {"optax": 3.0},
+    "tensorflow, eager": {"keras": 3.0},
+    "tensorflow, function": {"keras": 3.0},
+    "tensorflow, XLA": {"keras": 3.0},
+}
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """The suite: the forward KL beside its peers, and in PyTorch the others beside the formula in its functions."""
+    for size in ((64, 1000),) if plan.quick else (LARGE, SMALL):
+        row = functools.partial(_row, size, BARS if size == LARGE else {})
+        teacher, student = (functools.cache(functools.partial(_logits, size, seed)) for seed in (0, 1))
+        if frameworks.wanted(plan, "torch"):
+            yield from _torch_rows(row, teacher, student)
+        if frameworks.wanted(plan, "jax"):
+            contenders = {
+                "lsmooth": frameworks.jax_step(student, lambda t=teacher: _ours(_jax(t))),
+                "optax": frameworks.jax_step(student, lambda t=teacher: _optax_peer(_jax(t))),
+            }
+            yield row("forward_kl", "jax", contenders, frameworks.jax_copy(student))
+        if frameworks.wanted(plan, "tensorflow"):
+            for mode in ("eager", "function", "XLA"):
+                contenders = {
+                    "lsmooth": frameworks.tensorflow_step(student, lambda t=teacher: _ours(_tensorflow(t)), mode),
+                    "keras": frameworks.tensorflow_step(student, lambda t=teacher: _keras_peer(_tensorflow(t)), mode),
+                }
+                yield row("forward_kl", f"tensorflow, {mode}", contenders, frameworks.numpy_copy(student))
+
+
+def _torch_rows(row: Callable[..., Row], teacher: frameworks.Data, student: frameworks.Data) -> Iterator[Row]:
+    step, copy = functools.partial(frameworks.torch_step, student), frameworks.torch_copy(student)
+    contenders = {
+        "lsmooth": step(lambda: _ours(_torch(teacher))),
+        "F.kl_div": step(lambda: _torch_peer(_torch(teacher))),
+    }
+    if frameworks.can_compile_torch():
+        contenders["F.kl_div, compiled"] = step(lambda: _torch_peer(_torch(teacher)), compiled=True)
+    yield row("forward_kl", "torch", contenders, copy)
+    for name in DIVERGENCES:
+        contenders = {
+            "lsmooth": step(lambda name=name: _ours(_torch(teacher), name)),
+            "F.kl_div": step(lambda name=name: _torch_peer(_torch(teacher), name)),
+        }
+        yield row(name, "torch", contenders, copy)
+
+
+def _row(size: tuple[int, int], bars: Mapping[str, Any], work: str, backend: str, contenders: Any, copy: Any) -> Row:
+    sizes = {"rows": size[0], "classes": size[1]}
+    unit = 4 * size[0] * size[1] if size[0] * size[1] >= 2**20 else 0
+    held = bars.get(backend, {}) if work == "forward_kl" else {}
+    return Row(f"distillation, {work}, T = 2, loss and gradient", backend, sizes, contenders, copy, unit, held)
+
+
+def _logits(size: tuple[int, int], seed: int) -> np.ndarray:
+    return 3.0 * np.random.default_rng(seed).standard_normal(size, np.float32)
+
+
+def _torch(data: frameworks.Data) -> Any:
+    import torch
+
+    return torch.from_numpy(data())
+
+
+def _jax(data: frameworks.Data) -> Any:
+    import jax
+
+    return jax.numpy.asarray(data())
+
+
+def _tensorflow(data: frameworks.Data) -> Any:
+    import tensorflow as tf
+
+    return tf.constant(data())
+
+
+def _ours(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss:
+    return lambda x: distillation_loss(teacher, x, temperature=TEMPERATURE, divergence=divergence)
+
+
+def _torch_peer(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss:
+    import torch
+    from torch.nn.functional import kl_div, log_softmax, softmax
+
+    def forward_kl(x: Any) -> Any:
+        return kl_div(log_softmax(x / TEMPERATURE, -1), softmax(teacher / TEMPERATURE, -1), reduction="batchmean")
+
+    def reverse_kl(x: Any) -> Any:
+        log_t, log_s = log_softmax(teacher / TEMPERATURE, -1), log_softmax(x / TEMPERATURE, -1)
+        return kl_div(log_t, log_s, reduction="batchmean", log_target=True)
+
+    def jensen_shannon(x: Any) -> Any:
+        log_t, log_s = log_softmax(teacher / TEMPERATURE, -1), log_softmax(x / TEMPERATURE, -1)
+        log_m = torch.logaddexp(log_t, log_s) - float(np.log(2.0))
+        halves = (kl_div(log_m, log_p, reduction="batchmean", log_target=True) for log_p in (log_t, log_s))
+        return sum(halves) / 2
+
+    loss = {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jensen_shannon": jensen_shannon}[divergence]
+    return lambda x: TEMPERATURE**2 * loss(x)
+
+
+def _optax_peer(teacher: Any) -> frameworks.Loss:
+    import jax
+    import optax
+
+    def loss(x: Any) -> Any:
+        log_t, log_s = (jax.nn.log_softmax(z / TEMPERATURE) for z in (teacher, x))
+        return TEMPERATURE**2 * optax.losses.kl_divergence_with_log_targets(log_s, log_t).mean()
+
+    return loss
+
+
+def _keras_peer(teacher: Any) -> frameworks.Loss:
+    import keras
+    import tensorflow as tf
+
+    divergence = keras.losses.KLDivergence()
+
+    def loss(x: Any) -> Any:
+        return TEMPERATURE**2 * divergence(tf.nn.softmax(teacher / TEMPERATURE), tf.nn.softmax(x / TEMPERATURE))
+
+    return loss
