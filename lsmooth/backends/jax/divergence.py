@@ -43,8 +43,8 @@ def fits(
 def rows(teacher: Array, student: Array, temperature: float, counted: Array | None) -> Array:
     """KL(t || s) of each row, for arguments that fit."""
     classes = student.shape[-1]
-    flat = (z.reshape(-1, classes) for z in (teacher, student))
-    losses = _rows(*flat, None if counted is None else counted.reshape(-1), 1.0 / temperature)
+    counted = None if counted is None else counted.reshape(-1)
+    losses = _rows(teacher.reshape(-1, classes), student.reshape(-1, classes), counted, 1.0 / temperature)
     return losses.reshape(student.shape[:-1])
 
 
