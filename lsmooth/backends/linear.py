@@ -93,7 +93,7 @@ def whole(xp: Backend, loss: BlockLoss, call: Call) -> Array:
 def head_logits(xp: Backend, head: Head) -> Array:
     """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in."""
     logits = accumulate(xp, head.hidden @ xp.moveaxis(head.weight, 0, 1))
-    return logits if head.bias is None else logits + head.bias
+    return logits if head.bias is None else logits + accumulate(xp, head.bias)
 
 
 def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int:

@@ -72,7 +72,8 @@ def _rows(plan: Plan, large: bool, leaves: list[Array]) -> Array:
         def backward(upstream: Array) -> list[Array]:
             return list(gradients_of(upstream, *leaves))
 
-        return losses_of(*leaves), backward
+        # The derivative is `backward`'s alone: no tape is to follow the value.
+        return losses_of(*map(tf.stop_gradient, leaves)), backward
 
     return losses(*leaves)
 
@@ -90,14 +91,16 @@ def _losses(plan: Plan, *leaves: Array) -> Array:
         return i + 1, losses.write(i, whole(plan.xp, plan.loss, blocks.call(i)))
 
     stored = tf.TensorArray(dtype, blocks.count, element_shape=[None])
-    _, stored = tf.while_loop(lambda i, _: i < blocks.count, step, [0, stored], parallel_iterations=1)
+    _, stored = tf.while_loop(
+        lambda i, _: i < blocks.count, step, (0, stored), parallel_iterations=1, maximum_iterations=blocks.count
+    )
     return blocks.joined(stored)
 
 
 def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array | None]:
     """Of all leaves: those along the rows are stored by block, the others added up."""
     blocks = _Blocks(plan, leaves)
-    upstream = blocks.split(upstream)
+    upstream = blocks.without_repeated(blocks.split(upstream))
     call = plan.call(leaves)
     wanted = [x.dtype.is_floating for x in leaves]
     along = [rows for x, rows in zip(call.leaves(), call.along_rows(), strict=True) if x is not None]
@@ -117,7 +120,9 @@ def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array | None
             for x, g, rows in zip(found, gradients, kinds, strict=True)
         )
 
-    _, *found = tf.while_loop(lambda i, *_: i < blocks.count, step, [0, *initial], parallel_iterations=1)
+    _, *found = tf.while_loop(
+        lambda i, *_: i < blocks.count, step, (0, *initial), parallel_iterations=1, maximum_iterations=blocks.count
+    )
     given = iter(zip(found, kinds, strict=True))
     result: list[Array | None] = []
     for x, want in zip(leaves, wanted, strict=True):
@@ -168,6 +173,11 @@ class _Blocks:
         parts = tf.reshape(tf.gather(x, index), shape)
         parts.set_shape([*parts.shape[:2], *x.shape[1:]])
         return parts
+
+    def without_repeated(self, parts: Array) -> Array:
+        """(blocks, rows of a block), zero where a row is a copy."""
+        real = tf.reshape(tf.range(self.count * self.size) < self.num_rows, tf.shape(parts))
+        return tf.where(real, parts, tf.zeros_like(parts))
 
     def call(self, i: Array) -> Call:
         """The i-th block."""

@@ -1,0 +1,136 @@
+"""Distillation of linear heads equals that of their logits: the number, and every gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import assert_close, require_backend
+from pair_parity import WEIGHTS, in_dtype
+
+from lsmooth.distillation import DistillationLoss, linear_distillation_loss
+
+ROWS, CLASSES = 5, 4
+LABELS = np.array([0, 3, 1, 1, 2])
+# Options of the loss, and those of `DistillationLoss` that mean the same.
+OPTIONS = {
+    "hard and soft": {"labels": LABELS, "alpha": 0.7, "temperature": 2.0, "label_smoothing": 0.1},
+    "half and half": {"labels": LABELS},
+    "soft alone": {"alpha": 1.0, "temperature": 3.0},
+    "hard alone": {"labels": LABELS, "alpha": 0.0, "label_smoothing": 0.2},
+    "ignore_index": {"labels": LABELS, "ignore_index": 1, "label_smoothing": 0.1, "temperature": 2.0},
+    "reverse_kl, T^2 off": {"divergence": "reverse_kl", "temperature": 2.0, "scale_by_temperature_squared": False},
+    "jensen_shannon": {"labels": LABELS, "divergence": "jensen_shannon", "beta": 0.3, "alpha": 0.9},
+}
+
+
+def heads(seed=0, teacher_features=3, student_features=2):
+    rng = np.random.default_rng(seed)
+    shapes = [(ROWS, teacher_features), (CLASSES, teacher_features), (ROWS, student_features)]
+    shapes += [(CLASSES, student_features), (CLASSES,), (CLASSES,)]
+    return [rng.normal(size=shape).astype(np.float32).astype(np.float64) for shape in shapes]
+
+
+def unfused(arrays, backend, reduction="mean", sample_weight=None, **options):
+    """The loss of the logits, which other tests hold to its formula."""
+    th, tw, sh, sw, tb, sb = arrays
+    labels = options.pop("labels", None)
+    alpha = options.pop("alpha", 0.5 if labels is not None else 1.0)
+    loss = DistillationLoss(alpha, options.pop("temperature", 1.0), reduction=reduction, **options)
+    teacher, student = (h @ backend.moveaxis(w, 0, 1) + b for h, w, b in ((th, tw, tb), (sh, sw, sb)))
+    labels = np.zeros(ROWS, int) if labels is None else labels
+    return loss(labels, teacher, student, sample_weight=sample_weight)
+
+
+def fused(arrays, backend, **options):
+    *given, teacher_bias, student_bias = arrays
+    return linear_distillation_loss(
+        *given, teacher_bias=teacher_bias, student_bias=student_bias, block_size=2, **options
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_values_and_gradients(backend, options, reduction):
+    options = options | {"reduction": reduction, "sample_weight": WEIGHTS}
+    arrays = [backend.asarray(x) for x in heads()]
+    expected = backend.to_numpy(unfused(arrays, backend, **options))
+    assert_close(backend, fused(arrays, backend, **options), expected, "float64", 8.0)
+    if backend.name == "numpy":
+        return
+    for i in (2, 3, 5):  # the student's
+
+        def at(x, i=i):
+            return [*arrays[:i], x, *arrays[i + 1 :]]
+
+        slopes = [
+            backend.value_and_grad(lambda x, f=f: backend.sum(f(at(x), backend, **options)), arrays[i])[1]
+            for f in (fused, unfused)
+        ]
+        assert_close(backend, slopes[0], backend.to_numpy(slopes[1]), "float64", 8.0)
+
+
+def test_the_teacher_gets_a_gradient_where_it_is_asked_for(differentiable_backend):
+    backend = differentiable_backend
+    arrays = [backend.asarray(x) for x in heads(1)]
+
+    def loss(teacher, student, stop):
+        given = [arrays[0], teacher, arrays[2], student, *arrays[4:]]
+        return fused(given, backend, divergence="reverse_kl", stop_teacher_gradient=stop)
+
+    def swapped(teacher, student):
+        given = [arrays[2], student, arrays[0], teacher, arrays[5], arrays[4]]
+        return fused(given, backend, divergence="forward_kl")
+
+    teacher, student = arrays[1], arrays[3]
+    _, slope = backend.value_and_grad(lambda w: loss(w, student, False), teacher)
+    _, expected = backend.value_and_grad(lambda w: swapped(w, student), teacher)
+    assert_close(backend, slope, backend.to_numpy(expected), "float64", 8.0)
+    if backend.name == "jax":
+        _, still = backend.value_and_grad(lambda w: loss(w, student, True), teacher)
+        assert not np.any(backend.to_numpy(still))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dtypes(backend, dtype):
+    arrays = [in_dtype(backend, x, dtype) for x in heads(2)]
+    exact = [backend.asarray(backend.to_numpy(x).astype(np.float64)) for x in arrays]
+    value = fused(arrays, backend, labels=LABELS, temperature=2.0)
+    assert backend.dtype(value) == "float32"
+    assert_close(backend, value, backend.to_numpy(unfused(exact, backend, labels=LABELS, temperature=2.0)), dtype, 16.0)
+
+
+def test_temperature_and_smoothing_per_row_and_a_mask(backend):
+    arrays = [backend.asarray(x) for x in heads(3)]
+    temperature, eps, mask = np.linspace(0.5, 2.0, ROWS), np.linspace(0.0, 1.0, ROWS), LABELS != 3
+    options = {"labels": LABELS, "temperature": temperature, "label_smoothing": eps}
+    value = backend.to_numpy(fused(arrays, backend, **options, mask=mask, reduction="none"))
+    for i in range(ROWS):
+        row = [x[i : i + 1] if j in (0, 2) else x for j, x in enumerate(arrays)]
+        alone = fused(row, backend, labels=LABELS[i : i + 1], temperature=temperature[i], label_smoothing=eps[i])
+        np.testing.assert_allclose(value[i], backend.to_numpy(alone) * mask[i], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.5}, "alpha must be 1 where there are no labels"),
+        ({"student_weight": np.zeros((3, 2))}, "teacher_weight must have as many classes"),
+        ({"teacher_hidden": np.zeros((2, 3))}, "teacher_hidden must go with student_hidden"),
+        ({"student_bias": np.zeros(2)}, r"student_bias must have shape \(4,\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(backend, options, message):
+    names = ("teacher_hidden", "teacher_weight", "student_hidden", "student_weight")
+    given = dict(zip(names, heads(), strict=False)) | options
+    given = {name: backend.asarray(x) if isinstance(x, np.ndarray) else x for name, x in given.items()}
+    with pytest.raises(ValueError, match=message):
+        linear_distillation_loss(**given)
+
+
+def test_torch_computes_nothing_for_a_teacher_that_stands_still():
+    require_backend("torch")
+    import torch
+
+    arrays = [torch.from_numpy(x).requires_grad_() for x in heads()]
+    fused(arrays, None, labels=torch.from_numpy(LABELS)).backward()
+    assert [x.grad is None for x in arrays] == [True, True, False, False, True, False]

@@ -1,0 +1,180 @@
+"""The loss of a linear head under PyTorch's transformations, and what it computes and holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from conftest import require_backend  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
+
+LABELS = torch.tensor([0, 2, 4, 2, 1, 3, 2])
+OPTIONS = {"label_smoothing": 0.1, "ignore_index": 3}
+
+
+@pytest.fixture(autouse=True)
+def _needs_torch():
+    require_backend("torch")
+
+
+def head(rows=7, features=3, classes=5, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((rows, features), (classes, features), (classes,))
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def fused(*arrays, **options):
+    return linear_softmax_cross_entropy(LABELS, *arrays, block_size=3, **OPTIONS | options)
+
+
+def plain(hidden, weight, bias, **options):
+    return softmax_cross_entropy(LABELS, hidden @ weight.T + bias, **OPTIONS | options)
+
+
+def close(ours, theirs, tolerance=1e-11):
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_first_and_second_derivatives(reduction):
+    arrays = head()
+    assert torch.autograd.gradcheck(lambda *a: fused(*a, reduction=reduction), arrays)
+    assert torch.autograd.gradgradcheck(lambda *a: fused(*a, reduction=reduction), arrays)
+
+
+def test_options_that_want_a_gradient_get_one():
+    options = {
+        "label_smoothing": torch.tensor(0.2, dtype=torch.float64, requires_grad=True),
+        "temperature": torch.linspace(0.5, 2.0, 7, dtype=torch.float64).requires_grad_(),
+        "sample_weight": torch.linspace(0.5, 2.0, 7, dtype=torch.float64).requires_grad_(),
+        "class_weight": torch.linspace(0.5, 2.0, 5, dtype=torch.float64).requires_grad_(),
+    }
+    names = list(options)
+
+    def loss(hidden, *given):
+        return fused(hidden, *arrays[1:], **dict(zip(names, given, strict=True)))
+
+    arrays = head()
+    assert torch.autograd.gradcheck(loss, (arrays[0], *options.values()))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_backward_again_gives_the_same(reduction):
+    arrays = head()
+    value = fused(*arrays, reduction=reduction)
+    upstream = torch.linspace(-1.0, 2.0, value.numel(), dtype=torch.float64).reshape(value.shape)
+    first, second = (torch.autograd.grad(value, arrays, f * upstream, retain_graph=True) for f in (1.0, -2.0))
+    for a, b in zip(first, second, strict=True):
+        close(-2.0 * a, b)
+
+
+def test_func_transforms():
+    arrays = [x.detach() for x in head()]
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
+        close(transform(fused)(*arrays), transform(plain)(*arrays))
+    rows = torch.func.vmap(lambda y, h: linear_softmax_cross_entropy(y, h, *arrays[1:], label_smoothing=0.1))(
+        LABELS, arrays[0]
+    )
+    close(rows, plain(*arrays, reduction="none", ignore_index=None))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_it_compiles_whole(reduction):
+    torch._dynamo.reset()
+    run = torch.compile(lambda *a: fused(*a, reduction=reduction), backend="aot_eager", fullgraph=True)
+    arrays = head()
+    ours, theirs = run(*arrays), plain(*arrays, reduction=reduction)
+    close(ours, theirs)
+    close(torch.autograd.grad(ours.sum(), arrays), torch.autograd.grad(theirs.sum(), arrays))
+
+
+def test_checkpointed():
+    arrays = head()
+    value = torch.utils.checkpoint.checkpoint(fused, *arrays, use_reentrant=False)
+    close(torch.autograd.grad(value, arrays), torch.autograd.grad(plain(*arrays), arrays))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_autocast(reduction):
+    """Products in bfloat16, sums and gradients of float32 parameters in float32."""
+    arrays = head(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = fused(*arrays, reduction=reduction)
+    gradients = torch.autograd.grad(value.sum(), arrays)
+    assert {value.dtype, *(g.dtype for g in gradients)} == {torch.float32}
+    close(gradients, torch.autograd.grad(plain(*arrays, reduction=reduction).sum(), arrays), 0.05)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products by the shape that comes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        if "mm" in func.__name__:
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("frozen", "expected"),
+    [([], {(2, 5), (2, 3), (5, 3)}), ([1, 2], {(2, 5), (2, 3)}), ([0], {(2, 5), (5, 3)}), ([0, 1, 2], {(2, 5)})],
+    ids=["nothing frozen", "a frozen head", "frozen states", "all frozen"],
+)
+def test_only_gradients_that_are_asked_for_are_computed(frozen, expected):
+    arrays = head(rows=6)
+    for i in frozen:
+        arrays[i].requires_grad_(False)
+    with Products() as products:
+        linear_softmax_cross_entropy(LABELS[:6], *arrays, block_size=2)
+    assert set(products.shapes) == expected
+
+
+def test_nothing_is_computed_for_gradients_under_no_grad():
+    with Products() as products, torch.no_grad():
+        value = linear_softmax_cross_entropy(LABELS[:6], *head(rows=6), block_size=2)
+    assert set(products.shapes) == {(2, 5)}
+    assert not value.requires_grad
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_no_tensor_is_as_large_as_the_logits(reduction):
+    rows, classes, block = 600, 700, 50
+    hidden, weight, _ = head(rows, 4, classes, torch.float32)
+    labels = torch.arange(rows) % classes
+    with Largest() as largest:
+        value = linear_softmax_cross_entropy(labels, hidden, weight, reduction=reduction, block_size=block, **OPTIONS)
+        value.sum().backward()
+    assert largest.elements == block * classes
+
+
+@pytest.mark.parametrize("rows", [49, 300])
+def test_blocks_on_both_sides_of_the_kernels_switch(rows):
+    """A block of up to 2^16 logits takes another way through the loss than a larger one."""
+    hidden, weight, bias = head(rows, 8, 1500, torch.float32)
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 1500, rows))
+    for block in (40, 300):
+        ours = linear_softmax_cross_entropy(labels, hidden, weight, bias, label_smoothing=0.1, block_size=block)
+        theirs = softmax_cross_entropy(labels, hidden @ weight.T + bias, label_smoothing=0.1)
+        close(ours, theirs, 1e-5)
+        arrays = (hidden, weight, bias)
+        close(torch.autograd.grad(ours, arrays), torch.autograd.grad(theirs, arrays), 1e-5)
