@@ -118,6 +118,28 @@ def softmax_cross_entropy(
     return xp.sum(loss) if total else loss
 
 
+def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
+    """``log(p_y / (1 - p_y)) = z_y - log(sum_{k != y} exp(z_k))``, p = softmax(z): exact where p_y is next to 1.
+
+    Args:
+        xp: the backend.
+        logits: z, (..., classes), floating point; -inf masks a class.
+        labels: y, (...) integers; one outside 0..classes-1 makes its row NaN.
+
+    Returns:
+        (...), inf where the label is the only class.
+    """
+    logits = accumulate(xp, logits)
+    num_classes = xp.shape(logits)[-1]
+    labels, factor = label_factor(xp, labels, num_classes, xp.dtype(logits))
+    at_label = xp.one_hot(labels, num_classes, "float32") == 1  # type: ignore[arg-type]
+    others = xp.where(at_label, MINUS_INFINITY, logits)
+    alone = xp.max(others, axis=-1) == MINUS_INFINITY
+    # A log-sum-exp over nothing would have a NaN gradient.
+    lead = xp.pick(logits, labels) - xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1)
+    return factor * xp.where(alone, -MINUS_INFINITY, lead)
+
+
 def _is(value: Any, number: float) -> bool:
     return isinstance(value, float) and value == number
 

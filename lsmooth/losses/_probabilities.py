@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import centered
 from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.losses._rows import Rows, counted_logits, smoothed_targets, weight_of_ids
 
 
 class LogProbabilities(NamedTuple):
@@ -37,6 +40,23 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     log_p = xp.where(masked, MINUS_INFINITY, xp.where(top, lead[..., None], lower))
     rest = xp.where(masked, 0.0, xp.where(top, trail[..., None], xp.log(1.0 - xp.exp(lower))))
     return LogProbabilities(log_p, rest)
+
+
+def expected_cost(
+    rows: Rows, cost: Callable[[LogProbabilities], Array], class_weight: Real | Array | None = None
+) -> Array:
+    """``sum_k q_k w_k f(p_k)`` of each row, q its smoothed label; of the label alone where it is all of q."""
+    xp = rows.xp
+    logits = counted_logits(rows)
+    if not rows.soft and isinstance(rows.label_smoothing, float) and rows.label_smoothing == 0.0:
+        odds = xp.label_log_odds(logits, rows.labels)
+        losses = cost(LogProbabilities(-xp.softplus(-odds), -xp.softplus(odds)))
+        if class_weight is not None and not isinstance(class_weight, Real):
+            class_weight = weight_of_ids(xp, rows.labels, class_weight)
+        return losses if class_weight is None else losses * class_weight
+    targets = smoothed_targets(rows, logits)
+    values = cost(log_probabilities(xp, logits))
+    return expectation(xp, targets if class_weight is None else targets * class_weight, values)
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:

@@ -70,7 +70,7 @@ def prepare(
 
     label_weight = None
     if class_weight is not None and reduction == "mean":
-        label_weight = xp.sum(labels * class_weight, axis=-1) if soft else _weight_of_ids(xp, labels, class_weight)
+        label_weight = xp.sum(labels * class_weight, axis=-1) if soft else weight_of_ids(xp, labels, class_weight)
     scale = row_scale(
         xp, reduction, rows, dtype, sample_weight=sample_weight, counted=counted, label_weight=label_weight
     )
@@ -158,6 +158,7 @@ def _labels_and_logits(
     return (xp.cast(labels, dtype) if soft else labels), logits, soft
 
 
-def _weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
+def weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
+    """The class weight of each label; of those out of range, any."""
     valid = (labels >= 0) & (labels < xp.shape(class_weight)[0])
     return xp.take(class_weight, xp.where(valid, labels, 0))

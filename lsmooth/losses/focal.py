@@ -7,14 +7,13 @@ from numbers import Real
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import smooth_binary_labels
-from lsmooth.losses._probabilities import expectation, log_probabilities
+from lsmooth.losses._probabilities import LogProbabilities, expected_cost
 from lsmooth.losses._rows import (
     counted_logits,
     finish,
     per_class,
     prepare,
     prepare_binary,
-    smoothed_targets,
 )
 
 
@@ -69,11 +68,11 @@ def softmax_focal_loss(
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     if alpha is not None and not isinstance(alpha, Real):
         alpha = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
-    logits = counted_logits(rows)
-    targets = smoothed_targets(rows, logits)
-    log = log_probabilities(xp, logits)
-    values = -log.p if gamma == 0 else xp.exp(gamma * log.rest) * -log.p
-    return finish(rows, expectation(xp, targets if alpha is None else targets * alpha, values))
+
+    def cost(log: LogProbabilities) -> Array:
+        return -log.p if gamma == 0 else xp.exp(gamma * log.rest) * -log.p
+
+    return finish(rows, expected_cost(rows, cost, alpha))
 
 
 def sigmoid_focal_loss(
@@ -189,6 +188,4 @@ def poly_cross_entropy(
     check.check_at_least("epsilon", epsilon, -1.0)
     xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    logits = counted_logits(rows)
-    log = log_probabilities(xp, logits)
-    return finish(rows, expectation(xp, smoothed_targets(rows, logits), epsilon * xp.exp(log.rest) - log.p))
+    return finish(rows, expected_cost(rows, lambda log: epsilon * xp.exp(log.rest) - log.p))

@@ -311,6 +311,24 @@ def _reference(labels: np.ndarray, logits: np.ndarray, **given: Any) -> tuple[np
     return reference.softmax_cross_entropy(labels, logits, reduction=reduction, **options)
 
 
+def _label_log_odds(case: _Case) -> None:
+    xp = case.xp
+    logits = np.array([[0.5, -2.0, 1.0], [0.0, 60.0, 3.0], [1.0, 2.0, 4.0], [-50.0, 0.0, 1.0]])
+    ids = np.array([0, 1, 2, 0])
+    at_label = np.arange(3) == ids[:, None]
+    others = np.exp(np.where(at_label, -np.inf, logits))
+    expected = logits[at_label] - np.log(others.sum(-1))
+    gradient = at_label - others / others.sum(-1, keepdims=True)
+
+    def kernel(z: Array) -> Array:
+        return xp.label_log_odds(z, xp.asarray(ids, "int32"))
+
+    z = xp.asarray(logits, case.dtype)
+    result = "float64" if case.dtype == "float64" else "float32"
+    case.equal("label_log_odds", lambda: kernel(z), expected, result)
+    case.gradient("label_log_odds", kernel, logits, gradient)
+
+
 def _sigmoid_cross_entropy(case: _Case) -> None:
     xp = case.xp
     result = "float64" if case.dtype == "float64" else "float32"
@@ -343,7 +361,7 @@ def _binary_reference(labels: np.ndarray, logits: np.ndarray, *, scale: Any = 1.
     return (scale * value).sum() if total else scale * value, scale * gradient
 
 
-_HALF_PRECISION_CHECKS = (_arrays, _softmax_cross_entropy, _sigmoid_cross_entropy)
+_HALF_PRECISION_CHECKS = (_arrays, _softmax_cross_entropy, _sigmoid_cross_entropy, _label_log_odds)
 _CHECKS = (
     _arrays,
     _operators,
@@ -353,4 +371,5 @@ _CHECKS = (
     _gradients,
     _softmax_cross_entropy,
     _sigmoid_cross_entropy,
+    _label_log_odds,
 )

@@ -11,7 +11,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import cross_entropy, divergence, linear, sigmoid
+from lsmooth.backends.torch import cross_entropy, divergence, linear, log_odds, sigmoid
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -162,6 +162,15 @@ class TorchBackend(Backend):
             return formula(logits)
         losses = cross_entropy.rows(logits, labels, formula, **options)
         return formula(logits) if losses is None else losses
+
+    def label_log_odds(self, logits: Array, labels: Array) -> Array:
+        def formula(logits: Array) -> Array:
+            return formulas.label_log_odds(self, logits, labels)
+
+        if torch.compiler.is_compiling() or not log_odds.fits(logits, labels):
+            return formula(logits)
+        odds = log_odds.rows(logits, labels, formula)
+        return formula(logits) if odds is None else odds
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         def formula(logits: Array) -> Array:

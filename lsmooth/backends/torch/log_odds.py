@@ -1,0 +1,61 @@
+"""The log-odds of labels under a softmax on the CPU, their gradient written while the logits are in cache.
+
+With the label's logit taken out, ``torch.softmax`` gives the other classes' shares r of what is
+left: their log-sum-exp is ``max(z) - log(max(r))``, and the gradient is 1 at the label, -r elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.sweep import block_rows, is_plain, run
+
+
+def fits(logits: Tensor, labels: Tensor) -> bool:
+    """Whether `rows` knows these tensors."""
+    return is_plain(logits) and labels.ndim == logits.ndim - 1 and logits.shape[-1] > 1
+
+
+def rows(logits: Tensor, labels: Tensor, formula: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """`formulas.label_log_odds`; None where a label is out of range or a row is not finite."""
+    flat_labels = labels.reshape(-1, 1).long()
+    low, high = torch.aminmax(flat_labels)
+    if low.item() < 0 or high.item() >= logits.shape[-1]:
+        return None
+    sweep = functools.partial(_sweep, labels=flat_labels)
+    return run(logits, sweep, formula, labels.shape, total=False)
+
+
+@torch.no_grad()
+def _sweep(logits: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None] | None:
+    """Log-odds (rows, 1) and gradient (rows, classes)."""
+    logits = logits.reshape(-1, logits.shape[-1])
+    num_rows, num_classes = logits.shape
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    block = block_rows(num_rows, num_classes)
+    gradient = empty_like(logits) if with_gradient else None
+    scratch = torch.empty((2, block, num_classes), dtype=dtype)
+    top, share = torch.empty((2, num_rows, 1), dtype=dtype).unbind()
+
+    for start in range(0, num_rows, block):
+        part = slice(start, start + block)
+        others, r = scratch[:, : min(block, num_rows - start)].unbind()
+        others.copy_(logits[part]).scatter_(1, labels[part], -torch.inf)
+        direct = gradient is not None and gradient.dtype == dtype
+        r = gradient[part] if direct else r  # pyright: ignore[reportOptionalSubscript]
+        torch.softmax(others, 1, out=r)
+        torch.amax(others, 1, keepdim=True, out=top[part])
+        torch.amax(r, 1, keepdim=True, out=share[part])
+        if gradient is None:
+            continue
+        r.neg_().scatter_(1, labels[part], 1.0)
+        if not direct:
+            gradient[part] = r
+
+    odds = logits.gather(1, labels).to(dtype) - (top - share.log_())
+    return (odds, gradient) if odds.isfinite().all().item() else None
