@@ -44,9 +44,8 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     return losses if loss.total else jnp.reshape(losses, lead)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _total(plan: Plan, call: Call) -> Array:
+def _sum_of_rows(plan: Plan, call: Call) -> Array:
     def add(total: Array, here: Call) -> tuple[Array, None]:
         return total + whole(plan.xp, plan.loss, here), None
 
@@ -54,13 +53,16 @@ def _total(plan: Plan, call: Call) -> Array:
     return total
 
 
-@functools.partial(_total.__wrapped__.defjvp, symbolic_zeros=True)
-def _total_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) -> tuple[Array, Array]:
+@functools.partial(_sum_of_rows.defjvp, symbolic_zeros=True)
+def _sum_of_rows_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) -> tuple[Array, Array]:
     (call,), (tangent,) = primals, tangents
     moves = [x is not None and not isinstance(x, SymbolicZero) for x in tangent.leaves()]
     total, gradients = _sweep(plan, call, moves)
     pairs = [(g, dx) for g, dx, moving in zip(gradients, tangent.leaves(), moves, strict=True) if moving]
     return total, sum((jnp.sum(g * dx.astype(g.dtype)) for g, dx in pairs), start=jnp.zeros_like(total))
+
+
+_total = jax.jit(_sum_of_rows, static_argnums=0, inline=True)
 
 
 def _sweep(plan: Plan, call: Call, moves: list[bool]) -> tuple[Array, list[Any]]:
