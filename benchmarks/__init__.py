@@ -1,1 +1,1 @@
-"""Speed, measured side by side with the peers: run `python -m benchmarks.cross_entropy`."""
+"""Speed, measured side by side with the peers: `python -m benchmarks` is `lsmooth bench`."""

@@ -2,7 +2,7 @@
 
 import typer
 
-from lsmooth._commands import calibrate, info, study
+from lsmooth._commands import bench, calibrate, info, study
 
 app = typer.Typer(
     help="Label smoothing, calibration and distillation: try them, and look at what they do.",
@@ -20,4 +20,5 @@ def root() -> None:
 
 app.command()(study.study)
 app.command()(calibrate.calibrate)
+app.command()(bench.bench)
 app.command()(info.info)

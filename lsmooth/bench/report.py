@@ -20,7 +20,7 @@ def markdown(machine: dict[str, Any], results: Sequence[Result]) -> str:
         "Every line was measured in one process, the contenders taking turns; times are medians. "
         "*Copies* are times of a plain copy of the logits (JAX: of the jitted `x * 2`). *Faster* is a peer's "
         "time over lsmooth's: below 1, lsmooth is the slower one. *Peak* is what one call adds to the resident "
-        "memory of a process that does nothing else, in units of the logits (or of the input) . "
+        "memory of a process that does nothing else, in units of the logits (or of the input). "
         "A bar is what lsmooth holds itself to; one that is missed is in bold.",
     ]
     for (suite, work), group in groupby(results, key=lambda result: (result.suite, result.work)):

@@ -1,0 +1,63 @@
+"""``lsmooth bench``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lsmooth._commands._console import console, fail, stages
+
+
+def bench(
+    suites: Annotated[
+        list[str] | None, typer.Argument(help="What to run; everything if none is named.", metavar="[SUITE]...")
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="A backend to measure, once for each; by default those installed.", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that everything runs.")] = False,
+    memory: Annotated[bool, typer.Option(help="Whether to measure peak memory too, in a process each.")] = True,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the machine in the file names.", show_default="cpu-CORES-core")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the results.", metavar="DIR")] = Path("benchmarks/results"),
+) -> None:
+    """Measure lsmooth beside each framework's own functions, on this machine.
+
+    Writes NAME.json, which keeps what it holds of suites that are not run again, NAME.md, a table,
+    and the pictures as PNGs. Suites: loss, distillation, linear, calibration, metrics, overhead,
+    import, scaling. Close other programs first: every figure is a ratio of two times taken side by
+    side, but a busy machine does not slow all of them alike.
+    """
+    from lsmooth.backends import installed_backends
+    from lsmooth.bench.figures import draw
+    from lsmooth.bench.report import markdown
+    from lsmooth.bench.rows import Plan
+    from lsmooth.bench.run import describe_machine, load, run_suites, save
+    from lsmooth.bench.suites import SUITES
+
+    unknown = [suite for suite in suites or () if suite not in SUITES]
+    if unknown:
+        fail(f"SUITE must be one of {', '.join(SUITES)}; got {unknown[0]}.")
+    installed = installed_backends()
+    missing = [each for each in backend or () if each not in installed]
+    if missing:
+        fail(f"--backend {missing[0]} is not installed; installed are {', '.join(installed)}.")
+    plan = Plan(tuple(backend or installed), quick)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    machine = describe_machine()
+    name = name or f"cpu-{machine['cores']}-core"
+
+    with stages() as progress:
+        results = run_suites(suites or SUITES, plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
+    path = out / f"{name}.json"
+    save(results, machine, path)
+    machine, results = load(path)
+    report = out / f"{name}.md"
+    report.write_text(markdown(machine, results), encoding="utf-8")
+    for file in (path, report, *draw(results, out, name)):
+        console.print(str(file), soft_wrap=True)
