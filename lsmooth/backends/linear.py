@@ -35,11 +35,15 @@ class BlockLoss(Protocol):
     Two that compare equal, and hash alike, are compiled once.
     """
 
-    total: bool
-    """Whether it gives the sum of the rows, and not each of them."""
+    @property
+    def total(self) -> bool:
+        """Whether it gives the sum of the rows, and not each of them."""
+        ...
 
-    still: tuple[int, ...]
-    """The heads that get no gradient."""
+    @property
+    def still(self) -> tuple[int, ...]:
+        """The heads that get no gradient."""
+        ...
 
     def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
         """The loss of the rows whose logits, one array (..., classes) a head, these are."""

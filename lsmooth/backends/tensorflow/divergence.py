@@ -44,7 +44,7 @@ def rows(teacher: Array, student: Array, temperature: float, counted: Array | No
         loss, *of_rows = value(teacher, tf.stop_gradient(student), counted, inverse)
 
         def backward(upstream: Array) -> Array:
-            return gradient(teacher, student, counted, inverse, *of_rows, upstream)
+            return gradient(teacher, student, counted, inverse, *of_rows, upstream)  # pyright: ignore[reportCallIssue]
 
         return loss, backward
 
@@ -60,7 +60,7 @@ def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: 
     """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left."""
     t, s = (_scaled(z, counted, inverse) for z in (teacher, student))
     top_t, top_s = (tf.reduce_max(z, axis=-1) for z in (t, s))
-    t, s = t - top_t[..., None], s - top_s[..., None]
+    t, s = t - top_t[..., None], s - top_s[..., None]  # pyright: ignore[reportArgumentType]
     mass = tf.exp(t)
     sum_t = tf.reduce_sum(mass, axis=-1)
     log_t, log_s = tf.math.log(sum_t), tf.math.log(tf.reduce_sum(tf.exp(s), axis=-1))
@@ -83,7 +83,7 @@ def _by_blocks(teacher: Array, student: Array, counted: Array | None, inverse: A
     ]
     given = tuple(x for x in parts if x is not None)
     of_rows = tf.map_fn(
-        lambda x: _statistics(*x[:2], x[2] if len(x) > 2 else None, inverse),
+        lambda x: _statistics(*x[:2], x[2] if len(x) > 2 else None, inverse),  # pyright: ignore[reportCallIssue]
         given,
         fn_output_signature=(tf.TensorSpec([block], inverse.dtype),) * 5,
     )
@@ -106,4 +106,4 @@ def _gradient(
     if counted is not None:
         factor = tf.where(counted, factor, tf.zeros((), factor.dtype))
     t, s = tf.exp((t - top_t[..., None]) - log_t[..., None]), softmax_of(s, top_s, log_s)
-    return tf.cast((s - t) * factor[..., None], student.dtype)
+    return tf.cast((s - t) * factor[..., None], student.dtype)  # pyright: ignore[reportArgumentType]

@@ -9,7 +9,7 @@ Large ones of a known shape are compiled by XLA even where the caller is not.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -142,7 +142,7 @@ def _block(plan: Plan, call: Call, upstream: Array, wanted: list[bool]) -> list[
     with tf.GradientTape() as tape:
         tape.watch([*moving, *options])
         losses = plan.loss(logits, call.rows, call.shared)
-    found = iter(tape.gradient(losses, [*moving, *options], upstream, tf.UnconnectedGradients.ZERO))
+    found: Iterator[Any] = iter(tape.gradient(losses, [*moving, *options], upstream, tf.UnconnectedGradients.ZERO))
     gradients: list[Array] = []
     for i, head in enumerate(call.heads):
         if i in plan.loss.still:

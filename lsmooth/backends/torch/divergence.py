@@ -145,7 +145,7 @@ def _losses(
             a.masked_fill_((s if options.divergence == "reverse_kl" else t) == 0, 0.0)
         direct = out is None or out.dtype == dtype
         of_block(Block(a, t, s, z_sums, column, loss, out if direct else s), options.parameter)
-        if not direct:
+        if out is not None and not direct:
             out.copy_(s)
         if z_t.data_ptr() == teacher.data_ptr() and not _are_right(loss, z_sums, options.counted):
             return None  # the others will be like it

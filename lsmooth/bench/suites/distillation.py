@@ -132,7 +132,7 @@ def _keras_peer(teacher: Any) -> frameworks.Loss:
     import keras
     import tensorflow as tf
 
-    divergence = keras.losses.KLDivergence()
+    divergence: Any = keras.losses.KLDivergence()
 
     def loss(x: Any) -> Any:
         return TEMPERATURE**2 * divergence(tf.nn.softmax(teacher / TEMPERATURE), tf.nn.softmax(x / TEMPERATURE))
