@@ -1,6 +1,7 @@
 """The Keras-named losses as ``keras.losses.Loss``: for ``model.compile``, saved and loaded with the model.
 
-`Temperature` is a layer that divides logits, `TemperatureScaled` a model that carries one.
+`LogitsDistillation` is a loss for ``keras.distillation.Distiller``. `Temperature` is a layer that divides logits,
+`TemperatureScaled` a model that carries one.
 
 Importing this module registers them, and the plain ones of `lsmooth.losses`, which is what lets
 ``keras.saving`` find them again. They run on whatever backend Keras runs on.
@@ -19,9 +20,12 @@ from typing import Any, Self
 
 import keras
 
-from lsmooth import losses
+from lsmooth import _validation as check
+from lsmooth import distillation, losses
 from lsmooth.backends import Array
 from lsmooth.calibration import TemperatureScaling, apply_temperature
+from lsmooth.distillation.divergences import parameter_of
+from lsmooth.losses.keras_settings import get_mask
 
 __all__ = [
     "BinaryCrossentropy",
@@ -29,6 +33,7 @@ __all__ = [
     "CategoricalCrossentropy",
     "CategoricalFocalCrossentropy",
     "KLDivergence",
+    "LogitsDistillation",
     "SparseCategoricalCrossentropy",
     "Temperature",
     "TemperatureScaled",
@@ -42,12 +47,16 @@ class _InKeras(losses.Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         loss = super().__call__(y_true, y_pred, sample_weight)
-        if keras.backend.backend() != "tensorflow" or self.reduction in ("sum", "none", None):
-            return loss
-        import tensorflow as tf
+        return loss if self.reduction in ("sum", "none", None) else _share_of_replica(loss)
 
-        # The strategy adds the replicas' losses up, and each is a mean over its own share.
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+def _share_of_replica(mean: Array) -> Array:
+    """A TensorFlow strategy adds the replicas' losses up, and each is a mean over its own share."""
+    if keras.backend.backend() != "tensorflow":
+        return mean
+    import tensorflow as tf
+
+    return mean / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 @_register
@@ -80,8 +89,120 @@ class KLDivergence(_InKeras, losses.KLDivergence, keras.losses.Loss):
     """`lsmooth.losses.KLDivergence` for ``model.compile``."""
 
 
+# Keras has distillation since 3.12.
+_DistillationLoss: Any = keras.distillation.DistillationLoss if hasattr(keras, "distillation") else object
+
+
+@_register
+class LogitsDistillation(_DistillationLoss):
+    """`lsmooth.distillation.distillation_loss` for ``keras.distillation.Distiller``.
+
+    ``T^2 D(softmax(teacher / T), softmax(student / T))``, a mean over rows, and a sum over the outputs of
+    a model that has several. A mask that a layer left on the student's output takes rows out of the mean.
+
+    Args:
+        temperature: T > 0, a number.
+        loss: the divergence D, one of those of `distillation_loss`, or ``"kl_divergence"``, as Keras calls
+            the forward KL; for several outputs in their structure, with None for those to leave out.
+        beta: of ``"jensen_shannon"``.
+        alpha: of ``"alpha"``.
+        scale_by_temperature_squared: whether D is multiplied by T^2.
+        axis: the class axis.
+
+    Raises:
+        ValueError: if a number is out of range, a name is unknown, or every output is left out.
+
+    Source: ``keras.distillation.LogitsDistillation`` of Keras 3.15, whose own numbers for its default,
+        ``loss="kl_divergence"``, are no divergence: the logits meet neither a softmax nor T^2. A
+        ``keras.losses.KLDivergence()`` as its ``loss`` gives the forward KL, of clipped probabilities.
+
+    Example:
+        >>> import keras
+        >>> from lsmooth.integrations.keras import LogitsDistillation
+        >>> teacher, student = keras.ops.array([[2.0, 1.0, 0.0]]), keras.ops.array([[0.0, 1.0, 2.0]])
+        >>> round(float(LogitsDistillation(temperature=2.0).compute_loss(teacher, student)), 4)
+        1.2806
+    """
+
+    def __init__(
+        self,
+        temperature: float = 3.0,
+        loss: Any = "kl_divergence",
+        *,
+        beta: float = 0.5,
+        alpha: float = 0.5,
+        scale_by_temperature_squared: bool = True,
+        axis: int = -1,
+    ):
+        check.check_range("temperature", temperature, 0.0, float("inf"))
+        names = [name for name in keras.tree.flatten(loss) if name is not None]
+        if not names:
+            raise ValueError(f"loss must name a divergence for one output at least, got {loss!r}.")
+        for name in names:
+            parameter_of(_lsmooth_name(name), beta=beta, alpha=alpha)
+        self.temperature = temperature
+        self.loss = loss
+        self.beta = beta
+        self.alpha = alpha
+        self.scale_by_temperature_squared = scale_by_temperature_squared
+        self.axis = axis
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Array:
+        """The loss of a batch.
+
+        Args:
+            teacher_outputs: logits, or logits in the structure of ``loss``; they get no gradient.
+            student_outputs: likewise, in the same shapes.
+            **kwargs: what a ``Distiller`` may hand over besides; not used.
+
+        Returns:
+            A scalar.
+        """
+        parts = keras.tree.map_structure(self._of_output, self.loss, teacher_outputs, student_outputs)
+        return _share_of_replica(sum(keras.tree.flatten(parts)))
+
+    def _of_output(self, name: str | None, teacher: Array, student: Array) -> Array:
+        if name is None:
+            return 0.0
+        return distillation.distillation_loss(
+            teacher,
+            student,
+            temperature=self.temperature,
+            divergence=_lsmooth_name(name),
+            beta=self.beta,
+            alpha=self.alpha,
+            scale_by_temperature_squared=self.scale_by_temperature_squared,
+            mask=get_mask(student),
+            axis=self.axis,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make another like this one, ready for JSON."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make one from `get_config`."""
+        return cls(**config)
+
+
+def _lsmooth_name(name: str) -> str:
+    return "forward_kl" if name == "kl_divergence" else name
+
+
 for _name in set(__all__) & set(losses.__all__):
     keras.saving.register_keras_serializable("lsmooth.losses")(getattr(losses, _name))
+
+# The losses that ``keras.distillation.FeatureDistillation`` can take: of teacher and student, in this order.
+for _loss in (
+    distillation.hint_loss,
+    distillation.attention_transfer_loss,
+    distillation.similarity_preserving_loss,
+    distillation.relational_distance_loss,
+    distillation.relational_angle_loss,
+    distillation.contrastive_distillation_loss,
+):
+    keras.saving.register_keras_serializable("lsmooth.distillation")(_loss)
 
 
 @_register

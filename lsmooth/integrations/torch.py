@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lsmooth import distillation
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
 
@@ -85,7 +86,7 @@ class CrossEntropyLoss(torch.nn.Module):
             class_weight=self.weight,
             # Distributions have no class id that could be ignored.
             ignore_index=None if target.is_floating_point() else self.ignore_index,
-            axis=min(1, input.dim() - 1) if self.axis is None else self.axis,
+            axis=_class_axis(input, self.axis),
             temperature=self.temperature,
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
@@ -95,6 +96,89 @@ class CrossEntropyLoss(torch.nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` says of the options."""
         return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
+
+
+class DistillationLoss(torch.nn.Module):
+    """`lsmooth.distillation.DistillationLoss` as a module: ``loss(input, teacher, target)``.
+
+    ``(1 - alpha) CE(target, input) + alpha T^2 D(teacher / T, input / T)``. As everywhere in torch, what is
+    predicted comes first: the student's logits, then the teacher's, then the labels. (The function and
+    the class in `lsmooth.distillation` begin with what is true.) The module has no state.
+
+    Args:
+        alpha: the weight of the teacher, in [0, 1].
+        temperature: T > 0, of the teacher's part.
+        ignore_index: rows with this label cost nothing in either part, and count in no mean.
+        reduction: any that `lsmooth.losses.softmax_cross_entropy` knows, torch's three among them.
+        label_smoothing: eps in [0, 1], of the labels' part.
+        divergence: D, as in `lsmooth.distillation.distillation_loss`.
+        beta: of ``"jensen_shannon"``.
+        divergence_alpha: of ``"alpha"``.
+        scale_by_temperature_squared: whether D is multiplied by T^2.
+        axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
+
+    Raises:
+        ValueError: if a number is out of range, or a name is unknown.
+
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the arguments in the order of
+        ``torch.nn.KLDivLoss`` and ``torch.nn.CrossEntropyLoss`` of torch 2.13.
+
+    Example:
+        >>> import torch
+        >>> from lsmooth.integrations.torch import DistillationLoss
+        >>> loss = DistillationLoss(alpha=0.9, temperature=4.0)
+        >>> student, teacher = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[2.0, 1.0, 0.0]])
+        >>> round(loss(student, teacher, torch.tensor([0])).item(), 4)
+        1.4284
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        temperature: float = 1.0,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        divergence: str = "forward_kl",
+        beta: float = 0.5,
+        divergence_alpha: float = 0.5,
+        scale_by_temperature_squared: bool = True,
+        axis: int | None = None,
+    ):
+        super().__init__()
+        self.ignore_index = ignore_index
+        self.axis = axis
+        self.options = distillation.DistillationLoss(
+            alpha,
+            temperature,
+            label_smoothing=label_smoothing,
+            divergence=divergence,
+            beta=beta,
+            divergence_alpha=divergence_alpha,
+            scale_by_temperature_squared=scale_by_temperature_squared,
+            reduction=reduction,
+        ).get_config()
+
+    def forward(self, input: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch.
+
+        Args:
+            input: the student's logits, (N, classes, ...), or with the classes along ``axis``.
+            teacher: the teacher's, in the same shape; they get no gradient.
+            target: class ids, (N, ...); or distributions, in the shape of ``input``.
+
+        Returns:
+            A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
+        """
+        options = {**self.options, "axis": _class_axis(input, self.axis)}
+        if not target.is_floating_point():
+            options["ignore_index"] = self.ignore_index
+        return distillation.DistillationLoss(**options)(target, teacher, input)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` says of the options."""
+        return f"alpha={self.options['alpha']}, temperature={self.options['temperature']}"
 
 
 class BCEWithLogitsLoss(torch.nn.Module):
@@ -238,6 +322,10 @@ class TemperatureScaled(torch.nn.Module):
             for module, training in modes:
                 module.training = training
         return scaler
+
+
+def _class_axis(logits: torch.Tensor, axis: int | None) -> int:
+    return min(1, logits.dim() - 1) if axis is None else axis
 
 
 def _call(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
