@@ -115,6 +115,8 @@ class TorchBackend(Backend):
         # Its gradient is exp(x - lse): below the maximum, so that a large lse rounds no digits away.
         top = torch.amax(x.detach(), axis, keepdim=True)
         top = torch.where(torch.isfinite(top), top, 0.0)
+        if torch.compiler.is_compiling():  # one loop fewer than torch.logsumexp, which looks for the maximum again
+            return torch.log(torch.sum(torch.exp(x - top), axis)) + top.squeeze(axis)
         return torch.logsumexp(x - top, axis) + top.squeeze(axis)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
@@ -132,6 +134,12 @@ class TorchBackend(Backend):
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         highest, winner = torch.max(x, -1)
         return highest, winner == index
+
+    def pick(self, x: Array, index: Array) -> Array:
+        if torch.compiler.is_compiling():  # fused with the loops around it; a gather's gradient would be an array of zeros
+            classes = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
+            return torch.where(index[..., None].int() == classes, x, 0.0).sum(-1)
+        return super().pick(x, index)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
