@@ -30,10 +30,10 @@ def block_rows(num_rows: int, num_classes: int) -> int:
     return min(num_rows, max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes))
 
 
-def is_plain(*logits: Tensor) -> bool:
-    """Whether these are CPU tensors with something in them, and nothing traces or transforms the call."""
+def is_plain(*logits: Tensor, device: str = "cpu") -> bool:
+    """Whether these are tensors there with something in them, and nothing traces or transforms the call."""
     return (
-        all(type(z) in (Tensor, torch.nn.Parameter) and z.device.type == "cpu" and z.numel() > 0 for z in logits)
+        all(type(z) in (Tensor, torch.nn.Parameter) and z.device.type == device and z.numel() > 0 for z in logits)
         and peek_interpreter_stack() is None
         and getattr(forward_ad, "_current_level", 0) < 0
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
@@ -45,43 +45,56 @@ def needs_gradient(*options: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in options)
 
 
+def multiply(gradient: Tensor, upstream: Tensor) -> None:
+    """Multiply a gradient (rows, classes) by what comes from above: numbers of rows or of elements, or one for all."""
+    if any(upstream.stride()):
+        gradient.mul_(upstream.reshape(len(gradient), -1))
+    elif (factor := upstream.reshape(-1)[0].item()) != 1.0:
+        gradient.mul_(factor)
+
+
 def run(
-    logits: Tensor, sweep: Sweep, formula: Callable[[Tensor], Tensor], shape: torch.Size, total: bool
+    logits: Tensor,
+    sweep: Sweep,
+    formula: Callable[[Tensor], Tensor],
+    shape: torch.Size,
+    total: bool,
+    multiply: Callable[[Tensor, Tensor], None] = multiply,
 ) -> Tensor | None:
     """The losses in their shape, or their sum, with the gradient if it is wanted; None if the sweep gives up.
 
-    ``formula`` is the same loss as a function of the logits alone, for derivatives of the gradient.
+    ``formula`` is the same loss as a function of the logits alone, for derivatives of the gradient;
+    ``multiply`` what is done to the gradient in the backward pass.
     """
     swept = sweep(logits, with_gradient=logits.requires_grad and torch.is_grad_enabled())
     if swept is None:
         return None
     losses, gradient = swept
     losses = losses.sum() if total else losses.reshape(shape)
-    return losses if gradient is None else _Attach.apply(logits, losses, gradient, sweep, formula)
+    return losses if gradient is None else _Attach.apply(logits, losses, gradient, sweep, formula, multiply)
 
 
 class _Attach(torch.autograd.Function):
     """Losses that know their gradient already."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, losses: Tensor, gradient: Tensor, sweep: Any, formula: Any) -> Tensor:
-        ctx.gradient, ctx.sweep, ctx.formula = gradient, sweep, formula
+    def forward(
+        ctx: Any, logits: Tensor, losses: Tensor, gradient: Tensor, sweep: Any, formula: Any, multiply: Any
+    ) -> Tensor:
+        ctx.gradient, ctx.sweep, ctx.formula, ctx.multiply = gradient, sweep, formula, multiply
         ctx.save_for_backward(logits)
         return losses
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (upstream,) = grad_outputs
         (logits,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
             (gradient,) = torch.autograd.grad(ctx.formula(logits), logits, upstream, create_graph=True)
-            return gradient, None, None, None, None
+            return gradient, None, None, None, None, None
         # Given away once, since whoever has it may write into it; then made anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             _, gradient = ctx.sweep(logits, with_gradient=True)
-        if any(upstream.stride()):
-            gradient.mul_(upstream.reshape(len(gradient), -1))  # of rows, or of elements
-        elif (factor := upstream.reshape(-1)[0].item()) != 1.0:  # of a sum: one number for all rows
-            gradient.mul_(factor)
-        return gradient.reshape(logits.shape), None, None, None, None
+        ctx.multiply(gradient, upstream)
+        return gradient.reshape(logits.shape), None, None, None, None, None

@@ -1,0 +1,43 @@
+"""Which kernel PyTorch's tensors take."""
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from lsmooth.backends import torch as torch_backend  # noqa: E402
+from lsmooth.backends.torch import cross_entropy  # noqa: E402
+from lsmooth.losses import softmax_cross_entropy  # noqa: E402
+
+choose = torch_backend.cross_entropy_kernel.__wrapped__
+
+
+def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        cross_entropy, "rows", lambda *args, rows=cross_entropy.rows, **to: seen.append(1) or rows(*args, **to)
+    )
+    softmax_cross_entropy(torch.tensor([0, 2]), torch.randn(2, 3))
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("device", "capability"), [("cuda", (9, 0)), ("cuda", (6, 1)), ("meta", None)], ids=["no triton", "old", "other"]
+)
+def test_without_a_kernel_there_is_the_formula(device, capability, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "lsmooth.backends.torch.triton_cross_entropy", raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose(torch.device(device)) is None
+
+
+def test_triton_is_not_needed_and_not_imported():
+    program = (
+        "import sys; sys.modules['triton'] = None; import torch, lsmooth;"
+        "lsmooth.losses.softmax_cross_entropy(torch.tensor([0]), torch.randn(1, 3));"
+        "sys.exit(any('triton_' in name for name in sys.modules if name.startswith('lsmooth')))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,275 @@
+"""The cross-entropy kernel for GPUs, under Triton's interpreter: ``TRITON_INTERPRET=1``, set before torch starts.
+
+Without that Triton would want a GPU, so these tests have an environment of their own: tox -e triton.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("triton", reason="triton is not installed: it comes with torch's builds for CUDA")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("Triton's interpreter is off; tox -e triton sets TRITON_INTERPRET=1", allow_module_level=True)
+
+from conftest import assert_close, require_backend  # noqa: E402
+
+from lsmooth.backends import torch as torch_backend  # noqa: E402
+from lsmooth.backends.torch import triton_cross_entropy as kernel  # noqa: E402
+from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
+from lsmooth.testing import reference  # noqa: E402
+
+# NumPy, which interprets, says more than a GPU would.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
+
+ROWS = 5
+OPTIONS = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "all mass": {"label_smoothing": 1.0},
+    "none": {"label_smoothing": 0.2, "reduction": "none"},
+    "prior": {"label_smoothing": 0.2, "smoothing_prior": True},
+    "class_weight": {"class_weight": True},
+    "smoothed class_weight": {"label_smoothing": 0.2, "class_weight": True, "reduction": "none"},
+    "sample_weight": {"label_smoothing": 0.2, "sample_weight": True},
+    "ignore_index": {"label_smoothing": 0.2, "ignore_index": 0},
+    "temperature": {"label_smoothing": 0.2, "temperature": 2.5},
+    "z_loss": {"label_smoothing": 0.2, "z_loss": 1e-2},
+    "softcap": {"label_smoothing": 0.2, "logit_softcap": 3.0},
+    "everything": {
+        "label_smoothing": 0.2,
+        "smoothing_prior": True,
+        "class_weight": True,
+        "sample_weight": True,
+        "ignore_index": 0,
+        "temperature": 0.7,
+        "z_loss": 1e-2,
+        "logit_softcap": 3.0,
+        "reduction": "none",
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch):
+    """PyTorch, which takes the kernel for tensors of every device."""
+    monkeypatch.setattr(torch_backend, "cross_entropy_kernel", lambda device: kernel)
+    return require_backend("torch")
+
+
+@pytest.fixture(params=["one block", "blocks"])
+def blocks(request, monkeypatch):
+    """All columns at once; and in blocks, the last one short."""
+    if request.param == "blocks":
+        monkeypatch.setattr(kernel, "MAX_BLOCK", 16)
+
+
+def arrays(num_classes, dtype="float32", **options):
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(4.0 * rng.standard_normal((ROWS, num_classes))).to(getattr(torch, dtype))
+    labels = torch.from_numpy(rng.integers(0, num_classes, ROWS))
+    labels[1] = 0
+    given = {
+        "smoothing_prior": rng.random(num_classes),
+        "class_weight": np.linspace(0.5, 2.0, num_classes),
+        "sample_weight": np.linspace(0.0, 2.0, ROWS),
+    }
+    return labels, logits, {name: given[name] if value is True else value for name, value in options.items()}
+
+
+def assert_it_equals_the_reference(backend, labels, logits, dtype="float32", **options):
+    z = logits.clone().requires_grad_()
+    loss = softmax_cross_entropy(labels, z, **options)
+    assert "Attach" in type(loss.grad_fn).__name__
+    assert loss.dtype == torch.float32
+    expected, gradient = reference.softmax_cross_entropy(labels.numpy(), logits.double().numpy(), **options)
+    assert_close(backend, loss, expected, "float32")
+    loss.sum().backward()
+    largest = np.nanmax(np.abs(gradient))
+    assert_close(backend, z.grad / largest, gradient / largest, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_it_equals_the_reference(backend, options, dtype, blocks):
+    labels, logits, options = arrays(37, dtype, **options)
+    assert_it_equals_the_reference(backend, labels, logits, dtype, **options)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 15, 16, 17, 64, 1001])
+def test_any_number_of_classes(backend, num_classes, blocks):
+    labels, logits, _ = arrays(num_classes)
+    if num_classes == 1:
+        assert softmax_cross_entropy(labels, logits, label_smoothing=0.1) == 0.0
+    else:
+        assert_it_equals_the_reference(backend, labels, logits, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("options", ["plain", "smoothed", "prior", "smoothed class_weight", "softcap"])
+def test_smoothing_spreads_over_the_classes_that_are_not_masked(backend, options, blocks):
+    labels, logits, options = arrays(37, **OPTIONS[options])
+    logits[0, :20] = logits[1, 20:] = logits[2, 5] = -torch.inf  # whole blocks, the first and the last
+    labels[:3] = torch.tensor([30, 3, 8])
+    assert_it_equals_the_reference(backend, labels, logits, **options)
+
+
+def test_a_masked_label_costs_infinity_and_an_empty_row_is_not_a_number(blocks):
+    labels, logits, _ = arrays(37)
+    logits[0, labels[0]] = -torch.inf
+    logits[1] = -torch.inf
+    z = logits.requires_grad_()
+    losses = softmax_cross_entropy(labels, z, reduction="none")
+    losses.sum().backward()
+    assert losses[0] == torch.inf
+    assert z.grad[0].isfinite().all()
+    assert losses[1].isnan()
+    assert losses[2:].isfinite().all()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("label", [-1, 37, 2**40])
+def test_a_label_out_of_range_makes_its_row_nan(label, label_smoothing):
+    labels, logits, _ = arrays(37)
+    labels[3] = label
+    z = logits.requires_grad_()
+    losses = softmax_cross_entropy(labels, z, label_smoothing=label_smoothing, reduction="none")
+    losses.sum().backward()
+    assert losses.isnan().tolist() == z.grad.isnan().all(1).tolist() == [False, False, False, True, False]
+    assert z.grad.isnan().sum() == 37
+
+
+def test_ignored_rows_may_hold_anything(backend, blocks):
+    labels, logits, _ = arrays(37)
+    labels[2], logits[2] = -100, torch.nan
+    z = logits.requires_grad_()
+    losses = softmax_cross_entropy(labels, z, label_smoothing=0.2, ignore_index=-100, reduction="none")
+    losses.sum().backward()
+    assert losses[2] == 0.0
+    assert (z.grad[2] == 0.0).all()
+    assert z.grad[[0, 1, 3, 4]].all()
+
+
+def test_confident_rows_keep_their_digits(backend):
+    """Logits near 1000, whose log-sum-exp has three digits fewer than the loss."""
+    labels, logits, _ = arrays(37)
+    logits = (logits + 1000.0).requires_grad_()
+    assert_it_equals_the_reference(backend, labels, logits.detach(), reduction="none")
+
+
+def test_labels_of_any_integer_type_and_logits_of_any_layout(backend):
+    labels, logits, _ = arrays(37)
+    for dtype in (torch.uint8, torch.int32):
+        assert_it_equals_the_reference(backend, labels.to(dtype), logits, label_smoothing=0.2)
+    wide = torch.cat([logits, logits], 1)
+    by_column = logits.t().contiguous().t()
+    for z in (wide[:, :37], by_column):
+        ours = softmax_cross_entropy(labels, z, label_smoothing=0.2)
+        torch.testing.assert_close(ours, softmax_cross_entropy(labels, logits, label_smoothing=0.2))
+    images = torch.randn(2, 3, 4, 5)
+    labels = torch.randint(3, (2, 4, 5))
+    assert_it_equals_the_reference(backend, labels, images, label_smoothing=0.2, axis=1, reduction="none")
+
+
+def test_there_may_be_more_logits_than_int32_counts():
+    near = torch.randn(3, 5).bfloat16()
+    memory = torch.empty(2**31 + 16, dtype=torch.bfloat16)  # pages never touched cost nothing
+    far = memory.as_strided((3, 5), (2**30, 1))
+    labels, z = torch.tensor([1, 3, 4]), far.copy_(near).requires_grad_()
+    softmax_cross_entropy(labels, z, reduction="sum").backward()
+    probabilities = torch.softmax(near.float(), 1)
+    torch.testing.assert_close(z.grad.float(), probabilities - torch.eye(5)[labels], rtol=2**-8, atol=2**-8)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_what_comes_from_above_multiplies_the_gradient(reduction, blocks):
+    labels, logits, _ = arrays(37)
+    z = logits.requires_grad_()
+    upstream = torch.tensor([2.0, 1.0, 0.0, -1.0, 3.0]) if reduction == "none" else torch.tensor(3.0)
+    losses = softmax_cross_entropy(labels, z, label_smoothing=0.2, reduction=reduction)
+    (once,) = torch.autograd.grad(losses, z, torch.ones_like(losses), retain_graph=True)
+    (again,) = torch.autograd.grad(losses, z, upstream)
+    torch.testing.assert_close(again, once * upstream.reshape(-1, 1))
+
+
+def test_second_derivatives_are_those_of_the_formula(monkeypatch):
+    labels, logits, _ = arrays(7)
+    z = logits.requires_grad_()
+
+    def curvature():
+        loss = softmax_cross_entropy(labels, z, label_smoothing=0.2, temperature=2.0)
+        (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), z)[0]
+
+    ours = curvature()
+    monkeypatch.setattr(torch_backend, "cross_entropy_kernel", lambda device: None)
+    torch.testing.assert_close(ours, curvature())
+
+
+@pytest.mark.parametrize("block_size", [2, None])
+def test_linear_heads_take_it_for_their_blocks(backend, block_size, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        kernel, "rows", lambda *args, rows=kernel.rows, **options: seen.append(1) or rows(*args, **options)
+    )
+    labels, _, _ = arrays(37)
+    hidden, weight = torch.randn(ROWS, 8), torch.randn(37, 8)
+    h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    loss = linear_softmax_cross_entropy(labels, h, w, label_smoothing=0.1, block_size=block_size)
+    loss.backward()
+    assert len(seen) == (3 if block_size else 1)
+    z = hidden.double().numpy() @ weight.double().numpy().T
+    expected, gradient = reference.softmax_cross_entropy(labels.numpy(), z, label_smoothing=0.1)
+    assert_close(backend, loss, expected, "float32")
+    assert_close(backend, h.grad, gradient @ weight.double().numpy(), "float32")
+    assert_close(backend, w.grad, gradient.T @ hidden.double().numpy(), "float32")
+
+
+def test_what_it_does_not_know_takes_the_formula(monkeypatch):
+    monkeypatch.setattr(kernel, "rows", lambda *args, **options: pytest.fail("the kernel was called"))
+    labels, logits, _ = arrays(37)
+    weight = torch.ones(37, requires_grad=True)
+    softmax_cross_entropy(labels, logits.double())
+    softmax_cross_entropy(logits.softmax(1), logits)
+    softmax_cross_entropy(labels, logits, class_weight=weight).backward()
+    softmax_cross_entropy(labels, logits, temperature=torch.tensor(2.0))
+    torch.func.grad(lambda z: softmax_cross_entropy(labels, z))(logits)
+    torch.compile(lambda z: softmax_cross_entropy(labels, z), backend="aot_eager", fullgraph=True)(logits)
+    assert weight.grad is not None
+
+
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from lsmooth.backends.torch import triton_cross_entropy as module
+
+NUMBERS = dict(num_classes="i32", stride="i32", upstream_stride="i32", scale_stride="i32")
+POINTERS = dict(logits="*bf16", labels="*i64", losses="*fp32", upstream="*fp32")
+ALWAYS = dict(NUMBERS, **POINTERS, scale="fp32", inverse_temperature="fp32")
+GRADIENT = dict(gradient="*bf16", eps="fp32")
+OPTIONS = dict(prior="*fp32", class_weight="*fp32", counted="*i1", row_scale="*fp32", z_loss="fp32", softcap="fp32")
+
+def check(kernel, types, constants):
+    names = kernel.arg_names
+    signature = {name: types.get(name, "constexpr") for name in names}
+    values = {(i,): constants.get(name) for i, name in enumerate(names) if signature[name] == "constexpr"}
+    for capability in (75, 90):
+        compile(ASTSource(kernel, signature, values), target=GPUTarget("cuda", capability, 32))
+
+check(module._multiply, dict(ALWAYS, **GRADIENT), dict(block=4096))
+for types in (ALWAYS, dict(ALWAYS, **GRADIENT), dict(ALWAYS, **GRADIENT, **OPTIONS), dict(ALWAYS, **OPTIONS)):
+    check(module._cross_entropy, types, dict(block=4096))
+    # Whole numbers that are 1 are constants to Triton.
+    others = {name: kind for name, kind in types.items() if name not in NUMBERS}
+    check(module._cross_entropy, others, dict(dict.fromkeys(NUMBERS, 1), block=1))
+"""
+
+
+def test_it_compiles_for_gpus_that_need_not_be_there():
+    """The interpreter is lenient where the compiler is not: about types that change in a loop, for one."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-"], input=COMPILE, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
