@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,23 +32,6 @@ _DTYPES = {
     ]
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-
-
-# The first GPUs that Triton compiles for.
-_OLDEST_GPU = (7, 0)
-
-
-@functools.cache
-def cross_entropy_kernel(device: torch.device) -> ModuleType | None:
-    """The module whose ``fits`` and ``rows`` are for tensors there: Triton's on a GPU, if it imports."""
-    if device.type == "cpu":
-        return cross_entropy
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _OLDEST_GPU:
-        return None
-    try:
-        return importlib.import_module("lsmooth.backends.torch.triton_cross_entropy")
-    except ImportError:
-        return None
 
 
 class TorchBackend(Backend):
@@ -135,6 +115,8 @@ class TorchBackend(Backend):
         # Its gradient is exp(x - lse): below the maximum, so that a large lse rounds no digits away.
         top = torch.amax(x.detach(), axis, keepdim=True)
         top = torch.where(torch.isfinite(top), top, 0.0)
+        if torch.compiler.is_compiling():  # one loop fewer than torch.logsumexp, which looks for the maximum again
+            return torch.log(torch.sum(torch.exp(x - top), axis)) + top.squeeze(axis)
         return torch.logsumexp(x - top, axis) + top.squeeze(axis)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
@@ -152,6 +134,12 @@ class TorchBackend(Backend):
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         highest, winner = torch.max(x, -1)
         return highest, winner == index
+
+    def pick(self, x: Array, index: Array) -> Array:
+        if torch.compiler.is_compiling():  # it fuses; a gather's gradient would be an array of zeros
+            classes = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
+            return torch.where(index[..., None].int() == classes, x, 0.0).sum(-1)
+        return super().pick(x, index)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
@@ -178,10 +166,9 @@ class TorchBackend(Backend):
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
-        kernel = None if torch.compiler.is_compiling() else cross_entropy_kernel(logits.device)
-        if kernel is None or not kernel.fits(logits, labels, **options):
+        if torch.compiler.is_compiling() or not cross_entropy.fits(logits, labels, **options):
             return formula(logits)
-        losses = kernel.rows(logits, labels, formula, **options)
+        losses = cross_entropy.rows(logits, labels, formula, **options)
         return formula(logits) if losses is None else losses
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
