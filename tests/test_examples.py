@@ -33,5 +33,24 @@ def test_training_lowers_the_loss(example, backend):
     assert 0.5 < losses[-1] < 0.75 < 1.5 < losses[0]
 
 
+def test_jax_a_student_learns_from_its_teacher():
+    require_backend("jax")
+    pytest.importorskip("sklearn", reason="the examples train on scikit-learn's digits")
+    losses = run("jax_distillation")
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_transformers_a_student_learns_from_its_teacher():
+    require_backend("torch")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    losses = run("transformers_distillation")
+    # With T = 2, a student of even predictions pays less than 0.9 * 4 * log(16) + 0.1 * log(16), 10.3, at first:
+    # were the sums over accumulated batches not divided by their tokens, it would be 28 times as much or more.
+    assert losses[0] < 10.3
+    assert losses[-1] < 0.25 * losses[0]
+
+
 def test_every_script_is_run():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"numpy_labels", *TRAINING}
+    others = {"numpy_labels", "jax_distillation", "transformers_distillation"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*others, *TRAINING}

@@ -1,4 +1,4 @@
-"""A training step for Flax NNX models, in Optax' idiom, and a model that carries its temperature."""
+"""Training steps for Flax NNX models, in Optax' idiom, and a model that carries its temperature."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lsmooth.calibration import TemperatureScaling, apply_temperature
+from lsmooth.distillation import DistillationLoss
 from lsmooth.losses import softmax_cross_entropy
 
 
@@ -49,6 +50,51 @@ def make_train_step(
 
         value, gradient = nnx.value_and_grad(objective)(model)
         optimizer.update(model, gradient)
+        return value
+
+    return step
+
+
+def make_distillation_step(
+    loss: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None,
+) -> Callable[[nnx.Module, nnx.Optimizer, nnx.Module, Any, Any], jax.Array]:
+    """One compiled step of a student's descent towards its labels and its teacher.
+
+    Both models are called with the inputs and return logits; the loss is ``loss(labels, teacher_logits,
+    student_logits)``, a scalar. The step updates student and optimizer in place, the teacher's parameters
+    never; it runs as it stands: where it has dropout or batch statistics, call its ``eval()`` before.
+
+    Args:
+        loss: a `DistillationLoss`, or a function in its argument order; ``DistillationLoss()`` if None.
+
+    Returns:
+        ``step(student, optimizer, teacher, inputs, labels)``, which returns the loss before the update.
+
+    Source: the training loop of Flax' NNX guide, with Optax behind ``nnx.Optimizer``.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from flax import nnx
+        >>> from lsmooth.distillation import DistillationLoss
+        >>> from lsmooth.integrations.flax import make_distillation_step
+        >>> teacher, student = (nnx.Linear(2, 3, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+        >>> optimizer = nnx.Optimizer(student, optax.sgd(1.0), wrt=nnx.Param)
+        >>> step = make_distillation_step(DistillationLoss(alpha=0.9, temperature=2.0))
+        >>> batch = jnp.eye(2), jnp.array([0, 2])
+        >>> bool(step(student, optimizer, teacher, *batch) > step(student, optimizer, teacher, *batch))
+        True
+    """
+    loss = DistillationLoss() if loss is None else loss
+
+    @nnx.jit
+    def step(student: nnx.Module, optimizer: nnx.Optimizer, teacher: Any, inputs: Any, labels: Any) -> jax.Array:
+        teacher_logits = teacher(inputs)
+
+        def objective(student: Any) -> jax.Array:
+            return loss(labels, teacher_logits, student(inputs))
+
+        value, gradient = nnx.value_and_grad(objective)(student)
+        optimizer.update(student, gradient)
         return value
 
     return step

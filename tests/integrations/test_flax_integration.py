@@ -1,16 +1,18 @@
-"""lsmooth.integrations.flax: a compiled training step for NNX models."""
+"""lsmooth.integrations.flax: compiled training steps for NNX models."""
 
 from __future__ import annotations
 
 import pytest
 
+from lsmooth.distillation import DistillationLoss
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
 
 jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
 nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
 optax = pytest.importorskip("optax", reason="optax is not installed")
 datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
-make_train_step = pytest.importorskip("lsmooth.integrations.flax").make_train_step
+integration = pytest.importorskip("lsmooth.integrations.flax")
+make_distillation_step, make_train_step = integration.make_distillation_step, integration.make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +67,43 @@ def test_the_step_is_compiled_once(digits):
     for _ in range(3):
         step(model, optimizer, *digits)
     assert len(traces) == 1
+
+
+@pytest.fixture
+def pair():
+    return nnx.Linear(64, 10, rngs=nnx.Rngs(0)), nnx.Linear(64, 10, rngs=nnx.Rngs(1))
+
+
+def test_a_step_of_distillation_moves_the_student_down_the_gradient_of_its_loss(digits, pair):
+    (x, y), (teacher, student), loss = digits, pair, DistillationLoss(0.9, 2.0, label_smoothing=0.1)
+    teacher_before = teacher.kernel[...]
+    expected, gradient = nnx.value_and_grad(lambda model: loss(y, teacher(x), model(x)))(student)
+    moved = student.kernel[...] - 0.1 * gradient.kernel[...]
+    optimizer = nnx.Optimizer(student, optax.sgd(0.1), wrt=nnx.Param)
+    value = make_distillation_step(loss)(student, optimizer, teacher, x, y)
+    assert jnp.allclose(value, expected, rtol=1e-6)
+    assert jnp.allclose(student.kernel[...], moved, atol=1e-6)
+    assert (teacher.kernel[...] == teacher_before).all()
+
+
+def test_a_loss_of_the_callers_takes_labels_teacher_and_student(digits, pair):
+    (x, y), (teacher, student) = digits, pair
+    seen = []
+
+    def loss(labels, teacher_logits, student_logits):
+        seen.append((labels.dtype, teacher_logits.shape, student_logits.shape))
+        return jnp.mean((teacher_logits - student_logits) ** 2)
+
+    expected = jnp.mean((teacher(x) - student(x)) ** 2)
+    optimizer = nnx.Optimizer(student, optax.sgd(0.01), wrt=nnx.Param)
+    step = make_distillation_step(loss)
+    assert step(student, optimizer, teacher, x, y) == pytest.approx(float(expected), rel=1e-5)
+    step(student, optimizer, teacher, x, y)
+    assert seen == [(y.dtype, (1797, 10), (1797, 10))], "it was traced more than once"
+
+
+def test_without_a_loss_it_is_half_the_labels_and_half_the_teacher(digits, pair):
+    (x, y), (teacher, student) = digits, pair
+    expected = DistillationLoss()(y, teacher(x), student(x))
+    optimizer = nnx.Optimizer(student, optax.sgd(0.1), wrt=nnx.Param)
+    assert make_distillation_step()(student, optimizer, teacher, x, y) == pytest.approx(float(expected), rel=1e-6)
