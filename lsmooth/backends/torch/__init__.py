@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,23 @@ _DTYPES = {
     ]
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+# The first GPUs that Triton compiles for.
+_OLDEST_GPU = (7, 0)
+
+
+@functools.cache
+def cross_entropy_kernel(device: torch.device) -> ModuleType | None:
+    """The module whose ``fits`` and ``rows`` are for tensors there: Triton's on a GPU, if it imports."""
+    if device.type == "cpu":
+        return cross_entropy
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _OLDEST_GPU:
+        return None
+    try:
+        return importlib.import_module("lsmooth.backends.torch.triton_cross_entropy")
+    except ImportError:
+        return None
 
 
 class TorchBackend(Backend):
@@ -166,9 +186,10 @@ class TorchBackend(Backend):
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
-        if torch.compiler.is_compiling() or not cross_entropy.fits(logits, labels, **options):
+        kernel = None if torch.compiler.is_compiling() else cross_entropy_kernel(logits.device)
+        if kernel is None or not kernel.fits(logits, labels, **options):
             return formula(logits)
-        losses = cross_entropy.rows(logits, labels, formula, **options)
+        losses = kernel.rows(logits, labels, formula, **options)
         return formula(logits) if losses is None else losses
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
