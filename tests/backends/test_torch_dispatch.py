@@ -11,7 +11,7 @@ from lsmooth.backends import torch as torch_backend  # noqa: E402
 from lsmooth.backends.torch import cross_entropy  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 
-choose = torch_backend.cross_entropy_kernel.__wrapped__
+choose = torch_backend.kernel_for.__wrapped__
 
 
 def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
@@ -26,11 +26,13 @@ def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "capability"), [("cuda", (9, 0)), ("cuda", (6, 1)), ("meta", None)], ids=["no triton", "old", "other"]
 )
-def test_without_a_kernel_there_is_the_formula(device, capability, monkeypatch):
+@pytest.mark.parametrize("loss", ["cross_entropy", "divergence"])
+def test_without_a_kernel_there_is_the_formula(loss, device, capability, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "lsmooth.backends.torch.triton_cross_entropy", raising=False)
+    for name in ("cross_entropy", "divergence", "rows"):
+        monkeypatch.delitem(sys.modules, f"lsmooth.backends.torch.triton_{name}", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert choose(torch.device(device)) is None
+    assert choose(loss, torch.device(device)) is None
 
 
 def test_triton_is_not_needed_and_not_imported():

@@ -1,4 +1,4 @@
-"""The cross-entropy kernel for GPUs, under Triton's interpreter: ``TRITON_INTERPRET=1``, set before torch starts.
+"""The kernels for GPUs, under Triton's interpreter: ``TRITON_INTERPRET=1``, set before torch starts.
 
 Without that Triton would want a GPU, so these tests have an environment of their own: tox -e triton.
 """
@@ -17,14 +17,17 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from conftest import assert_close, require_backend  # noqa: E402
 
+from lsmooth.backends import divergences  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
-from lsmooth.backends.torch import triton_cross_entropy as kernel  # noqa: E402
+from lsmooth.backends.torch import triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
+from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 
 # NumPy, which interprets, says more than a GPU would.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 
+KERNELS = {"cross_entropy": triton_cross_entropy, "divergence": triton_divergence}
 ROWS = 5
 OPTIONS = {
     "plain": {},
@@ -55,8 +58,8 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
-    """PyTorch, which takes the kernel for tensors of every device."""
-    monkeypatch.setattr(torch_backend, "cross_entropy_kernel", lambda device: kernel)
+    """PyTorch, which takes the kernels for tensors of every device."""
+    monkeypatch.setattr(torch_backend, "kernel_for", lambda loss, device: KERNELS[loss])
     return require_backend("torch")
 
 
@@ -64,7 +67,7 @@ def backend(monkeypatch):
 def blocks(request, monkeypatch):
     """All columns at once; and in blocks, the last one short."""
     if request.param == "blocks":
-        monkeypatch.setattr(kernel, "MAX_BLOCK", 16)
+        monkeypatch.setattr(triton_rows, "MAX_BLOCK", 16)
 
 
 def arrays(num_classes, dtype="float32", **options):
@@ -204,7 +207,7 @@ def test_second_derivatives_are_those_of_the_formula(monkeypatch):
         return torch.autograd.grad(gradient.square().sum(), z)[0]
 
     ours = curvature()
-    monkeypatch.setattr(torch_backend, "cross_entropy_kernel", lambda device: None)
+    monkeypatch.setattr(torch_backend, "kernel_for", lambda loss, device: None)
     torch.testing.assert_close(ours, curvature())
 
 
@@ -212,7 +215,9 @@ def test_second_derivatives_are_those_of_the_formula(monkeypatch):
 def test_linear_heads_take_it_for_their_blocks(backend, block_size, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        kernel, "rows", lambda *args, rows=kernel.rows, **options: seen.append(1) or rows(*args, **options)
+        triton_cross_entropy,
+        "rows",
+        lambda *args, rows=triton_cross_entropy.rows, **options: seen.append(1) or rows(*args, **options),
     )
     labels, _, _ = arrays(37)
     hidden, weight = torch.randn(ROWS, 8), torch.randn(37, 8)
@@ -228,7 +233,7 @@ def test_linear_heads_take_it_for_their_blocks(backend, block_size, monkeypatch)
 
 
 def test_what_it_does_not_know_takes_the_formula(monkeypatch):
-    monkeypatch.setattr(kernel, "rows", lambda *args, **options: pytest.fail("the kernel was called"))
+    monkeypatch.setattr(triton_cross_entropy, "rows", lambda *args, **options: pytest.fail("the kernel was called"))
     labels, logits, _ = arrays(37)
     weight = torch.ones(37, requires_grad=True)
     softmax_cross_entropy(labels, logits.double())
@@ -240,14 +245,108 @@ def test_what_it_does_not_know_takes_the_formula(monkeypatch):
     assert weight.grad is not None
 
 
+# Distillation: the forward KL.
+
+DISTILLATION = {
+    "plain": {},
+    "none": {"reduction": "none"},
+    "temperature": {"temperature": 3.0},
+    "sample_weight": {"temperature": 0.5, "sample_weight": torch.linspace(0.0, 2.0, ROWS)},
+    "mask": {"mask": torch.tensor([True, False, True, True, False]), "reduction": "none"},
+}
+
+
+def pair(num_classes, *dtypes):
+    rng = np.random.default_rng(1)
+    return tuple(torch.from_numpy(3.0 * rng.standard_normal((ROWS, num_classes))).to(dtype) for dtype in dtypes)
+
+
+def assert_it_equals_the_formula(backend, teacher, student, dtype="float32", **options):
+    s, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+    loss = distillation_loss(teacher, s, **options)
+    assert "Attach" in type(loss.grad_fn).__name__
+    assert loss.dtype == torch.float32
+    expected = distillation_loss(teacher.double(), exact, **options)
+    assert_close(backend, loss, expected.detach().numpy(), "float32")
+    loss.sum().backward()
+    expected.sum().backward()
+    largest = exact.grad.abs().max()
+    assert_close(backend, s.grad / largest, (exact.grad / largest).numpy(), dtype, factor=2.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("options", DISTILLATION.values(), ids=DISTILLATION.keys())
+def test_distillation_equals_its_formula_in_float64(backend, options, dtype, blocks):
+    teacher, student = pair(37, torch.float32, getattr(torch, dtype))
+    assert_it_equals_the_formula(backend, teacher, student, dtype, **options)
+
+
+def test_distillation_of_rows_of_any_layout(backend):
+    teacher, student = pair(37, torch.float32, torch.float32)
+    assert_it_equals_the_formula(backend, torch.cat([teacher, student], 1)[:, :37], student.t().contiguous().t())
+    assert_it_equals_the_formula(backend, *torch.randn(2, 3, 5, 4), axis=1, reduction="none")
+
+
+def test_classes_without_mass(backend, blocks):
+    teacher, student = pair(37, torch.float32, torch.float32)
+    teacher[0, :20] = student[0, :16] = -torch.inf  # of both, of the teacher alone
+    student[1, 3], teacher[1, 30] = -torch.inf, 900.0  # what the teacher has there is lost to rounding
+    assert_it_equals_the_formula(backend, teacher, student, reduction="none")
+    student[2, 20] = -torch.inf
+    losses = distillation_loss(teacher, student, reduction="none")
+    assert losses.isinf().tolist() == [False, False, True, False, False]
+    teacher[3], student[4] = -torch.inf, -torch.inf
+    assert distillation_loss(teacher, student, reduction="none")[3:].isnan().all()
+
+
+def test_second_derivatives_of_distillation(monkeypatch):
+    teacher, student = pair(7, torch.float32, torch.float32)
+    student.requires_grad_()
+
+    def curvature():
+        loss = distillation_loss(teacher, student, temperature=2.0)
+        (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), student)[0]
+
+    ours = curvature()
+    monkeypatch.setattr(torch_backend, "kernel_for", lambda loss, device: None)
+    torch.testing.assert_close(ours, curvature())
+
+
+def test_linear_heads_distil_through_it(backend, monkeypatch):
+    t_hidden, t_weight, s_hidden, s_weight = (torch.randn(n, 8) for n in (ROWS, 37, ROWS, 37))
+    h, w = s_hidden.clone().requires_grad_(), s_weight.clone().requires_grad_()
+    exact = [x.double().requires_grad_() for x in (s_hidden, s_weight)]
+    expected = distillation_loss(t_hidden.double() @ t_weight.double().T, exact[0] @ exact[1].T)
+    expected.backward()
+    monkeypatch.setattr(divergences, "softmax_divergence", None)  # the formula may not be asked
+    loss = linear_distillation_loss(t_hidden, t_weight, h, w, block_size=2)
+    loss.backward()
+    assert_close(backend, loss, expected.detach().numpy(), "float32", factor=4.0)
+    for ours, theirs in zip((h, w), exact, strict=True):
+        assert_close(backend, ours.grad, theirs.grad.numpy(), "float32", factor=4.0)
+
+
+def test_other_divergences_take_the_formula(monkeypatch):
+    monkeypatch.setattr(triton_divergence, "rows", lambda *args, **options: pytest.fail("the kernel was called"))
+    teacher, student = pair(7, torch.float32, torch.float32)
+    distillation_loss(teacher, student, divergence="reverse_kl")
+    distillation_loss(teacher.double(), student)
+    distillation_loss(teacher.requires_grad_(), student, stop_teacher_gradient=False).backward()
+    assert teacher.grad is not None
+
+
 COMPILE = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from lsmooth.backends.torch import triton_cross_entropy as module
+from lsmooth.backends.torch.triton_cross_entropy import cross_entropy
+from lsmooth.backends.torch.triton_divergence import forward_kl
+from lsmooth.backends.torch.triton_rows import multiply_rows
 
-NUMBERS = dict(num_classes="i32", stride="i32", upstream_stride="i32", scale_stride="i32")
-POINTERS = dict(logits="*bf16", labels="*i64", losses="*fp32", upstream="*fp32")
+STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride")
+NUMBERS = dict(dict.fromkeys(STRIDES, "i32"), num_classes="i32")
+POINTERS = dict(logits="*bf16", teacher="*fp16", labels="*i64", losses="*fp32", upstream="*fp32")
 ALWAYS = dict(NUMBERS, **POINTERS, scale="fp32", inverse_temperature="fp32")
 GRADIENT = dict(gradient="*bf16", eps="fp32")
 OPTIONS = dict(prior="*fp32", class_weight="*fp32", counted="*i1", row_scale="*fp32", z_loss="fp32", softcap="fp32")
@@ -259,12 +358,13 @@ def check(kernel, types, constants):
     for capability in (75, 90):
         compile(ASTSource(kernel, signature, values), target=GPUTarget("cuda", capability, 32))
 
-check(module._multiply, dict(ALWAYS, **GRADIENT), dict(block=4096))
+check(multiply_rows, dict(ALWAYS, **GRADIENT), dict(block=4096))
 for types in (ALWAYS, dict(ALWAYS, **GRADIENT), dict(ALWAYS, **GRADIENT, **OPTIONS), dict(ALWAYS, **OPTIONS)):
-    check(module._cross_entropy, types, dict(block=4096))
-    # Whole numbers that are 1 are constants to Triton.
-    others = {name: kind for name, kind in types.items() if name not in NUMBERS}
-    check(module._cross_entropy, others, dict(dict.fromkeys(NUMBERS, 1), block=1))
+    for kernel in (cross_entropy, forward_kl):
+        check(kernel, types, dict(block=4096))
+        # Whole numbers that are 1 are constants to Triton.
+        others = {name: kind for name, kind in types.items() if name not in NUMBERS}
+        check(kernel, others, dict(dict.fromkeys(NUMBERS, 1), block=1))
 """
 
 

@@ -14,7 +14,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import cross_entropy, divergence, linear, log_odds, sigmoid
+from lsmooth.backends.torch import linear, log_odds, sigmoid
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -42,14 +42,14 @@ _OLDEST_GPU = (7, 0)
 
 
 @functools.cache
-def cross_entropy_kernel(device: torch.device) -> ModuleType | None:
+def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
     """The module whose ``fits`` and ``rows`` are for tensors there: Triton's on a GPU, if it imports."""
     if device.type == "cpu":
-        return cross_entropy
+        return importlib.import_module(f"lsmooth.backends.torch.{loss}")
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _OLDEST_GPU:
         return None
     try:
-        return importlib.import_module("lsmooth.backends.torch.triton_cross_entropy")
+        return importlib.import_module(f"lsmooth.backends.torch.triton_{loss}")
     except ImportError:
         return None
 
@@ -186,7 +186,7 @@ class TorchBackend(Backend):
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
-        kernel = None if torch.compiler.is_compiling() else cross_entropy_kernel(logits.device)
+        kernel = None if torch.compiler.is_compiling() else kernel_for("cross_entropy", logits.device)
         if kernel is None or not kernel.fits(logits, labels, **options):
             return formula(logits)
         losses = kernel.rows(logits, labels, formula, **options)
@@ -214,9 +214,10 @@ class TorchBackend(Backend):
         def formula(student: Array) -> Array:
             return divergences.softmax_divergence(self, teacher, student, **options)
 
-        if torch.compiler.is_compiling() or not divergence.fits(teacher, student, **options):
+        kernel = None if torch.compiler.is_compiling() else kernel_for("divergence", student.device)
+        if kernel is None or not kernel.fits(teacher, student, **options):
             return formula(student)
-        losses = divergence.rows(teacher, student, formula, **options)
+        losses = kernel.rows(teacher, student, formula, **options)
         return formula(student) if losses is None else losses
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:

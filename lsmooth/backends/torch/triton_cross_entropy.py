@@ -24,12 +24,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run
-
-# Columns of a block, and how many of them a warp takes: with every option on, twice as many of either
-# no longer fit the registers of compute capability 9.0, says ptxas -v.
-MAX_BLOCK = 8192
-COLUMNS_PER_WARP = 512
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
 
 
 def fits(
@@ -77,63 +72,23 @@ def rows(
 
     ``formula`` is that function of the logits alone, for derivatives of the gradient.
     """
-    of_rows = None
-    if isinstance(scale, Tensor):
-        of_rows, scale = scale.detach().expand(labels.shape).reshape(-1), None
-    sweep = functools.partial(
+    of_row = functools.partial(
         _sweep,
         labels=labels.reshape(-1).contiguous(),
         prior=None if prior is None else prior.detach().contiguous(),
         class_weight=None if class_weight is None else class_weight.detach().contiguous(),
-        counted=None if counted is None else counted.reshape(-1).contiguous(),
-        row_scale=of_rows,
-        scale_stride=0 if of_rows is None else of_rows.stride(0),
-        scale=1.0 if scale is None else scale,
-        # An option that is off is None, and no part of the program.
         eps=label_smoothing or None,
         inverse_temperature=1.0 / temperature,
         z_loss=z_loss or None,
         softcap=logit_softcap,
+        **of_rows(labels.shape, scale, counted),
     )
-    return run(logits, sweep, formula, labels.shape, total, multiply)
+    return run(logits, of_row, formula, labels.shape, total, multiply)
 
 
 @torch.no_grad()
-def _sweep(logits: Tensor, with_gradient: bool, **options: Any) -> tuple[Tensor, Tensor | None]:
-    """Losses (rows,) and gradient (rows, classes)."""
-    logits = logits.reshape(-1, logits.shape[-1])
-    logits = logits if logits.stride(1) == 1 else logits.contiguous()
-    num_rows, num_classes = logits.shape
-    losses = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else None
-    _launch(
-        _cross_entropy,
-        num_rows,
-        num_classes,
-        logits=logits,
-        stride=logits.stride(0),
-        losses=losses,
-        gradient=gradient,
-        **options,
-    )
-    return losses, gradient
-
-
-def multiply(gradient: Tensor, upstream: Tensor) -> None:
-    """Multiply a gradient (rows, classes) by what comes from above, one number or one a row.
-
-    A factor of 1, the usual one, costs a launch: the device sees for itself that nothing is to be done.
-    """
-    num_rows, num_classes = gradient.shape
-    upstream = upstream.reshape(-1).expand(num_rows)
-    _launch(_multiply, num_rows, num_classes, gradient=gradient, upstream=upstream, upstream_stride=upstream.stride(0))
-
-
-def _launch(kernel: Any, num_rows: int, num_classes: int, **arguments: Any) -> None:
-    block = min(MAX_BLOCK, triton.next_power_of_2(num_classes))
-    warps = max(1, block // COLUMNS_PER_WARP)
-    with torch.cuda.device_of(arguments["gradient"] if arguments["gradient"] is not None else arguments["losses"]):
-        kernel[(num_rows,)](**arguments, num_classes=num_classes, block=block, num_warps=warps)
+def _sweep(logits: Tensor, with_gradient: bool, **arguments: Any) -> tuple[Tensor, Tensor | None]:
+    return sweep(cross_entropy, logits, with_gradient, **arguments)
 
 
 @triton.jit
@@ -163,7 +118,7 @@ def _smoothing_weights(z, at, inside, prior, class_weight):
 
 
 @triton.jit
-def _cross_entropy(
+def cross_entropy(
     logits,
     labels,
     losses,
@@ -190,12 +145,8 @@ def _cross_entropy(
         gradient += row * num_classes
 
     if counted is not None:  # noqa: SIM102 - what is None is not even compiled
-        if tl.load(counted + row) == 0:  # whatever the row holds
-            tl.store(losses + row, 0.0)
-            if gradient is not None:
-                for start in range(0, num_classes, block):
-                    at = start + columns
-                    tl.store(gradient + at, tl.zeros((block,), tl.float32), mask=at < num_classes)
+        if tl.load(counted + row) == 0:
+            write_zeros(losses + row, gradient, num_classes, block)
             return
 
     top, total, left, mass, weighted = float("-inf"), 0.0, 0.0, 0.0, 0.0
@@ -204,7 +155,7 @@ def _cross_entropy(
         inside = at < num_classes
         z, slope = _seen(tl.load(logits + at, mask=inside, other=float("-inf")), inverse_temperature, softcap)
         highest = tl.maximum(top, tl.max(z, 0))
-        shift = tl.where(tl.abs(highest) == float("inf"), 0.0, highest)
+        shift = finite(highest)
         total = total * tl.exp(top - shift) + tl.sum(tl.exp(z - shift), 0)
         top = highest
         if eps is not None:
@@ -213,7 +164,7 @@ def _cross_entropy(
             mass += tl.sum(v, 0)
             weighted += tl.sum(tl.where(z == float("-inf"), 0.0, v * z), 0)
 
-    shift = tl.where(tl.abs(top) == float("inf"), 0.0, top)
+    shift = finite(top)
     lse = tl.log(total) + shift
     label = tl.load(labels + row).to(tl.int64)
     valid = (label >= 0) & (label < num_classes)
@@ -252,17 +203,3 @@ def _cross_entropy(
                 u, v = _smoothing_weights(z, at, inside, prior, class_weight)
                 g -= eps / left * v
             tl.store(gradient + at, g * (slope * scale), mask=inside)
-
-
-@triton.jit
-def _multiply(gradient, upstream, upstream_stride, num_classes, block: tl.constexpr):
-    """Multiply a row by its number."""
-    row = tl.program_id(0).to(tl.int64)
-    factor = tl.load(upstream + row * upstream_stride).to(tl.float32)
-    if factor == 1.0:
-        return
-    gradient += row * num_classes
-    for start in range(0, num_classes, block):
-        at = start + tl.arange(0, block)
-        g = tl.load(gradient + at, mask=at < num_classes).to(tl.float32)
-        tl.store(gradient + at, g * factor, mask=at < num_classes)

@@ -1,0 +1,94 @@
+"""What the Triton kernels share, which take a row of logits a program, in blocks of columns."""
+
+# To a type checker a function that Triton compiles never returns.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+from torch import Tensor
+
+# Columns of a block, and how many of them a warp takes: with every option on, twice as many of either
+# no longer fit the registers of compute capability 9.0, says ptxas -v.
+MAX_BLOCK = 8192
+COLUMNS_PER_WARP = 512
+# Numbers that the kernels, which accumulate in float32, have the precision for.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def of_rows(shape: torch.Size, scale: float | Tensor | None, counted: Tensor | None) -> dict[str, Any]:
+    """What every kernel is told of its rows; an option that is off is None, and no part of the program."""
+    by_row = scale.detach().expand(shape).reshape(-1) if isinstance(scale, Tensor) else None
+    return {
+        "row_scale": by_row,
+        "scale_stride": 0 if by_row is None else by_row.stride(0),
+        "scale": scale if isinstance(scale, float) else 1.0,
+        "counted": None if counted is None else counted.reshape(-1).contiguous(),
+    }
+
+
+def as_rows(logits: Tensor) -> Tensor:
+    """(rows, classes), the classes of a row side by side."""
+    logits = logits.reshape(-1, logits.shape[-1])
+    return logits if logits.stride(1) == 1 else logits.contiguous()
+
+
+def sweep(kernel: Any, logits: Tensor, with_gradient: bool, **arguments: Any) -> tuple[Tensor, Tensor | None]:
+    """Losses (rows,) and gradient (rows, classes), of a kernel that writes both."""
+    logits = as_rows(logits)
+    losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else None
+    launch(kernel, logits, logits=logits, stride=logits.stride(0), losses=losses, gradient=gradient, **arguments)
+    return losses, gradient
+
+
+def launch(kernel: Any, rows: Tensor, **arguments: Any) -> None:
+    """Run a program for each of the rows (rows, classes)."""
+    num_rows, num_classes = rows.shape
+    block = min(MAX_BLOCK, triton.next_power_of_2(num_classes))
+    warps = max(1, block // COLUMNS_PER_WARP)
+    with torch.cuda.device_of(rows):
+        kernel[(num_rows,)](**arguments, num_classes=num_classes, block=block, num_warps=warps)
+
+
+def multiply(gradient: Tensor, upstream: Tensor) -> None:
+    """Multiply a gradient (rows, classes) by what comes from above, one number or one a row.
+
+    A factor of 1, the usual one, costs a launch: the device sees for itself that nothing is to be done.
+    """
+    upstream = upstream.reshape(-1).expand(len(gradient))
+    launch(multiply_rows, gradient, gradient=gradient, upstream=upstream, upstream_stride=upstream.stride(0))
+
+
+@triton.jit
+def multiply_rows(gradient, upstream, upstream_stride, num_classes, block: tl.constexpr):
+    """Multiply a row by its number."""
+    row = tl.program_id(0).to(tl.int64)
+    factor = tl.load(upstream + row * upstream_stride).to(tl.float32)
+    if factor == 1.0:
+        return
+    gradient += row * num_classes
+    for start in range(0, num_classes, block):
+        at = start + tl.arange(0, block)
+        g = tl.load(gradient + at, mask=at < num_classes).to(tl.float32)
+        tl.store(gradient + at, g * factor, mask=at < num_classes)
+
+
+@triton.jit
+def write_zeros(loss, gradient, num_classes, block: tl.constexpr):
+    """What a row that is not counted gives, whatever it holds."""
+    tl.store(loss, 0.0)
+    if gradient is not None:
+        for start in range(0, num_classes, block):
+            at = start + tl.arange(0, block)
+            tl.store(gradient + at, tl.zeros((block,), tl.float32), mask=at < num_classes)
+
+
+@triton.jit
+def finite(x):
+    """``x``, or 0 where it is infinite: what may be taken from logits before exp."""
+    return tl.where(tl.abs(x) == float("inf"), 0.0, x)
