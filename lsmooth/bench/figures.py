@@ -49,7 +49,8 @@ def _speed(plt: Any, results: list[Result]) -> Any:
         ax.annotate(f" {ratio:.2g} ", (ratio, place), va="center", ha="left" if ratio >= 1 else "right", fontsize=7)
     ax.set_yticks(range(len(bars)), [f"{r.work.split(', loss')[0]} · {_label(r)} · {p}" for r, p in bars], fontsize=7)
     ax.invert_yaxis()
-    ax.set_xscale("log")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
     ax.axvline(1.0, color="black", linewidth=0.8)
     ax.margins(x=0.12, y=0.01)
     ax.set_xlabel("times faster than the peer (left of 1: slower)")
@@ -62,7 +63,8 @@ def _memory(plt: Any, results: list[Result]) -> Any:
     """Bars: the peak of lsmooth beside each peer's."""
     if not results:
         return None
-    figure, ax = plt.subplots(figsize=(8.5, 0.5 + 0.4 * len(results)))
+    contenders = sum(len(result.peak_bytes) for result in results)
+    figure, ax = plt.subplots(figsize=(8.5, 0.5 + 0.22 * contenders))
     for place, result in enumerate(results):
         peaks = {name: peak / result.unit_bytes for name, peak in result.peak_bytes.items()}
         height = 0.8 / len(peaks)

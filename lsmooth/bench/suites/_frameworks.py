@@ -58,14 +58,15 @@ def torch_copy(data: Data) -> Setup:
     return setup
 
 
-def jax_step(data: Data, loss: Callable[[], Loss]) -> Setup:
-    """Value and gradient in JAX, jitted."""
+def jax_step(data: Data, loss: Callable[[], Callable[..., Any]], *others: Data) -> Setup:
+    """Value and gradient in JAX, compiled; ``others`` are passed to the loss after the logits, no constants of it."""
 
     def setup() -> Call:
         import jax
 
-        z, function = jax.numpy.asarray(data()), jax.jit(jax.value_and_grad(loss()))
-        return lambda: jax.block_until_ready(function(z))
+        arrays = [jax.numpy.asarray(x()) for x in (data, *others)]
+        function = jax.jit(jax.value_and_grad(loss())).lower(*arrays).compile()
+        return lambda: jax.block_until_ready(function(*arrays))
 
     return setup
 

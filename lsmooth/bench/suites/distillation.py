@@ -33,8 +33,8 @@ def rows(plan: Plan) -> Iterator[Row]:
             yield from _torch_rows(row, teacher, student)
         if frameworks.wanted(plan, "jax"):
             contenders = {
-                "lsmooth": frameworks.jax_step(student, lambda t=teacher: _ours(_jax(t))),
-                "optax": frameworks.jax_step(student, lambda t=teacher: _optax_peer(_jax(t))),
+                "lsmooth": frameworks.jax_step(student, _jax_ours, teacher),
+                "optax": frameworks.jax_step(student, _optax_peer, teacher),
             }
             yield row("forward_kl", "jax", contenders, frameworks.jax_copy(student))
         if frameworks.wanted(plan, "tensorflow"):
@@ -80,12 +80,6 @@ def _torch(data: frameworks.Data) -> Any:
     return torch.from_numpy(data())
 
 
-def _jax(data: frameworks.Data) -> Any:
-    import jax
-
-    return jax.numpy.asarray(data())
-
-
 def _tensorflow(data: frameworks.Data) -> Any:
     import tensorflow as tf
 
@@ -94,6 +88,10 @@ def _tensorflow(data: frameworks.Data) -> Any:
 
 def _ours(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss:
     return lambda x: distillation_loss(teacher, x, temperature=TEMPERATURE, divergence=divergence)
+
+
+def _jax_ours() -> Callable[[Any, Any], Any]:
+    return lambda x, teacher: distillation_loss(teacher, x, temperature=TEMPERATURE)
 
 
 def _torch_peer(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss:
@@ -117,11 +115,11 @@ def _torch_peer(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss
     return lambda x: TEMPERATURE**2 * loss(x)
 
 
-def _optax_peer(teacher: Any) -> frameworks.Loss:
+def _optax_peer() -> Callable[[Any, Any], Any]:
     import jax
     import optax
 
-    def loss(x: Any) -> Any:
+    def loss(x: Any, teacher: Any) -> Any:
         log_t, log_s = (jax.nn.log_softmax(z / TEMPERATURE) for z in (teacher, x))
         return TEMPERATURE**2 * optax.losses.kl_divergence_with_log_targets(log_s, log_t).mean()
 

@@ -146,27 +146,38 @@ def _sigmoid_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
         functional = torch.nn.functional
         return lambda x: functional.binary_cross_entropy_with_logits(x, y * (1 - EPS) + EPS / 2)
 
-    def ours() -> Any:
-        return lambda x: losses.sigmoid_cross_entropy(labels(), x, label_smoothing=EPS)
+    def jax_ours() -> Any:
+        return lambda x, y: losses.sigmoid_cross_entropy(y, x, label_smoothing=EPS)
 
     def optax_peer() -> Any:
         import optax
 
-        return lambda x: optax.sigmoid_binary_cross_entropy(x, labels() * (1 - EPS) + EPS / 2).mean()
+        return lambda x, y: optax.sigmoid_binary_cross_entropy(x, y * (1 - EPS) + EPS / 2).mean()
+
+    def tensorflow_ours() -> Any:
+        import tensorflow as tf
+
+        y = tf.constant(labels())
+        return lambda x: losses.sigmoid_cross_entropy(y, x, label_smoothing=EPS)
 
     def tensorflow_peer() -> Any:
         import tensorflow as tf
 
-        sigmoid = tf.compat.v1.losses.sigmoid_cross_entropy
-        return lambda x: sigmoid(labels(), x, label_smoothing=EPS)
+        y, sigmoid = tf.constant(labels()), tf.compat.v1.losses.sigmoid_cross_entropy
+        return lambda x: sigmoid(y, x, label_smoothing=EPS)
 
     yield from _elementwise_rows(
         plan,
         "smoothed sigmoid cross-entropy",
         size,
         logits,
-        {"torch": (torch_ours, torch_peer), "jax": (ours, optax_peer), "tensorflow": (ours, tensorflow_peer)},
+        {
+            "torch": (torch_ours, torch_peer),
+            "jax": (jax_ours, optax_peer),
+            "tensorflow": (tensorflow_ours, tensorflow_peer),
+        },
         {"torch": "F.binary_cross_entropy_with_logits", "jax": "optax", "tensorflow": "tf.losses"},
+        labels,
     )
 
 
@@ -232,10 +243,11 @@ def _elementwise_rows(
     logits: Callable[[], np.ndarray],
     pairs: Mapping[str, tuple[Any, Any]],
     peers: Mapping[str, str],
+    *others: frameworks.Data,
 ) -> Iterator[Row]:
     steps: Mapping[str, Any] = {
         "torch": frameworks.torch_step,
-        "jax": frameworks.jax_step,
+        "jax": lambda data, loss: frameworks.jax_step(data, loss, *others),
         "tensorflow": functools.partial(frameworks.tensorflow_step, mode="XLA"),
     }
     copies = {"torch": frameworks.torch_copy, "jax": frameworks.jax_copy, "tensorflow": frameworks.numpy_copy}
