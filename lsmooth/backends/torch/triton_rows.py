@@ -12,8 +12,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-# Columns of a block, and how many of them a warp takes: with every option on, twice as many of either
-# no longer fit the registers of compute capability 9.0, says ptxas -v.
+# Columns of a block, and how many of them a warp takes. Of twice as many a block, with every option on,
+# the 16 warps spill registers on compute capability 9.0, says ptxas -v; nothing here has been timed.
 MAX_BLOCK = 8192
 COLUMNS_PER_WARP = 512
 # Numbers that the kernels, which accumulate in float32, have the precision for.
