@@ -134,9 +134,11 @@ def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
     labels, factor = label_factor(xp, labels, num_classes, xp.dtype(logits))
     at_label = xp.one_hot(labels, num_classes, "float32") == 1  # type: ignore[arg-type]
     others = xp.where(at_label, MINUS_INFINITY, logits)
-    alone = xp.max(others, axis=-1) == MINUS_INFINITY
-    # A log-sum-exp over nothing would have a NaN gradient.
-    lead = xp.pick(logits, labels) - xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1)
+    top = xp.stop_gradient(xp.max(others, axis=-1))
+    alone = top == MINUS_INFINITY
+    top = xp.where(alone | (top == -MINUS_INFINITY), 0.0, top)
+    total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
+    lead = xp.pick(logits, labels) - top - xp.log(xp.where(alone, 1.0, total))
     return factor * xp.where(alone, -MINUS_INFINITY, lead)
 
 
