@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,15 @@ Data = Callable[[], np.ndarray]
 def wanted(plan: Plan, backend: str) -> bool:
     """Whether the backend is in the plan and installed."""
     return backend in plan.backends and importlib.util.find_spec(backend) is not None
+
+
+def is_installed(distribution: str) -> bool:
+    """Whether a package of that name is installed; a folder that happens to bear its module's name is not."""
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def can_compile_torch() -> bool:

@@ -6,7 +6,6 @@ netcal and uncertainty-calibration take NumPy arrays only, so they are each fram
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,8 +31,8 @@ def rows(plan: Plan) -> Iterator[Row]:
             contenders: dict[str, Setup] = {"lsmooth": functools.partial(ours, data)}
             if mode == "numpy" and size in (LARGE, TOKENS):
                 contenders["lsmooth, in batches"] = functools.partial(_batches, size)
-            for peer, (module, of, setup) in _PEERS.items():
-                if of in (None, backend) and importlib.util.find_spec(module):
+            for peer, (of, setup) in _PEERS.items():
+                if of in (None, backend) and frameworks.is_installed(peer):
                     contenders[peer] = functools.partial(setup, data)
             yield Row(
                 WORK,
@@ -127,9 +126,9 @@ _OURS: dict[str, tuple[str, Callable[[Data], Call]]] = {
     "tensorflow, function": ("tensorflow", functools.partial(_tensorflow, function=True)),
     "tensorflow, eager": ("tensorflow", functools.partial(_tensorflow, function=False)),
 }
-# The module that it needs, the framework whose rows it is in (None: all), and the setup.
-_PEERS: dict[str, tuple[str, str | None, Callable[[Data], Call]]] = {
-    "netcal": ("netcal", None, _netcal),
-    "uncertainty-calibration": ("calibration", None, _uncertainty_calibration),
-    "torchmetrics": ("torchmetrics", "torch", _torchmetrics),
+# By the package that it is: the framework whose rows it is in (None: all), and the setup.
+_PEERS: dict[str, tuple[str | None, Callable[[Data], Call]]] = {
+    "netcal": (None, _netcal),
+    "uncertainty-calibration": (None, _uncertainty_calibration),
+    "torchmetrics": ("torch", _torchmetrics),
 }
