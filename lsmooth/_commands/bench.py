@@ -52,10 +52,11 @@ def bench(
     machine = describe_machine()
     name = name or f"cpu-{machine['cores']}-core"
 
-    with stages() as progress:
-        results = run_suites(suites or SUITES, plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
     path = out / f"{name}.json"
-    save(results, machine, path)
+    with stages() as progress:
+        for suite in suites or SUITES:  # each is kept when it is done, should the next be interrupted
+            results = run_suites([suite], plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
+            save(results, machine, path)
     machine, results = load(path)
     report = out / f"{name}.md"
     report.write_text(markdown(machine, results), encoding="utf-8")

@@ -200,6 +200,11 @@ def backend_of(**arrays: Any) -> Backend:
     return load_backend(get_backend()) if found is None else found
 
 
+# TensorFlow's AutoGraph leaves alone what bears this name. A first call inside tf.function comes here before
+# the TensorFlow backend is loaded, which asks the same for the rest of lsmooth.
+backend_of.__dict__["autograph_info__"] = {}
+
+
 def _find(cls: type, array: Array) -> Backend | None:
     """Ask the framework that the class comes from, then everybody, and remember the answer."""
     if cls.__name__ == "KerasTensor":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 from lsmooth.bench.run import COPY, Result
@@ -23,9 +22,9 @@ def markdown(machine: dict[str, Any], results: Sequence[Result]) -> str:
         "memory of a process that does nothing else, in units of the logits (or of the input). "
         "A bar is what lsmooth holds itself to; one that is missed is in bold.",
     ]
-    for (suite, work), group in groupby(results, key=lambda result: (result.suite, result.work)):
-        del suite
-        parts += [f"## {work[0].upper()}{work[1:]}", table(group)]
+    for work in dict.fromkeys(result.work for result in results):
+        rows = [result for result in results if result.work == work]
+        parts += [f"## {work[0].upper()}{work[1:]}", table(rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import traceback
 
 import numpy as np
@@ -316,3 +319,16 @@ def test_it_is_the_loss_of_a_keras_model():
     model.compile(optimizer="sgd", loss=lambda y, z: softmax_cross_entropy(y, z, label_smoothing=EPS, reduction=None))
     history = model.fit(LOGITS.astype(np.float32), np.eye(3, dtype=np.float32)[LABELS], epochs=3, verbose=0)
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def test_a_first_call_inside_a_function_says_nothing():
+    """No warning that AutoGraph could not rewrite what finds the backend."""
+    code = """
+        import tensorflow as tf
+        from lsmooth.losses import softmax_cross_entropy
+        loss = tf.function(lambda y, z: softmax_cross_entropy(y, z, label_smoothing=0.1))
+        print(float(loss(tf.constant([0]), tf.zeros([1, 3]))))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert abs(float(done.stdout) - np.log(3.0)) < 1e-6
+    assert "AutoGraph" not in done.stderr
