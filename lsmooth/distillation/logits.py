@@ -168,7 +168,7 @@ def decoupled_distillation_loss(
     valid = (labels >= 0) & (labels < classes)
     target = xp.one_hot(xp.where(valid, labels, 0), classes, "float32") == 1
     teacher, student = (centered(xp, z) for z in tempered(pair))
-    of_target = _binary_kl(xp, _lead_of_target(xp, teacher, target), _lead_of_target(xp, student, target))
+    of_target = _binary_kl(xp, xp.label_log_odds(teacher, labels), xp.label_log_odds(student, labels))
     losses = alpha * of_target + beta * _kl_of_others(xp, teacher, student, target)
     losses = losses * xp.where(valid, xp.cast(valid, pair.dtype), float("nan"))
     return finish(pair, losses, scale_by_temperature_squared)
@@ -277,14 +277,6 @@ def _standardized(xp: Backend, logits: Array) -> Array:
     variance = xp.sum(away * away, axis=-1)[..., None] / count
     flat = variance == 0
     return xp.where(masked, logits, away / xp.where(flat, 1.0, variance) ** 0.5)
-
-
-def _lead_of_target(xp: Backend, logits: Array, target: Array) -> Array:
-    """z_y less the log-sum-exp of the other classes; inf where there are none."""
-    others = xp.where(target, MINUS_INFINITY, logits)
-    alone = xp.max(others, axis=-1) == MINUS_INFINITY
-    own = xp.sum(xp.where(target, logits, 0.0), axis=-1)
-    return xp.where(alone, float("inf"), own - xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1))
 
 
 def _binary_kl(xp: Backend, teacher: Array, student: Array) -> Array:

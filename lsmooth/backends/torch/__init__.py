@@ -14,7 +14,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import linear, log_odds, sigmoid
+from lsmooth.backends.torch import linear
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -52,6 +52,15 @@ def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
         return importlib.import_module(f"lsmooth.backends.torch.triton_{loss}")
     except ImportError:
         return None
+
+
+def _fastest(loss: str, formula: Callable[[Array], Array], moving: Array, *arrays: Array, **options: Any) -> Array:
+    """What the kernel of that name gives where it knows these arguments, and ``formula(moving)`` where it does not."""
+    kernel = None if torch.compiler.is_compiling() else kernel_for(loss, moving.device)
+    losses = None
+    if kernel is not None and kernel.fits(*arrays, **options):
+        losses = kernel.rows(*arrays, formula, **options)
+    return formula(moving) if losses is None else losses
 
 
 class TorchBackend(Backend):
@@ -186,39 +195,25 @@ class TorchBackend(Backend):
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
-        kernel = None if torch.compiler.is_compiling() else kernel_for("cross_entropy", logits.device)
-        if kernel is None or not kernel.fits(logits, labels, **options):
-            return formula(logits)
-        losses = kernel.rows(logits, labels, formula, **options)
-        return formula(logits) if losses is None else losses
+        return _fastest("cross_entropy", formula, logits, logits, labels, **options)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array) -> Array:
             return formulas.label_log_odds(self, logits, labels)
 
-        if torch.compiler.is_compiling() or not log_odds.fits(logits, labels):
-            return formula(logits)
-        odds = log_odds.rows(logits, labels, formula)
-        return formula(logits) if odds is None else odds
+        return _fastest("log_odds", formula, logits, logits, labels)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         def formula(logits: Array) -> Array:
             return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
 
-        if torch.compiler.is_compiling() or not sigmoid.fits(logits, labels, **options):
-            return formula(logits)
-        losses = sigmoid.elements(logits, labels, formula, **options)
-        return formula(logits) if losses is None else losses
+        return _fastest("sigmoid", formula, logits, logits, labels, **options)
 
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
         def formula(student: Array) -> Array:
             return divergences.softmax_divergence(self, teacher, student, **options)
 
-        kernel = None if torch.compiler.is_compiling() else kernel_for("divergence", student.device)
-        if kernel is None or not kernel.fits(teacher, student, **options):
-            return formula(student)
-        losses = kernel.rows(teacher, student, formula, **options)
-        return formula(student) if losses is None else losses
+        return _fastest("divergence", formula, student, teacher, student, **options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)

@@ -35,7 +35,7 @@ def fits(
     scale: Any = None,
     total: bool = False,
 ) -> bool:
-    """Whether `elements` knows these options; what has a gradient of its own is left to autograd."""
+    """Whether `rows` knows these options; what has a gradient of its own is left to autograd."""
     return (
         is_plain(logits)
         and labels.shape == logits.shape
@@ -45,7 +45,7 @@ def fits(
     )
 
 
-def elements(
+def rows(
     logits: Tensor,
     labels: Tensor,
     formula: Callable[[Tensor], Tensor],
