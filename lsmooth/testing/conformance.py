@@ -220,6 +220,7 @@ def _moving(case: _Case) -> None:
     case.equal("pick", lambda: xp.pick(x, index), np.take_along_axis(values, at[..., None], -1)[..., 0], dtype)
     several = np.stack([at, 3 - at], -1)
     case.equal("gather", lambda: xp.gather(x, case.integers(*several)), np.take_along_axis(values, several, -1), dtype)
+    _top(case)
     flat, weights = case.integers(0, 2, 2, 0, 3), case.floats(1.0, 2.0, 0.5, 4.0, 8.0)
     case.equal("bincount", lambda: xp.bincount(flat, weights, 5), [5.0, 0.0, 2.5, 8.0, 0.0], dtype)
     case.equal("argsort", lambda: xp.argsort(case.floats(3.0, 1.0, 3.0, -2.0, 1.0)), [3, 1, 4, 0, 2])
@@ -232,6 +233,20 @@ def _moving(case: _Case) -> None:
     case.gradient("pick", lambda x: xp.pick(x, index), values, picked)
     case.gradient("take", lambda x: xp.take(x, index), values, np.full_like(values, 3.0))
     case.gradient("moveaxis", lambda x: xp.moveaxis(x, 1, -1) * x[:, :1, :1], values, _moveaxis_gradient(values))
+
+
+def _top(case: _Case) -> None:
+    """Several entries with the maximum, and entries that are hardly below it."""
+    xp, inf, nan = case.xp, np.inf, np.nan
+    below = np.nextafter(np.asarray(0.5, case.dtype), np.asarray(0.0, case.dtype))
+    values = np.array([[0.1, 0.7, 0.2], [0.4, 0.4, 0.2], [below, 0.5, 0.5], [-inf] * 3, [inf, 0.0, inf]])
+    x = case.floats(*values)
+    for k in range(3):
+        index = case.integers(*[k] * len(values))
+        case.equal("the maximum of top", lambda index=index: xp.top(x, index)[0], values.max(-1), case.dtype)
+        case.equal(f"the hit of top at {k}", lambda index=index: xp.top(x, index)[1], values.argmax(-1) == k, "bool")
+    lost = case.floats([0.5, nan, 0.25])
+    case.equal("the maximum of top with NaN", lambda: xp.top(lost, case.integers(0))[0], [nan], case.dtype)
 
 
 def _moveaxis_gradient(values: np.ndarray) -> np.ndarray:

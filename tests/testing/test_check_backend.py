@@ -200,6 +200,13 @@ PLANTED = {
     "reshape by columns": wrong("reshape", lambda self, x, shape: x.reshape(shape, order="F")),
     "take of columns": wrong("take", lambda self, table, index: np.take(table, index, -1)),
     "pick of rows": wrong("pick", lambda self, x, index: x[..., 0]),
+    "top knows the last of equal entries": wrong(
+        "top", lambda self, x, i: (x.max(-1), x.shape[-1] - 1 - x[..., ::-1].argmax(-1) == i)
+    ),
+    "top takes every maximum": wrong(
+        "top", lambda self, x, i: (x.max(-1), np.take_along_axis(x, i[..., None], -1)[..., 0] == x.max(-1))
+    ),
+    "top passes over NaN": wrong("top", lambda self, x, i: (np.fmax.reduce(x, -1), x.argmax(-1) == i)),
     "bincount counts": wrong("bincount", lambda self, i, w, n: np.bincount(i, None, n).astype(w.dtype)),
     "argsort downwards": wrong("argsort", lambda self, x: np.argsort(-x, kind="stable")),
     "cumsum less the first": wrong("cumsum", lambda self, x: np.cumsum(x) - x[0]),
