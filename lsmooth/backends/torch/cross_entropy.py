@@ -74,11 +74,13 @@ def rows(
     counted: Tensor | None = None,
     scale: float | Tensor | None = None,
     total: bool = False,
+    overwrite: bool = False,
     **_: Any,
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit; None where a value does not.
 
-    ``formula`` is that function of the logits alone, for derivatives of the gradient.
+    ``formula`` is that function of the logits alone, for derivatives of the gradient. With
+    ``overwrite`` the logits may be lost: the gradient is written over them.
     """
     plain = prior is None and counted is None and temperature == 1.0
     if plain and isinstance(scale, float) and total and logits.numel() <= SMALL:
@@ -97,7 +99,7 @@ def rows(
         1.0 if scale is None else scale,
         None if counted is None else counted.reshape(-1, 1),
     )
-    sweep = functools.partial(_sweep, labels=flat_labels, options=options)
+    sweep = functools.partial(_sweep, labels=flat_labels, options=options, overwrite=overwrite)
     return run(logits, sweep, formula, labels.shape, total)
 
 
@@ -117,9 +119,12 @@ def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float)
 
 @torch.no_grad()
 def _sweep(
-    logits: Tensor, labels: Tensor, options: Options, with_gradient: bool
+    logits: Tensor, labels: Tensor, options: Options, with_gradient: bool, overwrite: bool = False
 ) -> tuple[Tensor, Tensor | None] | None:
-    """Losses (rows,) and gradient (rows, classes); None if a class is masked and smoothing is on."""
+    """Losses (rows,) and gradient (rows, classes); None if a class is masked and smoothing is on.
+
+    Written over the logits, it is also None where a loss asks to see them again.
+    """
     eps, prior, temperature, scale, counted = options
     logits = logits.reshape(-1, logits.shape[-1])
     num_rows, num_classes = logits.shape
@@ -128,7 +133,8 @@ def _sweep(
     as_they_are = logits.dtype == dtype and temperature == 1.0
     in_place = with_gradient and logits.dtype == dtype
     block = block_rows(num_rows, num_classes)
-    gradient = empty_like(logits) if with_gradient else None
+    gradient = None if not with_gradient else logits.detach() if overwrite else empty_like(logits)
+    label_z = logits.gather(1, labels).to(dtype) / temperature
     scratch = None if in_place else torch.empty((block, num_classes), dtype=dtype)
     scaled = None if as_they_are else torch.empty((block, num_classes), dtype=dtype)
 
@@ -148,10 +154,10 @@ def _sweep(
             x = scaled[: len(x)].copy_(x)
             x = x if temperature == 1.0 else x.div_(temperature)
         p = gradient[part] if gradient is not None and scratch is None else scratch[: len(x)]  # pyright: ignore
-        torch.softmax(x, 1, out=p)
-        torch.gather(p, 1, y, out=label_p[part])
         if mean is not None:
             torch.sum(x if prior is None else x * prior, 1, keepdim=True, out=mean[part])
+        torch.softmax(x, 1, out=p)
+        torch.gather(p, 1, y, out=label_p[part])
         if gradient is None:
             continue
         if isinstance(factor, Tensor):
@@ -168,10 +174,11 @@ def _sweep(
     suspects = mean if eps else label_p if counted is not None else None
     if suspects is not None and not suspects.isfinite().all().item():
         return None
-    label_z = logits.gather(1, labels).to(dtype) / temperature
     nll = label_p.log().neg_()
     lost = label_p < _SMALLEST[dtype]
     if lost.any().item():
+        if overwrite:
+            return None
         at = lost[:, 0]
         nll[at] = torch.logsumexp(logits[at].to(dtype) / temperature, 1, keepdim=True) - label_z[at]
     if mean is not None:
