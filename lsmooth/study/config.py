@@ -43,7 +43,7 @@ class Plan:
         noise: standard deviation of the noise, the inputs' being about 1.
     """
 
-    alphas: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+    alphas: tuple[float, ...] = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
     seeds: tuple[int, ...] = tuple(range(8))
     training: Training = Training()
     n_bins: int = 15
@@ -55,4 +55,6 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(alphas=(0.0, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3), student_alphas=(0.0, 0.1), temperatures=(2.0, 4.0))
+QUICK = Plan(
+    alphas=(0.0, 0.002, 0.05, 0.1, 0.2), seeds=(0, 1, 2, 3), student_alphas=(0.0, 0.1), temperatures=(2.0, 4.0)
+)

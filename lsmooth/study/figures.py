@@ -10,6 +10,7 @@ import numpy as np
 from lsmooth import plots
 from lsmooth._report import new_figure, png
 from lsmooth.plots import BLUE, GREY, RED
+from lsmooth.study.findings import best_smoothing
 from lsmooth.study.run import Results, nearest
 from lsmooth.study.statistics import mean, stderr
 
@@ -58,7 +59,7 @@ def calibration(results: Results) -> Figure:
 def reliability(results: Results) -> Figure:
     """Reliability diagrams: hard and smoothed labels, as trained and after a temperature; all seeds together."""
     alphas = results.plan.alphas
-    shown = list(dict.fromkeys([alphas[0], nearest(alphas, 0.05)]))
+    shown = list(dict.fromkeys([alphas[0], nearest(alphas, 0.05), best_smoothing(results)]))
     figure = new_figure(9, 4.6 * len(shown))
     labels = np.tile(results.data.labels["test"], len(results.plan.seeds))
     for alpha, (left, right) in zip(shown, figure.subplots(len(shown), 2, squeeze=False), strict=True):
@@ -105,6 +106,7 @@ def distillation(results: Results) -> Figure:
             offset = (5, -12 if color == GREY else 5)
             ax.annotate(note.format(value), point, offset, textcoords="offset points", fontsize="small", color=color)
     ax.set(xlabel="mass on wrong classes, gamma", ylabel="students' test error, %")
+    _spread_small(ax, [mean(students.gamma) for students in results.students])
     ax.legend(frameon=False, fontsize="small")
     return figure
 
@@ -132,6 +134,15 @@ def over_alpha(ax: Axes, results: Results, name: str, label: str, color: str, fa
     alphas = results.plan.alphas
     _line(ax, alphas, [factor * results.numbers(alpha, name) for alpha in alphas], label, color)
     ax.set_xlabel("label smoothing")
+    _spread_small(ax, alphas)
+
+
+def _spread_small(ax: Axes, x: Sequence[float]) -> None:
+    """Draw x by its square root: much happens between 0 and 0.01."""
+    ax.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+    ticks = [tick for tick in (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0) if tick <= 1.2 * max(x)]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set_xlim(left=0)
 
 
 def _line(ax: Axes, x: Sequence[float] | np.ndarray, values: list[np.ndarray], label: str, color: str) -> None:

@@ -34,7 +34,7 @@ def findings(results: Results) -> list[Finding]:
     """The paper's claims, one by one; differences are paired by seed."""
     alphas = results.plan.alphas
     hard, usual, cifar = alphas[0], nearest(alphas, USUAL), nearest(alphas, 0.05)
-    chosen = min(alphas[1:], key=lambda alpha: mean(results.numbers(alpha, "validation_ece")))
+    chosen = best_smoothing(results)
     found = [
         _generalisation(results, hard, usual),
         _overconfidence(results, hard),
@@ -100,6 +100,11 @@ def _tightness(results: Results, hard: float, usual: float, part: str, rows: str
         f"{text(after)} with smoothing of {usual:g}.",
         verdict(sign(before - after)),
     )
+
+
+def best_smoothing(results: Results) -> float:
+    """The amount of smoothing that validation chooses, by the ECE there."""
+    return min(results.plan.alphas[1:], key=lambda alpha: mean(results.numbers(alpha, "validation_ece")))
 
 
 def best_temperature(results: Results) -> Students:
