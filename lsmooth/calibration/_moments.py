@@ -312,10 +312,13 @@ def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tu
     ones = np.ones(z.shape[-1], t.dtype)
     np.subtract(z, top[:, None], out=t)
     t *= t.dtype.type(beta) if isinstance(beta, float) else beta[:, None]
-    np.fmax(t, t.dtype.type(_VANISHED), out=t)
-    total = np.exp(t, out=e) @ ones
-    first = np.multiply(e, t, out=e) @ ones / total
-    second = np.einsum("ij,ij->i", e, t) / total
+    for _ in range(2):
+        total = np.exp(t, out=e) @ ones
+        first = np.multiply(e, t, out=e) @ ones / total
+        second = np.einsum("ij,ij->i", e, t) / total
+        if np.isfinite(second).all():
+            break
+        np.fmax(t, t.dtype.type(_VANISHED), out=t)  # -inf times 0; looked for afterwards, since most logits have none
     return np.log(total), first, second - first * first
 
 
