@@ -217,6 +217,8 @@ def _find(cls: type, array: Array) -> Backend | None:
         from lsmooth.backends.torch import BACKEND
 
         if BACKEND.is_array(array):
+            if BACKEND.is_concrete(array):  # what is traced must leave the table as it is
+                _backend_of_type[cls] = register_backend(BACKEND)
             return BACKEND
     packages = {base.__module__.partition(".")[0].replace("jaxlib", "jax") for base in cls.__mro__}
     for name, (package, _, _) in _BUILT_IN.items():

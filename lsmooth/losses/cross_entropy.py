@@ -83,6 +83,15 @@ def softmax_cross_entropy(
         sample_weight=sample_weight,
         temperature=temperature,
     )
+    if (
+        smoothing_prior is class_weight is sample_weight is ignore_index is logit_softcap is None
+        and type(temperature) is float
+        and temperature == 1.0
+        and (z_loss, axis, reduction) == (0.0, -1, "mean")
+    ):
+        loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing)
+        if loss is not None:
+            return loss
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight)
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     return xp.softmax_cross_entropy(rows.logits, rows.labels, **options, total=rows.reduction != "none")
@@ -136,6 +145,10 @@ def sigmoid_cross_entropy(
         pos_weight=pos_weight,
         sample_weight=sample_weight,
     )
+    if pos_weight is sample_weight is None and reduction == "mean":
+        loss = xp.small_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
+        if loss is not None:
+            return loss
     rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
     if pos_weight is not None:
         pos_weight = xp.asarray(pos_weight, rows.dtype, like=rows.logits)

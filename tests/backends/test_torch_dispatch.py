@@ -19,8 +19,21 @@ def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
     monkeypatch.setattr(
         cross_entropy, "rows", lambda *args, rows=cross_entropy.rows, **to: seen.append(1) or rows(*args, **to)
     )
-    softmax_cross_entropy(torch.tensor([0, 2]), torch.randn(2, 3))
-    assert seen == [1]
+    for size in ((2, 3), (cross_entropy.SMALL // 2, 3)):
+        labels, logits = torch.tensor([0, 2]).repeat(size[0] // 2), torch.randn(size)
+        softmax_cross_entropy(labels, logits, reduction="sum")
+    assert seen == [1, 1]
+
+
+def test_a_type_is_looked_for_once():
+    program = (
+        "import torch, lsmooth; from lsmooth.backends import registry;"
+        "registry.backend_of(logits=torch.randn(1, 3));"
+        "assert registry._backend_of_type[torch.Tensor].name == 'torch';"
+        "registry._find = None; registry.backend_of(logits=torch.nn.Parameter(torch.ones(1)), labels=torch.ones(1))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize(

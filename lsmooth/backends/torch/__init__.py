@@ -14,7 +14,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import linear
+from lsmooth.backends.torch import cross_entropy, linear, sigmoid
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -54,12 +54,14 @@ def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
         return None
 
 
-def _fastest(loss: str, formula: Callable[[Array], Array], moving: Array, *arrays: Array, **options: Any) -> Array:
+def _fastest(
+    loss: str, formula: Callable[[Array], Array], first: Array, second: Array, options: dict[str, Any], moving: Array
+) -> Array:
     """What the kernel of that name gives where it knows these arguments, and ``formula(moving)`` where it does not."""
     kernel = None if torch.compiler.is_compiling() else kernel_for(loss, moving.device)
     losses = None
-    if kernel is not None and kernel.fits(*arrays, **options):
-        losses = kernel.rows(*arrays, formula, **options)
+    if kernel is not None and kernel.fits(first, second, **options):
+        losses = kernel.rows(first, second, formula, **options)
     return formula(moving) if losses is None else losses
 
 
@@ -195,25 +197,31 @@ class TorchBackend(Backend):
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
-        return _fastest("cross_entropy", formula, logits, logits, labels, **options)
+        return _fastest("cross_entropy", formula, logits, labels, options, logits)
+
+    def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:
+        if torch.compiler.is_compiling():
+            return None
+        kernel = cross_entropy if loss == "softmax_cross_entropy" else sigmoid
+        return kernel.small_mean(labels, logits, label_smoothing)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array) -> Array:
             return formulas.label_log_odds(self, logits, labels)
 
-        return _fastest("log_odds", formula, logits, logits, labels)
+        return _fastest("log_odds", formula, logits, labels, {}, logits)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         def formula(logits: Array) -> Array:
             return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
 
-        return _fastest("sigmoid", formula, logits, logits, labels, **options)
+        return _fastest("sigmoid", formula, logits, labels, options, logits)
 
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
         def formula(student: Array) -> Array:
             return divergences.softmax_divergence(self, teacher, student, **options)
 
-        return _fastest("divergence", formula, student, teacher, student, **options)
+        return _fastest("divergence", formula, teacher, student, options, student)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)

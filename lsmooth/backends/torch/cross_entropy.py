@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain, needs_gradient, run
 
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
@@ -103,11 +103,26 @@ def rows(
     return run(logits, sweep, formula, labels.shape, total)
 
 
+def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
+    """`Backend.small_mean` of the softmax cross-entropy."""
+    if (
+        type(label_smoothing) is float
+        and 0.0 <= label_smoothing <= 1.0
+        and is_plain(logits, labels)
+        and logits.numel() <= SMALL
+        and logits.dtype in FLOATS
+        and labels.dtype in INTEGERS
+        and labels.shape == logits.shape[:-1]
+    ):
+        return _small(logits, labels, label_smoothing, 1.0 / labels.numel())
+    return None
+
+
 def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
     """``-sum_ik scale q_ik log p_ik`` as it stands: up to some size the number of calls is what counts."""
     rest = -scale * label_smoothing / logits.shape[-1]
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    weights = torch.full(logits.shape, rest, dtype=dtype)
+    weights = logits.new_full(logits.shape, rest, dtype=dtype)
     try:
         weights.scatter_(-1, labels.long().unsqueeze(-1), rest - scale * (1.0 - label_smoothing))
     except RuntimeError:  # a label out of range

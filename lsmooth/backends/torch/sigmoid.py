@@ -17,13 +17,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, soft_margin_loss
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run
 
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**15
+# With labels smoothed by this much no answer is right enough for its loss, or its gradient, to be a small
+# difference of large numbers: PyTorch's own kernel is exact then.
+SMOOTH = 0.05
+_HALF, _MINUS_ONE = (
+    {dtype: torch.full((), value, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)}
+    for value in (0.5, -1.0)
+)
+_MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
 
 
 def fits(
@@ -73,12 +81,36 @@ def rows(
     return run(logits, sweep, formula, logits.shape, total)
 
 
+def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
+    """`Backend.small_mean` of the sigmoid cross-entropy."""
+    if (
+        type(label_smoothing) is float
+        and 0.0 <= label_smoothing <= 1.0
+        and is_plain(logits, labels)
+        and logits.numel() <= SMALL
+        and logits.dtype in FLOATS
+        and labels.shape == logits.shape
+        and not labels.requires_grad
+    ):
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        return _small(logits, labels.to(dtype), label_smoothing, 1.0 / labels.numel())
+    return None
+
+
 def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
-    """``-scale (sum l log s(z) + sum (1 - l) log s(-z))`` as it stands: here the number of calls is what counts."""
-    z = logits.reshape(-1) if logits.dtype == labels.dtype else logits.reshape(-1).to(labels.dtype)
-    of_one = labels.reshape(-1).mul(scale * (label_smoothing - 1.0)).sub_(0.5 * scale * label_smoothing)
-    of_zero = torch.rsub(of_one, -scale)
-    loss = torch.dot(of_one, logsigmoid(z)) + torch.dot(of_zero, logsigmoid(-z))
+    """``-scale sum (l log s(z) + (1 - l) log s(-z))`` by PyTorch's functions: here the number of calls counts."""
+    z = logits if logits.dtype == labels.dtype else logits.to(labels.dtype)
+    if not label_smoothing and torch.equal(labels.square(), labels):
+        loss = soft_margin_loss(z, torch.add(_MINUS_ONE[labels.dtype], labels, alpha=2.0))
+    else:
+        labels = torch.lerp(labels, _HALF[labels.dtype], label_smoothing)
+        if label_smoothing >= SMOOTH:
+            loss = torch.binary_cross_entropy_with_logits(z, labels, None, None, _MEAN)
+        else:
+            z, labels = z.reshape(-1), labels.reshape(-1)
+            loss = (torch.dot(labels, logsigmoid(z)) + torch.dot(1.0 - labels, logsigmoid(-z))) / -z.numel()
+    if scale != 1.0 / z.numel():
+        loss = loss * (scale * z.numel())
     return loss if math.isfinite(loss.item()) else None
 
 

@@ -21,6 +21,12 @@ except ImportError:  # then every call counts as transformed: slower, and right
 # Elements of a block, per thread: a block's logits and gradient fit the cache of a core.
 BLOCK_ELEMENTS = 2**17
 
+FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+
+# Subclasses may mean something else by the same operations.
+_PLAIN = (Tensor, torch.nn.Parameter)
+
 Sweep = Callable[..., Any]
 """``sweep(logits, with_gradient=True)``: losses (rows,) or (rows, 1), and the gradient (rows, classes)."""
 
@@ -32,17 +38,20 @@ def block_rows(num_rows: int, num_classes: int) -> int:
 
 def is_plain(*logits: Tensor, device: str = "cpu") -> bool:
     """Whether these are tensors there with something in them, and nothing traces or transforms the call."""
+    for z in logits:
+        if type(z) not in _PLAIN or z.numel() == 0 or not (z.is_cpu if device == "cpu" else z.device.type == device):
+            return False
     return (
-        all(type(z) in (Tensor, torch.nn.Parameter) and z.device.type == device and z.numel() > 0 for z in logits)
-        and peek_interpreter_stack() is None
-        and getattr(forward_ad, "_current_level", 0) < 0
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        peek_interpreter_stack() is None and getattr(forward_ad, "_current_level", 0) < 0 and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
 
 
 def needs_gradient(*options: Any) -> bool:
     """Whether an option beside the logits is to get a gradient."""
-    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in options)
+    for x in options:
+        if isinstance(x, Tensor) and x.requires_grad:
+            return torch.is_grad_enabled()
+    return False
 
 
 def multiply(gradient: Tensor, upstream: Tensor) -> None:
@@ -97,4 +106,5 @@ class _Attach(torch.autograd.Function):
         if gradient is None:
             _, gradient = ctx.sweep(logits, with_gradient=True)
         ctx.multiply(gradient, upstream)
-        return gradient.reshape(logits.shape), None, None, None, None, None
+        # Detached it is no view, so that autograd adds another gradient of these logits in place.
+        return gradient.reshape(logits.shape).detach(), None, None, None, None, None
