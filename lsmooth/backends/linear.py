@@ -29,6 +29,14 @@ class Head(NamedTuple):
     bias: Array | None = None  # (classes,)
 
 
+class Kernels(Protocol):
+    """What computes a loss, as a `Backend` does."""
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array: ...
+
+    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array: ...
+
+
 class BlockLoss(Protocol):
     """What is computed of the logits of a block, knowing nothing of blocks.
 
@@ -45,8 +53,17 @@ class BlockLoss(Protocol):
         """The heads that get no gradient."""
         ...
 
-    def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
-        """The loss of the rows whose logits, one array (..., classes) a head, these are."""
+    def __call__(
+        self,
+        logits: tuple[Array, ...],
+        rows: Mapping[str, Array],
+        shared: Mapping[str, Array],
+        last: Kernels | None = None,
+    ) -> Array:
+        """The loss of the rows whose logits, one array (..., classes) a head, these are.
+
+        ``last``, if given, is asked for what needs the logits last: it may write over those of the last head.
+        """
         ...
 
     def __hash__(self) -> int: ...

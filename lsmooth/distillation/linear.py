@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call
+from lsmooth.backends.linear import Call, Kernels
 from lsmooth.distillation._pair import prepare, scale_of
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.losses.linear import check_block_size, check_head, over_rows
@@ -155,12 +155,19 @@ class DistillationOfBlock(NamedTuple):
     options: tuple[tuple[str, Any], ...]  # those that are no arrays
     still: tuple[int, ...]
 
-    def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
-        """The soft part, and the hard one where there are labels."""
+    def __call__(
+        self,
+        logits: tuple[Array, ...],
+        rows: Mapping[str, Array],
+        shared: Mapping[str, Array],
+        last: Kernels | None = None,
+    ) -> Array:
+        """The soft part, and the hard one where there are labels: both look at the student's logits."""
         teacher, student = logits
         given = {**dict(self.options), **rows}
         common = {"counted": given["counted"], "total": self.total}
-        soft = self.xp.softmax_divergence(
+        kernels = last if last is not None and given["labels"] is None else self.xp
+        soft = kernels.softmax_divergence(
             teacher,
             student,
             divergence=self.divergence,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, Head
+from lsmooth.backends.linear import Call, Head, Kernels
 from lsmooth.losses._rows import prepare
 from lsmooth.losses.cross_entropy import kernel_options
 
@@ -115,9 +115,16 @@ class CrossEntropyOfBlock(NamedTuple):
     options: tuple[tuple[str, Any], ...]  # those that are no arrays
     still: tuple[int, ...] = ()
 
-    def __call__(self, logits: tuple[Array, ...], rows: Mapping[str, Array], shared: Mapping[str, Array]) -> Array:
+    def __call__(
+        self,
+        logits: tuple[Array, ...],
+        rows: Mapping[str, Array],
+        shared: Mapping[str, Array],
+        last: Kernels | None = None,
+    ) -> Array:
         """The kernel's losses."""
-        return self.xp.softmax_cross_entropy(logits[0], **rows, **shared, **dict(self.options), total=self.total)
+        kernels = self.xp if last is None else last
+        return kernels.softmax_cross_entropy(logits[0], **rows, **shared, **dict(self.options), total=self.total)
 
 
 def cross_entropy_call(

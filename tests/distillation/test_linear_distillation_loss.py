@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_close, require_backend
 from pair_parity import WEIGHTS, in_dtype
 
-from lsmooth.distillation import DistillationLoss, linear_distillation_loss
+from lsmooth.distillation import DistillationLoss, distillation_loss, linear_distillation_loss
 
 ROWS, CLASSES = 5, 4
 LABELS = np.array([0, 3, 1, 1, 2])
@@ -134,3 +134,68 @@ def test_torch_computes_nothing_for_a_teacher_that_stands_still():
     arrays = [torch.from_numpy(x).requires_grad_() for x in heads()]
     fused(arrays, None, labels=torch.from_numpy(LABELS)).backward()
     assert [x.grad is None for x in arrays] == [True, True, False, False, True, False]
+
+
+# PyTorch: the gradient written over the student's logits.
+
+MANY = (70, 3000)
+
+
+def wide_heads(dtype):
+    import torch
+
+    rng = np.random.default_rng(4)
+    shapes = [(MANY[0], 6), (MANY[1], 6), (MANY[0], 4), (MANY[1], 4), (MANY[1],), (MANY[1],)]
+    return [torch.from_numpy(rng.normal(size=shape)).to(dtype).requires_grad_() for shape in shapes]
+
+
+def whole(arrays, options):
+    th, tw, sh, sw, tb, sb = (x.double() for x in arrays)
+    teacher, student = (h @ w.T + b for h, w, b in ((th.detach(), tw.detach(), tb.detach()), (sh, sw, sb)))
+    return distillation_loss(teacher, student, **options)
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon", "total_variation"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 1e-5)])
+def test_torch_writes_the_gradient_over_the_students_logits(monkeypatch, divergence, reduction, dtype, tolerance):
+    require_backend("torch")
+    import torch
+
+    def never(*args):
+        raise AssertionError("a gradient of its own")
+
+    arrays = wide_heads(getattr(torch, dtype))
+    students = [arrays[i] for i in (2, 3, 5)]
+    options = {"divergence": divergence, "temperature": 2.0, "reduction": reduction}
+    theirs = whole(arrays, options)
+    upstream = torch.linspace(-1.0, 2.0, MANY[0]).to(theirs) if theirs.ndim else torch.tensor(1.0).to(theirs)
+    expected = torch.autograd.grad(theirs, students, upstream)
+    monkeypatch.setattr("lsmooth.backends.torch.divergence.empty_like", never)
+    *given, tb, sb = arrays
+    ours = linear_distillation_loss(*given, teacher_bias=tb, student_bias=sb, block_size=30, **options)
+    torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+    for a, b in zip(torch.autograd.grad(ours, students, upstream.to(ours)), expected, strict=True):
+        assert (a.double() - b).norm() <= tolerance * b.norm()
+
+
+@pytest.mark.parametrize("who", ["a class both mask", "a class out of all proportion"])
+def test_torch_computes_logits_again_that_it_wrote_over(who):
+    require_backend("torch")
+    import torch
+
+    arrays = wide_heads(torch.float64)
+    with torch.no_grad():
+        if who == "a class both mask":
+            arrays[4][7] = arrays[5][7] = -torch.inf
+        else:
+            arrays[4][2000] += 2000.0
+            arrays[5][2500] += 1500.0
+    students = [arrays[i] for i in (2, 3, 5)]
+    options = {"temperature": 2.0, "reduction": "sum"}
+    theirs = whole(arrays, options)
+    *given, tb, sb = arrays
+    ours = linear_distillation_loss(*given, teacher_bias=tb, student_bias=sb, block_size=30, **options)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+    found, expected = (torch.autograd.grad(x, students) for x in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)

@@ -178,3 +178,83 @@ def test_blocks_on_both_sides_of_the_kernels_switch(rows):
         close(ours, theirs, 1e-5)
         arrays = (hidden, weight, bias)
         close(torch.autograd.grad(ours, arrays), torch.autograd.grad(theirs, arrays), 1e-5)
+
+
+# The gradient written over the logits of its block.
+
+LARGE = {"rows": 130, "features": 8, "classes": 1500}  # blocks of 50 rows are beyond the kernel's small batches
+MANY_LABELS = torch.from_numpy(np.random.default_rng(0).integers(0, LARGE["classes"], LARGE["rows"]))
+
+
+@pytest.fixture
+def no_second_block(monkeypatch):
+    """Within the test no kernel may take memory for a gradient."""
+
+    def never(*args):
+        raise AssertionError("a gradient of its own")
+
+    monkeypatch.setattr("lsmooth.backends.torch.cross_entropy.empty_like", never)
+
+
+def agree(arrays, tolerance, labels=MANY_LABELS, **options):
+    """The value and the gradients are those of the logits' loss in float64."""
+    ours = linear_softmax_cross_entropy(labels, *arrays, block_size=50, **options)
+    exact = [x.detach().double().requires_grad_() for x in arrays]
+    logits = exact[0] @ exact[1].T + exact[2]
+    theirs = torch.vmap(lambda y, z: softmax_cross_entropy(y, z, **_for_rows(options)))(labels, logits)
+    weights = options.get("sample_weight")
+    theirs = theirs if weights is None else theirs * weights
+    upstream = torch.linspace(-1.0, 2.0, ours.numel()).reshape(ours.shape) if ours.ndim else torch.tensor(1.0)
+    close(ours.double(), theirs if ours.ndim else theirs.sum(), tolerance)
+    found = torch.autograd.grad(ours, arrays, upstream.to(ours.dtype))
+    wanted = torch.autograd.grad(theirs, exact, upstream.double().expand_as(theirs))
+    for a, b in zip(found, wanted, strict=True):
+        assert (a.double() - b).norm() <= tolerance * b.norm()
+    assert [x.dtype for x in found] == [x.dtype for x in arrays]
+
+
+def _for_rows(options):
+    return {name: x for name, x in options.items() if name != "sample_weight"} | {"reduction": "none"}
+
+
+WITH = {
+    "plain": {},
+    "smoothing": {"label_smoothing": 0.1},
+    "a prior": {"label_smoothing": 0.2, "smoothing_prior": torch.linspace(0.0, 1.0, LARGE["classes"])},
+    "temperature": {"label_smoothing": 0.1, "temperature": 2.0},
+    "weights": {"label_smoothing": 0.1, "sample_weight": torch.linspace(0.0, 2.0, LARGE["rows"])},
+}
+
+
+@pytest.mark.parametrize("options", WITH.values(), ids=WITH)
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_options_whose_gradient_takes_the_logits_place(no_second_block, options, reduction):
+    agree(head(**LARGE, dtype=torch.float32), 1e-5, reduction=reduction, **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.bfloat16, 0.02), (torch.float16, 3e-3)]
+)
+def test_dtypes_whose_gradient_takes_the_logits_place(no_second_block, dtype, tolerance):
+    agree(head(**LARGE, dtype=dtype), tolerance, label_smoothing=0.1, reduction="sum")
+
+
+def test_ignored_rows_whose_gradient_takes_the_logits_place(no_second_block):
+    labels = MANY_LABELS.where(torch.arange(LARGE["rows"]) % 3 != 0, -1)
+    agree(head(**LARGE), 1e-11, labels, label_smoothing=0.1, reduction="sum", ignore_index=-1)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_logits_that_were_written_over_are_computed_again(reduction):
+    """A label without probability, and smoothing beside a masked class, are for the formula to say."""
+    arrays = head(**LARGE)
+    with torch.no_grad():
+        arrays[0][60:70] *= 200.0
+    agree(arrays, 1e-11, label_smoothing=0.1, reduction=reduction)
+    with torch.no_grad():
+        arrays[2][7] = -torch.inf
+    labels = MANY_LABELS.where(MANY_LABELS != 7, 8)
+    ours = linear_softmax_cross_entropy(labels, *arrays, label_smoothing=0.1, reduction="sum", block_size=50)
+    theirs = softmax_cross_entropy(labels, arrays[0] @ arrays[1].T + arrays[2], label_smoothing=0.1, reduction="sum")
+    close(ours, theirs)
+    close(torch.autograd.grad(ours, arrays), torch.autograd.grad(theirs, arrays), 1e-9)

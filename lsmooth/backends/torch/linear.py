@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from lsmooth.backends.base import Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
+from lsmooth.backends.torch import cross_entropy, divergence
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import peek_interpreter_stack
 
@@ -55,6 +56,34 @@ def _is_transformed() -> bool:
     )
 
 
+class _LogitsLostError(Exception):
+    """A kernel wrote over logits, and then saw that it does not know how to go on."""
+
+
+class _Overwriting:
+    """The backend's kernels, the gradient written over the logits where they know how."""
+
+    def __init__(self, xp: Backend):
+        self.xp, self.may_overwrite = xp, True
+
+    def softmax_cross_entropy(self, logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        losses = self._over(cross_entropy, logits, labels, options)
+        return self.xp.softmax_cross_entropy(logits, labels, **options) if losses is None else losses
+
+    def softmax_divergence(self, teacher: Tensor, student: Tensor, **options: Any) -> Tensor:
+        losses = self._over(divergence, teacher, student, options)
+        return self.xp.softmax_divergence(teacher, student, **options) if losses is None else losses
+
+    def _over(self, kernel: Any, first: Tensor, second: Tensor, options: dict[str, Any]) -> Tensor | None:
+        if not self.may_overwrite or not kernel.fits(first, second, **options):
+            return None
+        losses = kernel.rows(first, second, None, overwrite=True, **options)
+        if losses is None:
+            self.may_overwrite = False  # what is so in one block is mostly so in the next
+            raise _LogitsLostError
+        return losses
+
+
 class _Blocks(torch.autograd.Function):
     """A sum brings its gradients along from the forward pass; rows wait for what each is multiplied by."""
 
@@ -98,12 +127,13 @@ def _sweep(
     blocks = plan.form.rebuild(gradients)
     num_rows = len(heads[0].hidden)
     scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
+    last = _Overwriting(plan.xp) if leaves[0].device.type == "cpu" else None
     values = []
     for start in range(0, num_rows, plan.block):
         part = slice(start, start + plan.block)
         here = call.map_rows(lambda x, part=part: x[part])
         there = blocks.map_rows(lambda x, part=part: x if x is None else x[part])
-        values.append(_block(plan, here, there, scratch, start == 0, _part_of(upstream, part)))
+        values.append(_block(plan, here, there, scratch, last, start == 0, _part_of(upstream, part)))
     losses = torch.stack(values).sum() if plan.loss.total else torch.cat(values)
     return losses, [x if x is None else x.to(leaf.dtype) for x, leaf in zip(gradients, leaves, strict=True)]
 
@@ -125,7 +155,13 @@ def _part_of(upstream: Tensor | None, part: slice) -> Tensor | None:
 
 
 def _block(
-    plan: Plan, call: Call, gradients: Call, scratch: list[Tensor], first: bool, upstream: Tensor | None
+    plan: Plan,
+    call: Call,
+    gradients: Call,
+    scratch: list[Tensor],
+    last: _Overwriting | None,
+    first: bool,
+    upstream: Tensor | None,
 ) -> Tensor:
     """The loss of a block; its part of the gradients is written, or added, to where they are wanted."""
     logits = tuple(_logits(head, z) for head, z in zip(call.heads, scratch, strict=True))
@@ -138,8 +174,11 @@ def _block(
     inputs = [x for x in (*logits, *options) if x.requires_grad]
     rows = dict(zip(call.rows, options, strict=False))
     shared = dict(zip(call.shared, options[len(rows) :], strict=True))
-    with torch.set_grad_enabled(bool(inputs)):
-        value = plan.loss(logits, rows, shared)
+    try:
+        with torch.set_grad_enabled(bool(inputs)):
+            value = plan.loss(logits, rows, shared, last if logits[-1].requires_grad else None)
+    except _LogitsLostError:
+        return _block(plan, call, gradients, scratch, None, first, upstream)
     if not inputs:
         return value
     found = iter(torch.autograd.grad(value, inputs, upstream, materialize_grads=True))
