@@ -92,7 +92,7 @@ def distillation_loss(
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
     )
-    return _divergence(pair, divergence, parameter, scale_by_temperature_squared)
+    return divergence_of(pair, divergence, parameter, scale_by_temperature_squared)
 
 
 def decoupled_distillation_loss(
@@ -251,10 +251,11 @@ def standardized_distillation_loss(
     )
     teacher, student = (_standardized(xp, z) for z in tempered(pair))
     pair = pair._replace(teacher=teacher, student=student, temperature=divisor)
-    return _divergence(pair, divergence, parameter, scale_by_temperature_squared)
+    return divergence_of(pair, divergence, parameter, scale_by_temperature_squared)
 
 
-def _divergence(pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool) -> Array:
+def divergence_of(pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool) -> Array:
+    """The loss of a checked call."""
     return pair.xp.softmax_divergence(
         pair.teacher,
         pair.student,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array
+from lsmooth.backends import Array, backend_of
+from lsmooth.distillation._pair import prepare
 from lsmooth.distillation.divergences import parameter_of
-from lsmooth.distillation.logits import distillation_loss
-from lsmooth.losses.cross_entropy import softmax_cross_entropy
+from lsmooth.distillation.logits import divergence_of
+from lsmooth.losses import _rows
 
 
 class DistillationLoss:
@@ -90,30 +91,32 @@ class DistillationLoss:
             TypeError: if tensors of two frameworks meet, or a dtype is wrong.
             ValueError: if shapes do not fit.
         """
-        hard = softmax_cross_entropy(
-            labels,
-            student_logits,
-            label_smoothing=self.label_smoothing,
-            sample_weight=sample_weight,
-            ignore_index=self.ignore_index,
-            axis=self.axis,
-            reduction=self.reduction,
-        )
-        soft = distillation_loss(
+        common = {"ignore_index": self.ignore_index, "axis": self.axis, "reduction": self.reduction}
+        pair = prepare(
             teacher_logits,
             student_logits,
-            temperature=self.temperature,
-            divergence=self.divergence,
-            beta=self.beta,
-            alpha=self.divergence_alpha,
-            scale_by_temperature_squared=self.scale_by_temperature_squared,
-            sample_weight=sample_weight,
+            self.temperature,
             labels=None if self.ignore_index is None else labels,
-            ignore_index=self.ignore_index,
-            axis=self.axis,
-            reduction=self.reduction,
+            sample_weight=sample_weight,
+            **common,
         )
-        return (1.0 - self.alpha) * hard + self.alpha * soft
+        xp = backend_of(
+            labels=labels, teacher_logits=teacher_logits, student_logits=student_logits, sample_weight=sample_weight
+        )
+        rows = _rows.prepare(xp, labels, student_logits, self.label_smoothing, sample_weight, **common)
+        # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
+        rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(self.alpha)))
+        pair = pair._replace(scale=_weighted(pair.scale, float(self.alpha)))
+        hard = xp.softmax_cross_entropy(
+            rows.logits,
+            rows.labels,
+            label_smoothing=rows.label_smoothing,
+            counted=rows.counted,
+            scale=rows.scale,
+            total=rows.reduction != "none",
+        )
+        parameter = parameter_of(self.divergence, beta=self.beta, alpha=self.divergence_alpha)
+        return hard + divergence_of(pair, self.divergence, parameter, self.scale_by_temperature_squared)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make another like this one, ready for JSON."""
@@ -123,3 +126,7 @@ class DistillationLoss:
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
         """Make one from `get_config`."""
         return cls(**config)
+
+
+def _weighted(scale: Any, weight: float) -> Any:
+    return weight if scale is None else weight * scale

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import assert_close
+from conftest import assert_close, require_backend
 from pair_parity import LABELS, logits
 
 from lsmooth.distillation import DistillationLoss, distillation_loss
@@ -34,6 +34,25 @@ def test_it_is_the_sum_of_its_parts(backend, divergence, ignore_index):
     soft = distillation_loss(t, s, temperature=2.0, divergence=divergence, beta=0.2, alpha=0.7, labels=LABELS, **common)
     expected = 0.7 * hard + 0.3 * backend.to_numpy(soft)
     assert_close(backend, loss(LABELS, t, s, sample_weight=weights), expected, "float64")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_its_gradient_is_the_sum_of_theirs(differentiable_backend, reduction, weighted):
+    xp = differentiable_backend
+    teacher, student = xp.asarray(TEACHER), xp.asarray(STUDENT)
+    common = {"sample_weight": np.array([0.5, 1.0, 2.0, 1.0, 3.0]) if weighted else None, "reduction": reduction}
+
+    def parts(s):
+        hard = softmax_cross_entropy(LABELS, s, label_smoothing=0.1, **common)
+        return xp.sum(0.75 * hard + 0.25 * distillation_loss(teacher, s, temperature=2.0, **common))
+
+    loss = DistillationLoss(0.25, 2.0, label_smoothing=0.1, reduction=reduction)
+    _, expected = xp.value_and_grad(parts, student)
+    _, gradient = xp.value_and_grad(
+        lambda s: xp.sum(loss(LABELS, teacher, s, sample_weight=common["sample_weight"])), student
+    )
+    assert_close(xp, gradient, xp.to_numpy(expected), "float64")
 
 
 @pytest.mark.parametrize(("alpha", "of_teacher"), [(0.0, False), (1.0, True)])
@@ -71,3 +90,26 @@ def test_its_config_survives_json():
 def test_bad_options_are_named_at_once(options, message):
     with pytest.raises(ValueError, match=message):
         DistillationLoss(**options)
+
+
+def test_the_gradients_of_both_parts_are_added_in_place(monkeypatch):
+    """Beside the student's gradient there is one more array of the logits' size, and not a third for the sum."""
+    require_backend("torch")
+    import torch
+
+    from lsmooth.backends.torch import cross_entropy, divergence, memory
+
+    written = []
+
+    def empty_like(x):
+        gradient = memory.empty_like(x)
+        written.append(gradient.data_ptr())
+        return gradient
+
+    for kernel in (cross_entropy, divergence):
+        monkeypatch.setattr(kernel, "empty_like", empty_like)
+    teacher, student = torch.randn(300, 400), torch.randn(300, 400, requires_grad=True)
+    DistillationLoss(0.3, 2.0)(torch.zeros(300, dtype=torch.long), teacher, student).backward()
+    assert len(written) == 2
+    assert student.grad is not None
+    assert student.grad.data_ptr() in written

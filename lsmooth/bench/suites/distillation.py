@@ -10,11 +10,12 @@ import numpy as np
 
 from lsmooth.bench.rows import Plan, Row
 from lsmooth.bench.suites import _frameworks as frameworks
-from lsmooth.distillation import distillation_loss
+from lsmooth.distillation import DistillationLoss, distillation_loss
 
-TEMPERATURE = 2.0
+TEMPERATURE, ALPHA = 2.0, 0.9
 LARGE, SMALL = (2048, 32000), (256, 1000)
 DIVERGENCES = ("reverse_kl", "jensen_shannon")
+BOTH = "forward_kl and cross-entropy"
 BARS: Mapping[str, Mapping[str, float]] = {
     "torch": {"copies": 6.0, "F.kl_div": 10.0},
     "jax": {"optax": 3.0},
@@ -29,14 +30,20 @@ def rows(plan: Plan) -> Iterator[Row]:
     for size in ((64, 1000),) if plan.quick else (LARGE, SMALL):
         row = functools.partial(_row, size, BARS if size == LARGE else {})
         teacher, student = (functools.cache(functools.partial(_logits, size, seed)) for seed in (0, 1))
+        labels = functools.partial(_labels, size)
         if frameworks.wanted(plan, "torch"):
-            yield from _torch_rows(row, teacher, student)
+            yield from _torch_rows(row, teacher, student, labels)
         if frameworks.wanted(plan, "jax"):
             contenders = {
                 "lsmooth": frameworks.jax_step(student, _jax_ours, teacher),
                 "optax": frameworks.jax_step(student, _optax_peer, teacher),
             }
             yield row("forward_kl", "jax", contenders, frameworks.jax_copy(student))
+            contenders = {
+                "lsmooth": frameworks.jax_step(student, _jax_both, teacher, labels),
+                "optax": frameworks.jax_step(student, _optax_both, teacher, labels),
+            }
+            yield row(BOTH, "jax", contenders, frameworks.jax_copy(student))
         if frameworks.wanted(plan, "tensorflow"):
             for mode in ("eager", "function", "XLA"):
                 contenders = {
@@ -46,7 +53,9 @@ def rows(plan: Plan) -> Iterator[Row]:
                 yield row("forward_kl", f"tensorflow, {mode}", contenders, frameworks.numpy_copy(student))
 
 
-def _torch_rows(row: Callable[..., Row], teacher: frameworks.Data, student: frameworks.Data) -> Iterator[Row]:
+def _torch_rows(
+    row: Callable[..., Row], teacher: frameworks.Data, student: frameworks.Data, labels: frameworks.Data
+) -> Iterator[Row]:
     step, copy = functools.partial(frameworks.torch_step, student), frameworks.torch_copy(student)
     contenders = {
         "lsmooth": step(lambda: _ours(_torch(teacher))),
@@ -61,6 +70,11 @@ def _torch_rows(row: Callable[..., Row], teacher: frameworks.Data, student: fram
             "F.kl_div": step(lambda name=name: _torch_peer(_torch(teacher), name)),
         }
         yield row(name, "torch", contenders, copy)
+    contenders = {
+        "lsmooth": step(lambda: _torch_both(_torch(teacher), _torch(labels))),
+        "F.kl_div + F.cross_entropy": step(lambda: _torch_both_peer(_torch(teacher), _torch(labels))),
+    }
+    yield row(BOTH, "torch", contenders, copy)
 
 
 def _row(size: tuple[int, int], bars: Mapping[str, Any], work: str, backend: str, contenders: Any, copy: Any) -> Row:
@@ -72,6 +86,10 @@ def _row(size: tuple[int, int], bars: Mapping[str, Any], work: str, backend: str
 
 def _logits(size: tuple[int, int], seed: int) -> np.ndarray:
     return 3.0 * np.random.default_rng(seed).standard_normal(size, np.float32)
+
+
+def _labels(size: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, size[1], size[0])
 
 
 def _torch(data: frameworks.Data) -> Any:
@@ -113,6 +131,35 @@ def _torch_peer(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss
 
     loss = {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jensen_shannon": jensen_shannon}[divergence]
     return lambda x: TEMPERATURE**2 * loss(x)
+
+
+def _torch_both(teacher: Any, labels: Any) -> frameworks.Loss:
+    loss = DistillationLoss(ALPHA, TEMPERATURE)
+    return lambda x: loss(labels, teacher, x)
+
+
+def _torch_both_peer(teacher: Any, labels: Any) -> frameworks.Loss:
+    from torch.nn.functional import cross_entropy
+
+    soft = _torch_peer(teacher)
+    return lambda x: (1.0 - ALPHA) * cross_entropy(x, labels) + ALPHA * soft(x)
+
+
+def _jax_both() -> Callable[..., Any]:
+    loss = DistillationLoss(ALPHA, TEMPERATURE)
+    return lambda x, teacher, labels: loss(labels, teacher, x)
+
+
+def _optax_both() -> Callable[..., Any]:
+    import optax
+
+    soft = _optax_peer()
+
+    def loss(x: Any, teacher: Any, labels: Any) -> Any:
+        hard = optax.losses.softmax_cross_entropy_with_integer_labels(x, labels).mean()
+        return (1.0 - ALPHA) * hard + ALPHA * soft(x, teacher)
+
+    return loss
 
 
 def _optax_peer() -> Callable[[Any, Any], Any]:
