@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ def test_calls_take_turns():
     measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2, kept=2)
     turns = [name for name, before in zip(calls, [None, *calls], strict=False) if name != before]
     assert turns[-4:] == ["a", "b", "a", "b"]
+
+
+def test_long_calls_are_measured_once(monkeypatch):
+    monkeypatch.setattr("lsmooth.bench.timing.LONGEST", 0.02)
+    calls = []
+
+    def long():
+        calls.append("long")
+        time.sleep(0.03 if len(calls) > 1 else 0.1)  # the first compiles
+
+    seconds = measure({"long": long, "short": lambda: None})
+    assert len(calls) == 2
+    assert 0.03 <= seconds["long"].low == seconds["long"].median == seconds["long"].high < 0.1
+    assert seconds["short"].median < 0.01
 
 
 def test_self_timed_calls_are_taken_at_their_word():
