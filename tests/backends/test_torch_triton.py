@@ -19,7 +19,7 @@ from conftest import assert_close, require_backend  # noqa: E402
 
 from lsmooth.backends import divergences  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
-from lsmooth.backends.torch import triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
+from lsmooth.backends.torch import linear, triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
 from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
@@ -58,8 +58,10 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
-    """PyTorch, which takes the kernels for tensors of every device."""
+    """PyTorch, which takes the kernels for tensors of every device, small ones too."""
     monkeypatch.setattr(torch_backend, "kernel_for", lambda loss, device: KERNELS[loss])
+    monkeypatch.setattr(torch_backend.TorchBackend, "small_mean", lambda *_: None)
+    monkeypatch.setattr(linear._Overwriting, "_over", lambda *_: None)
     return require_backend("torch")
 
 
