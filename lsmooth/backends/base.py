@@ -59,6 +59,13 @@ class Backend(ABC):
         """The values of ``x`` without a copy, to be read only; None where they are not in host memory."""
         return None
 
+    def is_watched(self, *arrays: Array) -> bool:
+        """Whether what is computed of these may be differentiated, mapped or recorded: then only its own operations do.
+
+        Asked of arrays whose values can be read.
+        """
+        return True
+
     @abstractmethod
     def dtype(self, x: Array) -> str:
         """The name of the dtype of ``x``."""

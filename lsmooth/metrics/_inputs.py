@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, Backend, backend_of, load_backend
 from lsmooth.backends.formulas import accumulate
 
 
@@ -23,6 +23,18 @@ class Inputs(NamedTuple):
     """(rows,), 0 where a row does not count, NaN where its label is no class."""
     dtype: str
     from_logits: bool
+    home: Backend
+    """Of the predictions as they were given; ``xp`` is NumPy's where that is quicker."""
+    given: Array
+
+    def answer(self, x: Array) -> Array:
+        """``x`` in the predictions' precision, as an array of their framework."""
+        x = self.xp.cast(x, self.dtype)
+        return x if self.home is self.xp else self.home.asarray(x, like=self.given)
+
+
+# Up to this many predictions on a processor, NumPy's calls cost less than a framework's.
+SMALL = 2**20
 
 
 def prepare(
@@ -42,6 +54,10 @@ def prepare(
     """
     xp = backend_of(labels=labels, predictions=predictions, sample_weight=sample_weight)
     predictions = check.float_array(xp, "predictions", predictions, like=labels if xp.is_array(labels) else None)
+    home, given = xp, predictions
+    host = _on_host(xp, labels, predictions, sample_weight)
+    if host is not None:
+        xp, (labels, predictions, sample_weight) = load_backend("numpy"), host
     if binary:
         labels, predictions = _two_classes(xp, labels, predictions, from_logits)
         axis = -1
@@ -71,7 +87,17 @@ def prepare(
     predictions = xp.reshape(predictions, (-1, classes))
     if counted is not None or sample_weight is not None:  # a pass over the predictions, for what they hold there
         predictions = xp.where((weight == 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
-    return Inputs(xp, labels, predictions, weight, dtype, from_logits)
+    return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given)
+
+
+def _on_host(xp: Backend, *arrays: Any) -> list[Any] | None:
+    """Labels, predictions and weights for NumPy, where they are small, near and nothing watches them."""
+    own = [x for x in arrays if xp.is_array(x)]
+    if xp.name == "numpy" or not all(xp.is_concrete(x) for x in own):
+        return None
+    if xp.size(arrays[1]) > SMALL or xp.is_watched(*own) or any(xp.host_view(x) is None for x in own):
+        return None
+    return [xp.host_view(x) if xp.is_array(x) else x for x in arrays]
 
 
 def _two_classes(xp: Backend, labels: Any, predictions: Array, from_logits: bool) -> tuple[Array, Array]:

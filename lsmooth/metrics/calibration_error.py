@@ -77,7 +77,7 @@ def expected_calibration_error(
     scheme = Scheme(n_bins, binning, norm, debias, convention)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     sums = top_label_table(inputs, scheme, binary)
-    return inputs.xp.cast(calibration_error(inputs.xp, sums, norm, debias), inputs.dtype)
+    return inputs.answer(calibration_error(inputs.xp, sums, norm, debias))
 
 
 def maximum_calibration_error(
@@ -185,7 +185,7 @@ def classwise_calibration_error(
     scheme = Scheme(n_bins, binning, norm, debias)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
     sums = classwise_table(inputs, scheme)
-    return inputs.xp.cast(calibration_error(inputs.xp, sums, norm, debias), inputs.dtype)
+    return inputs.answer(calibration_error(inputs.xp, sums, norm, debias))
 
 
 def adaptive_calibration_error(

@@ -82,4 +82,4 @@ def brier_decomposition(
     uncertainty = xp.sum(overall * (1.0 - overall))
     score = mean(xp, squared_distances(inputs), inputs.weight, xp.dtype(reliability))
     parts = (score, reliability, resolution, uncertainty, score - (reliability - resolution + uncertainty))
-    return BrierDecomposition(*(xp.cast(part, inputs.dtype) for part in parts))
+    return BrierDecomposition(*(inputs.answer(part) for part in parts))

@@ -105,7 +105,7 @@ def _consistency(xp: Backend, labels: Array, predictions: Array, options: dict[s
         options.get(k, d) for k, d in zip(names, (-1, None, False, False), strict=True)
     )
     inputs = prepare(labels, predictions, None, axis, ignore_index, from_logits, binary)
-    running = np.cumsum(xp.to_numpy(probabilities(inputs)).astype(np.float64), axis=1)
+    running = np.cumsum(inputs.xp.to_numpy(probabilities(inputs)).astype(np.float64), axis=1)
     old = xp.to_numpy(labels)
     for _ in range(n):
         drawn = (running <= rng.random((len(running), 1)) * running[:, -1:]).sum(axis=1)

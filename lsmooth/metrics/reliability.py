@@ -8,7 +8,7 @@ import numpy as np
 
 from lsmooth.backends import Array, Backend
 from lsmooth.metrics._bins import BinSums, exact_edges
-from lsmooth.metrics._inputs import prepare, top_label
+from lsmooth.metrics._inputs import Inputs, prepare, top_label
 from lsmooth.metrics._tables import Scheme, classwise_table, top_label_table
 
 
@@ -74,7 +74,7 @@ def reliability_curve(
     """
     scheme = Scheme(n_bins)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    return curve_of(inputs.xp, top_label_table(inputs, scheme), inputs.dtype)
+    return _answer(inputs, curve_of(inputs.xp, top_label_table(inputs, scheme), inputs.dtype))
 
 
 def classwise_reliability_curve(
@@ -117,7 +117,7 @@ def classwise_reliability_curve(
                [0. , 0.5]])
     """
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    return _curves(inputs.xp, classwise_table(inputs, Scheme(n_bins)), inputs.dtype)
+    return _answer(inputs, _curves(inputs.xp, classwise_table(inputs, Scheme(n_bins)), inputs.dtype))
 
 
 def consistency_band(
@@ -183,7 +183,11 @@ def consistency_band(
     total = np.bincount(index, weight, n_bins)
     tail = 0.5 * (1.0 - confidence_level)
     ends = np.quantile(drawn, [tail, 1.0 - tail], axis=0) / np.where(total == 0, np.nan, total)
-    return ConsistencyBand(*(xp.asarray(end, inputs.dtype, like=inputs.predictions) for end in ends))
+    return ConsistencyBand(*(inputs.home.asarray(end, inputs.dtype, like=inputs.given) for end in ends))
+
+
+def _answer(inputs: Inputs, curve: ReliabilityCurve) -> ReliabilityCurve:
+    return ReliabilityCurve(*(inputs.answer(part) for part in curve))
 
 
 def curve_of(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:

@@ -44,7 +44,7 @@ def negative_log_likelihood(
         1.039721
     """
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    return mean(inputs.xp, likelihood_losses(inputs), inputs.weight, inputs.dtype)
+    return inputs.answer(mean(inputs.xp, likelihood_losses(inputs), inputs.weight, inputs.dtype))
 
 
 def brier_score(
@@ -84,7 +84,7 @@ def brier_score(
         0.25
     """
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
-    return mean(inputs.xp, squared_distances(inputs), inputs.weight, inputs.dtype)
+    return inputs.answer(mean(inputs.xp, squared_distances(inputs), inputs.weight, inputs.dtype))
 
 
 def top_k_accuracy(
@@ -125,7 +125,7 @@ def top_k_accuracy(
     """
     check_k(k)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, True)
-    return mean(inputs.xp, among_k(inputs, k), inputs.weight, inputs.dtype)
+    return inputs.answer(mean(inputs.xp, among_k(inputs, k), inputs.weight, inputs.dtype))
 
 
 def likelihood_losses(inputs: Inputs) -> Array:

@@ -57,7 +57,7 @@ def risk_coverage_curve(
     xp = inputs.xp
     _, covered, wrong, total = _ranked(xp, inputs)
     risk = wrong / xp.where(covered == 0, 1.0, covered)
-    return RiskCoverageCurve(xp.cast(covered / total, inputs.dtype), xp.cast(risk, inputs.dtype))
+    return RiskCoverageCurve(inputs.answer(covered / total), inputs.answer(risk))
 
 
 def area_under_risk_coverage(
@@ -99,7 +99,7 @@ def area_under_risk_coverage(
     xp = inputs.xp
     weight, covered, wrong, total = _ranked(xp, inputs)
     risk = wrong / xp.where(covered == 0, 1.0, covered)
-    return xp.cast(xp.sum(weight * risk) / total, inputs.dtype)
+    return inputs.answer(xp.sum(weight * risk) / total)
 
 
 def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:

@@ -71,7 +71,7 @@ def smooth_calibration_error(
         error = 0.0
     else:
         error = _error(confidence, weight * (confidence - correct), weight, bandwidth)
-    return xp.asarray(error, inputs.dtype, like=inputs.predictions)
+    return inputs.home.asarray(error, inputs.dtype, like=inputs.given)
 
 
 def _error(confidence: np.ndarray, residual: np.ndarray, weight: np.ndarray, bandwidth: float | None) -> float:

@@ -17,6 +17,8 @@ from lsmooth.metrics import (
     reliability_curve,
 )
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 
 def drawn(rows: int = 300, classes: int = 7, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)

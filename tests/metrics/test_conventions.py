@@ -13,6 +13,8 @@ from conftest import assert_close
 from lsmooth.backends import Backend
 from lsmooth.metrics import classwise_calibration_error, expected_calibration_error, maximum_calibration_error
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 CLASSES = 4
 
 

@@ -12,6 +12,8 @@ from conftest import assert_close
 from lsmooth import metrics
 from lsmooth.backends import Backend
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 
 def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(11)

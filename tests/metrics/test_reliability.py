@@ -12,6 +12,8 @@ from conftest import assert_close, require_backend
 from lsmooth.backends import Backend
 from lsmooth.metrics import classwise_reliability_curve, consistency_band
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 
 def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)

@@ -10,6 +10,8 @@ from conftest import assert_close
 from lsmooth.backends import Backend
 from lsmooth.metrics import brier_score, negative_log_likelihood, top_k_accuracy
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 
 def drawn(dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)

@@ -12,6 +12,8 @@ from conftest import assert_close
 from lsmooth import metrics
 from lsmooth.backends import Backend, load_backend
 
+pytestmark = pytest.mark.usefixtures("memory")
+
 CASES = {
     "ece": (lambda: metrics.CalibrationError(n_bins=10), lambda *a: metrics.expected_calibration_error(*a, n_bins=10)),
     "l2": (

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import record  # nothing public tells whether a tape is open
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
@@ -34,6 +35,9 @@ class TensorflowBackend(Backend):
 
     def host_view(self, x: Array) -> np.ndarray | None:
         return x.numpy() if "CPU" in x.device else None
+
+    def is_watched(self, *arrays: Array) -> bool:
+        return record.could_possibly_record()
 
     def dtype(self, x: Array) -> str:
         return x.dtype.name
