@@ -55,6 +55,15 @@ def test_its_gradient_is_the_sum_of_theirs(differentiable_backend, reduction, we
     assert_close(xp, gradient, xp.to_numpy(expected), "float64")
 
 
+def test_what_is_ignored_may_hold_anything(backend):
+    labels, student = np.array(LABELS), STUDENT.copy()
+    labels[1], student[1] = -100, np.nan
+    loss = DistillationLoss(0.3, 2.0, ignore_index=-100)
+    kept = labels != -100
+    expected = DistillationLoss(0.3, 2.0)(labels[kept], TEACHER[kept], student[kept])
+    assert_close(backend, loss(labels, backend.asarray(TEACHER), backend.asarray(student)), expected, "float64")
+
+
 @pytest.mark.parametrize(("alpha", "of_teacher"), [(0.0, False), (1.0, True)])
 def test_one_part_may_be_all(backend, alpha, of_teacher):
     t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
