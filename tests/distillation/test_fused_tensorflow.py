@@ -22,15 +22,11 @@ def _needs_tensorflow():
     require_backend("tensorflow")
 
 
-@pytest.fixture(params=["direct", "XLA by blocks", "XLA whole"])
+@pytest.fixture(params=["direct", "XLA"])
 def path(request, monkeypatch):
     """Each way through the kernel, for logits that are small; no formula to fall back on."""
-    if request.param != "direct":
+    if request.param == "XLA":
         monkeypatch.setattr(kernel, "XLA_ELEMENTS", 1)
-        least = 1 if "blocks" in request.param else 100 * ROWS * CLASSES
-        monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", (least, 5 * CLASSES))
-        # Compiled anew, since the sizes above are no arguments.
-        monkeypatch.setattr(kernel, "compiled", lambda function: tf.function(function, jit_compile=True))
     monkeypatch.setattr(divergences, "softmax_divergence", None)
     return request.param
 

@@ -1,21 +1,19 @@
 """The forward KL with its gradient, softmax(s) - softmax(t), in closed form.
 
 As with the cross-entropy, large logits of a known shape are compiled by XLA whatever the caller
-does. What its reductions share it would keep in temporaries of the logits' size, so there the rows
-go through in blocks that stay in cache.
+does. What several reductions share it keeps in a temporary of the logits' size, so there each of
+them computes its own exponentials: five passes over the logits, and nothing written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
 from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS, compiled, softmax_of
-
-# Elements of a block: at most, and at least, for a loop over blocks to pay.
-BLOCK_ELEMENTS = (2**17, 2**20)
 
 
 def fits(
@@ -36,7 +34,7 @@ def rows(teacher: Array, student: Array, temperature: float, counted: Array | No
     dtype = tf.float64 if student.dtype == tf.float64 else tf.float32
     inverse = tf.constant(1.0 / temperature, dtype)  # a tensor: a compiled function serves every number
     large = student.shape.is_fully_defined() and student.shape.num_elements() >= XLA_ELEMENTS
-    value, gradient = (compiled(_by_blocks), compiled(_gradient)) if large else (_statistics, _gradient)
+    value, gradient = (compiled(_fused), compiled(_gradient)) if large else (_statistics, _gradient)
 
     @tf.custom_gradient
     def losses(student: Array) -> Any:
@@ -56,13 +54,23 @@ def _scaled(z: Array, counted: Array | None, inverse: Array) -> Array:
     return (z if counted is None else tf.where(counted[..., None], z, tf.zeros((), z.dtype))) * inverse
 
 
-def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
-    """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left."""
+def _statistics(
+    teacher: Array,
+    student: Array,
+    counted: Array | None,
+    inverse: Array,
+    again: Callable[[Array, Array], Array] = lambda _, mass: mass,
+) -> tuple[Array, ...]:
+    """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left.
+
+    ``again(t, exp(t))`` gives exp(t) for its second use.
+    """
     t, s = (_scaled(z, counted, inverse) for z in (teacher, student))
     top_t, top_s = (tf.reduce_max(z, axis=-1) for z in (t, s))
     t, s = t - top_t[..., None], s - top_s[..., None]  # pyright: ignore[reportArgumentType]
     mass = tf.exp(t)
     sum_t = tf.reduce_sum(mass, axis=-1)
+    mass = again(t, mass)
     log_t, log_s = tf.math.log(sum_t), tf.math.log(tf.reduce_sum(tf.exp(s), axis=-1))
     # Where the teacher has no mass the student may have none.
     difference = tf.where(tf.equal(mass, 0), tf.zeros((), t.dtype), t - s)
@@ -70,24 +78,10 @@ def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: 
     return loss, top_t, log_t, top_s, log_s
 
 
-def _by_blocks(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
-    """`_statistics`, in blocks of as many rows as fit and divide them all."""
-    shape, classes = student.shape[:-1], student.shape[-1]
-    num_rows, (least, most) = shape.num_elements(), BLOCK_ELEMENTS
-    block = max(n for n in range(1, max(1, most // classes) + 1) if num_rows % n == 0)
-    if block * classes < least:
-        return _statistics(teacher, student, counted, inverse)
-    parts = [
-        None if x is None else tf.reshape(x, [num_rows // block, block, *x.shape[len(shape) :]])
-        for x in (teacher, student, counted)
-    ]
-    given = tuple(x for x in parts if x is not None)
-    of_rows = tf.map_fn(
-        lambda x: _statistics(*x[:2], x[2] if len(x) > 2 else None, inverse),  # pyright: ignore[reportCallIssue]
-        given,
-        fn_output_signature=(tf.TensorSpec([block], inverse.dtype),) * 5,
-    )
-    return tuple(tf.reshape(x, shape) for x in of_rows)
+def _fused(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
+    """`_statistics` for XLA."""
+    # t <= 0, but XLA does not know, and takes this for another exponential.
+    return _statistics(teacher, student, counted, inverse, lambda t, _: tf.exp(tf.minimum(t, tf.zeros((), t.dtype))))
 
 
 def _gradient(
