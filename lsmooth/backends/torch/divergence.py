@@ -1,9 +1,8 @@
 """Divergences between two softmaxes on the CPU, their gradient written while the logits are in cache.
 
-In blocks of rows x = z / T - c becomes softmax(x) in scratch, for both logits at once: the one
-kernel for exp that runs at memory speed. c is z / T at a class j that has some probability under
-both, so that log t - log s = a + log(t_j / s_j) with a = x_t - x_s: one read of each of the logits
-and one write of the gradient.
+In blocks of rows x = z / T - c, c a number near the largest of the row, becomes exp(x) in scratch,
+for both logits at once. With Z its sum, log-sum-exp is log Z + c; a = x_t - x_s gives the loss and
+all that the gradient wants to know: one read of each of the logits and one write of the gradient.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ from torch import Tensor
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run
 
-# Columns among which j is looked for.
+# Columns that are looked at for c.
 SAMPLE = 1024
-# Below this a probability has lost digits to underflow, and its logarithm with it.
-_SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
 
 
 class Options(NamedTuple):
@@ -38,9 +35,10 @@ class Options(NamedTuple):
 class Block(NamedTuple):
     """Some rows on the way, in memory that may be written over."""
 
-    a: Tensor  # x_t - x_s for the two KL, else scratch
-    t: Tensor  # the softmax
+    a: Tensor  # x_t - x_s
+    t: Tensor  # exp(x_t), Z times the softmax
     s: Tensor
+    sums: Tensor  # (2, rows, 1), Z of both
     factor: float | Tensor  # what the gradient is multiplied by
     loss: Tensor  # (rows, 1), to be written
     gradient: Tensor | None  # to be written
@@ -103,12 +101,11 @@ def rows(
 
 @torch.no_grad()
 def _sweep(student: Tensor, teacher: Tensor, options: Options, with_gradient: bool, overwrite: bool = False) -> Any:
-    """Losses (rows, 1) and gradient; None where the formula must say what is right, and see the logits."""
+    """Losses (rows, 1) and gradient; None where the formula must say what is right, or logits are gone."""
     teacher, student = (z.detach().reshape(-1, z.shape[-1]) for z in (teacher, student))
-    overwrite = overwrite and with_gradient
     counted = options.counted
     for careful in (False,) if overwrite else (False, True):
-        gradient = student if overwrite else empty_like(student) if with_gradient else None
+        gradient = None if not with_gradient else student if overwrite else empty_like(student)
         losses = _losses(student, teacher, options, gradient, careful)
         if losses is not None:
             break
@@ -124,77 +121,74 @@ def _sweep(student: Tensor, teacher: Tensor, options: Options, with_gradient: bo
 def _losses(
     student: Tensor, teacher: Tensor, options: Options, gradient: Tensor | None, careful: bool
 ) -> Tensor | None:
-    """The losses, the gradient written; None if a row that counts is not finite."""
+    """The losses, the gradient written; None if a row that counts is not finite, or c was too small."""
     num_rows, num_classes = student.shape
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     block, inverse = block_rows(num_rows, num_classes), 1.0 / options.temperature
-    of_block, sign = _BLOCKS[options.divergence], _SIGNS.get(options.divergence)
-    losses, p_j = torch.empty((num_rows, 1), dtype=dtype), torch.empty((2, num_rows, 1), dtype=dtype)
+    of_block, finish = _BLOCKS[options.divergence], _FINISH.get(options.divergence)
+    losses, sums = torch.empty((num_rows, 1), dtype=dtype), torch.empty((2, num_rows, 1), dtype=dtype)
     both = torch.empty((2, block, num_classes), dtype=dtype)
     difference = torch.empty((block, num_classes), dtype=dtype)
     sample = slice(None if careful else SAMPLE)
-    j = (teacher[:, sample] + student[:, sample]).argmax(1, keepdim=True)
-    shifts = [z.gather(1, j).to(dtype).mul_(-inverse) for z in (teacher, student)]
+    shifts = [z[:, sample].amax(1, keepdim=True).to(dtype).mul_(-inverse) for z in (teacher, student)]
     factor = options.scale * inverse
     factors = factor.split(block) if isinstance(factor, Tensor) else itertools.repeat(factor)
     gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
-    parts = zip(
-        *(x.split(block, -2) for x in (teacher, student, *shifts, j.expand(2, -1, 1), p_j, losses)), strict=True
-    )
+    parts = zip(*(x.split(block, -2) for x in (teacher, student, *shifts, sums, losses)), strict=True)
 
-    for (z_t, z_s, shift_t, shift_s, z_j, z_p_j, loss), column, out in zip(parts, factors, gradients, strict=False):
+    for (z_t, z_s, shift_t, shift_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
         x, a = (both, difference) if len(loss) == block else (both[:, : len(loss)], difference[: len(loss)])
         t, s = x
         torch.add(shift_t, z_t, alpha=inverse, out=t)
         torch.add(shift_s, z_s, alpha=inverse, out=s)
-        if sign:
-            torch.sub(t, s, out=a)
-        torch.softmax(x, 2, out=x)
-        torch.gather(x, 2, z_j, out=z_p_j)
-        if sign and careful:  # -inf - -inf, or -inf
-            a.masked_fill_((t if sign > 0 else s) == 0, 0.0)
+        torch.sub(t, s, out=a)
+        torch.sum(x.exp_(), 2, keepdim=True, out=z_sums)
+        if careful:  # -inf - -inf, or -inf
+            a.masked_fill_((s if options.divergence == "reverse_kl" else t) == 0, 0.0)
         direct = out is None or out.dtype == dtype
-        of_block(Block(a, t, s, column, loss, out if direct else s), options.parameter)
+        of_block(Block(a, t, s, z_sums, column, loss, out if direct else s), options.parameter)
         if out is not None and not direct:
             out.copy_(s)
-        if z_t.data_ptr() == teacher.data_ptr() and not _are_right(loss, options.counted):
+        if z_t.data_ptr() == teacher.data_ptr() and not _are_right(loss, z_sums, options.counted):
             return None  # the others will be like it
-    if sign:
-        ratio = p_j[0].log() - p_j[1].log()
-        lost = (p_j < _SMALLEST[dtype]).any(0)[:, 0]
-        if lost.any().item():
-            if gradient is student:
-                return None
-            lse_t, lse_s = (
-                torch.logsumexp(torch.add(shift[lost], z[lost], alpha=inverse), 1, keepdim=True)
-                for z, shift in zip((teacher, student), shifts, strict=True)
-            )
-            ratio[lost] = lse_s - lse_t
-        losses.add_(ratio, alpha=sign)
-    return losses.mul_(options.scale) if _are_right(losses, options.counted) else None
+    if finish is not None:
+        finish(losses, sums)
+    return losses.mul_(options.scale) if _are_right(losses, sums, options.counted) else None
 
 
-def _are_right(losses: Tensor, counted: Tensor | None) -> bool:
-    right = losses.isfinite()
+def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None) -> bool:
+    # A sum that overflows can still lead to a finite loss.
+    right = losses.isfinite() & sums.isfinite().all(0)
     return bool((right if counted is None else right | ~counted[: len(losses)]).all().item())
 
 
 def _forward_kl(block: Block, _: float) -> None:
-    """``sum_k t_k a_k``, short of log(t_j / s_j); the gradient is s - t."""
-    a, t, s, factor, loss, gradient = block
+    """``sum_k t_k a_k``, to be finished; the gradient is s - t."""
+    a, t, s, sums, factor, loss, gradient = block
     torch.sum(a.mul_(t), 1, keepdim=True, out=loss)
     if gradient is not None:
-        torch.mul(s.sub_(t), factor, out=gradient)
+        of_t, of_s = factor / sums
+        torch.addcmul(s.mul_(of_s), t, of_t, value=-1, out=gradient)
+
+
+def _finish_forward_kl(losses: Tensor, sums: Tensor) -> None:
+    log_t, log_s = sums.log()
+    losses.div_(sums[0]).add_(log_s).sub_(log_t)
 
 
 def _reverse_kl(block: Block, _: float) -> None:
-    """``-sum_k s_k a_k``, short of log(s_j / t_j)."""
-    _through_softmax(block.a.neg_(), block.s, block)
+    """``-sum_k s_k a_k``, to be finished."""
+    _through_softmax(block.a.neg_(), block.s.div_(block.sums[1]), block)
+
+
+def _finish_reverse_kl(losses: Tensor, sums: Tensor) -> None:
+    log_t, log_s = sums.log()
+    losses.add_(log_t).sub_(log_s)
 
 
 def _jensen_shannon(block: Block, beta: float) -> None:
     """``sum_k beta t_k log(t_k / m_k) + (1 - beta) s_k log(s_k / m_k)``, m = beta t + (1 - beta) s."""
-    t, s = block.t, block.s
+    t, s = block.t.div_(block.sums[0]), block.s.div_(block.sums[1])
     tiny = torch.finfo(t.dtype).tiny
     m = torch.mul(t, beta, out=block.a).add_(s, alpha=1.0 - beta).clamp_min_(tiny)
     of_t = torch.div(t, m).clamp_min_(tiny).log_().mul_(t).sum(1, keepdim=True)
@@ -204,8 +198,8 @@ def _jensen_shannon(block: Block, beta: float) -> None:
 
 def _total_variation(block: Block, _: float) -> None:
     """``1/2 sum_k |t_k - s_k|``."""
-    s = block.s
-    a = torch.sub(s, block.t, out=block.a)
+    t, s = block.t.div_(block.sums[0]), block.s.div_(block.sums[1])
+    a = torch.sub(s, t, out=block.a)
     loss = a.abs().sum(1, keepdim=True).mul_(0.5)
     _through_softmax(a.sign_().mul_(0.5), s, block)
     block.loss.copy_(loss)
@@ -224,5 +218,8 @@ _BLOCKS: dict[str, Callable[[Block, float], None]] = {
     "jensen_shannon": _jensen_shannon,
     "total_variation": _total_variation,
 }
-# The sign of log(t_j / s_j) in a loss.
-_SIGNS = {"forward_kl": 1, "reverse_kl": -1}
+# What is done to the losses of all rows at once, since calls on a few numbers add up.
+_FINISH: dict[str, Callable[[Tensor, Tensor], None]] = {
+    "forward_kl": _finish_forward_kl,
+    "reverse_kl": _finish_reverse_kl,
+}
