@@ -212,6 +212,10 @@ def _find(cls: type, array: Array) -> Backend | None:
             "A KerasTensor has no values: lsmooth computes on tensors. Call it inside a layer's call(), "
             "in a keras.layers.Lambda, or as the loss given to model.compile()."
         )
+    if cls.__module__.startswith("keras.") and hasattr(array, "value"):  # a layer's variable: what it holds decides
+        cls, array = type(array.value), array.value
+        if cls in _backend_of_type:
+            return _backend_of_type[cls]
     if cls.__module__.partition(".")[0] == "torch":
         # By a statement: torch.compile follows it, not load_backend, when the first call is a compiled one.
         from lsmooth.backends.torch import BACKEND

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
+from lsmooth import losses
 from lsmooth.integrations import keras as lsmooth_keras
 
 
@@ -58,4 +59,47 @@ def round_trips():
     return survived
 
 
-print(json.dumps({"train": train(sys.argv[1]), "masked": masked_loss(), "round_trips": round_trips()}))
+def tied_weight():
+    """Loss, and gradient with respect to an embedding's own variable, of a tied head and of its logits."""
+    table = keras.layers.Embedding(5, 4)
+    table.build((None,))
+    rng = np.random.default_rng(0)
+    table.embeddings.assign(rng.standard_normal((5, 4), np.float32))
+    hidden, labels = rng.standard_normal((6, 4), np.float32), np.arange(6) % 5
+
+    def fused():
+        return losses.linear_softmax_cross_entropy(labels, hidden, table.embeddings, block_size=2)
+
+    def materialised():
+        return losses.softmax_cross_entropy(labels, keras.ops.matmul(hidden, keras.ops.transpose(table.embeddings)))
+
+    return [_value_and_gradient(loss, table.embeddings) for loss in (fused, materialised)]
+
+
+def _value_and_gradient(loss, variable):
+    """Of a Keras variable, in the way of each backend."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss()
+        gradient = tape.gradient(value, variable.value)
+    elif keras.backend.backend() == "torch":
+        variable.value.grad = None
+        value = loss()
+        value.backward()
+        gradient = variable.value.grad
+    else:
+        import jax
+
+        def of_variable(x):
+            with keras.StatelessScope([(variable, x)]):
+                return loss()
+
+        value, gradient = jax.value_and_grad(of_variable)(variable.value)
+    to_numpy = keras.ops.convert_to_numpy
+    return [float(value), to_numpy(gradient).tolist()]
+
+
+seen = {"train": train(sys.argv[1]), "masked": masked_loss(), "round_trips": round_trips(), "tied": tied_weight()}
+print(json.dumps(seen))

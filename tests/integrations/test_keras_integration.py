@@ -56,6 +56,13 @@ def test_every_loss_survives_keras_serialisation(seen):
     assert len(seen["round_trips"]) == 6
 
 
+def test_a_layers_variable_is_the_weight_of_a_linear_head(seen):
+    (value, gradient), (expected, expected_gradient) = seen["tied"]
+    assert value == pytest.approx(expected, rel=1e-6)
+    for row, expected_row in zip(gradient, expected_gradient, strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-5, abs=1e-6)
+
+
 def test_each_replica_of_a_tensorflow_strategy_gives_its_share(monkeypatch):
     require_backend("tensorflow")
     keras = pytest.importorskip("keras")

@@ -25,7 +25,7 @@ class TensorflowBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
         if isinstance(x, tf.Tensor):
             return x if dtype is None else tf.cast(x, dtype)
-        if isinstance(x, tf.Variable) or dtype is None:
+        if isinstance(x, tf.__internal__.types.Tensor) or dtype is None:  # a variable, TensorFlow's or Keras'
             x = tf.convert_to_tensor(x)
             return x if dtype is None else tf.cast(x, dtype)
         return tf.cast(tf.convert_to_tensor(np.asarray(x)), dtype)
