@@ -13,6 +13,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.calibration._moments import Rows
 
 FORMAT = "lsmooth.calibration"
 VERSION = 1
@@ -177,6 +178,19 @@ def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) 
         )
     labels = xp.cast(labels, "int32") if xp.dtype(labels) == "bool" else check.class_ids(xp, labels)
     return logits, labels, _row_weight(xp, sample_weight, logits, logits)
+
+
+def rows_of(calibrator: Any, logits: Any, labels: Any, sample_weight: Any, **options: Any) -> Rows:
+    """The rows of a fit, checked, by the calibrator's parameters."""
+    xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
+    if calibrator.binary:
+        logits, labels, weight = binary_arguments(xp, logits, labels, sample_weight)
+        axis = -1
+    else:
+        logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, calibrator.axis)
+    names = ("ignore_index", "from_logits", "binary")
+    options |= {name: getattr(calibrator, name) for name in names}
+    return Rows(xp, logits, labels, weight, axis=axis, **options)
 
 
 def _row_weight(xp: Backend, sample_weight: Any, rows: Array, logits: Array) -> Array | None:

@@ -312,14 +312,18 @@ def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tu
     ones = np.ones(z.shape[-1], t.dtype)
     np.subtract(z, top[:, None], out=t)
     t *= t.dtype.type(beta) if isinstance(beta, float) else beta[:, None]
-    for _ in range(2):
+
+    def sums() -> tuple[np.ndarray, ...]:
         total = np.exp(t, out=e) @ ones
-        first = np.multiply(e, t, out=e) @ ones / total
-        second = np.einsum("ij,ij->i", e, t) / total
-        if np.isfinite(second).all():
-            break
-        np.fmax(t, t.dtype.type(_VANISHED), out=t)  # -inf times 0; looked for afterwards, since most logits have none
-    return np.log(total), first, second - first * first
+        first = np.multiply(e, t, out=e) @ ones
+        return total, first, np.einsum("ij,ij->i", e, t)
+
+    total, first, second = sums()
+    if not np.isfinite(second).all():  # -inf times 0: looked for afterwards, since most logits have none
+        np.fmax(t, t.dtype.type(_VANISHED), out=t)
+        total, first, second = sums()
+    first /= total
+    return np.log(total), first, second / total - first * first
 
 
 def _mapping_of(array: np.ndarray | None) -> mmap.mmap | None:

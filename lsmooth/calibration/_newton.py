@@ -95,7 +95,7 @@ def solve_groups(rows: Rows, fitted: np.ndarray, start: float, low: float, high:
                 found[i] = stop.value
         waiting = [i for i in answers if i not in found]
         sums = rows.sums(betas) if waiting else None
-        answers = {i: _entry(sums, i) for i in waiting}
+        answers = {i: entry(sums, i) for i in waiting}
     return [found[i] for i in groups]
 
 
@@ -109,8 +109,8 @@ class _Group:
     known: dict[float, Sums] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.totals = _entry(self.rows.totals, self.index)
-        self.known = {beta: _entry(sums, self.index) for beta, sums in self.rows.known.items()}
+        self.totals = entry(self.rows.totals, self.index)
+        self.known = {beta: entry(sums, self.index) for beta, sums in self.rows.known.items()}
 
     @property
     def passes(self) -> int:
@@ -124,7 +124,7 @@ class _Group:
         return beta
 
 
-def _entry(sums: Any, index: int) -> Any:
+def entry(sums: Any, index: int) -> Any:
     """The sums, or totals, of one group."""
     return type(sums)(*(float(getattr(sums, f.name)[index]) for f in fields(sums)))
 

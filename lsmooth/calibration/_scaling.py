@@ -10,7 +10,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import log_softmax
-from lsmooth.calibration._base import Calibrator, binary_arguments, check_option, eager, fit_arguments
+from lsmooth.calibration._base import Calibrator, check_option, rows_of
 from lsmooth.calibration._moments import Rows
 
 STATUSES = ("converged", "separable", "uninformative", "at_bound", "max_iter")
@@ -51,24 +51,7 @@ class TemperatureCalibrator(Calibrator):
         groups: np.ndarray | None = None,
         n_groups: int = 0,
     ) -> Rows:
-        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
-        if self.binary:
-            logits, labels, weight = binary_arguments(xp, logits, labels, sample_weight)
-            axis = -1
-        else:
-            logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
-        return Rows(
-            xp,
-            logits,
-            labels,
-            weight,
-            axis=axis,
-            ignore_index=self.ignore_index,
-            from_logits=self.from_logits,
-            binary=self.binary,
-            groups=groups,
-            n_groups=n_groups,
-        )
+        return rows_of(self, logits, labels, sample_weight, groups=groups, n_groups=n_groups)
 
     def _scaled(self, logits: Array, temperature: Any) -> Array:
         """Logits over temperatures, which are a number or an array that broadcasts to the rows."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.calibration._moments import Rows, Sums, Totals
-from lsmooth.calibration._newton import find_root, run
+from lsmooth.calibration._newton import entry, find_root, run
 
 
 class Batches:
@@ -103,6 +103,16 @@ class Table:
         at = np.array([(x - self.NODES[first]) / step - 1.5])
         value, slope, bend = (float((_derivative(at, powers, k) @ coefficients)[0]) / step**k for k in range(3))
         return Sums(value, slope, max(bend - slope, 0.0))
+
+
+def add_groups(tables: dict[int, Table], rows: Rows, groups: Iterable[int]) -> None:
+    """Take a batch in groups into the table of each; a group's id says which it is."""
+    sums = [rows.sums(math.exp(node)) for node in Table.NODES]
+    for index, group in enumerate(groups):
+        table = tables.setdefault(group, Table())
+        table.totals += entry(rows.totals, index)
+        for row, of_node in zip(table.rows, (entry(x, index) for x in sums), strict=True):
+            row += (of_node.value, of_node.slope, of_node.curvature + of_node.slope)
 
 
 def _derivative(x: np.ndarray, powers: np.ndarray, order: int) -> np.ndarray:

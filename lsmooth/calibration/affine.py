@@ -12,8 +12,8 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax
 from lsmooth.calibration._affine import Map, Objective, fit_map
-from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, eager, fit_arguments
-from lsmooth.calibration._moments import Rows
+from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, rows_of
+from lsmooth.calibration._moments import Rows, two_columns
 from lsmooth.calibration._newton import solve, warm_start
 
 STATUSES = ("converged", "separable", "max_iter")
@@ -31,6 +31,7 @@ class AffineCalibrator(Calibrator):
     axis: int
     ignore_index: int | None
     from_logits: bool
+    binary: bool
     max_iter: int
     tol: float
 
@@ -42,7 +43,8 @@ class AffineCalibrator(Calibrator):
         Args:
             logits: floating point, any shape, classes along ``axis``; -inf masks a class.
             labels: class ids, integers in the shape of the logits without ``axis``; or
-                distributions, in the shape of the logits.
+                distributions, in the shape of the logits; if ``binary``, 0, 1 or between, in the
+                shape of the logits.
             sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1; a
                 weight of n counts as n rows.
 
@@ -56,9 +58,7 @@ class AffineCalibrator(Calibrator):
                 are not finite, or no row counts.
         """
         self._check_parameters()
-        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
-        logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
-        rows = Rows(xp, logits, labels, weight, axis=axis, ignore_index=self.ignore_index, from_logits=self.from_logits)
+        rows = rows_of(self, logits, labels, sample_weight)
         scale, _, _ = solve(rows, warm_start(rows, *_RANGE), *_RANGE, 12)
         self._warn_of(rows)
         shape = self._weight_shape(rows.classes)
@@ -100,10 +100,11 @@ class AffineCalibrator(Calibrator):
         if not self.from_logits:
             return self.predict_proba(logits)
         xp = backend_of(logits=logits)
-        return xp.moveaxis(self._mapped(xp, logits), -1, self.axis)
+        mapped = self._mapped(xp, logits)
+        return mapped[..., 1] - mapped[..., 0] if self.binary else xp.moveaxis(mapped, -1, self.axis)
 
     def predict_proba(self, logits: Array) -> Array:
-        """Calibrated probabilities, ``softmax(W z + b)``.
+        """Calibrated probabilities, ``softmax(W z + b)``; if ``binary``, those of the class 1.
 
         Args:
             logits: floating point, classes along ``axis``.
@@ -116,13 +117,16 @@ class AffineCalibrator(Calibrator):
         """
         self._check_fitted()
         xp = backend_of(logits=logits)
-        return xp.moveaxis(xp.exp(log_softmax(xp, self._mapped(xp, logits))), -1, self.axis)
+        p = xp.exp(log_softmax(xp, self._mapped(xp, logits)))
+        return p[..., 1] if self.binary else xp.moveaxis(p, -1, self.axis)
 
     def _mapped(self, xp: Backend, logits: Any) -> Array:
         """The map, with the classes last."""
         logits = check.float_array(xp, "logits", logits)
-        axis = check.check_axis(self.axis, xp.shape(logits))
-        z = accumulate(xp, xp.moveaxis(logits, axis, -1))
+        if self.binary:
+            z = two_columns(xp, accumulate(xp, logits), self.from_logits)
+        else:
+            z = accumulate(xp, xp.moveaxis(logits, check.check_axis(self.axis, xp.shape(logits)), -1))
         weight, bias = (xp.asarray(x, xp.dtype(z), like=z) for x in self._map())
         if not check.same_shape(xp.shape(z)[-1:], xp.shape(bias)):
             raise ValueError(f"logits must have {xp.shape(bias)[0]} classes, as in fit; got {xp.shape(z)[-1]}.")
@@ -141,6 +145,7 @@ class AffineCalibrator(Calibrator):
         check_option("axis", self.axis, int)
         check_option("ignore_index", self.ignore_index, int, optional=True)
         check_option("from_logits", self.from_logits, bool)
+        check_option("binary", self.binary, bool)
         check_option("max_iter", self.max_iter, int)
         if self.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
@@ -190,6 +195,9 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
             gives probabilities.
+        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
+            the map is of the logits (0, z) of two classes, which makes it Platt scaling,
+            ``sigmoid(z / T + b_1 - b_0)``.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
 
@@ -224,12 +232,14 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
         axis: int = -1,
         ignore_index: int | None = None,
         from_logits: bool = True,
+        binary: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-7,
     ):
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
+        self.binary = binary
         self.max_iter = max_iter
         self.tol = tol
 
@@ -257,6 +267,8 @@ class VectorScaling(AffineCalibrator):
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
             gives probabilities.
+        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
+            the map is of the logits (0, z) of two classes, or of log(1 - p) and log p.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
 
@@ -291,6 +303,7 @@ class VectorScaling(AffineCalibrator):
         axis: int = -1,
         ignore_index: int | None = None,
         from_logits: bool = True,
+        binary: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-7,
     ):
@@ -298,6 +311,7 @@ class VectorScaling(AffineCalibrator):
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
+        self.binary = binary
         self.max_iter = max_iter
         self.tol = tol
 
@@ -329,6 +343,8 @@ class MatrixScaling(AffineCalibrator):
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
             gives probabilities.
+        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
+            the map is of the logits (0, z) of two classes, or of log(1 - p) and log p.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
 
@@ -363,6 +379,7 @@ class MatrixScaling(AffineCalibrator):
         axis: int = -1,
         ignore_index: int | None = None,
         from_logits: bool = True,
+        binary: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-7,
     ):
@@ -371,6 +388,7 @@ class MatrixScaling(AffineCalibrator):
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
+        self.binary = binary
         self.max_iter = max_iter
         self.tol = tol
 
@@ -401,7 +419,8 @@ class DirichletCalibration(MatrixScaling):
     """`MatrixScaling` of log-probabilities: ``softmax(W log p + b)``.
 
     Calibrated if the probabilities of each class are Dirichlet-distributed. The arguments and
-    attributes are those of `MatrixScaling`; logits are normalised first.
+    attributes are those of `MatrixScaling`; logits are normalised first. If ``binary``, it is beta
+    calibration, ``sigmoid(a log p - b log(1 - p) + c)``, with a and b of any sign.
 
     Source: Kull et al. 2019, "Beyond temperature scaling: Obtaining well-calibrated multiclass
         probabilities with Dirichlet calibration".

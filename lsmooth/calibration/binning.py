@@ -7,16 +7,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend
+from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.backends.formulas import accumulate, log_softmax
-from lsmooth.calibration._base import Calibrator, check_option, eager, fit_arguments
-from lsmooth.calibration._moments import Rows
+from lsmooth.calibration._base import Calibrator, check_option, eager, rows_of
 
 BINNINGS = ("equal_width", "equal_mass")
+_NUMPY = load_backend("numpy")
 
 
 class ClasswiseCalibrator(Calibrator):
     """Base: each class's probability goes through a function of its own; rows are scaled to sum to one.
+
+    If ``binary``, there is one function, for the probability of class 1, and nothing to scale.
 
     The functions are steps or broken lines, without a useful gradient, so they run in NumPy; the
     result is of the predictions' framework and on their device.
@@ -25,6 +27,7 @@ class ClasswiseCalibrator(Calibrator):
     axis: int
     ignore_index: int | None
     from_logits: bool
+    binary: bool
 
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
         """Find each class's function.
@@ -33,7 +36,8 @@ class ClasswiseCalibrator(Calibrator):
             logits: floating point, any shape, classes along ``axis``; probabilities if
                 ``from_logits`` is False.
             labels: class ids, integers in the shape of the logits without ``axis``; or
-                distributions, in the shape of the logits.
+                distributions, in the shape of the logits; if ``binary``, 0, 1 or between, in the
+                shape of the logits.
             sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
 
         Returns:
@@ -45,17 +49,18 @@ class ClasswiseCalibrator(Calibrator):
                 are not finite, or no row counts.
         """
         self._check_parameters()
-        xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
-        logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, self.axis)
-        rows = Rows(xp, logits, labels, weight, axis=axis, ignore_index=self.ignore_index, from_logits=self.from_logits)
+        rows = rows_of(self, logits, labels, sample_weight)
         if not rows.totals.count > 0:
             raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
         parts: list[tuple[np.ndarray, ...]] = []
         for z, y, w in rows.blocks(as_given=True):
             target = y if y.ndim == 2 else np.eye(rows.classes)[y]
             mass = target.sum(axis=1, keepdims=True)
-            p = _softmax(z) if self.from_logits else z
-            parts.append((p, target / np.where(mass == 0, 1.0, mass), np.ones(len(z)) if w is None else w))
+            target = target / np.where(mass == 0, 1.0, mass)
+            if self.binary:  # of the columns (0, z) or (1 - p, p) the second
+                z, target = z[:, 1:], target[:, 1:]
+            p = (_sigmoid(_NUMPY, z) if self.binary else _softmax(z)) if self.from_logits else z
+            parts.append((p, target, np.ones(len(z)) if w is None else w))
         p, target, w = (np.concatenate(x) for x in zip(*parts, strict=True))
         self._fit_classes(p[w > 0], target[w > 0], w[w > 0].astype(np.float64))
         return self
@@ -92,6 +97,10 @@ class ClasswiseCalibrator(Calibrator):
         self._check_fitted()
         xp = eager("predict_proba", logits=logits)
         array = check.float_array(xp, "logits", logits)
+        if self.binary:
+            array = accumulate(xp, array)
+            p = xp.to_numpy(_sigmoid(xp, array) if self.from_logits else array).astype(np.float64)
+            return xp.asarray(self._map_class(0, p), xp.dtype(array), like=array)
         axis = check.check_axis(self.axis, xp.shape(array))
         array = accumulate(xp, xp.moveaxis(array, axis, -1))
         p = xp.to_numpy(self._probabilities(xp, array)).astype(np.float64)
@@ -109,6 +118,7 @@ class ClasswiseCalibrator(Calibrator):
         check_option("axis", self.axis, int)
         check_option("ignore_index", self.ignore_index, int, optional=True)
         check_option("from_logits", self.from_logits, bool)
+        check_option("binary", self.binary, bool)
 
     def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
         raise NotImplementedError
@@ -131,6 +141,8 @@ class HistogramBinning(ClasswiseCalibrator):
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities.
+        binary: every element is the logit (or probability) of a label of its own, and a row of its own;
+            all share one function. For one of each label, fit a calibrator to each.
 
     Attributes:
         edges_: (classes, n_bins + 1), a NumPy array.
@@ -161,12 +173,14 @@ class HistogramBinning(ClasswiseCalibrator):
         axis: int = -1,
         ignore_index: int | None = None,
         from_logits: bool = True,
+        binary: bool = False,
     ):
         self.n_bins = n_bins
         self.binning = binning
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
+        self.binary = binary
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -220,6 +234,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities.
+        binary: as in `HistogramBinning`.
 
     Attributes:
         points_: (points, 3), a NumPy array: the class, a probability, and what it becomes.
@@ -240,10 +255,13 @@ class IsotonicCalibration(ClasswiseCalibrator):
     points_: np.ndarray
     _fitted: ClassVar[dict[str, type]] = {"points_": np.ndarray}
 
-    def __init__(self, *, axis: int = -1, ignore_index: int | None = None, from_logits: bool = True):
+    def __init__(
+        self, *, axis: int = -1, ignore_index: int | None = None, from_logits: bool = True, binary: bool = False
+    ):
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
+        self.binary = binary
 
     def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
         parts = []
@@ -291,6 +309,10 @@ def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarr
     ends = np.append(starts[1:] - 1, len(x) - 1)
     kept = np.unique(np.concatenate([starts, ends]))
     return x[kept], np.clip(level[np.searchsorted(starts, kept, side="right") - 1], 0.0, 1.0)
+
+
+def _sigmoid(xp: Backend, z: Array) -> Array:
+    return xp.exp(-xp.softplus(-z))
 
 
 def _softmax(z: np.ndarray) -> np.ndarray:

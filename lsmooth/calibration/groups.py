@@ -12,8 +12,9 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration._base import ConvergenceWarning, NanArray, eager
 from lsmooth.calibration._moments import Rows, Sums
-from lsmooth.calibration._newton import solve, solve_groups
+from lsmooth.calibration._newton import Found, Source, solve, solve_groups
 from lsmooth.calibration._scaling import STATUSES, TemperatureCalibrator
+from lsmooth.calibration._streams import Table, add_groups
 
 BY = ("group", "prediction", "label")
 
@@ -120,25 +121,93 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
             ValueError: as `TemperatureScaling.fit`; or if groups are missing, not wanted, or do not fit.
         """
+        known, rows = self._rows_in_groups(logits, labels, sample_weight, groups)
+        counts = np.zeros(len(known)) + rows.totals.count
+        pooled = _Pooled(rows)
+        low, high = self._range()
+        beta, _, _ = solve(pooled, 0.0, low, high, self.max_iter)
+        found = solve_groups(rows, counts > 0, math.log(beta), low, high, rows.passes + self.max_iter)
+        return self._keep(known[counts > 0], found, beta, pooled)
+
+    def partial_fit(
+        self, logits: Array, labels: Array, sample_weight: Array | None = None, *, groups: Array | None = None
+    ) -> Self:
+        """Take in one more batch, seen only once, and find each group's temperature of all so far.
+
+        As `TemperatureScaling.partial_fit`, with a table of sums for each group. `merge` adds up the
+        tables of shards.
+
+        Args:
+            logits: as in `fit`.
+            labels: as in `fit`.
+            sample_weight: as in `fit`.
+            groups: as in `fit`; a batch need not hold all of them.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            TypeError: as `fit`.
+            ValueError: as `fit`, if no row so far counts.
+        """
+        known, rows = self._rows_in_groups(logits, labels, sample_weight, groups)
+        self._tables = getattr(self, "_tables", {})
+        add_groups(self._tables, rows, known.tolist())
+        return self._keep(*self._solved_tables())
+
+    def merge(self, other: GroupTemperatureScaling) -> Self:
+        """Take in the batches that another calibrator has taken in by `partial_fit`.
+
+        Args:
+            other: of the same parameters; its groups may be others.
+
+        Returns:
+            This calibrator, with the temperatures of the batches of both.
+
+        Raises:
+            ValueError: if either has seen no batch, or the parameters differ.
+        """
+        if self.get_params() != other.get_params():
+            raise ValueError(f"merge needs calibrators of the same parameters, got {self!r} and {other!r}.")
+        if not (hasattr(self, "_tables") and hasattr(other, "_tables")):
+            raise ValueError("merge needs calibrators that have taken in batches by partial_fit.")
+        for group, table in other._tables.items():
+            self._tables.setdefault(group, Table()).merge(table)
+        return self._keep(*self._solved_tables())
+
+    def _rows_in_groups(
+        self, logits: Array, labels: Array, sample_weight: Array | None, groups: Array | None
+    ) -> tuple[np.ndarray, Rows]:
+        """The ids of the groups, ascending, and the rows in them."""
         self._check_parameters()
         xp = eager("fit", logits=logits, labels=labels, groups=groups)
         like = labels if xp.is_array(labels) else None
         ids = xp.to_numpy(self._groups_of(check.float_array(xp, "logits", logits, like=like), groups))
         known, index = np.unique(ids, return_inverse=True)
-        rows = self._rows(logits, labels, sample_weight, index.reshape(ids.shape), len(known))
-        counts = np.zeros(len(known)) + rows.totals.count
-        pooled = _Pooled(rows)
+        return known, self._rows(logits, labels, sample_weight, index.reshape(ids.shape), len(known))
+
+    def _solved_tables(self) -> tuple[np.ndarray, list[Found], float, Source]:
+        """What `_keep` is told of all batches so far."""
+        tables = {group: table for group, table in sorted(self._tables.items()) if table.totals.count > 0}
+        pooled = Table()
+        for table in tables.values():
+            pooled.merge(table)
         low, high = self._range()
+        low, high = max(low, Table.LOW), min(high, Table.HIGH)
         beta, _, _ = solve(pooled, 0.0, low, high, self.max_iter)
+        found = [solve(table, math.log(beta), low, high, self.max_iter) for table in tables.values()]
+        return np.array(list(tables)), found, beta, pooled
+
+    def _keep(self, groups: np.ndarray, found: list[Found], beta: float, pooled: Source) -> Self:
+        """Set what has been fitted: of each group, and the beta of all."""
         self.temperature_ = 1.0 / beta
-        found = solve_groups(rows, counts > 0, math.log(beta), low, high, rows.passes + self.max_iter)
-        self.groups_ = known[counts > 0].astype(np.int64)
+        self.groups_ = groups.astype(np.int64)
         self.temperatures_ = np.array([1.0 / beta for beta, _, _ in found])
         self.statuses_ = [status for _, _, status in found]
         curvature = np.array([s.curvature if status == "converged" else 0.0 for _, s, status in found])
         with np.errstate(divide="ignore"):
             self.temperature_stderrs_ = np.where(curvature > 0, self.temperatures_ / np.sqrt(curvature), math.nan)
-        self.n_iter_ = rows.passes
+        self.n_iter_ = pooled.passes
         self.nll_before_ = pooled.sums(1.0).value / pooled.totals.count
         self.nll_after_ = sum(sums.value for _, sums, _ in found) / pooled.totals.count
         self._warn()
@@ -222,7 +291,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
                 f"{named}{', ...' if len(failed) > 5 else ''}. statuses_ has all; see TemperatureScaling for their "
                 "meaning.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _check_parameters(self) -> None:

@@ -202,3 +202,44 @@ def test_what_is_saved_is_loaded_and_what_cannot_be_is_refused(tmp_path):
         (tmp_path / "g.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=message):
             GroupTemperatureScaling.load(tmp_path / "g.json")
+
+
+@pytest.mark.parametrize("by", ["group", "prediction"])
+def test_shards_seen_once_merge_into_the_fit_on_all(backend: Backend, by):
+    logits, labels, ids = grouped()
+    logits = logits / np.array([FACTORS[i] for i in ids])[:, None] * np.where(ids > 0, 4.0, 0.5)[:, None]
+    weight = np.random.default_rng(2).integers(0, 3, len(ids)).astype(np.float64)
+    weight[ids == 3] = 0.0  # a group of which no row counts
+    shards = [GroupTemperatureScaling(by=by), GroupTemperatureScaling(by=by)]
+    for k, batch in enumerate(np.array_split(np.argsort(ids, kind="stable"), 5)):  # few groups in each
+        arrays = (backend.asarray(x[batch]) for x in (logits, labels, weight))
+        shards[k % 2].partial_fit(*arrays, groups=ids[batch] if by == "group" else None)
+    scaler = shards[0].merge(shards[1])
+    expected = GroupTemperatureScaling(by=by).fit(logits, labels, weight, groups=ids if by == "group" else None)
+    np.testing.assert_array_equal(scaler.groups_, expected.groups_)
+    assert scaler.statuses_ == expected.statuses_ == ["converged"] * len(expected.groups_)
+    for name in ("temperatures_", "temperature_stderrs_", *DIAGNOSTICS):
+        np.testing.assert_allclose(getattr(scaler, name), getattr(expected, name), rtol=1e-6, err_msg=name)
+
+
+def test_only_partial_fits_of_the_same_parameters_merge():
+    logits, labels = drawn(rows=60)
+    ids = np.zeros(60, int)
+    one = GroupTemperatureScaling().partial_fit(logits, labels, groups=ids)
+    with pytest.raises(ValueError, match="merge needs calibrators of the same parameters"):
+        one.merge(GroupTemperatureScaling(max_iter=20).partial_fit(logits, labels, groups=ids))
+    with pytest.raises(ValueError, match="have taken in batches by partial_fit"):
+        one.merge(GroupTemperatureScaling().fit(logits, labels, groups=ids))
+    with pytest.raises(ValueError, match="No row to fit on"):
+        GroupTemperatureScaling().partial_fit(logits, labels, np.zeros(60), groups=ids)
+
+
+def test_a_warning_points_at_the_call():
+    logits = np.eye(3)
+    for call in (
+        lambda: GroupTemperatureScaling().fit(logits, [0, 1, 2], groups=[0, 0, 0]),
+        lambda: GroupTemperatureScaling().partial_fit(logits, [0, 1, 2], groups=[0, 0, 0]),
+    ):
+        with pytest.warns(ConvergenceWarning, match="separable") as caught:
+            call()
+        assert caught[0].filename == __file__
