@@ -76,6 +76,8 @@ class TorchBackend(Backend):
 
     def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
         if not isinstance(x, torch.Tensor):
+            x = getattr(x, "value", x)  # of a Keras variable
+        if not isinstance(x, torch.Tensor):
             # A writable copy: torch.from_numpy warns of read-only arrays and would share memory.
             if isinstance(x, (int, float)):
                 # The dtype at once: a number alone would be rounded to float32 first.
