@@ -246,6 +246,33 @@ def test_gradient_of_the_gradient_at_every_size(size):
     close(ours, theirs, 1e-10)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA", "unknown batch", "unknown batch, XLA"])
+@pytest.mark.parametrize("eps", [0.0, EPS])
+def test_masked_classes_and_rows_without_a_class_at_every_size(size, mode, eps):
+    labels, logits = example(size)
+    labels[:3] = [1, -1, 0]
+    logits[0, 0] = -np.inf  # a class masked in one row
+    logits[2, 1] = np.nan  # of a row that does not count
+    options = {"label_smoothing": eps, "temperature": TEMPERATURE, "ignore_index": 0, "reduction": "sum"}
+
+    def step(labels, logits):
+        return value_and_gradient(lambda z: softmax_cross_entropy(labels, z, **options), logits)
+
+    if mode != "eager":
+        rows = None if "unknown" in mode else size[0]
+        specs = [tf.TensorSpec([rows], tf.int64), tf.TensorSpec([rows, size[1]], tf.float64)]
+        step = tf.function(step, input_signature=specs, jit_compile="XLA" in mode)
+    value, gradient = step(tf.constant(labels), tf.constant(logits))
+    assert np.isnan(value)
+    assert np.isnan(gradient[1]).all()
+    labels[1] = 1
+    value, gradient = step(tf.constant(labels), tf.constant(logits))
+    expected, expected_gradient = reference.softmax_cross_entropy(labels, logits, **options)
+    close(value, expected)
+    close(gradient, expected_gradient)
+
+
 def test_a_persistent_tape_gives_the_same_twice():
     z = tf.constant(LOGITS)
     with tf.GradientTape(persistent=True) as tape:
