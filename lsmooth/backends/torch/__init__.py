@@ -14,7 +14,8 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import cross_entropy, linear, sigmoid
+from lsmooth.backends.torch import compiled, cross_entropy, linear, sigmoid
+from lsmooth.backends.torch.sweep import is_plain, needs_gradient
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -94,6 +95,9 @@ class TorchBackend(Backend):
     def host_view(self, x: Array) -> np.ndarray | None:
         shared = x.device.type == "cpu" and x.layout == torch.strided and x.dtype != torch.bfloat16
         return x.detach().numpy() if shared else None
+
+    def is_watched(self, *arrays: Array) -> bool:
+        return needs_gradient(*arrays) or not is_plain(*arrays)
 
     def dtype(self, x: Array) -> str:
         return _NAMES[x.dtype]
@@ -199,6 +203,12 @@ class TorchBackend(Backend):
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
+        if torch.compiler.is_compiling():
+            return (
+                compiled.rows(logits, labels, **options)
+                if compiled.fits(logits, labels, **options)
+                else formula(logits)
+            )
         return _fastest("cross_entropy", formula, logits, labels, options, logits)
 
     def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:

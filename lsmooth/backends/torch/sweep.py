@@ -25,7 +25,7 @@ FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 # Subclasses may mean something else by the same operations.
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 
 Sweep = Callable[..., Any]
 """``sweep(logits, with_gradient=True)``: losses (rows,) or (rows, 1), and the gradient (rows, classes)."""
@@ -39,11 +39,14 @@ def block_rows(num_rows: int, num_classes: int) -> int:
 def is_plain(*logits: Tensor, device: str = "cpu") -> bool:
     """Whether these are tensors there with something in them, and nothing traces or transforms the call."""
     for z in logits:
-        if type(z) not in _PLAIN or z.numel() == 0 or not (z.is_cpu if device == "cpu" else z.device.type == device):
+        if type(z) not in PLAIN or z.numel() == 0 or not (z.is_cpu if device == "cpu" else z.device.type == device):
             return False
-    return (
-        peek_interpreter_stack() is None and getattr(forward_ad, "_current_level", 0) < 0 and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    )
+    return not is_transformed() and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func``, or forward mode, is at work."""
+    return peek_interpreter_stack() is not None or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def needs_gradient(*options: Any) -> bool:

@@ -1,0 +1,146 @@
+"""Softmax cross-entropy under ``torch.compile`` on the CPU: the eager kernel, as operators that the compiler calls.
+
+Inductor makes scalar loops over the rows of what it fuses and goes through them several times; the
+eager kernel keeps a block in cache. Forward makes the losses and keeps nothing, backward makes the
+gradient from the logits, already multiplied by what comes from above.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsmooth.backends.torch import cross_entropy
+from lsmooth.backends.torch.sweep import PLAIN, is_transformed
+
+# From so many classes, or logits, on the operators are faster than what the compiler makes of the formula.
+# Of a size that it is to leave open it must not be asked more than it knows.
+WIDE, LARGE = 2**14, 2**21
+
+
+# Asked while tracing, when the compiler is inside the same transforms.
+_is_transformed = torch.compiler.assume_constant_result(is_transformed)
+
+
+def fits(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: Any = 0.0,
+    prior: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    counted: Tensor | None = None,
+    scale: Any = None,
+    total: bool = False,
+) -> bool:
+    """Whether `rows` knows these options; asked while tracing. What is exported must run without lsmooth."""
+    # Brings SymPy, which the compiler needs anyway.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return (
+        type(logits) in PLAIN
+        and logits.device.type == "cpu"
+        and labels.ndim == logits.ndim - 1
+        and isinstance(label_smoothing, float)
+        and isinstance(temperature, float)
+        and temperature == 1.0
+        and prior is None
+        and class_weight is None
+        and logit_softcap is None
+        and not z_loss
+        and not torch.compiler.is_exporting()
+        and not _is_transformed()
+        and (statically_known_true(logits.shape[-1] >= WIDE) or statically_known_true(logits.numel() >= LARGE))
+    )
+
+
+def rows(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    counted: Tensor | None = None,
+    scale: Any = None,
+    total: bool = False,
+    **_: Any,
+) -> Tensor:
+    """`formulas.softmax_cross_entropy` for arguments that fit."""
+    losses = torch.ops.lsmooth.softmax_cross_entropy(logits, labels, counted, label_smoothing)
+    losses = losses if scale is None else losses * scale
+    return losses.sum() if total else losses
+
+
+@torch.library.custom_op("lsmooth::softmax_cross_entropy", mutates_args=())
+def _losses(logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float) -> Tensor:
+    """Losses (...) of logits (..., classes)."""
+    return _run(logits, labels, counted, label_smoothing, None)
+
+
+@torch.library.custom_op("lsmooth::softmax_cross_entropy_backward", mutates_args=())
+def _gradient(
+    upstream: Tensor, logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """The gradient (..., classes), each row times ``upstream`` (...)."""
+    return _run(logits, labels, counted, label_smoothing, upstream)
+
+
+def _run(
+    logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float, upstream: Tensor | None
+) -> Tensor:
+    """Losses; or the gradient, where there is an upstream."""
+    num_classes = logits.shape[-1]
+    flat, y = logits.reshape(-1, num_classes), labels.reshape(-1, 1).long()
+    column = None if counted is None else counted.reshape(-1, 1)
+    scale = 1.0 if upstream is None else upstream.reshape(-1, 1)
+    shape = labels.shape if upstream is None else logits.shape
+    if logits.numel() and y.min().item() >= 0 and y.max().item() < num_classes:
+        options = cross_entropy.Options(label_smoothing, None, 1.0, scale, column)
+        swept = cross_entropy._sweep(flat, y, options, with_gradient=upstream is not None)
+        if swept is not None:
+            losses, gradient = swept
+            return (losses if gradient is None else gradient).reshape(shape)
+    losses, gradient = _closed_form(flat, y, label_smoothing)
+    result = losses if upstream is None else gradient.mul_(scale)
+    result = result if column is None else torch.where(column, result, 0.0)
+    return result.to(logits.dtype if upstream is not None else result.dtype).reshape(shape)
+
+
+def _closed_form(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Losses (rows, 1) and gradient (rows, classes) where classes are masked or labels out of range."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    valid = (labels >= 0) & (labels < logits.shape[-1])
+    kept = (logits != -torch.inf).to(logits.dtype)
+    q = label_smoothing * kept / kept.sum(1, keepdim=True)
+    q.scatter_add_(1, torch.where(valid, labels, 0), torch.full_like(q[:, :1], 1.0 - label_smoothing))
+    log_p = logits.log_softmax(1)
+    losses = -torch.where(q == 0, 0.0, q * log_p).sum(1, keepdim=True)
+    return losses.where(valid, torch.nan), (log_p.exp() - q).where(valid, torch.nan)
+
+
+@_losses.register_fake
+def _(logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float) -> Tensor:
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty(labels.shape, dtype=dtype)
+
+
+@_gradient.register_fake
+def _(upstream: Tensor, logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    logits, labels, counted, ctx.label_smoothing = inputs
+    ctx.save_for_backward(logits, labels, counted)
+
+
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    gradient = torch.ops.lsmooth.softmax_cross_entropy_backward(upstream, *ctx.saved_tensors, ctx.label_smoothing)
+    return gradient, None, None, None
+
+
+_losses.register_autograd(_backward, setup_context=_setup)

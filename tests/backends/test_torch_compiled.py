@@ -1,0 +1,192 @@
+"""The softmax cross-entropy as an operator that a compiled program calls, for many logits on the CPU."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from conftest import assert_close, require_backend  # noqa: E402
+
+from lsmooth.backends.torch import compiled  # noqa: E402
+from lsmooth.losses import softmax_cross_entropy  # noqa: E402
+from lsmooth.testing import reference  # noqa: E402
+
+ROWS, CLASSES = 6, 10
+LABELS = np.array([0, 9, 3, 5, 5, 1])
+OPTIONS = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "none": {"label_smoothing": 0.2, "reduction": "none"},
+    "sum": {"reduction": "sum"},
+    "ignore_index": {"label_smoothing": 0.2, "ignore_index": 5},
+    "sample_weight": {"label_smoothing": 0.2, "sample_weight": np.linspace(0.0, 2.0, ROWS)},
+    "both": {"ignore_index": 5, "sample_weight": np.linspace(0.0, 2.0, ROWS), "reduction": "none"},
+    "axis": {"label_smoothing": 0.2, "axis": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch):
+    """PyTorch, with a switch that few classes are enough for."""
+    monkeypatch.setattr(compiled, "WIDE", CLASSES)
+    torch._dynamo.reset()
+    return require_backend("torch")
+
+
+def logits_of(dtype="float64"):
+    z = 3.0 * np.random.default_rng(0).standard_normal((ROWS, CLASSES))
+    return torch.from_numpy(z).to(getattr(torch, dtype))
+
+
+def compiled_loss(labels, z, compiler="aot_eager", **options):
+    """The loss of a compiled call, and whether the operator is in its graph."""
+    names = []
+
+    def look(module, inputs):
+        names.extend(str(node.target) for node in module.graph.nodes)
+        return torch._dynamo.lookup_backend(compiler)(module, inputs)
+
+    options = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
+    run = torch.compile(lambda y, z: softmax_cross_entropy(y, z, **options), backend=look, fullgraph=True)
+    return run(torch.as_tensor(labels), z), any("lsmooth" in name for name in names)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_it_equals_the_reference(backend, options, dtype):
+    z = logits_of(dtype).requires_grad_()
+    given = z.detach().t().contiguous().requires_grad_() if "axis" in options else z
+    loss, is_operator = compiled_loss(LABELS, given, **options)
+    assert is_operator
+    upstream = torch.linspace(0.5, 2.0, loss.numel(), dtype=loss.dtype).reshape(loss.shape)
+    (gradient,) = torch.autograd.grad(loss, given, upstream)
+    assert gradient.dtype == z.dtype
+    known = {name: value for name, value in options.items() if name != "axis"}
+    expected, each = reference.softmax_cross_entropy(LABELS, z.detach().double().numpy(), **known)
+    assert_close(backend, loss, expected, "float64" if dtype == "float64" else "float32")
+    each = each * (upstream.double().numpy()[:, None] if loss.ndim else upstream.item())
+    assert_close(backend, gradient.t() if "axis" in options else gradient, each, dtype)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("case", ["masked", "masked label", "row masked", "label", "ignored", "nan"])
+def test_what_the_kernel_gives_up_on_is_as_in_eager_mode(case, reduction, eps):
+    labels, z, options = LABELS.copy(), logits_of(), {"label_smoothing": eps, "reduction": reduction}
+    if case == "masked":
+        z[0, 3:7] = -torch.inf
+    elif case == "masked label":
+        z[0, 0] = -torch.inf
+    elif case == "row masked":
+        z[0] = -torch.inf
+    elif case == "label":
+        labels[[1, 2]] = -1, CLASSES
+    else:
+        options["ignore_index"] = 5 if case == "ignored" else None
+        z[3] = torch.nan
+        z[4, 2] = torch.inf if case == "ignored" else torch.nan
+    results = []
+    for call in (lambda *args, **to: compiled_loss(*args, **to)[0], softmax_cross_entropy):
+        x = z.clone().requires_grad_()
+        loss = call(torch.from_numpy(labels), x, **options)
+        results.append((loss, *torch.autograd.grad(loss.sum(), x)))
+    for ours, eager in zip(*results, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-12, atol=1e-14, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"label_smoothing": torch.full((ROWS,), 0.1, dtype=torch.float64)},
+        {"temperature": 2.0},
+        {"smoothing_prior": np.linspace(0.1, 1.0, CLASSES)},
+        {"class_weight": np.linspace(0.1, 1.0, CLASSES)},
+        {"z_loss": 0.1},
+        {"logit_softcap": 5.0},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_other_options_take_the_formula(backend, option):
+    options = {"label_smoothing": 0.1, **option}
+    loss, is_operator = compiled_loss(LABELS, logits_of(), **options)
+    assert not is_operator
+    options = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in options.items()}
+    assert_close(backend, loss, reference.softmax_cross_entropy(LABELS, logits_of().numpy(), **options)[0], "float64")
+
+
+def test_few_logits_and_distributions_take_the_formula(monkeypatch):
+    assert not compiled_loss(np.full((ROWS, CLASSES), 0.1), logits_of())[1]
+    monkeypatch.setattr(compiled, "WIDE", CLASSES + 1)
+    for large in (ROWS * CLASSES + 1, ROWS * CLASSES):
+        monkeypatch.setattr(compiled, "LARGE", large)
+        torch._dynamo.reset()
+        assert compiled_loss(LABELS, logits_of())[1] == (large == ROWS * CLASSES)
+
+
+def test_a_subclass_takes_the_formula():
+    class Named(torch.Tensor):
+        pass
+
+    softmax_cross_entropy(torch.from_numpy(LABELS), logits_of().as_subclass(Named))  # dispatch learns of it
+    assert not compiled_loss(LABELS, logits_of().as_subclass(Named), "eager")[1]
+    assert compiled_loss(LABELS, torch.nn.Parameter(logits_of()))[1]
+
+
+@pytest.mark.parametrize("transform", ["grad", "jacfwd", "jacrev", "hessian", "vmap"])
+def test_transforms_take_the_formula(transform):
+    labels = torch.from_numpy(LABELS)
+
+    def loss(z, y=labels):
+        return softmax_cross_entropy(y, z, label_smoothing=0.1)
+
+    function, arguments = getattr(torch.func, transform)(loss), (logits_of(),)
+    if transform == "vmap":
+        arguments = (logits_of(), labels)
+    run = torch.compile(function, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(run(*arguments), function(*arguments))
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_one_graph_for_every_batch_size(backend, compiler):
+    if compiler == "inductor" and shutil.which("g++") is None:
+        pytest.skip("inductor needs a C++ compiler")
+    torch._dynamo.utils.counters.clear()
+    run = torch.compile(
+        lambda y, z: softmax_cross_entropy(y, z, label_smoothing=0.2, ignore_index=1),
+        backend=compiler,
+        fullgraph=True,
+        dynamic=True,
+    )
+    for rows in (2, 5, 40):
+        rng = np.random.default_rng(rows)
+        labels, logits = rng.integers(0, 3, rows), rng.standard_normal((rows, CLASSES))
+        y, z = torch.from_numpy(labels), torch.from_numpy(logits).requires_grad_()
+        torch._dynamo.mark_dynamic(z, 0)
+        loss = run(y, z)
+        expected, gradient = reference.softmax_cross_entropy(labels, logits, label_smoothing=0.2, ignore_index=1)
+        assert_close(backend, loss, expected, "float64")
+        assert_close(backend, torch.autograd.grad(loss, z)[0], gradient, "float64")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_what_is_exported_needs_no_operator():
+    class Loss(torch.nn.Module):
+        def forward(self, labels, logits):
+            return softmax_cross_entropy(labels, logits, label_smoothing=0.1)
+
+    for strict in (False, True):
+        program = torch.export.export(Loss(), (torch.from_numpy(LABELS), logits_of()), strict=strict)
+        assert "lsmooth" not in str(program.graph)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_operator_keeps_the_compilers_rules(ignored):
+    labels = torch.from_numpy(LABELS)
+    counted = labels != 5 if ignored else None
+    operator = torch.ops.lsmooth.softmax_cross_entropy.default
+    torch.library.opcheck(operator, (logits_of().requires_grad_(), labels, counted, 0.1))
+    torch.library.opcheck(operator, (torch.empty(0, 4), torch.empty(0, dtype=torch.int64), None, 0.1))
+    strided = torch.stack([logits_of("float32")] * 2, -1)[..., 0].requires_grad_()
+    torch.library.opcheck(operator, (strided, labels.int(), counted, 0.0))
