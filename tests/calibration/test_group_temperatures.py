@@ -243,3 +243,12 @@ def test_a_warning_points_at_the_call():
         with pytest.warns(ConvergenceWarning, match="separable") as caught:
             call()
         assert caught[0].filename == __file__
+
+
+def test_tables_end_at_their_last_temperature():
+    logits, labels = drawn(rows=60)
+    scaler = GroupTemperatureScaling()
+    with pytest.warns(ConvergenceWarning, match="at_bound"):
+        scaler.partial_fit(2000.0 * logits, labels, groups=np.zeros(60, int))
+    assert scaler.statuses_ == ["at_bound"]
+    np.testing.assert_allclose([scaler.temperature_, *scaler.temperatures_], 64.0)
