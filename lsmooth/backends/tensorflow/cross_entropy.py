@@ -56,9 +56,12 @@ def rows(
     eps = tf.constant(label_smoothing, dtype) if label_smoothing else None
     inverse = tf.constant(1.0 / temperature, dtype) if temperature != 1.0 else None
     large = logits.shape.is_fully_defined() and logits.shape.num_elements() >= XLA_ELEMENTS
-    value, gradient = (compiled(_value), compiled(_gradient)) if large else (_value, _gradient)
-    if not large and tf.__internal__.get_enclosing_xla_context() is None:
+    if large:
+        value, gradient = compiled(_value), compiled(_gradient)
+    elif tf.executing_eagerly() or not (_is_small(logits) or tf.__internal__.get_enclosing_xla_context()):
         value, gradient = _value_by_softmax, _gradient_by_softmax
+    else:  # for XLA to fuse, or in a graph, where TensorFlow's softmax takes longer to start than small logits take
+        value, gradient = _value, _gradient
 
     @tf.custom_gradient
     def losses(logits: Array) -> Any:
