@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record  # nothing public tells whether a tape is open
 
+from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.tensorflow import cross_entropy, divergence, linear
+from lsmooth.backends.tensorflow import cross_entropy, divergence, linear, sigmoid
 
 
 class TensorflowBackend(Backend):
@@ -138,18 +139,19 @@ class TensorflowBackend(Backend):
         if not cross_entropy.fits(logits, labels, **options):
             return super().softmax_cross_entropy(logits, labels, **options)
         eps, temperature = options.get("label_smoothing", 0.0), options.get("temperature", 1.0)
-        losses = cross_entropy.rows(self, logits, labels, eps, temperature, options.get("counted"))
-        scale = options.get("scale")
-        losses = losses if scale is None else losses * scale
-        return tf.reduce_sum(losses) if options.get("total") else losses
+        return _reduced(cross_entropy.rows(self, logits, labels, eps, temperature, options.get("counted")), options)
 
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
         if not divergence.fits(teacher, student, **options):
             return super().softmax_divergence(teacher, student, **options)
         losses = divergence.rows(teacher, student, options.get("temperature", 1.0), options.get("counted"))
-        scale = options.get("scale")
-        losses = losses if scale is None else losses * scale
-        return tf.reduce_sum(losses) if options.get("total") else losses
+        return _reduced(losses, options)
+
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        if options.get("pos_weight") is not None:
+            return super().sigmoid_cross_entropy(logits, labels, **options)
+        labels = formulas.smooth_binary_labels(labels, options.get("label_smoothing", 0.0))
+        return _reduced(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
@@ -170,6 +172,12 @@ def _keep_autograph_out() -> None:
 
 
 _keep_autograph_out()
+
+
+def _reduced(losses: Array, options: dict[str, Any]) -> Array:
+    scale = options.get("scale")
+    losses = losses if scale is None else losses * scale
+    return tf.reduce_sum(losses) if options.get("total") else losses
 
 
 def _as_dtype(x: Any, dtype: tf.DType) -> Array:
