@@ -1,4 +1,4 @@
-"""The forward KL by blocks of rows on JAX, against the formula it stands for."""
+"""Divergences by blocks of rows on JAX, against the formulas they stand for."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def small_blocks(monkeypatch):
     if jax.device_count() > 1 or jax.default_backend() != "cpu":
         pytest.skip("the kernel is for one CPU")
     monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", 3 * CLASSES)
-    kernel._statistics.clear_cache()
+    monkeypatch.setattr(kernel, "SMALLEST", 3 * CLASSES)
+    kernel._sweep.clear_cache()
     yield
-    kernel._statistics.clear_cache()
+    kernel._sweep.clear_cache()
 
 
 @pytest.fixture
@@ -63,6 +64,57 @@ def test_values_and_gradients(fused, monkeypatch, wrap):
     monkeypatch.undo()
     close(rows, formula(t, s, temperature=2.0))
     close(slope, jax.grad(lambda z: formula(t, z, temperature=2.0).mean())(s))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("name", sorted(set(divergences.DIVERGENCES) - {"mse_logits"}))
+def test_every_divergence_with_weights_of_rows(name, wrap):
+    """Ignored rows too; the gradients of both the student and the weights, of the rows and of their sum."""
+    t, s = (z.at[:, 1].set(-jnp.inf) for z in pair())
+    counted, weight = jnp.arange(ROWS) % 4 != 1, jnp.linspace(0.5, 2.0, ROWS)
+    options = {"divergence": name, "parameter": 0.3, "temperature": 2.0, "counted": counted}
+    xp = load_backend("jax")
+
+    def blocks(z, w):
+        return xp.softmax_divergence(t, z, scale=w, constant_teacher=True, **options)
+
+    def whole(z, w):
+        return formula(t, z, scale=w, **options)
+
+    for total in (jnp.sum, lambda rows: jnp.sum(rows * jnp.arange(1.0, ROWS + 1.0))):
+        ours, theirs = (
+            wrap(jax.value_and_grad(lambda z, w, f=f, total=total: total(f(z, w)), (0, 1)))(s, weight)
+            for f in (blocks, whole)
+        )
+        jax.tree.map(close, ours, theirs)
+        assert (ours[1][0][~counted] == 0).all()
+    given = {"constant_teacher": True, "total": True, "scale": 0.25, **options}
+    close(xp.softmax_divergence(t, s, **given), 0.25 * whole(s, 1.0).sum())
+
+
+@pytest.mark.parametrize("rows", [7, 12, ROWS])
+def test_blocks_of_one_size_where_there_are_such(rows):
+    """12 rows make blocks of three; of 7 and of 11 some are left."""
+    t, s = (jnp.tile(z, (2, 1))[:rows] for z in pair())
+    value, slope = jax.value_and_grad(lambda z: distillation_loss(t, z, **OPTIONS))(s)
+    expected, expected_slope = jax.value_and_grad(lambda z: formula(t, z, temperature=2.0).mean())(s)
+    close(value, expected)
+    close(slope, expected_slope)
+    text = str(jax.make_jaxpr(jax.grad(lambda z: distillation_loss(t, z, **OPTIONS)))(s))
+    assert ("concatenate" in text) == (rows % 3 != 0)
+
+
+def test_checkpoint_and_float16_with_a_scale_of_the_loss():
+    """The rows' factors are small and half precision underflows: what scales the loss comes before the cast."""
+    t, s = (z.astype("float16") for z in pair())
+
+    def loss(z):
+        return 2.0**15 * distillation_loss(t, z, sample_weight=1e-6, reduction="sum", **OPTIONS)
+
+    slope = jax.grad(jax.checkpoint(loss))(s)
+    exact = jax.grad(lambda z: 2.0**15 * 1e-6 * formula(t, z, temperature=2.0).sum())(s.astype("float64"))
+    assert slope.dtype == "float16"
+    close(slope.astype("float64"), exact, 1e-3)
 
 
 @pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev, jax.hessian, lambda f: jax.jacfwd(jax.hessian(f))])

@@ -147,9 +147,32 @@ def test_shapes_are_known_without_values():
 
 def test_no_one_hot_label_is_formed():
     """Nothing of the logits' size but floats: a one-hot label would be compared into existence."""
-    jaxpr = str(jax.make_jaxpr(softmax_cross_entropy)(np.zeros(8, np.int32), np.zeros((8, 4))))
-    assert "f64[8,4]" in jaxpr
-    assert not re.search(r"(bool|[iu]\d+)\[8,4\]", jaxpr)
+    jaxpr = str(jax.make_jaxpr(softmax_cross_entropy)(np.zeros(8, np.int32), np.zeros((8, 1000))))
+    assert "f64[8,1000]" in jaxpr
+    assert not re.search(r"(bool|[iu]\d+)\[8,1000\]", jaxpr)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+@pytest.mark.parametrize("rows", [13, 14], ids=["small", "large"])
+def test_small_batches_have_kernels_of_their_own(rows, dtype):
+    """Neither a branch nor a scatter; and the numbers of larger ones, where classes are masked and labels are not."""
+    rng = np.random.default_rng(2)
+    logits, labels = float32_exact(rng, (rows, 300)), rng.integers(0, 44, rows).astype(dtype)
+    logits[rng.random(logits.shape) < 0.1] = -np.inf
+    logits[np.arange(rows), labels] = 1.0
+
+    def loss(z):
+        return softmax_cross_entropy(jnp.asarray(labels), z, label_smoothing=EPS)
+
+    step = jax.jit(jax.value_and_grad(loss))
+    text = str(jax.make_jaxpr(step)(logits))
+    assert ("cond[" in text, "scatter-add" in text) == (rows == 14, rows == 14)
+    value, gradient = reference.softmax_cross_entropy(labels, logits, label_smoothing=EPS)
+    close(step(jnp.asarray(logits))[0], value)
+    close(step(jnp.asarray(logits))[1], gradient)
+    close(jax.jacfwd(loss)(jnp.asarray(logits)), gradient)
+    each = softmax_cross_entropy(labels.astype(int) + 290, jnp.asarray(logits), reduction="none")
+    assert (np.isnan(each) == (labels >= 10)).all()
 
 
 def test_it_scans_and_rematerialises():

@@ -88,7 +88,7 @@ class JaxBackend(Backend):
         return jax.nn.logsumexp(x, axis=axis)
 
     def unmasked_mean(self, x: Array) -> Array:
-        return _unmasked_mean(x)
+        return _small_mean(x) if _is_small(x) else _unmasked_mean(x)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         # Outside jit even a move to the same place is a copy.
@@ -102,6 +102,9 @@ class JaxBackend(Backend):
 
     def gather(self, x: Array, index: Array) -> Array:
         return jnp.take_along_axis(x, index, axis=-1)
+
+    def pick(self, x: Array, index: Array) -> Array:
+        return _small_pick(x, index) if _is_small(x) else super().pick(x, index)
 
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         return _top(x, index)
@@ -127,16 +130,31 @@ class JaxBackend(Backend):
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
         if not divergence.fits(teacher, student, **options):
             return super().softmax_divergence(teacher, student, **options)
-        losses = divergence.rows(teacher, student, options.get("temperature", 1.0), options.get("counted"))
-        scale = options.get("scale")
-        losses = losses if scale is None else losses * scale
-        return jnp.sum(losses) if options.get("total") else losses
+        return divergence.blocks(self, teacher, student, **options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
 
 
 _LONG, _PART = 2**14, 32
+
+# Elements up to which a pass over all of them costs less than a branch, a gather or a scatter.
+_SMALL = 2**12
+
+
+def _is_small(x: Array) -> bool:
+    return all(isinstance(size, int) for size in x.shape) and x.size <= _SMALL
+
+
+@functools.partial(jax.jit, inline=True)
+def _small_mean(x: Array) -> Array:
+    masked = x == -jnp.inf
+    return jnp.sum(jnp.where(masked, 0.0, x), axis=-1) / jnp.sum((~masked).astype(x.dtype), axis=-1)
+
+
+@functools.partial(jax.jit, inline=True)
+def _small_pick(x: Array, index: Array) -> Array:
+    return jnp.sum(jnp.where(index[..., None] == jnp.arange(x.shape[-1]), x, 0), axis=-1)
 
 
 @jax.jit

@@ -1,22 +1,33 @@
-"""The forward KL on the CPU, by a loop over blocks of rows.
+"""Divergences on the CPU, by a loop over blocks of rows.
 
-XLA keeps what several reductions share in temporaries of the logits' size. Here what they share is
-of a block's size and stays in cache. The gradient, softmax(s) - softmax(t), is one elementwise
-expression of the logits and a few numbers a row, which XLA fuses with what is done to it.
+XLA keeps what several reductions share in temporaries of the logits' size. Here what they share is of
+a block's size and stays in cache, and the gradient is formed while it is there: each row's loss has
+its own factor, and both are known beforehand, so only what is done to the loss afterwards is left.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lsmooth.backends.base import Array
+from lsmooth.backends import divergences
+from lsmooth.backends.base import Array, Backend
 
 # Elements of a block, and of the smallest logits for which blocks pay.
-BLOCK_ELEMENTS = 2**20
+BLOCK_ELEMENTS = 2**19
+SMALLEST = 2**20
+
+
+class Plan(NamedTuple):
+    """What is computed, but for the arrays; equal plans are compiled once."""
+
+    xp: Backend
+    divergence: str
+    parameter: float
+    temperature: float
 
 
 def fits(
@@ -28,64 +39,85 @@ def fits(
     constant_teacher: bool = False,
     **_: Any,
 ) -> bool:
-    """Whether `rows` knows these options, and a loop is no worse than the formula: one CPU, large logits."""
+    """Whether `blocks` knows these options, and a loop is no worse than the formula: one CPU, large logits."""
     return (
-        divergence == "forward_kl"
+        divergence != "mse_logits"  # its one reduction shares nothing
         and constant_teacher
         and isinstance(temperature, float)
         and all(isinstance(size, int) for size in student.shape)
-        and student.size >= BLOCK_ELEMENTS
+        and student.size >= SMALLEST
         and jax.default_backend() == "cpu"
         and jax.device_count() == 1  # a loop over rows would gather those of other devices
     )
 
 
-def rows(teacher: Array, student: Array, temperature: float, counted: Array | None) -> Array:
-    """KL(t || s) of each row, for arguments that fit."""
-    classes = student.shape[-1]
-    counted = None if counted is None else counted.reshape(-1)
-    losses = _rows(teacher.reshape(-1, classes), student.reshape(-1, classes), counted, 1.0 / temperature)
-    return losses.reshape(student.shape[:-1])
+def blocks(
+    xp: Backend,
+    teacher: Array,
+    student: Array,
+    *,
+    divergence: str = "forward_kl",
+    parameter: float = 0.5,
+    temperature: float = 1.0,
+    counted: Array | None = None,
+    scale: Any = None,
+    total: bool = False,
+    constant_teacher: bool = True,
+) -> Array:
+    """`divergences.softmax_divergence`, for arguments that fit."""
+    *lead, classes = student.shape
+    factor = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, _precision(student)), lead)
+    if counted is not None:
+        counted = jnp.reshape(counted, -1)
+        factor = jnp.where(counted, factor.reshape(-1), 0.0)
+    plan = Plan(xp, divergence, parameter, temperature)
+    losses = _rows(plan, teacher.reshape(-1, classes), student.reshape(-1, classes), counted, factor.reshape(-1))
+    return jnp.sum(losses) if total else losses.reshape(lead)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _rows(teacher: Array, student: Array, counted: Array | None, inverse: float) -> Array:
-    return _statistics(teacher, student, counted, inverse)[0]
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rows(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> Array:
+    return factor * _sweep(plan, False, teacher, student, counted, factor)[0]
 
 
 @_rows.defjvp
-def _rows_jvp(inverse: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    teacher, student, counted = primals
-    loss, *of_rows = _statistics(teacher, student, counted, inverse)
-    top_t, log_t, top_s, log_s = (x[:, None] for x in of_rows)
-    t = jnp.exp(_scaled(teacher, counted, inverse, student.dtype) - top_t - log_t)
-    s = jnp.exp(_scaled(student, counted, inverse, student.dtype) - top_s - log_s)
-    slope = (s - t) * inverse
-    if counted is not None:
-        slope = jnp.where(counted[:, None], slope, 0.0)
-    return loss, jnp.sum(slope * tangents[1].astype(slope.dtype), axis=-1)
+def _rows_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    factor, (_, d_student, _, d_factor) = primals[-1], tangents
+    losses, slope = _sweep(plan, True, *primals)
+    return factor * losses, losses * d_factor + jnp.sum(slope * d_student.astype(slope.dtype), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnums=3, inline=True)  # called eagerly, the loop would be compiled at every call
-def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: float) -> tuple[Array, ...]:
-    """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left."""
-
-    def row(x: tuple[Array, Array, Array | None]) -> tuple[Array, ...]:
-        t, s = (_scaled(z, x[2], inverse, student.dtype) for z in x[:2])
-        top_t, top_s = (jax.lax.stop_gradient(jnp.max(z)) for z in (t, s))
-        t, s = t - top_t, s - top_s
-        mass_t, mass_s = jnp.exp(t), jnp.exp(s)
-        sum_t = jnp.sum(mass_t)
-        log_t, log_s = jnp.log(sum_t), jnp.log(jnp.sum(mass_s))
-        # Where the teacher has no mass the student may have none.
-        difference = jnp.where(mass_t == 0, 0.0, t - s)
-        return jnp.sum(mass_t * difference) / sum_t + log_s - log_t, top_t, log_t, top_s, log_s
-
-    return jax.lax.map(row, (teacher, student, counted), batch_size=max(1, BLOCK_ELEMENTS // student.shape[-1]))
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # called eagerly, the loop would be compiled each time
+def _sweep(plan: Plan, with_slope: bool, *arrays: Any) -> tuple[Array, ...]:
+    """The losses of the rows, and with ``with_slope`` the student's gradient of each, times the row's factor."""
+    row = _forward_kl if plan.divergence == "forward_kl" else _by_formula
+    num_rows, classes = arrays[1].shape
+    most = max(1, BLOCK_ELEMENTS // classes)
+    # Rows that were left over would be joined to the others by a copy of them all.
+    block = next((n for n in range(most, most // 2, -1) if num_rows % n == 0), most)
+    return jax.lax.map(lambda x: row(plan, *x)[: 1 + with_slope], arrays, batch_size=block)
 
 
-def _scaled(z: Array, counted: Array | None, inverse: float, dtype: Any) -> Array:
-    z = z.astype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
-    if counted is not None:
-        z = jnp.where(counted[..., None], z, 0.0)
-    return z * inverse
+def _forward_kl(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> tuple[Array, ...]:
+    """KL(t || s) and its gradient s - t: the exponentials that both need are taken once."""
+    t, s = divergences.tempered(plan.xp, teacher, student, plan.temperature, counted)
+    t, s = (z - jax.lax.stop_gradient(jnp.max(z, axis=-1)) for z in (t, s))
+    mass_t, mass_s = jnp.exp(t), jnp.exp(s)
+    sum_t, sum_s = jnp.sum(mass_t), jnp.sum(mass_s)
+    # Where the teacher has no mass the student may have none.
+    gap = jnp.sum(mass_t * jnp.where(mass_t == 0, 0.0, t - s)) / sum_t
+    factor = factor / plan.temperature
+    return gap + jnp.log(sum_s) - jnp.log(sum_t), mass_s * (factor / sum_s) - mass_t * (factor / sum_t)
+
+
+def _by_formula(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> tuple[Array, ...]:
+    def loss(student: Array) -> Array:
+        tempered = divergences.tempered(plan.xp, teacher, student, plan.temperature, counted)
+        return divergences.DIVERGENCES[plan.divergence](plan.xp, *tempered, plan.parameter)
+
+    loss_of_row, pull = jax.vjp(loss, student.astype(_precision(student)))
+    return loss_of_row, *pull(factor)
+
+
+def _precision(x: Array) -> Any:
+    return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
