@@ -7,137 +7,198 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth import losses
+from lsmooth import distillation, losses
 from lsmooth.bench.rows import Call, Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
 
-EPS = 0.1
-# Rows, features, classes.
-LARGE, SMALL = (4096, 512, 32000), (64, 16, 500)
-WORK = "linear layer and smoothed cross-entropy, loss and gradients"
+EPS, TEMPERATURE = 0.1, 2.0
+# Rows, features, classes. Distillation has a second product to form, and half the rows to do it in.
+LARGE, HALF, SMALL = (4096, 512, 32000), (2048, 512, 32000), (64, 16, 500)
+SMOOTHED = "linear layer and smoothed cross-entropy, loss and gradients"
+PLAIN = "linear layer and cross-entropy, loss and gradients"
+DISTILLED = "linear layers of teacher and student and their KL, T = 2, loss and the student's gradients"
 # At least so many times faster than the peer; at most so many times the logits' memory.
 BARS: Mapping[str, Mapping[str, float]] = {
-    "torch": {"matmul, F.cross_entropy": 1 / 0.7, "memory": 0.4},
+    "torch": {"matmul, F.cross_entropy": 1 / 0.7, "matmul, F.kl_div": 1 / 0.7, "memory": 0.4},
     "jax": {"matmul, optax": 1 / 0.7, "memory": 0.4},
-    "tensorflow, function": {"matmul, tf.losses": 1.0},
+    "tensorflow, function": {"matmul, tf.losses": 1.0, "matmul, keras": 1.0},
 }
 
-Step = Callable[[Any, Any], Any]
-"""A framework's scalar loss as a function of hidden states and weight."""
+Step = Callable[..., Any]
+"""A framework's scalar loss as a function of hidden states and weight, and of what is held fast."""
+
+Makers = Mapping[str, Callable[[], Step]]
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """The suite."""
-    size = SMALL if plan.quick else LARGE
-    num_rows, features, classes = size
-    rng = np.random.default_rng(0)
-    hidden = rng.standard_normal((num_rows, features), np.float32)
-    weight = 0.05 * rng.standard_normal((classes, features), np.float32)
-    ids = rng.integers(0, classes, num_rows)
-    contenders: dict[str, dict[str, Setup]] = {}
+    """The suite: the cross-entropy and the KL beside the loss of logits that are there as a whole."""
+    large, half = (SMALL, SMALL) if plan.quick else (LARGE, HALF)
+    ids = np.random.default_rng(0).integers(0, large[2], large[0])
     if frameworks.wanted(plan, "torch"):
-        contenders["torch"] = {
-            "lsmooth": _torch(hidden, weight, lambda: _torch_ours(ids)),
-            "matmul, F.cross_entropy": _torch(hidden, weight, lambda: _torch_peer(ids)),
-        }
+        smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, F.cross_entropy": _torch_smoothed}
+        plain = {"lsmooth": lambda: _ours_smoothed(0.0), "F.linear_cross_entropy": _torch_chunked}
+        distilled = {"lsmooth": _ours_distilled, "matmul, F.kl_div": _torch_distilled}
+        yield _row(SMOOTHED, "torch", large, smoothed, _torch, ids)
+        yield _row(PLAIN, "torch", half, plain, _torch, ids[: half[0]])
+        yield _row(DISTILLED, "torch", half, distilled, _torch)
     if frameworks.wanted(plan, "jax"):
-        contenders["jax"] = {
-            "lsmooth": _jax(hidden, weight, lambda: _ours(ids)),
-            "matmul, optax": _jax(hidden, weight, lambda: _optax_peer(ids)),
-        }
+        smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, optax": _optax_smoothed}
+        distilled = {"lsmooth": _ours_distilled, "matmul, optax": _optax_distilled}
+        yield _row(SMOOTHED, "jax", large, smoothed, _jax, ids)
+        yield _row(DISTILLED, "jax", half, distilled, _jax)
     if frameworks.wanted(plan, "tensorflow"):
-        contenders["tensorflow, function"] = {
-            "lsmooth": _tensorflow(hidden, weight, lambda: _ours(ids)),
-            "matmul, tf.losses": _tensorflow(hidden, weight, lambda: _tensorflow_peer(ids)),
-        }
+        smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, tf.losses": _tensorflow_smoothed}
+        distilled = {"lsmooth": _ours_distilled, "matmul, keras": _keras_distilled}
+        yield _row(SMOOTHED, "tensorflow, function", large, smoothed, _tensorflow, ids)
+        yield _row(DISTILLED, "tensorflow, function", half, distilled, _tensorflow)
+
+
+def _row(
+    work: str,
+    backend: str,
+    size: tuple[int, int, int],
+    makers: Makers,
+    setup: Callable[..., Setup],
+    ids: np.ndarray | None = None,
+) -> Row:
+    """``ids`` are what is held fast; without them, the teacher's hidden states and weight are."""
+    num_rows, features, classes = size
+    rng = np.random.default_rng(1)
+    heads = [
+        scale * rng.standard_normal(shape, np.float32)
+        for _ in range(2 if ids is None else 1)
+        for scale, shape in ((1.0, (num_rows, features)), (0.05, (classes, features)))
+    ]
+    given = heads[2:] if ids is None else [ids]
+    setups = {name: setup(heads[:2], given, maker) for name, maker in makers.items()}
+    unit = 4 * num_rows * classes if classes == LARGE[2] else 0
+    bars = {name: bar for name, bar in BARS[backend].items() if unit and name in ("memory", *makers)}
     sizes = {"rows": num_rows, "features": features, "classes": classes}
-    for backend, setups in contenders.items():
-        bars = {} if plan.quick else BARS[backend]
-        yield Row(WORK, backend, sizes, setups, unit_bytes=0 if plan.quick else 4 * num_rows * classes, bars=bars)
+    return Row(work, backend, sizes, setups, unit_bytes=unit, bars=bars)
 
 
-def _torch(hidden: np.ndarray, weight: np.ndarray, loss: Callable[[], Step]) -> Setup:
+def _torch(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[[], Step]) -> Setup:
     def setup() -> Call:
         import torch
 
-        h, w = (torch.from_numpy(x).requires_grad_() for x in (hidden, weight))
+        h, w = (torch.from_numpy(x).requires_grad_() for x in head)
+        others = [torch.from_numpy(x) for x in given]
         function = loss()
 
         def step() -> None:
             h.grad = w.grad = None
-            function(h, w).backward()
+            function(h, w, *others).backward()
 
         return step
 
     return setup
 
 
-def _jax(hidden: np.ndarray, weight: np.ndarray, loss: Callable[[], Step]) -> Setup:
+def _jax(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[[], Step]) -> Setup:
     def setup() -> Call:
         import jax
 
-        h, w = (jax.numpy.asarray(x) for x in (hidden, weight))
-        function = jax.jit(jax.value_and_grad(loss(), (0, 1)))
-        return lambda: jax.block_until_ready(function(h, w))
+        arrays = [jax.numpy.asarray(x) for x in (*head, *given)]
+        function = jax.jit(jax.value_and_grad(loss(), (0, 1))).lower(*arrays).compile()
+        return lambda: jax.block_until_ready(function(*arrays))
 
     return setup
 
 
-def _tensorflow(hidden: np.ndarray, weight: np.ndarray, loss: Callable[[], Step]) -> Setup:
+def _tensorflow(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[[], Step]) -> Setup:
     def setup() -> Call:
         import tensorflow as tf
 
-        h, w = tf.constant(hidden), tf.constant(weight)
+        arrays = [tf.constant(x) for x in (*head, *given)]
         function = loss()
 
         @tf.function
-        def step(h: Any, w: Any) -> Any:
+        def step(h: Any, w: Any, *others: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch([h, w])
-                value = function(h, w)
+                value = function(h, w, *others)
             return tape.gradient(value, [h, w])
 
         # Reading one number waits for all of them on a CPU.
-        return lambda: [x[0, 0].numpy() for x in step(h, w)]
+        return lambda: [x[0, 0].numpy() for x in step(*arrays)]
 
     return setup
 
 
-def _ours(ids: np.ndarray) -> Step:
-    return lambda h, w: losses.linear_softmax_cross_entropy(ids, h, w, label_smoothing=EPS)
+def _ours_smoothed(eps: float) -> Step:
+    return lambda h, w, y: losses.linear_softmax_cross_entropy(y, h, w, label_smoothing=eps)
 
 
-def _torch_ours(ids: np.ndarray) -> Step:
+def _ours_distilled() -> Step:
+    return lambda h, w, th, tw: distillation.linear_distillation_loss(th, tw, h, w, temperature=TEMPERATURE)
+
+
+def _torch_smoothed() -> Step:
+    from torch.nn.functional import cross_entropy
+
+    return lambda h, w, y: cross_entropy(h @ w.T, y, label_smoothing=EPS)
+
+
+def _torch_chunked() -> Step:
+    """PyTorch's own way through the rows in blocks, which does not know smoothing."""
     import torch
+    from torch.nn.functional import linear_cross_entropy
 
-    y = torch.from_numpy(ids)
-    return lambda h, w: losses.linear_softmax_cross_entropy(y, h, w, label_smoothing=EPS)
-
-
-def _torch_peer(ids: np.ndarray) -> Step:
-    import torch
-
-    y = torch.from_numpy(ids)
-    return lambda h, w: torch.nn.functional.cross_entropy(h @ w.T, y, label_smoothing=EPS)
+    options = torch.nn.LinearCrossEntropyOptions()
+    return lambda h, w, y: linear_cross_entropy(h, w, y, options=options)
 
 
-def _optax_peer(ids: np.ndarray) -> Step:
+def _torch_distilled() -> Step:
+    from torch.nn.functional import kl_div, log_softmax, softmax
+
+    def loss(h: Any, w: Any, th: Any, tw: Any) -> Any:
+        p, log_q = softmax(th @ tw.T / TEMPERATURE, -1), log_softmax(h @ w.T / TEMPERATURE, -1)
+        return TEMPERATURE**2 * kl_div(log_q, p, reduction="batchmean")
+
+    return loss
+
+
+def _optax_smoothed() -> Step:
     import jax
     import optax
 
-    def loss(h: Any, w: Any) -> Any:
-        onehot = jax.nn.one_hot(ids, w.shape[0])
+    def loss(h: Any, w: Any, y: Any) -> Any:
+        onehot = jax.nn.one_hot(y, w.shape[0])
         return optax.softmax_cross_entropy(h @ w.T, optax.smooth_labels(onehot, EPS)).mean()
 
     return loss
 
 
-def _tensorflow_peer(ids: np.ndarray) -> Step:
+def _optax_distilled() -> Step:
+    import jax
+    import optax
+
+    def loss(h: Any, w: Any, th: Any, tw: Any) -> Any:
+        log_t, log_s = (jax.nn.log_softmax(z / TEMPERATURE) for z in (th @ tw.T, h @ w.T))
+        return TEMPERATURE**2 * optax.losses.kl_divergence_with_log_targets(log_s, log_t).mean()
+
+    return loss
+
+
+def _tensorflow_smoothed() -> Step:
     import tensorflow as tf
 
-    def loss(h: Any, w: Any) -> Any:
-        onehot = tf.one_hot(ids, w.shape[0])
+    def loss(h: Any, w: Any, y: Any) -> Any:
         logits = tf.matmul(h, w, transpose_b=True)
+        onehot = tf.one_hot(y, w.shape[0])
         return tf.compat.v1.losses.softmax_cross_entropy(onehot, logits, label_smoothing=EPS)
+
+    return loss
+
+
+def _keras_distilled() -> Step:
+    import keras
+    import tensorflow as tf
+
+    divergence: Any = keras.losses.KLDivergence()
+
+    def loss(h: Any, w: Any, th: Any, tw: Any) -> Any:
+        t, s = (tf.nn.softmax(tf.matmul(a, b, transpose_b=True) / TEMPERATURE) for a, b in ((th, tw), (h, w)))
+        return TEMPERATURE**2 * divergence(t, s)
 
     return loss
