@@ -7,10 +7,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
 
+from lsmooth.backends.torch import log_odds  # noqa: E402
 from lsmooth.losses import softmax_focal_loss  # noqa: E402
 
-# One block; several, the last one short.
-SIZES = [(4, 3), (1000, 700)]
+# In few calls; the most of those, and one row more; several blocks, the last one short.
+SIZES = [(4, 3), (128, 128), (129, 128), (1000, 700)]
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +45,23 @@ def test_it_equals_its_formula(backend, size, dtype):
     expected, gradient = oracle(labels, logits)
     z = logits.requires_grad_()
     odds = backend.label_log_odds(z, labels)
-    assert "Attach" in type(odds.grad_fn).__name__
+    assert ("Attach" in type(odds.grad_fn).__name__) == (logits.numel() > log_odds.SMALL)
     assert_close(backend, odds, expected, "float64" if dtype == "float64" else "float32")
     upstream = torch.linspace(0.5, 2.0, size[0], dtype=odds.dtype)
     odds.backward(upstream)
     assert_close(backend, z.grad, upstream.double().numpy()[:, None] * gradient, dtype)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_shift_of_all_logits_rounds_no_gradient_away(backend, size):
+    labels, logits = arrays(size, "float32")
+    logits = logits.round()
+    gradients = []
+    for shift in (0.0, 4096.0):
+        z = (logits + shift).requires_grad_()
+        backend.label_log_odds(z, labels).sum().backward()
+        gradients.append(z.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-12)
 
 
 def test_what_is_not_finite_takes_the_formula(backend):

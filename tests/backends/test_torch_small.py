@@ -98,6 +98,27 @@ def test_far_tails_of_hard_answers():
     np.testing.assert_allclose(z.grad, np.array([1.0, -1.0, -0.5]) / 3, rtol=1e-6)
 
 
+def test_little_smoothing_keeps_its_digits_too():
+    loss = sigmoid_cross_entropy(torch.zeros(1), torch.tensor([-40.0]), label_smoothing=1e-4)
+    np.testing.assert_allclose(loss.item(), 0.5e-4 * 40.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_answers_that_learn_get_their_gradient(eps):
+    answers, z = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([3.0, -1.0], requires_grad=True)
+    sigmoid_cross_entropy(answers, z, label_smoothing=eps).backward()
+    torch.testing.assert_close(answers.grad, (1.0 - eps) * -z.detach() / 2)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.01, 0.1])
+def test_the_scale_of_a_sum_may_be_any(backend, eps):
+    answers, z = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([3.0, -1.0, 0.5], requires_grad=True)
+    loss = BACKEND.sigmoid_cross_entropy(z, answers, label_smoothing=eps, scale=0.7, total=True)
+    logits = z.detach().double().numpy()
+    expected, gradient = reference.sigmoid_cross_entropy(answers.numpy(), logits, label_smoothing=eps, reduction="sum")
+    check(backend, z, loss, 0.7 * expected, 0.7 * gradient)
+
+
 @pytest.mark.parametrize("eps", [0.05, 0.1, 0.5])
 def test_smoothed_answers_keep_their_digits_in_both_tails(backend, eps):
     z = torch.linspace(-60.0, 60.0, 97, requires_grad=True)

@@ -7,6 +7,7 @@ left: their log-sum-exp is ``max(z) - log(max(r))``, and the gradient is 1 at th
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import block_rows, is_plain, run
+
+# Up to this many logits, a few native calls beat the sweep.
+SMALL = 2**14
 
 
 def fits(logits: Tensor, labels: Tensor) -> bool:
@@ -23,12 +27,27 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
 
 def rows(logits: Tensor, labels: Tensor, formula: Callable[[Tensor], Tensor]) -> Tensor | None:
     """`formulas.label_log_odds`; None where a label is out of range or a row is not finite."""
+    if logits.numel() <= SMALL:
+        return _small(logits, labels)
     flat_labels = labels.reshape(-1, 1).long()
     low, high = torch.aminmax(flat_labels)
     if low.item() < 0 or high.item() >= logits.shape[-1]:
         return None
     sweep = functools.partial(_sweep, labels=flat_labels)
     return run(logits, sweep, formula, labels.shape, total=False)
+
+
+def _small(logits: Tensor, labels: Tensor) -> Tensor | None:
+    """The formula in few calls, which are what counts here; autograd has the gradient."""
+    z = logits if logits.dtype == torch.float64 else logits.float()
+    z = z - z.detach().amax(-1, keepdim=True)  # so that a large log-sum-exp rounds no digits away
+    index = labels.long().unsqueeze(-1)
+    try:
+        others = z.scatter(-1, index, -torch.inf)
+    except RuntimeError:  # a label out of range
+        return None
+    odds = z.gather(-1, index).squeeze(-1) - torch.logsumexp(others, -1)
+    return odds if math.isfinite(odds.detach().sum().item()) else None
 
 
 @torch.no_grad()
