@@ -11,8 +11,10 @@ from lsmooth.bench.rows import Call
 
 # The shortest run that the clock tells apart from the noise around it.
 SHORTEST = 5e-3
-# A call that takes these seconds a second time is not run again.
-LONGEST = 2.0
+# Of a call that takes these seconds a second time, three runs count;
+LONG = 0.5
+# of one that takes these, the one.
+LONGEST = 5.0
 
 
 class Timing(NamedTuple):
@@ -27,19 +29,19 @@ def measure(calls: Mapping[str, Call], rounds: int = 4, kept: int = 2) -> dict[s
     """Time the calls beside each other.
 
     They take turns; the first run of a turn is dropped, since it pays for memory that the call
-    before it gave back, and ``kept`` runs are kept. Short calls are repeated within a run; of a long
-    one its second run is all that is measured.
+    before it gave back, and ``kept`` runs are kept. Short calls are repeated within a run; of long
+    ones, which fill their memory many times over, three runs count, and of the longest the second alone.
     """
     timers = {name: timeit.Timer(call) for name, call in calls.items()}
     warm = {name: _warm(timer) for name, timer in timers.items()}
-    seconds = {name: [taken] if taken > LONGEST else [] for name, taken in warm.items()}
-    timers = {name: timer for name, timer in timers.items() if not seconds[name]}
-    numbers = {name: max(1, round(SHORTEST / max(warm[name], 1e-9))) for name in timers}
-    for _ in range(rounds):
-        for name, timer in timers.items():
-            number = numbers[name]
-            runs = timer.repeat(repeat=kept + 1, number=number)
-            seconds[name] += [run / number for run in runs[1:]]
+    seconds = {name: [taken] if taken > LONG else [] for name, taken in warm.items()}
+    turns = {name: rounds if taken <= LONG else 2 if taken <= LONGEST else 0 for name, taken in warm.items()}
+    numbers = {name: max(1, round(SHORTEST / max(taken, 1e-9))) for name, taken in warm.items()}
+    for turn in range(rounds):
+        for name in (name for name in calls if turn < turns[name]):
+            number, short = numbers[name], warm[name] <= LONG
+            runs = timers[name].repeat(repeat=kept + 1 if short else 1, number=number)
+            seconds[name] += [run / number for run in runs[short:]]
     return {name: _summary(runs) for name, runs in seconds.items()}
 
 
@@ -59,7 +61,7 @@ def _warm(timer: timeit.Timer) -> float:
     """Seconds of a call after the first, which compiles; of a short one after the second too, which fills caches."""
     timer.timeit(1)
     second = timer.timeit(1)
-    return second if second > LONGEST else timer.timeit(1)
+    return second if second > LONG else timer.timeit(1)
 
 
 def _summary(runs: list[float]) -> Timing:
