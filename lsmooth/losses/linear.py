@@ -37,6 +37,8 @@ def linear_softmax_cross_entropy(
     block's part of the loss and of the gradients. What needs no gradient (a frozen head, frozen
     hidden states, inference) costs none. Masked classes have a bias of -inf.
 
+    Under ``torch.compile`` and ``torch.func`` PyTorch is given the loss of the logits as a whole, and saves no memory.
+
     Args:
         labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions,
             in that shape with the classes along ``axis``.
