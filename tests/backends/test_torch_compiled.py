@@ -173,6 +173,20 @@ def test_one_graph_for_every_batch_size(backend, compiler):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+def test_a_size_left_open_is_not_asked_about(monkeypatch):
+    """A guard on it would narrow what the user has marked as open, which the compiler refuses."""
+    monkeypatch.setattr(compiled, "WIDE", 10 * CLASSES)
+    monkeypatch.setattr(compiled, "LARGE", 20 * CLASSES)
+    run = torch.compile(softmax_cross_entropy, backend="aot_eager", fullgraph=True)
+    torch._dynamo.utils.counters.clear()
+    for rows in (ROWS, 40):
+        labels, z = torch.zeros(rows, dtype=torch.int64), torch.randn(rows, CLASSES)
+        torch._dynamo.mark_dynamic(z, 0)
+        torch._dynamo.mark_dynamic(labels, 0)
+        torch.testing.assert_close(run(labels, z), softmax_cross_entropy(labels, z))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_what_is_exported_needs_no_operator():
     class Loss(torch.nn.Module):
         def forward(self, labels, logits):
