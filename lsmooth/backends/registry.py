@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -207,6 +208,14 @@ backend_of.__dict__["autograph_info__"] = {}
 
 def _find(cls: type, array: Array) -> Backend | None:
     """Ask the framework that the class comes from, then everybody, and remember the answer."""
+    if "torch" in sys.modules:
+        # By statements, and no string methods: torch.compile follows them when the first call is a compiled one.
+        from lsmooth.backends.torch import BACKEND
+
+        if BACKEND.is_array(array):
+            if BACKEND.is_concrete(array):  # what is traced must leave the table as it is
+                _backend_of_type[cls] = register_backend(BACKEND)
+            return BACKEND
     if cls.__name__ == "KerasTensor":
         raise TypeError(
             "A KerasTensor has no values: lsmooth computes on tensors. Call it inside a layer's call(), "
@@ -216,14 +225,6 @@ def _find(cls: type, array: Array) -> Backend | None:
         cls, array = type(array.value), array.value
         if cls in _backend_of_type:
             return _backend_of_type[cls]
-    if cls.__module__.partition(".")[0] == "torch":
-        # By a statement: torch.compile follows it, not load_backend, when the first call is a compiled one.
-        from lsmooth.backends.torch import BACKEND
-
-        if BACKEND.is_array(array):
-            if BACKEND.is_concrete(array):  # what is traced must leave the table as it is
-                _backend_of_type[cls] = register_backend(BACKEND)
-            return BACKEND
     packages = {base.__module__.partition(".")[0].replace("jaxlib", "jax") for base in cls.__mro__}
     for name, (package, _, _) in _BUILT_IN.items():
         if package in packages:

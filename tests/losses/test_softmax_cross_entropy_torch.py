@@ -279,6 +279,7 @@ def test_sigmoid_cross_entropy_compiles():
         "lsmooth.losses.softmax_cross_entropy(y, z, label_smoothing=0.1)",
         "lsmooth.losses.sigmoid_cross_entropy(z, z)",
         "lsmooth.compat.torch.cross_entropy(z, y, label_smoothing=0.1)",
+        "lsmooth.losses.linear_softmax_cross_entropy(y, z.detach(), weight)",
     ],
 )
 def test_the_first_call_of_a_process_may_be_a_compiled_one(body):
@@ -292,6 +293,7 @@ def test_the_first_call_of_a_process_may_be_a_compiled_one(body):
             return {body}
 
         y, z = torch.tensor([0, 1]), torch.tensor([[0.0, 1.0], [0.5, 0.25]], requires_grad=True)
+        weight = torch.nn.Parameter(torch.ones(3, 2))
         traced = loss(y, z)
         traced.backward()
         assert abs(traced.item() - {body}.item()) < 1e-6
