@@ -23,7 +23,7 @@ from lsmooth.compat._class_axes import (
     masked_sum,
     sum_over,
 )
-from lsmooth.losses.focal import log_error
+from lsmooth.losses.focal import focused_cross_entropy
 
 __all__ = [
     "convex_kl_divergence",
@@ -359,7 +359,7 @@ def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma
     xp = backend_of(logits=logits, labels=labels, alpha=alpha, gamma=gamma)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels, least_rank=0)
     labels = xp.asarray(labels, xp.dtype(logits), like=logits)
-    losses = sigmoid_binary_cross_entropy(logits, labels) * xp.exp(gamma * log_error(xp, logits, labels))
+    losses = focused_cross_entropy(xp, logits, labels, gamma)
     if alpha is not None:
         losses = (alpha * labels + (1.0 - alpha) * (1.0 - labels)) * losses
     return xp.cast(losses, dtype)

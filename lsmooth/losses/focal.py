@@ -124,24 +124,25 @@ def sigmoid_focal_loss(
     xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
     rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
     z, label = counted_logits(rows), smooth_binary_labels(rows.labels, rows.label_smoothing)
-    losses = xp.sigmoid_cross_entropy(z, label)
-    if gamma:
-        losses = losses * xp.exp(gamma * log_error(xp, z, label))
+    losses = focused_cross_entropy(xp, z, label, gamma) if gamma else xp.sigmoid_cross_entropy(z, label)
     if alpha is not None:
         losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
     return finish(rows, losses)
 
 
-def log_error(xp: Backend, z: Array, label: Array) -> Array:
-    """``log(l (1 - p) + (1 - l) p)``, p = sigmoid(z): how wrong each answer is, exact in both tails."""
-    hard = (label == 0) | (label == 1)
-    soft = xp.where(hard, 0.5, label)
-    odds = xp.log(soft) - xp.log(1.0 - soft)
-    # Each side is exact for the sign of z that it serves.
-    above = xp.log(1.0 - soft) - xp.softplus(-z) + xp.softplus(odds - z)
-    below = xp.log(soft) - xp.softplus(z) + xp.softplus(z - odds)
-    of_hard = xp.where(label == 1, -xp.softplus(z), -xp.softplus(-z))
-    return xp.where(hard, of_hard, xp.where(z > 0, above, below))
+def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> Array:
+    """The sigmoid focal loss of each element: of positive terms alone, so that both tails are exact.
+
+    With the odds e = exp(-|z|) <= 1 of the less likely answer and the label's mass m on it, the
+    cross-entropy is ``log(1 + e) + m |z|`` and the error, p from the label, ``(m + (1 - m) e) / (1 + e)``.
+    """
+    log_odds = xp.where(z > 0, -z, z)  # and no -|z|, whose slope at 0 is none
+    mass = xp.where(z > 0, 1.0 - label, label)
+    right = mass == 0
+    normalizer = xp.softplus(log_odds)
+    error = xp.where(right, 1.0, mass + (1.0 - mass) * xp.exp(log_odds))
+    log_error = xp.where(right, log_odds, xp.log(error)) - normalizer
+    return xp.exp(gamma * log_error) * (normalizer - mass * xp.where(right, 0.0, log_odds))
 
 
 def poly_cross_entropy(

@@ -130,8 +130,8 @@ class TorchBackend(Backend):
         return torch.tanh(x)
 
     def softplus(self, x: Array) -> Array:
-        # Not F.softplus: it is linear beyond 20, short of float64's precision.
-        return -torch.nn.functional.logsigmoid(-x)
+        # Linear beyond 20, its default, it would be short of float64's precision.
+        return torch.nn.functional.softplus(x, threshold=40.0)
 
     def ceil(self, x: Array) -> Array:
         return torch.ceil(x)
