@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import require_backend  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
@@ -46,6 +47,14 @@ def test_first_and_second_derivatives(reduction):
     assert torch.autograd.gradgradcheck(lambda *a: fused(*a, reduction=reduction), arrays)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_gradient_that_is_to_be_differentiated_is_the_gradient(reduction):
+    arrays = head()
+    ours, theirs = fused(*arrays, reduction=reduction), plain(*arrays, reduction=reduction)
+    upstream = torch.linspace(-1.0, 2.0, ours.numel(), dtype=torch.float64).reshape(ours.shape)
+    close(*(torch.autograd.grad(x, arrays, upstream, create_graph=True) for x in (ours, theirs)))
+
+
 def test_options_that_want_a_gradient_get_one():
     options = {
         "label_smoothing": torch.tensor(0.2, dtype=torch.float64, requires_grad=True),
@@ -82,6 +91,22 @@ def test_func_transforms():
     close(rows, plain(*arrays, reduction="none", ignore_index=None))
 
 
+def test_forward_mode_dual_numbers():
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(x.detach(), x.detach().cos()) for x in head()]
+        close(*(forward_ad.unpack_dual(loss(*duals)).tangent for loss in (fused, plain)))
+
+
+def test_traced_for_any_number_of_rows():
+    hidden, weight, bias = (x.detach() for x in head(rows=12))
+    labels = torch.cat([LABELS, LABELS[:5]])
+    traced = torch.jit.trace(
+        lambda y, h: linear_softmax_cross_entropy(y, h, weight, bias, reduction="none", block_size=3),
+        (LABELS, hidden[:7]),
+    )
+    close(traced(labels, hidden), softmax_cross_entropy(labels, hidden @ weight.T + bias, reduction="none"))
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_it_compiles_whole(reduction):
     torch._dynamo.reset()
@@ -102,24 +127,27 @@ def test_checkpointed():
 def test_autocast(reduction):
     """Products in bfloat16, sums and gradients of float32 parameters in float32."""
     arrays = head(dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        value = fused(*arrays, reduction=reduction)
-    gradients = torch.autograd.grad(value.sum(), arrays)
+    with Products() as products:
+        with torch.autocast("cpu", torch.bfloat16):
+            value = fused(*arrays, reduction=reduction)
+        gradients = torch.autograd.grad(value.sum(), arrays)
+    assert products.dtypes == {torch.bfloat16}
     assert {value.dtype, *(g.dtype for g in gradients)} == {torch.float32}
     close(gradients, torch.autograd.grad(plain(*arrays, reduction=reduction).sum(), arrays), 0.05)
 
 
 class Products(TorchDispatchMode):
-    """Counts matrix products by the shape that comes out."""
+    """Counts matrix products by the shape that comes out, and names their dtypes."""
 
     def __init__(self):
         super().__init__()
-        self.shapes = []
+        self.shapes, self.dtypes = [], set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **kwargs or {})
         if "mm" in func.__name__:
             self.shapes.append(tuple(result.shape))
+            self.dtypes.add(result.dtype)
         return result
 
 
@@ -239,6 +267,13 @@ def test_dtypes_whose_gradient_takes_the_logits_place(no_second_block, dtype, to
     agree(head(**LARGE, dtype=dtype), tolerance, label_smoothing=0.1, reduction="sum")
 
 
+def test_gradients_of_half_precision_logits_are_summed_before_they_are_rounded():
+    """1 / 1000 / 4096 has three bits in float16."""
+    hidden, weight, bias = (torch.zeros(n, dtype=torch.float16) for n in ((4096, 1), (1000, 1), (1000,)))
+    linear_softmax_cross_entropy(torch.zeros(4096).long(), hidden, weight, bias.requires_grad_()).backward()
+    close(bias.grad[1:], torch.full((999,), 1e-3, dtype=torch.float16), 1e-6)
+
+
 def test_ignored_rows_whose_gradient_takes_the_logits_place(no_second_block):
     labels = MANY_LABELS.where(torch.arange(LARGE["rows"]) % 3 != 0, -1)
     agree(head(**LARGE), 1e-11, labels, label_smoothing=0.1, reduction="sum", ignore_index=-1)
@@ -258,3 +293,13 @@ def test_logits_that_were_written_over_are_computed_again(reduction):
     theirs = softmax_cross_entropy(labels, arrays[0] @ arrays[1].T + arrays[2], label_smoothing=0.1, reduction="sum")
     close(ours, theirs)
     close(torch.autograd.grad(ours, arrays), torch.autograd.grad(theirs, arrays), 1e-9)
+
+
+def test_logits_are_lost_once():
+    """What is so in one block is taken to be so in the others, which then keep their logits."""
+    arrays = head(**LARGE)
+    with torch.no_grad():
+        arrays[0] *= 200.0
+    with Products() as products:
+        linear_softmax_cross_entropy(MANY_LABELS, *arrays, block_size=50)
+    assert products.shapes.count((50, LARGE["classes"])) == 3
