@@ -106,6 +106,26 @@ class Call(NamedTuple):
         return self.rebuild([function(x) if rows else x for x, rows in pairs])
 
 
+class CrossEntropyOfBlock(NamedTuple):
+    """The softmax cross-entropy of one head and labels."""
+
+    xp: Backend
+    total: bool
+    options: tuple[tuple[str, Any], ...]  # those that are no arrays
+    still: tuple[int, ...] = ()
+
+    def __call__(
+        self,
+        logits: tuple[Array, ...],
+        rows: Mapping[str, Array],
+        shared: Mapping[str, Array],
+        last: Kernels | None = None,
+    ) -> Array:
+        """The kernel's losses."""
+        kernels = self.xp if last is None else last
+        return kernels.softmax_cross_entropy(logits[0], **rows, **shared, **dict(self.options), total=self.total)
+
+
 def whole(xp: Backend, loss: BlockLoss, call: Call) -> Array:
     """The loss of all rows at once."""
     return loss(tuple(head_logits(xp, head) for head in call.heads), call.rows, call.shared)

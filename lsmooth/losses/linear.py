@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, Head, Kernels
+from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
 from lsmooth.losses._rows import prepare
 from lsmooth.losses.cross_entropy import kernel_options
 
@@ -37,7 +37,9 @@ def linear_softmax_cross_entropy(
     block's part of the loss and of the gradients. What needs no gradient (a frozen head, frozen
     hidden states, inference) costs none. Masked classes have a bias of -inf.
 
-    Under ``torch.compile`` and ``torch.func`` PyTorch is given the loss of the logits as a whole, and saves no memory.
+    Under ``torch.compile`` that is so on the CPU, for class ids, with smoothing, ignored rows and sample weights as
+    the only options; otherwise there, and under ``torch.func``, PyTorch is given the loss of the logits as a whole,
+    and saves no memory.
 
     Args:
         labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions,
@@ -107,26 +109,6 @@ def linear_softmax_cross_entropy(
         xp, rows.labels, rows.soft, head._replace(hidden=rows.logits), options, rows.reduction
     )
     return xp.linear_rows(loss, call, block_size)
-
-
-class CrossEntropyOfBlock(NamedTuple):
-    """The `lsmooth.backends.linear.BlockLoss` of one head and labels."""
-
-    xp: Backend
-    total: bool
-    options: tuple[tuple[str, Any], ...]  # those that are no arrays
-    still: tuple[int, ...] = ()
-
-    def __call__(
-        self,
-        logits: tuple[Array, ...],
-        rows: Mapping[str, Array],
-        shared: Mapping[str, Array],
-        last: Kernels | None = None,
-    ) -> Array:
-        """The kernel's losses."""
-        kernels = self.xp if last is None else last
-        return kernels.softmax_cross_entropy(logits[0], **rows, **shared, **dict(self.options), total=self.total)
 
 
 def cross_entropy_call(

@@ -67,7 +67,8 @@ def check(backend, labels, arrays, *, upstream=None, dtype="float64", factor=4.0
     assert_close(backend, value, expected, dtype, factor)
     if backend.name == "numpy":
         return
-    _, slope = wrap(lambda x: backend.value_and_grad(total, x))(vector)
+    beside, slope = wrap(lambda x: backend.value_and_grad(total, x))(vector)
+    assert_close(backend, beside, np.sum(expected if upstream is None else expected * upstream), dtype, factor)
     assert backend.dtype(slope) == dtype
     assert_close(backend, slope, gradient, dtype, factor)
 

@@ -14,7 +14,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import compiled, cross_entropy, linear, sigmoid
+from lsmooth.backends.torch import compiled, compiled_linear, cross_entropy, linear, sigmoid
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient
 
 _DTYPES = {
@@ -236,6 +236,8 @@ class TorchBackend(Backend):
         return _fastest("divergence", formula, teacher, student, options, student)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        if torch.compiler.is_compiling() and compiled_linear.fits(loss, call):
+            return compiled_linear.linear_rows(loss, call, block_size)
         return linear.linear_rows(self, loss, call, block_size)
 
 

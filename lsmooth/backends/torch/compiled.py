@@ -39,12 +39,8 @@ def fits(
     total: bool = False,
 ) -> bool:
     """Whether `rows` knows these options; asked while tracing. What is exported must run without lsmooth."""
-    # Brings SymPy, which the compiler needs anyway.
-    from torch.fx.experimental.symbolic_shapes import statically_known_true
-
     return (
         type(logits) in PLAIN
-        and logits.device.type == "cpu"
         and labels.ndim == logits.ndim - 1
         and isinstance(label_smoothing, float)
         and isinstance(temperature, float)
@@ -53,9 +49,20 @@ def fits(
         and class_weight is None
         and logit_softcap is None
         and not z_loss
+        and pays(logits, logits.shape[-1], labels.numel())
+    )
+
+
+def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
+    """Whether an operator may take the place of the formula, and is worth it; asked while tracing."""
+    # Brings SymPy, which the compiler needs anyway.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return (
+        array.device.type == "cpu"
         and not torch.compiler.is_exporting()
         and not _is_transformed()
-        and (statically_known_true(logits.shape[-1] >= WIDE) or statically_known_true(logits.numel() >= LARGE))
+        and (statically_known_true(num_classes >= WIDE) or statically_known_true(num_rows * num_classes >= LARGE))
     )
 
 
@@ -93,21 +100,31 @@ def _run(
     logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float, upstream: Tensor | None
 ) -> Tensor:
     """Losses; or the gradient, where there is an upstream."""
-    num_classes = logits.shape[-1]
-    flat, y = logits.reshape(-1, num_classes), labels.reshape(-1, 1).long()
+    flat, y = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1, 1).long()
     column = None if counted is None else counted.reshape(-1, 1)
     scale = 1.0 if upstream is None else upstream.reshape(-1, 1)
-    shape = labels.shape if upstream is None else logits.shape
-    if logits.numel() and y.min().item() >= 0 and y.max().item() < num_classes:
-        options = cross_entropy.Options(label_smoothing, None, 1.0, scale, column)
-        swept = cross_entropy._sweep(flat, y, options, with_gradient=upstream is not None)
+    losses, gradient = losses_and_gradient(flat, y, column, label_smoothing, scale, upstream is not None)
+    return losses.reshape(labels.shape) if gradient is None else gradient.reshape(logits.shape)
+
+
+def losses_and_gradient(
+    logits: Tensor,
+    labels: Tensor,
+    counted: Tensor | None,
+    label_smoothing: float,
+    scale: float | Tensor,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Losses (rows, 1) and gradient (rows, classes), times the scale; no labels are known to be in range."""
+    if logits.numel() and labels.min().item() >= 0 and labels.max().item() < logits.shape[-1]:
+        options = cross_entropy.Options(label_smoothing, None, 1.0, scale, counted)
+        swept = cross_entropy._sweep(logits, labels, options, with_gradient)
         if swept is not None:
-            losses, gradient = swept
-            return (losses if gradient is None else gradient).reshape(shape)
-    losses, gradient = _closed_form(flat, y, label_smoothing)
-    result = losses if upstream is None else gradient.mul_(scale)
-    result = result if column is None else torch.where(column, result, 0.0)
-    return result.to(logits.dtype if upstream is not None else result.dtype).reshape(shape)
+            return swept
+    losses, gradient = (x * scale for x in _closed_form(logits, labels, label_smoothing))
+    if counted is not None:
+        losses, gradient = (torch.where(counted, x, 0.0) for x in (losses, gradient))
+    return losses, gradient.to(logits.dtype) if with_gradient else None
 
 
 def _closed_form(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ def _sweep(
     call = plan.form.rebuild(leaves)
     heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in call.heads)
     call = call._replace(heads=heads)
-    gradients = [_gradient_like(*each) for each in zip(leaves, call.along_rows(), wanted, strict=True)]
+    gradients = [gradient_like(*each) for each in zip(leaves, call.along_rows(), wanted, strict=True)]
     blocks = plan.form.rebuild(gradients)
     num_rows = len(heads[0].hidden)
     scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
@@ -138,7 +138,7 @@ def _sweep(
     return losses, [x if x is None else x.to(leaf.dtype) for x, leaf in zip(gradients, leaves, strict=True)]
 
 
-def _gradient_like(leaf: Tensor | None, along_rows: bool, wanted: bool) -> Tensor | None:
+def gradient_like(leaf: Tensor | None, along_rows: bool, wanted: bool) -> Tensor | None:
     """Memory for a gradient: written once a row, or added to a block at a time in full precision."""
     if leaf is None or not wanted:
         return None
@@ -164,7 +164,7 @@ def _block(
     upstream: Tensor | None,
 ) -> Tensor:
     """The loss of a block; its part of the gradients is written, or added, to where they are wanted."""
-    logits = tuple(_logits(head, z) for head, z in zip(call.heads, scratch, strict=True))
+    logits = tuple(block_logits(head, z) for head, z in zip(call.heads, scratch, strict=True))
     for z, into in zip(logits, gradients.heads, strict=True):
         z.requires_grad_(any(x is not None for x in into))
     # The options: their gradients, where wanted, are whatever autograd says.
@@ -184,21 +184,22 @@ def _block(
     found = iter(torch.autograd.grad(value, inputs, upstream, materialize_grads=True))
     for head, z, into in zip(call.heads, logits, gradients.heads, strict=True):
         if z.requires_grad:
-            _head_gradients(head, next(found), into, first)
+            head_gradients(head, next(found), into, first)
     for i, into in enumerate(targets):
         if into is not None:
             _add(into, next(found), first or i < len(rows))
     return value.detach()
 
 
-def _logits(head: Head, scratch: Tensor) -> Tensor:
+def block_logits(head: Head, scratch: Tensor) -> Tensor:
+    """``hidden @ weight.T + bias``, written to ``scratch``, in at least float32."""
     z = torch.mm(head.hidden, head.weight.t(), out=scratch[: len(head.hidden)])
     if head.bias is not None:
         z += head.bias
     return z.detach() if z.dtype in (torch.float32, torch.float64) else z.float()
 
 
-def _head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> None:
+def head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> None:
     """``g @ weight`` for the hidden states; ``g.T @ hidden`` for the weight and ``g.sum(0)`` for the bias, added up."""
     g = gradient.to(head.weight.dtype)
     if into.hidden is not None:
