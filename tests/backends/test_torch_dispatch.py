@@ -56,3 +56,14 @@ def test_triton_is_not_needed_and_not_imported():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_an_eager_loss_does_not_import_the_compiler():
+    program = (
+        "import sys, torch; loaded = set(sys.modules); from lsmooth.losses import softmax_cross_entropy;"
+        "softmax_cross_entropy(torch.tensor([0]), torch.ones(1, 3, requires_grad=True)).backward();"
+        "brought = set(sys.modules) - loaded;"
+        "assert not brought & {'torch._dynamo', 'torch._inductor', 'sympy'}, brought"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

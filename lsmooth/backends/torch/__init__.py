@@ -14,7 +14,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import compiled, compiled_linear, cross_entropy, linear, sigmoid
+from lsmooth.backends.torch import cross_entropy, linear, sigmoid
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient
 
 _DTYPES = {
@@ -204,11 +204,10 @@ class TorchBackend(Backend):
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
         if torch.compiler.is_compiling():
-            return (
-                compiled.rows(logits, labels, **options)
-                if compiled.fits(logits, labels, **options)
-                else formula(logits)
-            )
+            from lsmooth.backends.torch import compiled  # brings the compiler, which takes a second
+
+            fits = compiled.fits(logits, labels, **options)
+            return compiled.rows(logits, labels, **options) if fits else formula(logits)
         return _fastest("cross_entropy", formula, logits, labels, options, logits)
 
     def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:
@@ -236,8 +235,11 @@ class TorchBackend(Backend):
         return _fastest("divergence", formula, teacher, student, options, student)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
-        if torch.compiler.is_compiling() and compiled_linear.fits(loss, call):
-            return compiled_linear.linear_rows(loss, call, block_size)
+        if torch.compiler.is_compiling():
+            from lsmooth.backends.torch import compiled_linear
+
+            if compiled_linear.fits(loss, call):
+                return compiled_linear.linear_rows(loss, call, block_size)
         return linear.linear_rows(self, loss, call, block_size)
 
 

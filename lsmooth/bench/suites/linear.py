@@ -12,8 +12,8 @@ from lsmooth.bench.rows import Call, Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
 
 EPS, TEMPERATURE = 0.1, 2.0
-# Rows, features, classes. Distillation has a second product to form, and half the rows to do it in.
-LARGE, HALF, SMALL = (4096, 512, 32000), (2048, 512, 32000), (64, 16, 500)
+# Rows, features, classes.
+LARGE, SMALL = (4096, 512, 32000), (64, 16, 500)
 SMOOTHED = "linear layer and smoothed cross-entropy, loss and gradients"
 PLAIN = "linear layer and cross-entropy, loss and gradients"
 DISTILLED = "linear layers of teacher and student and their KL, T = 2, loss and the student's gradients"
@@ -32,25 +32,25 @@ Makers = Mapping[str, Callable[[], Step]]
 
 def rows(plan: Plan) -> Iterator[Row]:
     """The suite: the cross-entropy and the KL beside the loss of logits that are there as a whole."""
-    large, half = (SMALL, SMALL) if plan.quick else (LARGE, HALF)
-    ids = np.random.default_rng(0).integers(0, large[2], large[0])
+    size = SMALL if plan.quick else LARGE
+    ids = np.random.default_rng(0).integers(0, size[2], size[0])
     if frameworks.wanted(plan, "torch"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, F.cross_entropy": _torch_smoothed}
         plain = {"lsmooth": lambda: _ours_smoothed(0.0), "F.linear_cross_entropy": _torch_chunked}
         distilled = {"lsmooth": _ours_distilled, "matmul, F.kl_div": _torch_distilled}
-        yield _row(SMOOTHED, "torch", large, smoothed, _torch, ids)
-        yield _row(PLAIN, "torch", half, plain, _torch, ids[: half[0]])
-        yield _row(DISTILLED, "torch", half, distilled, _torch)
+        yield _row(SMOOTHED, "torch", size, smoothed, _torch, ids)
+        yield _row(PLAIN, "torch", size, plain, _torch, ids)
+        yield _row(DISTILLED, "torch", size, distilled, _torch)
     if frameworks.wanted(plan, "jax"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, optax": _optax_smoothed}
         distilled = {"lsmooth": _ours_distilled, "matmul, optax": _optax_distilled}
-        yield _row(SMOOTHED, "jax", large, smoothed, _jax, ids)
-        yield _row(DISTILLED, "jax", half, distilled, _jax)
+        yield _row(SMOOTHED, "jax", size, smoothed, _jax, ids)
+        yield _row(DISTILLED, "jax", size, distilled, _jax)
     if frameworks.wanted(plan, "tensorflow"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, tf.losses": _tensorflow_smoothed}
         distilled = {"lsmooth": _ours_distilled, "matmul, keras": _keras_distilled}
-        yield _row(SMOOTHED, "tensorflow, function", large, smoothed, _tensorflow, ids)
-        yield _row(DISTILLED, "tensorflow, function", half, distilled, _tensorflow)
+        yield _row(SMOOTHED, "tensorflow, function", size, smoothed, _tensorflow, ids)
+        yield _row(DISTILLED, "tensorflow, function", size, distilled, _tensorflow)
 
 
 def _row(
