@@ -69,8 +69,8 @@ def cross_entropy_rows(
             yield row("torch, compiled", ours | compiled, copy)
     if frameworks.wanted(plan, "jax"):
         contenders = {
-            "lsmooth": frameworks.jax_step(logits, lambda: _ours(ids)),
-            "optax, one-hot": frameworks.jax_step(logits, lambda: _optax_peer(ids)),
+            "lsmooth": frameworks.jax_step(logits, _jax_ours, lambda: ids),
+            "optax, one-hot": frameworks.jax_step(logits, _optax_peer, lambda: ids),
         }
         yield row("jax", contenders, frameworks.jax_copy(logits))
     if frameworks.wanted(plan, "tensorflow"):
@@ -107,12 +107,16 @@ def _torch_peer(ids: np.ndarray) -> Any:
     return lambda x: torch.nn.functional.cross_entropy(x, y, label_smoothing=EPS)
 
 
-def _optax_peer(ids: np.ndarray) -> Any:
+def _jax_ours() -> Any:
+    return lambda x, y: losses.softmax_cross_entropy(y, x, label_smoothing=EPS)
+
+
+def _optax_peer() -> Any:
     import jax
     import optax
 
-    def loss(x: Any) -> Any:
-        onehot = jax.nn.one_hot(ids, x.shape[-1])
+    def loss(x: Any, y: Any) -> Any:
+        onehot = jax.nn.one_hot(y, x.shape[-1])
         return optax.softmax_cross_entropy(x, optax.smooth_labels(onehot, EPS)).mean()
 
     return loss
