@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_close, require_backend
 from loss_parity import as_dtype, distributions, float32_exact, jax_jit
 
-from lsmooth.losses import linear_softmax_cross_entropy
+from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy
 from lsmooth.losses.reductions import REDUCTIONS
 from lsmooth.testing import reference
 
@@ -207,6 +207,30 @@ def test_what_does_not_fit_is_named(backend, change, message):
 
 
 # JAX: every mode of differentiation.
+
+
+def test_jax_options_that_want_a_gradient_get_one():
+    require_backend("jax")
+    import jax
+
+    hidden, weight, bias = (jax.numpy.asarray(x) for x in head())
+    ramp = jax.numpy.linspace(0.5, 2.0, ROWS)
+    options = {
+        "label_smoothing": jax.numpy.asarray(0.2),
+        "temperature": ramp,
+        "sample_weight": ramp,
+        "class_weight": jax.numpy.linspace(0.5, 2.0, CLASSES),
+    }
+
+    def fused(options):
+        return linear_softmax_cross_entropy(LABELS, hidden, weight, bias, block_size=3, **options)
+
+    def plain(options):
+        return softmax_cross_entropy(LABELS, hidden @ weight.T + bias, **options)
+
+    ours, theirs = (jax.value_and_grad(f)(options) for f in (fused, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs)
+    assert all(np.abs(x).max() > 0 for x in ours[1].values())
 
 
 def test_jax_forward_mode_and_second_derivatives():
