@@ -208,14 +208,13 @@ backend_of.__dict__["autograph_info__"] = {}
 
 def _find(cls: type, array: Array) -> Backend | None:
     """Ask the framework that the class comes from, then everybody, and remember the answer."""
-    if "torch" in sys.modules:
+    if "torch" in sys.modules and isinstance(array, sys.modules["torch"].Tensor):
         # By statements, and no string methods: torch.compile follows them when the first call is a compiled one.
         from lsmooth.backends.torch import BACKEND
 
-        if BACKEND.is_array(array):
-            if BACKEND.is_concrete(array):  # what is traced must leave the table as it is
-                _backend_of_type[cls] = register_backend(BACKEND)
-            return BACKEND
+        if BACKEND.is_concrete(array):  # what is traced must leave the table as it is
+            _backend_of_type[cls] = register_backend(BACKEND)
+        return BACKEND
     if cls.__name__ == "KerasTensor":
         raise TypeError(
             "A KerasTensor has no values: lsmooth computes on tensors. Call it inside a layer's call(), "
