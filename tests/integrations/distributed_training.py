@@ -35,5 +35,8 @@ for _ in range(5):
     optimizer.step()
     losses.append(loss.item())
 parameters = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+# In order, and together: a process that ends while gloo's threads are at work is aborted.
+del model, optimizer, loss
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 print(json.dumps({"losses": losses, "parameters": parameters.tolist()}))
