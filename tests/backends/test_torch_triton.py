@@ -19,7 +19,7 @@ from conftest import assert_close, require_backend  # noqa: E402
 
 from lsmooth.backends import divergences  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
-from lsmooth.backends.torch import linear, triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
+from lsmooth.backends.torch import triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
 from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
@@ -61,7 +61,6 @@ def backend(monkeypatch):
     """PyTorch, which takes the kernels for tensors of every device, small ones too."""
     monkeypatch.setattr(torch_backend, "kernel_for", lambda loss, device: KERNELS[loss])
     monkeypatch.setattr(torch_backend.TorchBackend, "small_mean", lambda *_: None)
-    monkeypatch.setattr(linear._Overwriting, "_over", lambda *_: None)
     return require_backend("torch")
 
 
@@ -213,25 +212,71 @@ def test_second_derivatives_are_those_of_the_formula(monkeypatch):
     torch.testing.assert_close(ours, curvature())
 
 
-@pytest.mark.parametrize("block_size", [2, None])
-def test_linear_heads_take_it_for_their_blocks(backend, block_size, monkeypatch):
+@pytest.fixture
+def written_over(monkeypatch):
+    """Of each call of a kernel, whether the gradient takes the memory of the logits."""
     seen = []
-    monkeypatch.setattr(
-        triton_cross_entropy,
-        "rows",
-        lambda *args, rows=triton_cross_entropy.rows, **options: seen.append(1) or rows(*args, **options),
-    )
+
+    def sweep(kernel, logits, *args, **options):
+        losses, gradient = triton_rows.sweep(kernel, logits, *args, **options)
+        seen.append(gradient is not None and gradient.data_ptr() == logits.data_ptr())
+        return losses, gradient
+
+    for module in KERNELS.values():
+        monkeypatch.setattr(module, "sweep", sweep)
+    return seen
+
+
+@pytest.mark.parametrize("block_size", [2, None])
+def test_linear_heads_take_it_for_their_blocks(backend, block_size, written_over, blocks):
     labels, _, _ = arrays(37)
     hidden, weight = torch.randn(ROWS, 8), torch.randn(37, 8)
     h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
     loss = linear_softmax_cross_entropy(labels, h, w, label_smoothing=0.1, block_size=block_size)
     loss.backward()
-    assert len(seen) == (3 if block_size else 1)
+    assert written_over == [True] * (3 if block_size else 1)
     z = hidden.double().numpy() @ weight.double().numpy().T
     expected, gradient = reference.softmax_cross_entropy(labels.numpy(), z, label_smoothing=0.1)
     assert_close(backend, loss, expected, "float32")
     assert_close(backend, h.grad, gradient @ weight.double().numpy(), "float32")
     assert_close(backend, w.grad, gradient.T @ hidden.double().numpy(), "float32")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_linear_heads_with_options_and_rows_that_do_not_count(backend, dtype, written_over, blocks):
+    labels, _, options = arrays(37, **OPTIONS["everything"])
+    hidden, weight = (torch.randn(n, 8).to(getattr(torch, dtype)).requires_grad_() for n in (ROWS, 37))
+    losses = linear_softmax_cross_entropy(labels, hidden, weight, block_size=2, **options)
+    found = torch.autograd.grad(losses.sum(), (hidden, weight))
+    assert written_over == [False] * 3 + [True] * 3  # rows wait for what each is multiplied by
+    # The logits as they were: the product's rounding is no matter of the loss.
+    z = (hidden.detach() @ weight.detach().T).double().requires_grad_()
+    expected = softmax_cross_entropy(labels, z, **options)
+    (g,) = torch.autograd.grad(expected.sum(), z)
+    assert_close(backend, losses, expected.detach().numpy(), "float32")
+    for ours, theirs in zip(found, (g @ weight.double(), g.T @ hidden.double()), strict=True):
+        theirs = theirs.detach()
+        assert_close(backend, ours / theirs.abs().max(), (theirs / theirs.abs().max()).numpy(), dtype, factor=4.0)
+
+
+@pytest.mark.parametrize("layout", ["as it is", "part of something wider", "by column"])
+def test_only_rows_side_by_side_are_written_over(layout, blocks):
+    labels, logits, _ = arrays(37)
+    labels[2] = -100
+    options = {"label_smoothing": 0.2, "counted": labels >= 0, "total": True}
+    plain, wide = logits.clone().requires_grad_(), torch.cat([logits, logits], 1)
+    z = {
+        "as it is": logits.clone(),
+        "part of something wider": wide[:, :37],
+        "by column": logits.t().contiguous().t(),
+    }[layout]
+    expected = triton_cross_entropy.rows(plain, labels, None, **options)
+    loss = triton_cross_entropy.rows(z.requires_grad_(), labels, None, overwrite=True, **options)
+    assert loss == expected
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert torch.equal(z, gradient) == (layout == "as it is")
+    assert torch.equal(gradient, *torch.autograd.grad(expected, plain))
+    assert torch.equal(wide[:, 37:], logits)
 
 
 def test_what_it_does_not_know_takes_the_formula(monkeypatch):
@@ -247,10 +292,17 @@ def test_what_it_does_not_know_takes_the_formula(monkeypatch):
     assert weight.grad is not None
 
 
-# Distillation: the forward KL.
+# Distillation: the forward and the reverse KL.
 
 DISTILLATION = {
     "plain": {},
+    "reverse": {"divergence": "reverse_kl"},
+    "reverse, temperature": {"divergence": "reverse_kl", "temperature": 3.0, "reduction": "none"},
+    "reverse, mask": {
+        "divergence": "reverse_kl",
+        "sample_weight": torch.linspace(0.0, 2.0, ROWS),
+        "mask": torch.tensor([True, False, True, True, False]),
+    },
     "none": {"reduction": "none"},
     "temperature": {"temperature": 3.0},
     "sample_weight": {"temperature": 0.5, "sample_weight": torch.linspace(0.0, 2.0, ROWS)},
@@ -289,25 +341,29 @@ def test_distillation_of_rows_of_any_layout(backend):
     assert_it_equals_the_formula(backend, *torch.randn(2, 3, 5, 4), axis=1, reduction="none")
 
 
-def test_classes_without_mass(backend, blocks):
-    teacher, student = pair(37, torch.float32, torch.float32)
-    teacher[0, :20] = student[0, :16] = -torch.inf  # of both, of the teacher alone
-    student[1, 3], teacher[1, 30] = -torch.inf, 900.0  # what the teacher has there is lost to rounding
-    assert_it_equals_the_formula(backend, teacher, student, reduction="none")
-    student[2, 20] = -torch.inf
-    teacher[2] += 300.0
-    losses = distillation_loss(teacher, student, reduction="none")
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl"])
+def test_classes_without_mass(backend, divergence, blocks):
+    options = {"divergence": divergence, "reduction": "none"}
+    p, q = pair(37, torch.float32, torch.float32)
+    teacher, student = (p, q) if divergence == "forward_kl" else (q, p)
+    p[0, :20] = q[0, :16] = -torch.inf  # of both, of p alone
+    q[1, 3], p[1, 30] = -torch.inf, 900.0  # what p has there is lost to rounding
+    assert_it_equals_the_formula(backend, teacher, student, **options)
+    q[2, 20] = -torch.inf
+    p[2] += 300.0
+    losses = distillation_loss(teacher, student, **options)
     assert losses.isinf().tolist() == [False, False, True, False, False]
-    teacher[3], student[4] = -torch.inf, -torch.inf
-    assert distillation_loss(teacher, student, reduction="none")[3:].isnan().all()
+    p[3], q[4] = -torch.inf, -torch.inf
+    assert distillation_loss(teacher, student, **options)[3:].isnan().all()
 
 
-def test_second_derivatives_of_distillation(monkeypatch):
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl"])
+def test_second_derivatives_of_distillation(divergence, monkeypatch):
     teacher, student = pair(7, torch.float32, torch.float32)
     student.requires_grad_()
 
     def curvature():
-        loss = distillation_loss(teacher, student, temperature=2.0)
+        loss = distillation_loss(teacher, student, temperature=2.0, divergence=divergence)
         (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
         return torch.autograd.grad(gradient.square().sum(), student)[0]
 
@@ -316,15 +372,18 @@ def test_second_derivatives_of_distillation(monkeypatch):
     torch.testing.assert_close(ours, curvature())
 
 
-def test_linear_heads_distil_through_it(backend, monkeypatch):
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl"])
+def test_linear_heads_distil_through_it(backend, divergence, written_over, monkeypatch):
     t_hidden, t_weight, s_hidden, s_weight = (torch.randn(n, 8) for n in (ROWS, 37, ROWS, 37))
     h, w = s_hidden.clone().requires_grad_(), s_weight.clone().requires_grad_()
     exact = [x.double().requires_grad_() for x in (s_hidden, s_weight)]
-    expected = distillation_loss(t_hidden.double() @ t_weight.double().T, exact[0] @ exact[1].T)
+    logits = t_hidden.double() @ t_weight.double().T, exact[0] @ exact[1].T
+    expected = distillation_loss(*logits, divergence=divergence)
     expected.backward()
     monkeypatch.setattr(divergences, "softmax_divergence", None)  # the formula may not be asked
-    loss = linear_distillation_loss(t_hidden, t_weight, h, w, block_size=2)
+    loss = linear_distillation_loss(t_hidden, t_weight, h, w, block_size=2, divergence=divergence)
     loss.backward()
+    assert written_over == [True] * 3
     assert_close(backend, loss, expected.detach().numpy(), "float32", factor=4.0)
     for ours, theirs in zip((h, w), exact, strict=True):
         assert_close(backend, ours.grad, theirs.grad.numpy(), "float32", factor=4.0)
@@ -333,7 +392,7 @@ def test_linear_heads_distil_through_it(backend, monkeypatch):
 def test_other_divergences_take_the_formula(monkeypatch):
     monkeypatch.setattr(triton_divergence, "rows", lambda *args, **options: pytest.fail("the kernel was called"))
     teacher, student = pair(7, torch.float32, torch.float32)
-    distillation_loss(teacher, student, divergence="reverse_kl")
+    distillation_loss(teacher, student, divergence="jensen_shannon")
     distillation_loss(teacher.double(), student)
     distillation_loss(teacher.requires_grad_(), student, stop_teacher_gradient=False).backward()
     assert teacher.grad is not None
@@ -344,7 +403,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from lsmooth.backends.torch.triton_cross_entropy import cross_entropy
-from lsmooth.backends.torch.triton_divergence import forward_kl
+from lsmooth.backends.torch.triton_divergence import kl
 from lsmooth.backends.torch.triton_rows import multiply_rows
 
 STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride")
@@ -363,11 +422,11 @@ def check(kernel, types, constants):
 
 check(multiply_rows, dict(ALWAYS, **GRADIENT), dict(block=4096))
 for types in (ALWAYS, dict(ALWAYS, **GRADIENT), dict(ALWAYS, **GRADIENT, **OPTIONS), dict(ALWAYS, **OPTIONS)):
-    for kernel in (cross_entropy, forward_kl):
-        check(kernel, types, dict(block=4096))
+    for kernel, constants in ((cross_entropy, {}), (kl, dict(reverse=False)), (kl, dict(reverse=True))):
+        check(kernel, types, dict(constants, block=4096))
         # Whole numbers that are 1 are constants to Triton.
         others = {name: kind for name, kind in types.items() if name not in NUMBERS}
-        check(kernel, others, dict(dict.fromkeys(NUMBERS, 1), block=1))
+        check(kernel, others, dict(dict.fromkeys(NUMBERS, 1), **constants, block=1))
 """
 
 

@@ -10,7 +10,6 @@ from torch.autograd import forward_ad
 
 from lsmooth.backends.base import Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
-from lsmooth.backends.torch import cross_entropy, divergence
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import peek_interpreter_stack
 
@@ -67,15 +66,18 @@ class _Overwriting:
         self.xp, self.may_overwrite = xp, True
 
     def softmax_cross_entropy(self, logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
-        losses = self._over(cross_entropy, logits, labels, options)
+        losses = self._over("cross_entropy", logits, labels, options)
         return self.xp.softmax_cross_entropy(logits, labels, **options) if losses is None else losses
 
     def softmax_divergence(self, teacher: Tensor, student: Tensor, **options: Any) -> Tensor:
-        losses = self._over(divergence, teacher, student, options)
+        losses = self._over("divergence", teacher, student, options)
         return self.xp.softmax_divergence(teacher, student, **options) if losses is None else losses
 
-    def _over(self, kernel: Any, first: Tensor, second: Tensor, options: dict[str, Any]) -> Tensor | None:
-        if not self.may_overwrite or not kernel.fits(first, second, **options):
+    def _over(self, loss: str, first: Tensor, second: Tensor, options: dict[str, Any]) -> Tensor | None:
+        from lsmooth.backends.torch import kernel_for  # which imports this module
+
+        kernel = kernel_for(loss, first.device) if self.may_overwrite else None
+        if kernel is None or not kernel.fits(first, second, **options):
             return None
         losses = kernel.rows(first, second, None, overwrite=True, **options)
         if losses is None:
@@ -127,7 +129,7 @@ def _sweep(
     blocks = plan.form.rebuild(gradients)
     num_rows = len(heads[0].hidden)
     scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
-    last = _Overwriting(plan.xp) if leaves[0].device.type == "cpu" else None
+    last = _Overwriting(plan.xp)
     values = []
     for start in range(0, num_rows, plan.block):
         part = slice(start, start + plan.block)

@@ -67,10 +67,12 @@ def rows(
     counted: Tensor | None = None,
     scale: float | Tensor | None = None,
     total: bool = False,
+    overwrite: bool = False,
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit.
 
-    ``formula`` is that function of the logits alone, for derivatives of the gradient.
+    ``formula`` is that function of the logits alone, for derivatives of the gradient. With
+    ``overwrite`` the logits may be lost: the gradient is written over them.
     """
     of_row = functools.partial(
         _sweep,
@@ -81,6 +83,7 @@ def rows(
         inverse_temperature=1.0 / temperature,
         z_loss=z_loss or None,
         softcap=logit_softcap,
+        overwrite=overwrite,
         **of_rows(labels.shape, scale, counted),
     )
     return run(logits, of_row, formula, labels.shape, total, multiply)
@@ -149,6 +152,12 @@ def cross_entropy(
             write_zeros(losses + row, gradient, num_classes, block)
             return
 
+    label = tl.load(labels + row).to(tl.int64)
+    valid = (label >= 0) & (label < num_classes)
+    safe = tl.where(valid, label, 0)
+    # Read by every warp before the barriers of the sums below: past them another may write over it.
+    label_z, _label_slope = _seen(tl.load(logits + safe), inverse_temperature, softcap)
+
     top, total, left, mass, weighted = float("-inf"), 0.0, 0.0, 0.0, 0.0
     for start in range(0, num_classes, block):
         at = start + columns
@@ -166,13 +175,9 @@ def cross_entropy(
 
     shift = finite(top)
     lse = tl.log(total) + shift
-    label = tl.load(labels + row).to(tl.int64)
-    valid = (label >= 0) & (label < num_classes)
-    safe = tl.where(valid, label, 0)
     label_weight = tl.where(valid, 1.0, float("nan"))
     if class_weight is not None:
         label_weight *= tl.load(class_weight + safe).to(tl.float32)
-    label_z, _label_slope = _seen(tl.load(logits + safe), inverse_temperature, softcap)
     nll = tl.log(total) + (shift - label_z)
     # A masked class costs nothing where it has no weight.
     nll = tl.where((label_weight == 0.0) & (label_z == float("-inf")), 0.0, nll)

@@ -1,9 +1,10 @@
-"""The forward KL between two softmaxes as one Triton kernel, for PyTorch's tensors on a GPU.
+"""The forward and the reverse KL between two softmaxes as one Triton kernel, for PyTorch's tensors on a GPU.
 
-One program a row, in blocks of columns, over both rows twice. With m the largest logit so far and
-``Z = sum_k exp(z_k - m)``, of teacher and of student, the first time adds up by how much the teacher's
-logits lead, ``sum_k exp(z_t - m_t) ((z_t - m_t) - (z_s - m_s))``, rescaled whenever an m rises; with both
-log Z that is the loss. The second time writes the gradient, ``s - t``.
+KL(p || q), p the teacher and q the student, or the other way round. One program a row, in blocks of
+columns, over both rows twice. With m the largest logit so far and ``Z = sum_k exp(z_k - m)``, of both, the
+first time adds up by how much the logits of p lead, ``sum_k exp(z_p - m_p) ((z_p - m_p) - (z_q - m_q))``,
+rescaled whenever an m rises; with both log Z that is the loss. The second time writes the gradient:
+``q - p`` where q is the student, ``p (log p - log q - KL)`` where p is.
 """
 
 # To a type checker a function that Triton compiles never returns.
@@ -38,7 +39,7 @@ def fits(
 ) -> bool:
     """Whether `rows` knows these options: no transform, a gradient for the student alone."""
     return (
-        divergence == "forward_kl"
+        divergence in ("forward_kl", "reverse_kl")
         and type(temperature) is float
         and teacher.dtype in DTYPES
         and student.dtype in DTYPES
@@ -61,10 +62,12 @@ def rows(
     scale: float | Tensor | None = None,
     total: bool = False,
     constant_teacher: bool = False,
+    overwrite: bool = False,
 ) -> Tensor | None:
     """`divergences.softmax_divergence` for arguments that fit.
 
-    ``formula`` is that function of the student's logits alone, for derivatives of the gradient.
+    ``formula`` is that function of the student's logits alone, for derivatives of the gradient. With
+    ``overwrite`` these logits may be lost: the gradient is written over them.
     """
     shape = student.shape[:-1]
     teacher = as_rows(teacher.detach())
@@ -73,6 +76,8 @@ def rows(
         teacher=teacher,
         teacher_stride=teacher.stride(0),
         inverse_temperature=1.0 / temperature,
+        reverse=divergence == "reverse_kl",
+        overwrite=overwrite,
         **of_rows(shape, scale, counted),
     )
     return run(student, of_row, formula, shape, total, multiply)
@@ -80,7 +85,7 @@ def rows(
 
 @torch.no_grad()
 def _sweep(student: Tensor, with_gradient: bool, **arguments: Any) -> tuple[Tensor, Tensor | None]:
-    return sweep(forward_kl, student, with_gradient, **arguments)
+    return sweep(kl, student, with_gradient, **arguments)
 
 
 @triton.jit
@@ -90,7 +95,7 @@ def _scaled(pointer, inside, inverse_temperature):
 
 
 @triton.jit
-def forward_kl(
+def kl(
     teacher,
     logits,
     losses,
@@ -103,13 +108,16 @@ def forward_kl(
     num_classes,
     scale,
     inverse_temperature,
+    reverse: tl.constexpr,
     block: tl.constexpr,
 ):
     """The loss of a row, and the gradient of the student's logits unless that is None."""
     row = tl.program_id(0).to(tl.int64)  # rows times classes may be beyond int32
     columns = tl.arange(0, block)
-    teacher += row * teacher_stride
-    logits += row * stride
+    if reverse:
+        of_p, of_q = logits + row * stride, teacher + row * teacher_stride
+    else:
+        of_p, of_q = teacher + row * teacher_stride, logits + row * stride
     if gradient is not None:
         gradient += row * num_classes
     if counted is not None:  # noqa: SIM102 - what is None is not even compiled
@@ -117,43 +125,49 @@ def forward_kl(
             write_zeros(losses + row, gradient, num_classes, block)
             return
 
-    top_t, top_s, missed = float("-inf"), float("-inf"), float("-inf")
-    total_t, total_s, lead = 0.0, 0.0, 0.0
+    top_p, top_q, missed = float("-inf"), float("-inf"), float("-inf")
+    total_p, total_q, lead = 0.0, 0.0, 0.0
     for start in range(0, num_classes, block):
         at = start + columns
         inside = at < num_classes
-        t = _scaled(teacher + at, inside, inverse_temperature)
-        s = _scaled(logits + at, inside, inverse_temperature)
-        highest_t, highest_s = tl.maximum(top_t, tl.max(t, 0)), tl.maximum(top_s, tl.max(s, 0))
-        shift_t, shift_s = finite(highest_t), finite(highest_s)
-        t, s = t - shift_t, s - shift_s
-        exp_t = tl.exp(t)
-        kept = tl.exp(top_t - shift_t)
+        p = _scaled(of_p + at, inside, inverse_temperature)
+        q = _scaled(of_q + at, inside, inverse_temperature)
+        highest_p, highest_q = tl.maximum(top_p, tl.max(p, 0)), tl.maximum(top_q, tl.max(q, 0))
+        shift_p, shift_q = finite(highest_p), finite(highest_q)
+        p, q = p - shift_p, q - shift_q
+        exp_p = tl.exp(p)
+        kept = tl.exp(top_p - shift_p)
         # The lead so far as it would be with these shifts.
-        risen = (shift_s - finite(top_s)) - (shift_t - finite(top_t))
-        lead = (lead + total_t * risen) * kept
-        total_t = total_t * kept + tl.sum(exp_t, 0)
-        total_s = total_s * tl.exp(top_s - shift_s) + tl.sum(tl.exp(s), 0)
-        # A class that the student masks costs infinity if the teacher's mass on it is not lost to rounding,
-        # which its largest such logit will tell.
-        masked = s == float("-inf")
-        missed = tl.maximum(missed, tl.max(tl.where(masked, t + shift_t, float("-inf")), 0))
-        lead += tl.sum(tl.where(masked | (exp_t == 0.0), 0.0, exp_t * (t - s)), 0)
-        top_t, top_s = highest_t, highest_s
+        risen = (shift_q - finite(top_q)) - (shift_p - finite(top_p))
+        lead = (lead + total_p * risen) * kept
+        total_p = total_p * kept + tl.sum(exp_p, 0)
+        total_q = total_q * tl.exp(top_q - shift_q) + tl.sum(tl.exp(q), 0)
+        # A class that q masks costs infinity if p's mass on it is not lost to rounding, which p's largest
+        # such logit will tell.
+        masked = q == float("-inf")
+        missed = tl.maximum(missed, tl.max(tl.where(masked, p + shift_p, float("-inf")), 0))
+        lead += tl.sum(tl.where(masked | (exp_p == 0.0), 0.0, exp_p * (p - q)), 0)
+        top_p, top_q = highest_p, highest_q
 
-    shift_t, shift_s = finite(top_t), finite(top_s)
-    loss = lead / total_t + (tl.log(total_s) - tl.log(total_t))
-    loss += tl.where(tl.exp(missed - shift_t) > 0.0, float("inf"), 0.0)
+    shift_p, shift_q = finite(top_p), finite(top_q)
+    lead = lead / total_p
+    loss = lead + (tl.log(total_q) - tl.log(total_p))
+    loss += tl.where(tl.exp(missed - shift_p) > 0.0, float("inf"), 0.0)
     if row_scale is not None:
         scale = tl.load(row_scale + row * scale_stride).to(tl.float32)
     tl.store(losses + row, loss * scale)
 
     if gradient is not None:
         factor = scale * inverse_temperature
-        of_t, of_s = factor / total_t, factor / total_s
         for start in range(0, num_classes, block):
             at = start + columns
             inside = at < num_classes
-            t = _scaled(teacher + at, inside, inverse_temperature)
-            s = _scaled(logits + at, inside, inverse_temperature)
-            tl.store(gradient + at, of_s * tl.exp(s - shift_s) - of_t * tl.exp(t - shift_t), mask=inside)
+            p = _scaled(of_p + at, inside, inverse_temperature) - shift_p
+            q = _scaled(of_q + at, inside, inverse_temperature) - shift_q
+            exp_p = tl.exp(p)
+            if reverse:
+                # The logarithms of both Z are in the lead and in its mean alike.
+                g = tl.where(exp_p == 0.0, 0.0, factor / total_p * exp_p * ((p - q) - lead))
+            else:
+                g = factor / total_q * tl.exp(q) - factor / total_p * exp_p
+            tl.store(gradient + at, g, mask=inside)

@@ -37,11 +37,20 @@ def as_rows(logits: Tensor) -> Tensor:
     return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
-def sweep(kernel: Any, logits: Tensor, with_gradient: bool, **arguments: Any) -> tuple[Tensor, Tensor | None]:
-    """Losses (rows,) and gradient (rows, classes), of a kernel that writes both."""
-    logits = as_rows(logits)
+def sweep(
+    kernel: Any, logits: Tensor, with_gradient: bool, overwrite: bool = False, **arguments: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Losses (rows,) and gradient (rows, classes), of a kernel that writes both.
+
+    With ``overwrite`` the gradient is written over the logits: a kernel reads what it wants to see of a
+    row before it writes there, and each block of columns again right before it writes that.
+    """
+    logits = as_rows(logits.detach())
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_gradient else None
+    gradient = None
+    if with_gradient:
+        in_place = overwrite and logits.is_contiguous()
+        gradient = logits if in_place else torch.empty_like(logits, memory_format=torch.contiguous_format)
     launch(kernel, logits, logits=logits, stride=logits.stride(0), losses=losses, gradient=gradient, **arguments)
     return losses, gradient
 
