@@ -8,6 +8,7 @@ its own factor, and both are known beforehand, so only what is done to the loss 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,13 +40,20 @@ def fits(
     constant_teacher: bool = False,
     **_: Any,
 ) -> bool:
-    """Whether `blocks` knows these options, and a loop is no worse than the formula: one CPU, large logits."""
+    """Whether `blocks` knows these options, and a loop is no worse than the formula."""
     return (
         divergence != "mse_logits"  # its one reduction shares nothing
         and constant_teacher
         and isinstance(temperature, float)
-        and all(isinstance(size, int) for size in student.shape)
-        and student.size >= SMALLEST
+        and blocks_pay(student)
+    )
+
+
+def blocks_pay(logits: Array) -> bool:
+    """Whether a loop over blocks of rows is no worse than a formula: one CPU, large logits."""
+    return (
+        all(isinstance(size, int) for size in logits.shape)
+        and logits.size >= SMALLEST
         and jax.default_backend() == "cpu"
         and jax.device_count() == 1  # a loop over rows would gather those of other devices
     )
@@ -66,7 +74,7 @@ def blocks(
 ) -> Array:
     """`divergences.softmax_divergence`, for arguments that fit."""
     *lead, classes = student.shape
-    factor = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, _precision(student)), lead)
+    factor = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, precision(student)), lead)
     if counted is not None:
         counted = jnp.reshape(counted, -1)
         factor = jnp.where(counted, factor.reshape(-1), 0.0)
@@ -91,11 +99,7 @@ def _rows_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Array, Array]:
 def _sweep(plan: Plan, with_slope: bool, *arrays: Any) -> tuple[Array, ...]:
     """The losses of the rows, and with ``with_slope`` the student's gradient of each, times the row's factor."""
     row = _forward_kl if plan.divergence == "forward_kl" else _by_formula
-    num_rows, classes = arrays[1].shape
-    most = max(1, BLOCK_ELEMENTS // classes)
-    # Rows that were left over would be joined to the others by a copy of them all.
-    block = next((n for n in range(most, most // 2, -1) if num_rows % n == 0), most)
-    return jax.lax.map(lambda x: row(plan, *x)[: 1 + with_slope], arrays, batch_size=block)
+    return in_blocks(lambda x: row(plan, *x)[: 1 + with_slope], arrays)
 
 
 def _forward_kl(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> tuple[Array, ...]:
@@ -115,9 +119,19 @@ def _by_formula(plan: Plan, teacher: Array, student: Array, counted: Array | Non
         tempered = divergences.tempered(plan.xp, teacher, student, plan.temperature, counted)
         return divergences.DIVERGENCES[plan.divergence](plan.xp, *tempered, plan.parameter)
 
-    loss_of_row, pull = jax.vjp(loss, student.astype(_precision(student)))
+    loss_of_row, pull = jax.vjp(loss, student.astype(precision(student)))
     return loss_of_row, *pull(factor)
 
 
-def _precision(x: Array) -> Any:
+def in_blocks(row: Callable[[Any], Any], arrays: tuple[Array, ...]) -> Any:
+    """``row`` of each row of the arrays, the second of which has the logits' size, by blocks of rows."""
+    num_rows, classes = arrays[1].shape
+    most = max(1, BLOCK_ELEMENTS // classes)
+    # Rows that were left over would be joined to the others by a copy of them all.
+    block = next((n for n in range(most, most // 2, -1) if num_rows % n == 0), most)
+    return jax.lax.map(row, arrays, batch_size=block)
+
+
+def precision(x: Array) -> Any:
+    """The dtype of the loss of such logits."""
     return jnp.float64 if x.dtype == jnp.float64 else jnp.float32

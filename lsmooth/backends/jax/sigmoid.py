@@ -1,0 +1,85 @@
+"""Sigmoid cross-entropy with its gradient in closed form, ``sigmoid(z) - l``.
+
+Differentiated, the formula leaves XLA several arrays of the logits' size to keep. On one CPU the sum of
+large logits' losses is taken by a loop over blocks, whose intermediate results stay in cache.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lsmooth.backends.base import Array
+from lsmooth.backends.formulas import smooth_binary_labels
+from lsmooth.backends.jax.divergence import blocks_pay, in_blocks, precision
+
+
+def cross_entropy(
+    logits: Array, labels: Array, *, label_smoothing: Any = 0.0, scale: Any = None, total: bool = False
+) -> Array:
+    """`formulas.sigmoid_cross_entropy` without a weight of the positives."""
+    one_factor = isinstance(label_smoothing, float) and (scale is None or jnp.ndim(scale) == 0)
+    if total and one_factor and blocks_pay(logits):
+        loss = _total(label_smoothing, logits, labels)
+        return loss if scale is None else loss * scale
+    losses = _elements(logits.astype(precision(logits)), smooth_binary_labels(labels, label_smoothing))
+    losses = losses if scale is None else losses * scale
+    return jnp.sum(losses) if total else losses
+
+
+@jax.custom_jvp
+def _elements(z: Array, labels: Array) -> Array:
+    return _loss(z, labels)
+
+
+@_elements.defjvp
+def _elements_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _elements(*primals), _change(*primals, *tangents)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _total(eps: float, z: Array, labels: Array) -> Array:
+    return _sum(eps, z, labels)
+
+
+@_total.defjvp
+def _total_jvp(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (z, labels), (dz, d_labels) = primals, tangents
+    dtype = precision(z)
+    change = _change(z.astype(dtype), smooth_binary_labels(labels, eps), dz.astype(dtype), d_labels * (1.0 - eps))
+    return _total(eps, z, labels), jnp.sum(change)
+
+
+# eps is a constant of the loop: as an argument it would be spread over the block before it is used.
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # called eagerly, the loop would be compiled each time
+def _sum(eps: float, z: Array, labels: Array) -> Array:
+    def row(arrays: tuple[Array, Array]) -> Array:
+        z, labels = arrays
+        return jnp.sum(_loss(z.astype(precision(z)), smooth_binary_labels(labels, eps)))
+
+    return jnp.sum(in_blocks(row, tuple(x.reshape(-1, x.shape[-1]) for x in (z, labels))))
+
+
+@functools.partial(jax.jit, inline=True)
+def _loss(z: Array, labels: Array) -> Array:
+    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label costs 0."""
+    size, wrong = _size_and_wrong(z, labels)
+    return jnp.where(wrong == 0, 0.0, size) * wrong + jnp.log1p(jnp.exp(-size))
+
+
+@functools.partial(jax.jit, inline=True)
+def _change(z: Array, labels: Array, dz: Array, d_labels: Array) -> Array:
+    """The derivative of the losses along dz and d_labels."""
+    size, wrong = _size_and_wrong(z, labels)
+    rest = jax.nn.sigmoid(-size)  # the smaller probability, so that no digits are lost next to 1
+    slope = jnp.where(z > 0, wrong - rest, rest - wrong)
+    largest = jnp.finfo(z.dtype).max  # an infinite logit would make a label that stays as it is NaN
+    return slope * dz - jnp.clip(z, -largest, largest) * d_labels
+
+
+def _size_and_wrong(z: Array, labels: Array) -> tuple[Array, Array]:
+    """|z|, whose derivative at 0 is one of its sides', and the label's mass on the side that z is not on."""
+    return jnp.where(z > 0, z, -z), jnp.where(z > 0, 1.0 - labels, labels)
