@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -19,21 +20,35 @@ def bench(
         list[str] | None,
         typer.Option(help="A backend to measure, once for each; by default those installed.", show_default=False),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda, or what else JAX calls its devices.", show_default="the accelerator if there is one"
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that everything runs.")] = False,
     memory: Annotated[bool, typer.Option(help="Whether to measure peak memory too, in a process each.")] = True,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Measure nothing; table and pictures anew from NAME.json.")
+    ] = False,
     name: Annotated[
-        str | None, typer.Option(help="What to call the machine in the file names.", show_default="cpu-CORES-core")
+        str | None,
+        typer.Option(
+            help="What to call the machine in the file names.", show_default="cpu-CORES-core, or the accelerator's name"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder for the results.", metavar="DIR")] = Path("benchmarks/results"),
 ) -> None:
     """Measure lsmooth beside each framework's own functions, on this machine.
 
-    Writes NAME.json, which keeps what it holds of suites that are not run again, NAME.md, a table,
-    and the pictures as PNGs. Suites: loss, distillation, linear, calibration, metrics, overhead,
-    import, scaling. Close other programs first: every figure is a ratio of two times taken side by
-    side, but a busy machine does not slow all of them alike.
+    Writes NAME.json, which keeps what it holds of suites that are not run again, NAME.md, a table
+    that ends with the text of NAME.notes.md if that is there, and the pictures as PNGs. Suites: loss,
+    distillation, linear, calibration, metrics, overhead, import, scaling. Close other programs first:
+    every figure is a ratio of two times taken side by side, but a busy machine does not slow all of
+    them alike.
     """
     from lsmooth.backends import installed_backends
+    from lsmooth.bench.device import resolve
     from lsmooth.bench.figures import draw
     from lsmooth.bench.report import markdown
     from lsmooth.bench.rows import Plan
@@ -47,18 +62,26 @@ def bench(
     missing = [each for each in backend or () if each not in installed]
     if missing:
         fail(f"--backend {missing[0]} is not installed; installed are {', '.join(installed)}.")
-    plan = Plan(tuple(backend or installed), quick)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    machine = describe_machine()
-    name = name or f"cpu-{machine['cores']}-core"
-
-    path = out / f"{name}.json"
-    with stages() as progress:
-        for suite in suites or SUITES:  # each is kept when it is done, should the next be interrupted
-            results = run_suites([suite], plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
-            save(results, machine, path)
+    try:
+        chosen = resolve("cpu" if report_only and device is None else device, backend or installed)
+    except ValueError as error:
+        fail(f"--device: {error}")
+    machine = describe_machine(chosen.kind, chosen.name)
+    name = name or re.sub("[^a-z0-9]+", "-", (chosen.name or f"cpu {machine['cores']} core").lower())
+    path, notes = out / f"{name}.json", out / f"{name}.notes.md"
+    if report_only:
+        if not path.exists():
+            fail(f"--report-only: there is no {path}; --name and --out say which results are meant.")
+    else:
+        plan = Plan(chosen.backends, quick, chosen.kind)
+        with stages() as progress:
+            for suite in suites or SUITES:  # each is kept when it is done, should the next be interrupted
+                results = run_suites([suite], plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
+                save(results, machine, path)
     machine, results = load(path)
     report = out / f"{name}.md"
-    report.write_text(markdown(machine, results), encoding="utf-8")
+    text = notes.read_text(encoding="utf-8") if notes.exists() else ""
+    report.write_text(markdown(machine, results, text), encoding="utf-8")
     for file in (path, report, *draw(results, out, name)):
         console.print(str(file), soft_wrap=True)

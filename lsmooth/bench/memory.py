@@ -2,7 +2,8 @@
 
     python -m lsmooth.bench.memory SUITE ROW CONTENDER PLAN
 
-is that process: it prints the bytes by which the call raised the resident set at its peak.
+is that process: it prints the bytes by which the call raised the resident set at its peak, or on an
+accelerator the memory that the framework has taken there.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from lsmooth.bench import device
 from lsmooth.bench.rows import Plan
 from lsmooth.bench.suites import suite_rows
 
 _STATUS = Path("/proc/self/status")
 
 
-def can_measure() -> bool:
-    """Whether this system tells a process's peak: Linux does."""
-    return _STATUS.exists()
+def can_measure(plan: Plan) -> bool:
+    """Whether peaks can be told: of a process Linux tells them, of an accelerator the frameworks do."""
+    return plan.device != device.CPU or _STATUS.exists()
 
 
 def peak_bytes(suite: str, row: int, contender: str, plan: Plan) -> int:
-    """The peak of one call of a suite's row over what was resident before it.
+    """The peak of one call of a suite's row over what was taken before it.
 
     Raises:
         RuntimeError: if the process that measures it fails, with what it said.
@@ -39,8 +41,12 @@ def peak_bytes(suite: str, row: int, contender: str, plan: Plan) -> int:
 
 def _main(suite: str, row: str, contender: str, plan: str) -> None:
     fields = json.loads(plan)
-    chosen = list(suite_rows(suite, Plan(tuple(fields["backends"]), fields["quick"])))[int(row)]
+    told = Plan(**fields | {"backends": tuple(fields["backends"])})
+    chosen = list(suite_rows(suite, told))[int(row)]
     call = chosen.contenders[contender]()
+    if told.device != device.CPU:
+        print(device.peak_bytes(chosen.backend.split(",")[0], call))
+        return
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     before = _resident("VmRSS")
     call()

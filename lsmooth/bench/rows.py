@@ -19,6 +19,8 @@ class Plan:
 
     backends: tuple[str, ...] = ("numpy", "jax", "tensorflow", "torch")
     quick: bool = False  # small sizes only, to see that everything runs
+    device: str = "cpu"  # or "cuda", or what else JAX calls its devices
+    listing: bool = False  # what would be measured, whatever is installed; nothing is set up
 
 
 @dataclass(frozen=True)

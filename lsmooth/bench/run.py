@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lsmooth.bench import memory
+from lsmooth.bench import device, memory
 from lsmooth.bench.rows import Plan, Row
 from lsmooth.bench.suites import suite_rows
 from lsmooth.bench.timing import Timing, measure, measure_self_timed
@@ -25,6 +25,9 @@ _PACKAGES = (
     "jax",
     "tensorflow",
     "tensorflow-cpu",
+    "triton",
+    "liger-kernel",
+    "cut-cross-entropy",
     "keras",
     "optax",
     "scikit-learn",
@@ -82,7 +85,7 @@ def run_row(suite: str, index: int, row: Row, plan: Plan, with_memory: bool) -> 
     del calls
     gc.collect()
     peaks = {}
-    if with_memory and row.unit_bytes and memory.can_measure():
+    if with_memory and row.unit_bytes and memory.can_measure(plan):
         peaks = {name: memory.peak_bytes(suite, index, name, plan) for name in row.contenders}
     return Result(suite, row.work, row.backend, dict(row.size), seconds, peaks, row.unit_bytes, dict(row.bars))
 
@@ -91,6 +94,7 @@ def run_suites(
     suites: Iterable[str], plan: Plan, *, with_memory: bool = True, progress: Callable[[str], Any] = lambda text: None
 ) -> list[Result]:
     """Run suites in order, telling ``progress`` what comes next."""
+    device.use(plan.device)
     results = []
     for suite in suites:
         for index, row in enumerate(suite_rows(suite, plan)):
@@ -100,8 +104,8 @@ def run_suites(
     return results
 
 
-def describe_machine() -> dict[str, Any]:
-    """What a reader must know to compare: processor, cores, accelerator, versions."""
+def describe_machine(kind: str = device.CPU, accelerator: str | None = None) -> dict[str, Any]:
+    """What a reader must know to compare: processor, cores, versions, and what is measured on if not the CPU."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -110,6 +114,7 @@ def describe_machine() -> dict[str, Any]:
             continue
     return {
         "processor": _processor(),
+        **({"device": kind, "accelerator": accelerator} if accelerator else {}),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),

@@ -133,6 +133,13 @@ def test_a_masked_label_costs_infinity_and_an_empty_row_is_not_a_number(blocks):
     assert losses[2:].isfinite().all()
 
 
+def test_a_masked_label_without_weight_costs_nothing(backend):
+    labels, logits, _ = arrays(37)
+    weight = np.linspace(0.0, 2.0, 37)
+    labels[0], logits[0, 0] = 0, -torch.inf
+    assert_it_equals_the_reference(backend, labels, logits, class_weight=weight, reduction="none")
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("label", [-1, 37, 2**40])
 def test_a_label_out_of_range_makes_its_row_nan(label, label_smoothing):
@@ -185,6 +192,12 @@ def test_there_may_be_more_logits_than_int32_counts():
     softmax_cross_entropy(labels, z, reduction="sum").backward()
     probabilities = torch.softmax(near.float(), 1)
     torch.testing.assert_close(z.grad.float(), probabilities - torch.eye(5)[labels], rtol=2**-8, atol=2**-8)
+
+
+def test_there_may_be_more_logits_of_a_teacher_too():
+    near, student = torch.randn(3, 5).bfloat16(), torch.randn(3, 5)
+    far = torch.empty(2**31 + 16, dtype=torch.bfloat16).as_strided((3, 5), (2**30, 1)).copy_(near)
+    torch.testing.assert_close(distillation_loss(far, student), distillation_loss(near, student), rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])

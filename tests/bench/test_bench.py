@@ -34,8 +34,8 @@ def result(**changes):
         "backend": "torch",
         "size": {"rows": 2, "classes": 3},
         "seconds": {"lsmooth": timing(2.0), "a peer": timing(8.0), COPY: timing(1.0)},
-        "peak_bytes": {"lsmooth": 50, "a peer": 100},
-        "unit_bytes": 50,
+        "peak_bytes": {"lsmooth": 50 * 2**20, "a peer": 100 * 2**20},
+        "unit_bytes": 50 * 2**20,
         "bars": {"copies": 2.5, "a peer": 5.0, "memory": 1.0},
     }
     return Result(**(fields | changes))
@@ -51,6 +51,11 @@ def test_figures_are_ratios_and_bars_look_at_the_right_side():
 def test_the_table_shows_what_was_missed_in_bold():
     table = markdown(MACHINE, [result()])
     assert "| torch | 2 x 3 | 2 s | 2 (≤ 2.5) | a peer | **4** (≥ 5) | 1 (≤ 1) | 2 |" in table
+
+
+def test_peaks_of_small_calls_are_in_mebibytes():
+    assert "| 50 MiB | 100 MiB |" in markdown(MACHINE, [result(unit_bytes=2**22 - 1)])
+    assert "| **12.5** (≤ 1) | 25 |" in markdown(MACHINE, [result(unit_bytes=2**22)])
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1.5, "1.5 s"), (2e-3, "2 ms"), (3.21e-6, "3.21 µs"), (4e-8, "40 ns")])
@@ -96,7 +101,7 @@ def test_results_of_other_suites_stay_in_the_file(tmp_path):
     assert results[0] == result(suite="linear")
 
 
-@pytest.mark.skipif(not memory.can_measure(), reason="this system does not tell a process's peak memory")
+@pytest.mark.skipif(not memory.can_measure(Plan()), reason="this system does not tell a process's peak memory")
 def test_memory_is_that_of_one_call():
     require_backend("torch")
     plan = Plan(("torch",), quick=True)
@@ -148,6 +153,21 @@ def test_the_command_writes_results_table_and_pictures(tmp_path):
     assert "## Dispatch" in (tmp_path / "here.md").read_text()
 
 
+def test_the_report_can_be_written_anew_and_ends_with_the_notes(tmp_path):
+    save([result(), result(suite="scaling", work="over rows, cross-entropy")], MACHINE, tmp_path / "here.json")
+    (tmp_path / "here.notes.md").write_text("## Why\n\nThis.\n")
+    arguments = ["bench", "--report-only", "--name", "here", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "here.md").read_text() == markdown(*load(tmp_path / "here.json"), "## Why\n\nThis.")
+    assert (tmp_path / "here.md").read_text().endswith("\n\n## Why\n\nThis.\n")
+    pictures = {"here-speed.png", "here-memory.png", "here-scaling.png"}
+    assert {path.name for path in tmp_path.iterdir()} == pictures | {"here.json", "here.md", "here.notes.md"}
+    done = CliRunner().invoke(app, [*arguments, "--name", "elsewhere"])
+    assert done.exit_code == 2
+    assert "elsewhere.json" in "".join(done.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,6 +176,7 @@ def test_the_command_writes_results_table_and_pictures(tmp_path):
             "SUITE must be one of loss, distillation, linear, calibration, metrics, overhead, import, scaling",
         ),
         (["loss", "--backend", "caffe"], "--backend caffe is not installed"),
+        (["loss", "--backend", "numpy", "--device", "cuda"], "--device: there is no device 'cuda' here"),
     ],
 )
 def test_the_command_refuses_what_it_does_not_know(arguments, message):

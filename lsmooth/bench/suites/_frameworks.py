@@ -1,4 +1,7 @@
-"""Loss and gradient as each framework's users run them, and the copy that nothing can be faster than."""
+"""Loss and gradient as each framework's users run them, and the copy that nothing can be faster than.
+
+PyTorch's tensors are put on the plan's device; JAX and TensorFlow take the one they see (`lsmooth.bench.device.use`).
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from lsmooth.bench.device import CPU, CUDA
 from lsmooth.bench.rows import Call, Plan, Setup
 
-Loss = Callable[[Any], Any]
-"""A framework's scalar loss as a function of the logits."""
+Loss = Callable[..., Any]
+"""A framework's scalar loss as a function of the logits, and of what else the step was given."""
 
 Data = Callable[[], np.ndarray]
 
 
 def wanted(plan: Plan, backend: str) -> bool:
     """Whether the backend is in the plan and installed."""
-    return backend in plan.backends and importlib.util.find_spec(backend) is not None
+    return backend in plan.backends and (plan.listing or importlib.util.find_spec(backend) is not None)
 
 
 def is_installed(distribution: str) -> bool:
@@ -32,43 +36,72 @@ def is_installed(distribution: str) -> bool:
     return True
 
 
-def can_compile_torch() -> bool:
-    """Whether ``torch.compile`` has the C++ compiler that it needs on a CPU."""
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+def has_gpu_peer(plan: Plan, distribution: str) -> bool:
+    """Whether a library whose kernels run on CUDA alone is to be a peer."""
+    return plan.device == CUDA and (plan.listing or is_installed(distribution))
 
 
-def torch_step(data: Data, loss: Callable[[], Loss], compiled: bool = False) -> Setup:
-    """Forward and backward in PyTorch; ``loss()`` is called once, when the process wants it."""
+def can_compile_torch(plan: Plan) -> bool:
+    """Whether ``torch.compile`` has the C++ compiler that it needs, and on a GPU Triton."""
+    compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+    return plan.listing or (compiler and (plan.device == CPU or is_installed("triton")))
+
+
+def torch_tensor(plan: Plan, x: np.ndarray) -> Any:
+    """The array on the plan's device."""
+    import torch
+
+    return torch.from_numpy(x).to(plan.device)
+
+
+def torch_call(plan: Plan, work: Call) -> Call:
+    """The work, and on a GPU the wait until it is done."""
+    if plan.device == CPU:
+        return work
+    import torch
+
+    def call() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return call
+
+
+def torch_step(plan: Plan, data: Data, loss: Callable[[], Loss], *others: Data, compiled: bool = False) -> Setup:
+    """Forward and backward in PyTorch; ``loss()`` is called once, when the process wants it.
+
+    ``others`` are passed to the loss after the logits.
+    """
 
     def setup() -> Call:
         import torch
 
-        z = torch.from_numpy(data())
+        z, *rest = (torch_tensor(plan, x()) for x in (data, *others))
         function = torch.compile(loss(), fullgraph=True) if compiled else loss()
 
         def step() -> None:
             x = z.detach().requires_grad_()
-            function(x).backward()
+            function(x, *rest).backward()
 
-        return step
+        return torch_call(plan, step)
 
     return setup
 
 
-def torch_copy(data: Data) -> Setup:
+def torch_copy(plan: Plan, data: Data) -> Setup:
     """``copy_`` into memory that is warm."""
 
     def setup() -> Call:
         import torch
 
-        z = torch.from_numpy(data())
+        z = torch_tensor(plan, data())
         warm = torch.empty_like(z)
-        return lambda: warm.copy_(z)
+        return torch_call(plan, lambda: warm.copy_(z))
 
     return setup
 
 
-def jax_step(data: Data, loss: Callable[[], Callable[..., Any]], *others: Data) -> Setup:
+def jax_step(data: Data, loss: Callable[[], Loss], *others: Data) -> Setup:
     """Value and gradient in JAX, compiled; ``others`` are passed to the loss after the logits, no constants of it."""
 
     def setup() -> Call:
@@ -112,8 +145,22 @@ def tensorflow_step(data: Data, loss: Callable[[], Loss], mode: str) -> Setup:
         else:
             shape = [None if mode == "unknown batch" else z.shape[0], *z.shape[1:]]
             function = tf.function(both, jit_compile=mode == "XLA", input_signature=[tf.TensorSpec(shape, z.dtype)])
-        # Reading one number waits for all of them on a CPU.
+        # Reading one number waits for all of them, on a GPU too, whose work is done in order.
         return lambda: function(z)[1][0, 0].numpy()
+
+    return setup
+
+
+def tensorflow_copy(plan: Plan, data: Data) -> Setup:
+    """On the CPU NumPy's copy; on an accelerator ``x * 2``, as in JAX."""
+    if plan.device == CPU:
+        return numpy_copy(data)
+
+    def setup() -> Call:
+        import tensorflow as tf
+
+        z, twice = tf.constant(data()), tf.function(lambda x: x * 2)
+        return lambda: twice(z)[0, 0].numpy()
 
     return setup
 
@@ -127,3 +174,10 @@ def numpy_copy(data: Data) -> Setup:
         return lambda: np.copyto(warm, z)
 
     return setup
+
+
+def copy(plan: Plan, backend: str, data: Data) -> Setup:
+    """The copy limit of a backend."""
+    if backend == "torch":
+        return torch_copy(plan, data)
+    return jax_copy(data) if backend == "jax" else tensorflow_copy(plan, data)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
+from lsmooth.bench.device import CPU
 from lsmooth.bench.rows import Call, Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
 from lsmooth.calibration import TemperatureScaling
@@ -22,9 +24,13 @@ Data = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """The suite."""
+    """The suite: NumPy's arrays; on an accelerator PyTorch's tensors there, which the recipe alone takes too."""
     for size in (SMALL,) if plan.quick else (SMALL, MIDDLE, WIDE, LARGE, TOKENS):
         data = functools.partial(draw, *size)
+        if plan.device != CPU:
+            if frameworks.wanted(plan, "torch"):
+                yield _torch_row(plan, size, data)
+            continue
         peers = {name: setup for name, (module, setup) in _PEERS.items() if importlib.util.find_spec(module)}
         large = size in (LARGE, TOKENS)
         contenders: dict[str, Setup] = {"lsmooth": functools.partial(_ours, data)}
@@ -44,6 +50,15 @@ def rows(plan: Plan) -> Iterator[Row]:
         )
 
 
+def _torch_row(plan: Plan, size: tuple[int, int], data: Data) -> Row:
+    def setup(fit: Callable[[Any, Any], Call]) -> Setup:
+        return lambda: fit(*(frameworks.torch_tensor(plan, x) for x in data()))
+
+    contenders = {"lsmooth": setup(_fit), RECIPE: setup(_recipe)}
+    copy = frameworks.torch_copy(plan, lambda: data()[0])
+    return Row(WORK, "torch", {"rows": size[0], "classes": size[1]}, contenders, copy)
+
+
 def draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Float32 logits, and labels drawn from their softmax at a temperature of 2.5."""
     rng = np.random.default_rng(seed)
@@ -58,7 +73,10 @@ def draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def _ours(data: Data) -> Call:
-    logits, labels = data()
+    return _fit(*data())
+
+
+def _fit(logits: Any, labels: Any) -> Call:
     return lambda: TemperatureScaling().fit(logits, labels)
 
 
@@ -94,14 +112,18 @@ def _probmetrics(data: Data) -> Call:
     return lambda: TemperatureScalingCalibrator().fit_torch(CategoricalLogits(logits), labels)
 
 
-def _recipe(data: Data) -> Call:
+def _recipe_on_arrays(data: Data) -> Call:
+    import torch
+
+    return _recipe(*(torch.from_numpy(x) for x in data()))
+
+
+def _recipe(logits: Any, labels: Any) -> Call:
     """T from 1.5, one call of LBFGS with lr 0.01 and 50 iterations, as in gpleiss/temperature_scaling."""
     import torch
 
-    logits, labels = (torch.from_numpy(x) for x in data())
-
     def fit() -> float:
-        temperature = torch.full((1,), 1.5, requires_grad=True)
+        temperature = logits.new_full((1,), 1.5).requires_grad_()
         optimizer = torch.optim.LBFGS([temperature], lr=0.01, max_iter=50)
 
         def closure() -> torch.Tensor:
@@ -129,6 +151,6 @@ def _netcal(data: Data) -> Call:
 _PEERS: dict[str, tuple[str, Callable[[Data], Call]]] = {
     "scikit-learn": ("sklearn", _sklearn),
     "probmetrics": ("probmetrics", _probmetrics),
-    RECIPE: ("torch", _recipe),
+    RECIPE: ("torch", _recipe_on_arrays),
     "netcal": ("pyro", _netcal),
 }

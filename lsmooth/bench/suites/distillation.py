@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from lsmooth.bench.rows import Plan, Row
+from lsmooth.bench.rows import Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
 from lsmooth.distillation import DistillationLoss, distillation_loss
 
@@ -23,6 +23,8 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "tensorflow, function": {"keras": 3.0},
     "tensorflow, XLA": {"keras": 3.0},
 }
+# What Liger-Kernel calls a generalised JSD.
+_LIGER_BETA = {"reverse_kl": 1.0, "jensen_shannon": 0.5}
 
 
 def rows(plan: Plan) -> Iterator[Row]:
@@ -32,47 +34,56 @@ def rows(plan: Plan) -> Iterator[Row]:
         teacher, student = (functools.cache(functools.partial(_logits, size, seed)) for seed in (0, 1))
         labels = functools.partial(_labels, size)
         if frameworks.wanted(plan, "torch"):
-            yield from _torch_rows(row, teacher, student, labels)
+            yield from _torch_rows(plan, row, teacher, student, labels)
         if frameworks.wanted(plan, "jax"):
             contenders = {
-                "lsmooth": frameworks.jax_step(student, _jax_ours, teacher),
+                "lsmooth": frameworks.jax_step(student, _ours, teacher),
                 "optax": frameworks.jax_step(student, _optax_peer, teacher),
             }
             yield row("forward_kl", "jax", contenders, frameworks.jax_copy(student))
             contenders = {
-                "lsmooth": frameworks.jax_step(student, _jax_both, teacher, labels),
+                "lsmooth": frameworks.jax_step(student, _both, teacher, labels),
                 "optax": frameworks.jax_step(student, _optax_both, teacher, labels),
             }
             yield row(BOTH, "jax", contenders, frameworks.jax_copy(student))
         if frameworks.wanted(plan, "tensorflow"):
             for mode in ("eager", "function", "XLA"):
                 contenders = {
-                    "lsmooth": frameworks.tensorflow_step(student, lambda t=teacher: _ours(_tensorflow(t)), mode),
-                    "keras": frameworks.tensorflow_step(student, lambda t=teacher: _keras_peer(_tensorflow(t)), mode),
+                    "lsmooth": frameworks.tensorflow_step(student, lambda t=teacher: _tensorflow_ours(t), mode),
+                    "keras": frameworks.tensorflow_step(student, lambda t=teacher: _keras_peer(t), mode),
                 }
-                yield row("forward_kl", f"tensorflow, {mode}", contenders, frameworks.numpy_copy(student))
+                yield row("forward_kl", f"tensorflow, {mode}", contenders, frameworks.tensorflow_copy(plan, student))
 
 
 def _torch_rows(
-    row: Callable[..., Row], teacher: frameworks.Data, student: frameworks.Data, labels: frameworks.Data
+    plan: Plan,
+    row: Callable[..., Row],
+    teacher: frameworks.Data,
+    student: frameworks.Data,
+    labels: frameworks.Data,
 ) -> Iterator[Row]:
-    step, copy = functools.partial(frameworks.torch_step, student), frameworks.torch_copy(student)
-    contenders = {
-        "lsmooth": step(lambda: _ours(_torch(teacher))),
-        "F.kl_div": step(lambda: _torch_peer(_torch(teacher))),
-    }
-    if frameworks.can_compile_torch():
-        contenders["F.kl_div, compiled"] = step(lambda: _torch_peer(_torch(teacher)), compiled=True)
+    copy = frameworks.torch_copy(plan, student)
+
+    def step(loss: Callable[[], Any], *others: frameworks.Data, compiled: bool = False) -> Setup:
+        return frameworks.torch_step(plan, student, loss, teacher, *others, compiled=compiled)
+
+    contenders = {"lsmooth": step(_ours), "F.kl_div": step(_torch_peer)}
+    if frameworks.has_gpu_peer(plan, "liger-kernel"):
+        contenders["Liger-Kernel"] = step(_liger_kl)
+    if frameworks.can_compile_torch(plan):
+        contenders["F.kl_div, compiled"] = step(_torch_peer, compiled=True)
     yield row("forward_kl", "torch", contenders, copy)
     for name in DIVERGENCES:
         contenders = {
-            "lsmooth": step(lambda name=name: _ours(_torch(teacher), name)),
-            "F.kl_div": step(lambda name=name: _torch_peer(_torch(teacher), name)),
+            "lsmooth": step(functools.partial(_ours, name)),
+            "F.kl_div": step(functools.partial(_torch_peer, name)),
         }
+        if frameworks.has_gpu_peer(plan, "liger-kernel"):
+            contenders["Liger-Kernel"] = step(functools.partial(_liger_jsd, _LIGER_BETA[name]))
         yield row(name, "torch", contenders, copy)
     contenders = {
-        "lsmooth": step(lambda: _torch_both(_torch(teacher), _torch(labels))),
-        "F.kl_div + F.cross_entropy": step(lambda: _torch_both_peer(_torch(teacher), _torch(labels))),
+        "lsmooth": step(_both, labels),
+        "F.kl_div + F.cross_entropy": step(_torch_both_peer, labels),
     }
     yield row(BOTH, "torch", contenders, copy)
 
@@ -92,62 +103,59 @@ def _labels(size: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(2).integers(0, size[1], size[0])
 
 
-def _torch(data: frameworks.Data) -> Any:
-    import torch
-
-    return torch.from_numpy(data())
+def _ours(divergence: str = "forward_kl") -> frameworks.Loss:
+    return lambda x, teacher: distillation_loss(teacher, x, temperature=TEMPERATURE, divergence=divergence)
 
 
-def _tensorflow(data: frameworks.Data) -> Any:
-    import tensorflow as tf
-
-    return tf.constant(data())
-
-
-def _ours(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss:
-    return lambda x: distillation_loss(teacher, x, temperature=TEMPERATURE, divergence=divergence)
-
-
-def _jax_ours() -> Callable[[Any, Any], Any]:
-    return lambda x, teacher: distillation_loss(teacher, x, temperature=TEMPERATURE)
-
-
-def _torch_peer(teacher: Any, divergence: str = "forward_kl") -> frameworks.Loss:
+def _torch_peer(divergence: str = "forward_kl") -> frameworks.Loss:
     import torch
     from torch.nn.functional import kl_div, log_softmax, softmax
 
-    def forward_kl(x: Any) -> Any:
+    def forward_kl(x: Any, teacher: Any) -> Any:
         return kl_div(log_softmax(x / TEMPERATURE, -1), softmax(teacher / TEMPERATURE, -1), reduction="batchmean")
 
-    def reverse_kl(x: Any) -> Any:
+    def reverse_kl(x: Any, teacher: Any) -> Any:
         log_t, log_s = log_softmax(teacher / TEMPERATURE, -1), log_softmax(x / TEMPERATURE, -1)
         return kl_div(log_t, log_s, reduction="batchmean", log_target=True)
 
-    def jensen_shannon(x: Any) -> Any:
+    def jensen_shannon(x: Any, teacher: Any) -> Any:
         log_t, log_s = log_softmax(teacher / TEMPERATURE, -1), log_softmax(x / TEMPERATURE, -1)
         log_m = torch.logaddexp(log_t, log_s) - float(np.log(2.0))
         halves = (kl_div(log_m, log_p, reduction="batchmean", log_target=True) for log_p in (log_t, log_s))
         return sum(halves) / 2
 
     loss = {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jensen_shannon": jensen_shannon}[divergence]
-    return lambda x: TEMPERATURE**2 * loss(x)
+    return lambda x, teacher: TEMPERATURE**2 * loss(x, teacher)
 
 
-def _torch_both(teacher: Any, labels: Any) -> frameworks.Loss:
-    loss = DistillationLoss(ALPHA, TEMPERATURE)
-    return lambda x: loss(labels, teacher, x)
+def _liger_kl() -> frameworks.Loss:
+    """Its kernel is of the divergence alone; the softmaxes are PyTorch's."""
+    from liger_kernel.transformers import LigerKLDIVLoss  # type: ignore[import-not-found]
+    from torch.nn.functional import log_softmax, softmax
+
+    loss: Any = LigerKLDIVLoss(reduction="batchmean")
+    return lambda x, t: TEMPERATURE**2 * loss(log_softmax(x / TEMPERATURE, -1), softmax(t / TEMPERATURE, -1))
 
 
-def _torch_both_peer(teacher: Any, labels: Any) -> frameworks.Loss:
-    from torch.nn.functional import cross_entropy
+def _liger_jsd(beta: float) -> frameworks.Loss:
+    """Likewise; it gives the reverse KL at beta 1."""
+    from liger_kernel.transformers import LigerJSD  # type: ignore[import-not-found]
+    from torch.nn.functional import log_softmax
 
-    soft = _torch_peer(teacher)
-    return lambda x: (1.0 - ALPHA) * cross_entropy(x, labels) + ALPHA * soft(x)
+    loss: Any = LigerJSD(beta=beta)
+    return lambda x, t: TEMPERATURE**2 * loss(log_softmax(x / TEMPERATURE, -1), log_softmax(t / TEMPERATURE, -1))
 
 
-def _jax_both() -> Callable[..., Any]:
+def _both() -> frameworks.Loss:
     loss = DistillationLoss(ALPHA, TEMPERATURE)
     return lambda x, teacher, labels: loss(labels, teacher, x)
+
+
+def _torch_both_peer() -> frameworks.Loss:
+    from torch.nn.functional import cross_entropy
+
+    soft = _torch_peer()
+    return lambda x, teacher, labels: (1.0 - ALPHA) * cross_entropy(x, labels) + ALPHA * soft(x, teacher)
 
 
 def _optax_both() -> Callable[..., Any]:
@@ -173,11 +181,18 @@ def _optax_peer() -> Callable[[Any, Any], Any]:
     return loss
 
 
-def _keras_peer(teacher: Any) -> frameworks.Loss:
+def _tensorflow_ours(data: frameworks.Data) -> frameworks.Loss:
+    import tensorflow as tf
+
+    teacher, loss = tf.constant(data()), _ours()
+    return lambda x: loss(x, teacher)
+
+
+def _keras_peer(data: frameworks.Data) -> frameworks.Loss:
     import keras
     import tensorflow as tf
 
-    divergence: Any = keras.losses.KLDivergence()
+    teacher, divergence = tf.constant(data()), cast("Any", keras.losses.KLDivergence())
 
     def loss(x: Any) -> Any:
         return TEMPERATURE**2 * divergence(tf.nn.softmax(teacher / TEMPERATURE), tf.nn.softmax(x / TEMPERATURE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ BARS: Mapping[str, Mapping[str, float]] = {
 Step = Callable[..., Any]
 """A framework's scalar loss as a function of hidden states and weight, and of what is held fast."""
 
+Arrays = Callable[[], list[np.ndarray]]
+
 Makers = Mapping[str, Callable[[], Step]]
 
 
@@ -38,9 +41,16 @@ def rows(plan: Plan) -> Iterator[Row]:
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, F.cross_entropy": _torch_smoothed}
         plain = {"lsmooth": lambda: _ours_smoothed(0.0), "F.linear_cross_entropy": _torch_chunked}
         distilled = {"lsmooth": _ours_distilled, "matmul, F.kl_div": _torch_distilled}
-        yield _row(SMOOTHED, "torch", size, smoothed, _torch, ids)
-        yield _row(PLAIN, "torch", size, plain, _torch, ids)
-        yield _row(DISTILLED, "torch", size, distilled, _torch)
+        if frameworks.has_gpu_peer(plan, "liger-kernel"):
+            smoothed["Liger-Kernel"] = lambda: _liger_smoothed(EPS)
+            plain["Liger-Kernel"] = lambda: _liger_smoothed(0.0)
+            distilled["Liger-Kernel"] = _liger_distilled
+        if frameworks.has_gpu_peer(plan, "cut-cross-entropy"):
+            plain["cut-cross-entropy"] = _cut_cross_entropy
+        setup = functools.partial(_torch, plan)
+        yield _row(SMOOTHED, "torch", size, smoothed, setup, ids)
+        yield _row(PLAIN, "torch", size, plain, setup, ids)
+        yield _row(DISTILLED, "torch", size, distilled, setup)
     if frameworks.wanted(plan, "jax"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, optax": _optax_smoothed}
         distilled = {"lsmooth": _ours_distilled, "matmul, optax": _optax_distilled}
@@ -63,53 +73,57 @@ def _row(
 ) -> Row:
     """``ids`` are what is held fast; without them, the teacher's hidden states and weight are."""
     num_rows, features, classes = size
-    rng = np.random.default_rng(1)
-    heads = [
-        scale * rng.standard_normal(shape, np.float32)
-        for _ in range(2 if ids is None else 1)
-        for scale, shape in ((1.0, (num_rows, features)), (0.05, (classes, features)))
-    ]
-    given = heads[2:] if ids is None else [ids]
-    setups = {name: setup(heads[:2], given, maker) for name, maker in makers.items()}
+
+    @functools.cache
+    def heads() -> list[np.ndarray]:
+        rng = np.random.default_rng(1)
+        return [
+            scale * rng.standard_normal(shape, np.float32)
+            for _ in range(2 if ids is None else 1)
+            for scale, shape in ((1.0, (num_rows, features)), (0.05, (classes, features)))
+        ]
+
+    def given() -> list[np.ndarray]:
+        return heads()[2:] if ids is None else [ids]
+
+    setups = {name: setup(lambda: heads()[:2], given, maker) for name, maker in makers.items()}
     unit = 4 * num_rows * classes if classes == LARGE[2] else 0
     bars = {name: bar for name, bar in BARS[backend].items() if unit and name in ("memory", *makers)}
     sizes = {"rows": num_rows, "features": features, "classes": classes}
     return Row(work, backend, sizes, setups, unit_bytes=unit, bars=bars)
 
 
-def _torch(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[[], Step]) -> Setup:
+def _torch(plan: Plan, head: Arrays, given: Arrays, loss: Callable[[], Step]) -> Setup:
     def setup() -> Call:
-        import torch
-
-        h, w = (torch.from_numpy(x).requires_grad_() for x in head)
-        others = [torch.from_numpy(x) for x in given]
+        h, w = (frameworks.torch_tensor(plan, x).requires_grad_() for x in head())
+        others = [frameworks.torch_tensor(plan, x) for x in given()]
         function = loss()
 
         def step() -> None:
             h.grad = w.grad = None
             function(h, w, *others).backward()
 
-        return step
+        return frameworks.torch_call(plan, step)
 
     return setup
 
 
-def _jax(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[[], Step]) -> Setup:
+def _jax(head: Arrays, given: Arrays, loss: Callable[[], Step]) -> Setup:
     def setup() -> Call:
         import jax
 
-        arrays = [jax.numpy.asarray(x) for x in (*head, *given)]
+        arrays = [jax.numpy.asarray(x) for x in (*head(), *given())]
         function = jax.jit(jax.value_and_grad(loss(), (0, 1))).lower(*arrays).compile()
         return lambda: jax.block_until_ready(function(*arrays))
 
     return setup
 
 
-def _tensorflow(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[[], Step]) -> Setup:
+def _tensorflow(head: Arrays, given: Arrays, loss: Callable[[], Step]) -> Setup:
     def setup() -> Call:
         import tensorflow as tf
 
-        arrays = [tf.constant(x) for x in (*head, *given)]
+        arrays = [tf.constant(x) for x in (*head(), *given())]
         function = loss()
 
         @tf.function
@@ -119,7 +133,7 @@ def _tensorflow(head: list[np.ndarray], given: list[np.ndarray], loss: Callable[
                 value = function(h, w, *others)
             return tape.gradient(value, [h, w])
 
-        # Reading one number waits for all of them on a CPU.
+        # Reading one number waits for all of them, on a GPU too, whose work is done in order.
         return lambda: [x[0, 0].numpy() for x in step(*arrays)]
 
     return setup
@@ -146,6 +160,28 @@ def _torch_chunked() -> Step:
 
     options = torch.nn.LinearCrossEntropyOptions()
     return lambda h, w, y: linear_cross_entropy(h, w, y, options=options)
+
+
+def _liger_smoothed(eps: float) -> Step:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # type: ignore[import-not-found]
+
+    loss = LigerFusedLinearCrossEntropyLoss(label_smoothing=eps)
+    return lambda h, w, y: loss(w, h, y)
+
+
+def _cut_cross_entropy() -> Step:
+    """It does not know smoothing."""
+    from cut_cross_entropy import linear_cross_entropy  # type: ignore[import-not-found]
+
+    return linear_cross_entropy
+
+
+def _liger_distilled() -> Step:
+    """Its generalised JSD, which is the forward KL at beta 0."""
+    from liger_kernel.transformers.functional import liger_fused_linear_jsd  # type: ignore[import-not-found]
+
+    options = {"jsd_beta": 0.0, "temperature": TEMPERATURE}
+    return lambda h, w, th, tw: TEMPERATURE**2 * liger_fused_linear_jsd(h, w, th, tw, **options)
 
 
 def _torch_distilled() -> Step:

@@ -54,22 +54,20 @@ def cross_entropy_rows(
     row = functools.partial(_row, work, size, bars)
 
     if frameworks.wanted(plan, "torch"):
-        peer = functools.partial(_torch_peer, ids)
-        contenders = {
-            "lsmooth": frameworks.torch_step(logits, lambda: _torch_ours(ids)),
-            "F.cross_entropy": frameworks.torch_step(logits, peer),
-        }
-        copy = frameworks.torch_copy(logits)
-        if not frameworks.can_compile_torch():
+        step = functools.partial(_torch_step, plan, logits, ids)
+        contenders = {"lsmooth": step(_smoothed), "F.cross_entropy": step(_torch_peer)}
+        copy = frameworks.torch_copy(plan, logits)
+        if frameworks.has_gpu_peer(plan, "liger-kernel"):
+            contenders["Liger-Kernel"] = step(_liger_peer)
+        if not frameworks.can_compile_torch(plan):
             yield row("torch", contenders, copy)
         else:
-            compiled = {"F.cross_entropy, compiled": frameworks.torch_step(logits, peer, compiled=True)}
+            compiled = {"F.cross_entropy, compiled": step(_torch_peer, compiled=True)}
             yield row("torch", contenders | compiled, copy)
-            ours = {"lsmooth": frameworks.torch_step(logits, lambda: _torch_ours(ids), compiled=True)}
-            yield row("torch, compiled", ours | compiled, copy)
+            yield row("torch, compiled", {"lsmooth": step(_smoothed, compiled=True)} | compiled, copy)
     if frameworks.wanted(plan, "jax"):
         contenders = {
-            "lsmooth": frameworks.jax_step(logits, _jax_ours, lambda: ids),
+            "lsmooth": frameworks.jax_step(logits, _smoothed, lambda: ids),
             "optax, one-hot": frameworks.jax_step(logits, _optax_peer, lambda: ids),
         }
         yield row("jax", contenders, frameworks.jax_copy(logits))
@@ -80,7 +78,7 @@ def cross_entropy_rows(
                 "tf.losses": frameworks.tensorflow_step(logits, lambda: _tensorflow_peer(ids), mode),
             }
             # The bar is in copies into warm memory, which NumPy's is too.
-            yield row(f"tensorflow, {mode}", contenders, frameworks.numpy_copy(logits))
+            yield row(f"tensorflow, {mode}", contenders, frameworks.tensorflow_copy(plan, logits))
 
 
 def _row(work: str, size: tuple[int, int], bars: Mapping[str, Any], backend: str, contenders: Any, copy: Any) -> Row:
@@ -93,22 +91,26 @@ def _ours(ids: np.ndarray) -> Any:
     return lambda x: losses.softmax_cross_entropy(ids, x, label_smoothing=EPS)
 
 
-def _torch_ours(ids: np.ndarray) -> Any:
-    import torch
-
-    y = torch.from_numpy(ids).long()
-    return lambda x: losses.softmax_cross_entropy(y, x, label_smoothing=EPS)
+def _torch_step(plan: Plan, logits: frameworks.Data, ids: np.ndarray, loss: Any, compiled: bool = False) -> Any:
+    """With the labels as PyTorch's losses want them, int64."""
+    return frameworks.torch_step(plan, logits, loss, lambda: ids.astype(np.int64), compiled=compiled)
 
 
-def _torch_peer(ids: np.ndarray) -> Any:
-    import torch
-
-    y = torch.from_numpy(ids).long()
-    return lambda x: torch.nn.functional.cross_entropy(x, y, label_smoothing=EPS)
-
-
-def _jax_ours() -> Any:
+def _smoothed() -> Any:
     return lambda x, y: losses.softmax_cross_entropy(y, x, label_smoothing=EPS)
+
+
+def _torch_peer() -> Any:
+    import torch
+
+    return lambda x, y: torch.nn.functional.cross_entropy(x, y, label_smoothing=EPS)
+
+
+def _liger_peer() -> Any:
+    """It writes the gradient over the logits, which are those of the last gradient from the second call on."""
+    from liger_kernel.transformers import LigerCrossEntropyLoss  # type: ignore[import-not-found]
+
+    return LigerCrossEntropyLoss(label_smoothing=EPS)
 
 
 def _optax_peer() -> Any:
@@ -137,21 +139,14 @@ def _sigmoid_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
     logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(size, np.float32))
     labels = functools.cache(lambda: (np.random.default_rng(1).random(size) < 0.1).astype(np.float32))
 
-    def torch_ours() -> Any:
-        import torch
-
-        y = torch.from_numpy(labels())
-        return lambda x: losses.sigmoid_cross_entropy(y, x, label_smoothing=EPS)
+    def ours() -> Any:
+        return lambda x, y: losses.sigmoid_cross_entropy(y, x, label_smoothing=EPS)
 
     def torch_peer() -> Any:
         import torch
 
-        y = torch.from_numpy(labels())
         functional = torch.nn.functional
-        return lambda x: functional.binary_cross_entropy_with_logits(x, y * (1 - EPS) + EPS / 2)
-
-    def jax_ours() -> Any:
-        return lambda x, y: losses.sigmoid_cross_entropy(y, x, label_smoothing=EPS)
+        return lambda x, y: functional.binary_cross_entropy_with_logits(x, y * (1 - EPS) + EPS / 2)
 
     def optax_peer() -> Any:
         import optax
@@ -176,8 +171,8 @@ def _sigmoid_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
         size,
         logits,
         {
-            "torch": (torch_ours, torch_peer),
-            "jax": (jax_ours, optax_peer),
+            "torch": (ours, torch_peer),
+            "jax": (ours, optax_peer),
             "tensorflow": (tensorflow_ours, tensorflow_peer),
         },
         {"torch": "F.binary_cross_entropy_with_logits", "jax": "optax", "tensorflow": "tf.losses"},
@@ -190,35 +185,30 @@ def _focal_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
     logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(size, np.float32))
     ids = np.random.default_rng(1).integers(0, size[1], size[0]).astype(np.int32)
 
-    def torch_ours() -> Any:
-        import torch
-
-        y = torch.from_numpy(ids).long()
-        return lambda x: losses.softmax_focal_loss(y, x, gamma=2.0)
+    def ours() -> Any:
+        return lambda x, y: losses.softmax_focal_loss(y, x, gamma=2.0)
 
     def torch_peer() -> Any:
         import torch
 
-        y = torch.from_numpy(ids).long()
-
-        def loss(x: Any) -> Any:
+        def loss(x: Any, y: Any) -> Any:
             nll = torch.nn.functional.cross_entropy(x, y, reduction="none")
             return ((1 - torch.exp(-nll)) ** 2 * nll).mean()
 
         return loss
 
-    def ours() -> Any:
-        return lambda x: losses.softmax_focal_loss(ids, x, gamma=2.0)
-
     def optax_peer() -> Any:
         import jax.numpy as jnp
         import optax
 
-        def loss(x: Any) -> Any:
-            nll = optax.softmax_cross_entropy_with_integer_labels(x, ids)
+        def loss(x: Any, y: Any) -> Any:
+            nll = optax.softmax_cross_entropy_with_integer_labels(x, y)
             return ((1 - jnp.exp(-nll)) ** 2 * nll).mean()
 
         return loss
+
+    def tensorflow_ours() -> Any:
+        return lambda x: losses.softmax_focal_loss(ids, x, gamma=2.0)
 
     def tensorflow_peer() -> Any:
         import tensorflow as tf
@@ -235,8 +225,9 @@ def _focal_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
         "focal loss",
         size,
         logits,
-        {"torch": (torch_ours, torch_peer), "jax": (ours, optax_peer), "tensorflow": (ours, tensorflow_peer)},
+        {"torch": (ours, torch_peer), "jax": (ours, optax_peer), "tensorflow": (tensorflow_ours, tensorflow_peer)},
         dict.fromkeys(("torch", "jax", "tensorflow"), formula),
+        lambda: ids.astype(np.int64),
     )
 
 
@@ -250,13 +241,12 @@ def _elementwise_rows(
     *others: frameworks.Data,
 ) -> Iterator[Row]:
     steps: Mapping[str, Any] = {
-        "torch": frameworks.torch_step,
-        "jax": lambda data, loss: frameworks.jax_step(data, loss, *others),
-        "tensorflow": functools.partial(frameworks.tensorflow_step, mode="XLA"),
+        "torch": lambda loss: frameworks.torch_step(plan, logits, loss, *others),
+        "jax": lambda loss: frameworks.jax_step(logits, loss, *others),
+        "tensorflow": lambda loss: frameworks.tensorflow_step(logits, loss, mode="XLA"),
     }
-    copies = {"torch": frameworks.torch_copy, "jax": frameworks.jax_copy, "tensorflow": frameworks.numpy_copy}
     for backend, (ours, peer) in pairs.items():
         if frameworks.wanted(plan, backend):
-            contenders = {"lsmooth": steps[backend](logits, ours), peers[backend]: steps[backend](logits, peer)}
+            contenders = {"lsmooth": steps[backend](ours), peers[backend]: steps[backend](peer)}
             name = "tensorflow, XLA" if backend == "tensorflow" else backend
-            yield _row(work, size, {}, name, contenders, copies[backend](logits))
+            yield _row(work, size, {}, name, contenders, frameworks.copy(plan, backend, logits))

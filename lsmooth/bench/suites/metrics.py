@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lsmooth.bench.device import CPU
 from lsmooth.bench.rows import Call, Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
 from lsmooth.metrics import CalibrationError, expected_calibration_error
@@ -26,23 +27,29 @@ def rows(plan: Plan) -> Iterator[Row]:
     for size in (SMALL,) if plan.quick else (SMALL, MIDDLE, LARGE, TOKENS):
         data = functools.partial(_draw, *size)
         for mode, (backend, ours) in _OURS.items():
-            if backend != "numpy" and not frameworks.wanted(plan, backend):
+            if not (plan.device == CPU if backend == "numpy" else frameworks.wanted(plan, backend)):
                 continue
-            contenders: dict[str, Setup] = {"lsmooth": functools.partial(ours, data)}
+            contenders: dict[str, Setup] = {"lsmooth": functools.partial(ours, plan, data)}
             if mode == "numpy" and size in (LARGE, TOKENS):
                 contenders["lsmooth, in batches"] = functools.partial(_batches, size)
             for peer, (of, setup) in _PEERS.items():
-                if of in (None, backend) and frameworks.is_installed(peer):
-                    contenders[peer] = functools.partial(setup, data)
+                mine = of == backend or (of is None and plan.device == CPU)
+                if mine and frameworks.is_installed(peer):
+                    contenders[peer] = functools.partial(setup, plan, data)
             yield Row(
                 WORK,
                 mode,
                 {"rows": size[0], "classes": size[1]},
                 contenders,
-                copy=frameworks.numpy_copy(lambda data=data: data()[0]),
+                copy=_copy(plan, backend, lambda data=data: data()[0]),
                 unit_bytes=4 * size[0] * size[1] if size in (LARGE, TOKENS) and mode == "numpy" else 0,
                 bars={"netcal": 2.0} if size == LARGE else {},
             )
+
+
+def _copy(plan: Plan, backend: str, data: frameworks.Data) -> Setup:
+    """On the CPU the same for all, since the peers are."""
+    return frameworks.numpy_copy(data) if plan.device == CPU else frameworks.copy(plan, backend, data)
 
 
 def _draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +62,7 @@ def _draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return p, rng.integers(0, classes, count)
 
 
-def _numpy(data: Data) -> Call:
+def _numpy(_: Plan, data: Data) -> Call:
     p, labels = data()
     return lambda: expected_calibration_error(labels, p)
 
@@ -73,14 +80,12 @@ def _batches(size: tuple[int, int]) -> Call:
     return stream
 
 
-def _torch(data: Data) -> Call:
-    import torch
-
-    p, labels = (torch.from_numpy(x) for x in data())
-    return lambda: expected_calibration_error(labels, p)
+def _torch(plan: Plan, data: Data) -> Call:
+    p, labels = (frameworks.torch_tensor(plan, x) for x in data())
+    return frameworks.torch_call(plan, lambda: expected_calibration_error(labels, p))
 
 
-def _jax(data: Data, jit: bool) -> Call:
+def _jax(_: Plan, data: Data, jit: bool) -> Call:
     import jax
 
     p, labels = (jax.numpy.asarray(x) for x in data())
@@ -88,7 +93,7 @@ def _jax(data: Data, jit: bool) -> Call:
     return lambda: jax.block_until_ready(function(labels, p))
 
 
-def _tensorflow(data: Data, function: bool) -> Call:
+def _tensorflow(_: Plan, data: Data, function: bool) -> Call:
     import tensorflow as tf
 
     p, labels = (tf.constant(x) for x in data())
@@ -96,29 +101,29 @@ def _tensorflow(data: Data, function: bool) -> Call:
     return lambda: error(labels, p).numpy()
 
 
-def _netcal(data: Data) -> Call:
+def _netcal(_: Plan, data: Data) -> Call:
     from netcal.metrics import ECE  # type: ignore[import-not-found]
 
     p, labels = data()
     return lambda: ECE(15).measure(p, labels)
 
 
-def _uncertainty_calibration(data: Data) -> Call:
+def _uncertainty_calibration(_: Plan, data: Data) -> Call:
     from calibration import get_ece  # type: ignore[import-not-found]
 
     p, labels = data()
     return lambda: get_ece(p, labels, num_bins=15)
 
 
-def _torchmetrics(data: Data) -> Call:
-    import torch
+def _torchmetrics(plan: Plan, data: Data) -> Call:
     from torchmetrics.functional.classification import multiclass_calibration_error  # type: ignore[import-not-found]
 
-    p, labels = (torch.from_numpy(x) for x in data())
-    return lambda: multiclass_calibration_error(p, labels, num_classes=p.shape[-1], n_bins=15)
+    p, labels = (frameworks.torch_tensor(plan, x) for x in data())
+    error = functools.partial(multiclass_calibration_error, num_classes=p.shape[-1], n_bins=15)
+    return frameworks.torch_call(plan, lambda: error(p, labels))
 
 
-_OURS: dict[str, tuple[str, Callable[[Data], Call]]] = {
+_OURS: dict[str, tuple[str, Callable[[Plan, Data], Call]]] = {
     "numpy": ("numpy", _numpy),
     "torch": ("torch", _torch),
     "jax, jit": ("jax", functools.partial(_jax, jit=True)),
@@ -127,7 +132,7 @@ _OURS: dict[str, tuple[str, Callable[[Data], Call]]] = {
     "tensorflow, eager": ("tensorflow", functools.partial(_tensorflow, function=False)),
 }
 # By the package that it is: the framework whose rows it is in (None: all), and the setup.
-_PEERS: dict[str, tuple[str | None, Callable[[Data], Call]]] = {
+_PEERS: dict[str, tuple[str | None, Callable[[Plan, Data], Call]]] = {
     "netcal": (None, _netcal),
     "uncertainty-calibration": (None, _uncertainty_calibration),
     "torchmetrics": ("torch", _torchmetrics),

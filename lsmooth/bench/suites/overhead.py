@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from lsmooth.backends import backend_of
 from lsmooth.bench.rows import Plan, Row
-from lsmooth.bench.suites._frameworks import wanted
+from lsmooth.bench.suites._frameworks import torch_tensor, wanted
 from lsmooth.losses import softmax_cross_entropy
 
 DISPATCH = 2e-6
@@ -20,7 +21,7 @@ def rows(plan: Plan) -> Iterator[Row]:
     for backend in ("numpy", "torch", "jax", "tensorflow"):
         if not wanted(plan, backend):
             continue
-        make = _makers()[backend]
+        make = _makers(plan)[backend]
         yield Row("dispatch", backend, {}, {"lsmooth": lambda make=make: _dispatch(make)}, bars={"seconds": DISPATCH})
         contenders = {"lsmooth": lambda make=make: _forward(make)}
         yield Row("eager call, forward", backend, {"rows": 1, "classes": 2}, contenders)
@@ -36,12 +37,7 @@ def _forward(make: Callable[[Any], Any]) -> Any:
     return lambda: softmax_cross_entropy(labels, logits, label_smoothing=0.1)
 
 
-def _makers() -> dict[str, Callable[[Any], Any]]:
-    def torch(x: np.ndarray) -> Any:
-        import torch
-
-        return torch.from_numpy(x)
-
+def _makers(plan: Plan) -> dict[str, Callable[[Any], Any]]:
     def jax(x: np.ndarray) -> Any:
         import jax.numpy as jnp
 
@@ -52,4 +48,4 @@ def _makers() -> dict[str, Callable[[Any], Any]]:
 
         return tf.constant(x)
 
-    return {"numpy": np.asarray, "torch": torch, "jax": jax, "tensorflow": tensorflow}
+    return {"numpy": np.asarray, "torch": functools.partial(torch_tensor, plan), "jax": jax, "tensorflow": tensorflow}

@@ -1,0 +1,183 @@
+"""The device that benchmarks run on: which is chosen, and what is measured there. No test needs a GPU."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer", reason="the command line needs it")
+from conftest import require_backend
+
+from lsmooth.bench import device, memory
+from lsmooth.bench.report import markdown, not_measured
+from lsmooth.bench.rows import Plan
+from lsmooth.bench.run import COPY, Result, describe_machine
+from lsmooth.bench.suites import SUITES, suite_rows
+from lsmooth.bench.suites import _frameworks as frameworks
+from lsmooth.bench.timing import Timing
+
+GPU = Plan(("torch", "jax", "tensorflow"), device="cuda", listing=True)
+GPU_PEERS = {"Liger-Kernel", "cut-cross-entropy"}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What the backends would say; empty, that none sees an accelerator."""
+    there = {"torch": {}, "jax": {}, "tensorflow": {}}
+    monkeypatch.setattr(device, "_ask", lambda backends: {b: there[b] for b in backends if b in there})
+    return there
+
+
+def test_without_an_accelerator_it_is_the_cpu(seen):
+    assert device.resolve(None, ("numpy", "torch")) == ("cpu", None, ("numpy", "torch"))
+    assert device.resolve("cpu", ("numpy", "torch")) == ("cpu", None, ("numpy", "torch"))
+
+
+def test_an_accelerator_is_taken_by_those_who_see_it(seen):
+    seen["torch"] = seen["jax"] = {"cuda": "A GPU"}
+    assert device.resolve(None, ("numpy", "jax", "torch", "tensorflow")) == ("cuda", "A GPU", ("jax", "torch"))
+    assert device.resolve("cuda", ("torch",)) == ("cuda", "A GPU", ("torch",))
+    assert device.resolve("cpu", ("numpy", "torch")).kind == "cpu"
+    assert device.resolve(None, ("tensorflow",)).kind == "cpu"
+
+
+def test_a_device_that_is_not_there(seen):
+    seen["jax"] = {"tpu": "A TPU"}
+    with pytest.raises(ValueError, match=r"no device 'cuda' here.*torch: cpu; jax: cpu, tpu"):
+        device.resolve("cuda", ("numpy", "torch", "jax"))
+    with pytest.raises(ValueError, match="the cpu alone"):
+        device.resolve("cuda", ("numpy",))
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_the_backends_say_what_they_see(backend):
+    require_backend(backend)
+    (devices,) = device._ask([backend]).values()
+    assert all(kind != "cpu" and name for kind, name in devices.items())
+
+
+def test_a_backend_that_cannot_say_is_an_error(monkeypatch):
+    monkeypatch.setitem(device._SEEN, "no-such-backend", None)
+    with pytest.raises(RuntimeError, match="KeyError: 'no-such-backend'"):
+        device._ask(["no-such-backend"])
+
+
+def test_on_the_cpu_the_frameworks_see_nothing_else():
+    require_backend("jax")
+    program = "from lsmooth.bench import device; device.use('cpu'); import jax; print(jax.devices()[0].platform)"
+    free = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=free)
+    assert done.stdout.split() == ["cpu"]
+
+
+def test_on_a_gpu_the_frameworks_share_its_memory(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"TF_FORCE_GPU_ALLOW_GROWTH": "false"})
+    device.use("cuda")
+    assert os.environ == {"TF_FORCE_GPU_ALLOW_GROWTH": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_kernels_for_gpus_are_peers_on_gpus_alone(suite, monkeypatch):
+    monkeypatch.setattr(frameworks, "is_installed", lambda distribution: True)
+    on_gpu = {name for row in suite_rows(suite, GPU) for name in row.contenders} & GPU_PEERS
+    expected = {"loss": {"Liger-Kernel"}, "distillation": {"Liger-Kernel"}, "linear": GPU_PEERS}
+    assert on_gpu == expected.get(suite, set())
+    if suite in expected:
+        assert not {name for row in suite_rows(suite, Plan()) for name in row.contenders} & GPU_PEERS
+
+
+def test_a_peer_that_is_not_installed_is_listed_and_not_run(monkeypatch):
+    monkeypatch.setattr(frameworks, "is_installed", lambda distribution: False)
+    assert frameworks.has_gpu_peer(GPU, "liger-kernel")
+    assert not frameworks.has_gpu_peer(Plan(device="cuda"), "liger-kernel")
+
+
+def test_bars_and_numpy_are_for_the_cpu():
+    rows = [row for suite in SUITES for row in suite_rows(suite, GPU)]
+    assert not any(row.bars for row in rows)
+    assert {row.work for row in rows if row.backend == "numpy"} == {
+        "import lsmooth, after numpy",
+        "import lsmooth.losses, after numpy",
+    }
+
+
+class Cuda:
+    """Stands in for torch.cuda, and counts."""
+
+    def __init__(self):
+        self.waits, self.taken = 0, 100
+
+    def synchronize(self):
+        self.waits += 1
+
+    def reset_peak_memory_stats(self):
+        self.taken = 120
+
+    def memory_allocated(self):
+        return self.taken
+
+    def max_memory_allocated(self):
+        return 500
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """PyTorch whose CUDA is the CPU."""
+    require_backend("torch")
+    import torch
+
+    placed = Cuda()
+    monkeypatch.setattr(torch, "cuda", placed)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self)
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, zeros=torch.zeros: zeros(*size))
+    return placed
+
+
+def test_a_step_on_a_gpu_waits_until_it_is_done(cuda):
+    import torch
+
+    data, kinds = (lambda: np.ones((2, 3), np.float32)), (Plan(), Plan(device="cuda"))
+    calls = [frameworks.torch_step(plan, data, lambda: torch.sum)() for plan in kinds]
+    calls += [frameworks.torch_copy(plan, data)() for plan in kinds]
+    for call, waits in zip(calls, (0, 1, 1, 2), strict=True):
+        call()
+        assert cuda.waits == waits
+
+
+def test_memory_of_a_gpu_is_what_the_framework_has_taken_there(cuda):
+    called = []
+    assert device.peak_bytes("torch", lambda: called.append(1)) == 380
+    assert called == [1]
+    assert memory.can_measure(Plan(device="cuda"))
+
+
+def test_a_report_without_a_gpu_says_what_is_not_measured():
+    text = markdown(describe_machine(), [])
+    assert "No accelerator took part." in text
+    assert "## On a GPU: not measured" in text
+    lines = [line for line in text.splitlines() if line.endswith("| not measured |")]
+    for work in ("smoothed cross-entropy, loss", "distillation, forward_kl, T = 2", "linear layer and smoothed"):
+        assert any(line.startswith(f"| {work}") and "| torch |" in line and "Liger-Kernel" in line for line in lines)
+    assert any("| jax |" in line for line in lines)
+    assert any("cut-cross-entropy" in line for line in lines)
+
+
+def test_a_report_of_a_gpu_says_what_is_left():
+    rows = [row for suite in ("loss", "distillation", "linear") for row in suite_rows(suite, GPU)]
+    done = [
+        Result("", row.work, row.backend, dict(row.size), dict.fromkeys([*row.contenders, COPY], Timing(1.0, 1.0, 1.0)))
+        for row in rows
+    ]
+    assert not not_measured(done)
+    del done[0].seconds["Liger-Kernel"]
+    assert not_measured(done).splitlines()[2:] == [
+        "| smoothed cross-entropy, loss and gradient | torch | 2048 x 32000 | Liger-Kernel | not measured |"
+    ]
+    text = markdown(describe_machine("cuda", "A GPU"), done)
+    assert text.startswith("# Benchmarks: A GPU, ")
+    assert "Measured on A GPU." in text
+    assert "the accelerator's memory" in text
+    assert "No accelerator" not in text
+    assert "On a GPU: not measured" not in markdown(describe_machine("tpu", "A TPU"), [])
