@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lsmooth.bench.run import COPY, Result
 
-_COLOURS = {"torch": "#d1495b", "jax": "#2e7d6b", "tensorflow": "#e6952f", "numpy": "#4f6d9c"}
+# Told apart by the colour-blind too (Okabe and Ito, 2008), and in lines by their markers.
+_COLOURS = {"torch": "#d55e00", "jax": "#0072b2", "tensorflow": "#009e73", "numpy": "#555555"}
+_MARKERS = {"torch": "o", "jax": "s", "tensorflow": "^", "numpy": "d"}
+_PEER = "#c9c9c9"
+_DASHES = ("-", "--", ":", "-.")
 
 
 def draw(results: Sequence[Result], folder: Path, name: str) -> list[Path]:
     """Draw what the results hold: times beside the peers, memory, and scaling; return the files."""
     import matplotlib.pyplot as plt
 
+    others = [result for result in results if result.suite != "scaling"]
     files = []
     for kind, figure in (
-        ("speed", _speed(plt, [r for r in results if r.suite != "scaling" and len(r.seconds) > 1])),
-        ("memory", _memory(plt, [r for r in results if r.peak_bytes])),
+        ("speed", _speed(plt, _by_work([r for r in others if _peers(r)]))),
+        ("memory", _memory(plt, _by_work([r for r in others if r.peak_bytes]))),
         ("scaling", _scaling(plt, [r for r in results if r.suite == "scaling"])),
     ):
         if figure is not None:
@@ -29,6 +35,10 @@ def draw(results: Sequence[Result], folder: Path, name: str) -> list[Path]:
     return files
 
 
+def _family(result: Result) -> str:
+    return result.backend.split(",")[0]
+
+
 def _label(result: Result) -> str:
     return f"{result.backend}, {' x '.join(map(str, result.size.values()))}"
 
@@ -37,73 +47,142 @@ def _peers(result: Result) -> list[str]:
     return [name for name in result.seconds if name not in ("lsmooth", COPY)]
 
 
+def _by_work(results: Sequence[Result]) -> list[Result]:
+    works = list(dict.fromkeys(result.work for result in results))
+    return sorted(results, key=lambda result: works.index(result.work))
+
+
+def _bars(plt: Any, results: Sequence[Result], heights: Sequence[float], title: str, label: str) -> Any:
+    """A figure for bars from the top down, under the name of each work; and where the bars of each result begin."""
+    places, place, headings = [], 0.0, {}
+    for result, height in zip(results, heights, strict=True):
+        if result.work not in headings:
+            place += 1.4 if headings else 1.0
+            headings[result.work] = place - 0.4
+        places.append(place)
+        place += height
+    _, ax = plt.subplots(figsize=(6.5, 0.8 + 0.19 * place))
+    sizes = {result.work: " x ".join(result.size) for result in results}
+    for work, at in headings.items():
+        text = work.split(", loss and ")[0] + (f" ({sizes[work]})" if sizes[work] else "")
+        look = {"fontsize": 8, "weight": "bold", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.0}}
+        ax.text(0.0, at, text, transform=ax.get_yaxis_transform(), va="center", **look)
+    ax.set_ylim(place, 0.0)
+    ax.set_title(title, loc="left", fontsize=10)
+    ax.set_xlabel(label, fontsize=9)
+    ax.tick_params(axis="x", labelsize=8)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    return ax, places
+
+
+def _legend(plt: Any, ax: Any, results: Sequence[Result], *others: tuple[str, str]) -> None:
+    families = [(family, _COLOURS[family]) for family in dict.fromkeys(map(_family, results))]
+    patches = [plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in (*families, *others)]
+    below = (0.5, -40.0 / ax.get_window_extent().height)
+    ax.legend(handles=patches, loc="upper center", bbox_to_anchor=below, ncols=len(patches), frameon=False, fontsize=8)
+
+
 def _speed(plt: Any, results: list[Result]) -> Any:
     """Bars: how many times faster than each peer, by work."""
-    bars = [(result, peer) for result in results for peer in _peers(result)]
-    if not bars:
+    if not results:
         return None
-    figure, ax = plt.subplots(figsize=(8.5, 0.5 + 0.24 * len(bars)))
-    for place, (result, peer) in enumerate(bars):
-        ratio = result.figure(peer) or 0.0
-        ax.barh(place, ratio - 1.0, left=1.0, color=_COLOURS[result.backend.split(",")[0]], height=0.7)
-        ax.annotate(f" {ratio:.2g} ", (ratio, place), va="center", ha="left" if ratio >= 1 else "right", fontsize=7)
-    ax.set_yticks(range(len(bars)), [f"{r.work.split(', loss')[0]} · {_label(r)} · {p}" for r, p in bars], fontsize=7)
-    ax.invert_yaxis()
+    heights = [float(len(_peers(result))) for result in results]
+    title = "loss and gradient: lsmooth beside the frameworks' own functions and other libraries"
+    label = "times faster than the peer, a logarithmic scale (left of 1: slower)"
+    ax, places = _bars(plt, results, heights, title, label)
+    ticks, names = [], []
+    for result, start in zip(results, places, strict=True):
+        for place, peer in zip(itertools.count(start + 0.5), _peers(result)):
+            ratio = result.figure(peer) or 0.0
+            ax.barh(place, ratio - 1.0, left=1.0, color=_COLOURS[_family(result)], height=0.72)
+            ax.annotate(f" {ratio:.2g} ", (ratio, place), va="center", ha="left" if ratio >= 1 else "right", fontsize=7)
+            ticks.append(place)
+            names.append(f"{_label(result)} · {peer}")
+    ax.set_yticks(ticks, names, fontsize=7)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
     ax.axvline(1.0, color="black", linewidth=0.8)
-    ax.margins(x=0.12, y=0.01)
-    ax.set_xlabel("times faster than the peer (left of 1: slower)")
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    return figure
+    ax.margins(x=0.12)
+    _legend(plt, ax, results)
+    return ax.figure
 
 
 def _memory(plt: Any, results: list[Result]) -> Any:
     """Bars: the peak of lsmooth beside each peer's."""
     if not results:
         return None
-    contenders = sum(len(result.peak_bytes) for result in results)
-    figure, ax = plt.subplots(figsize=(8.5, 0.5 + 0.22 * contenders))
-    for place, result in enumerate(results):
-        peaks = {name: peak / result.unit_bytes for name, peak in result.peak_bytes.items()}
-        height = 0.8 / len(peaks)
-        for shift, (name, peak) in enumerate(peaks.items()):
-            colour = _COLOURS[result.backend.split(",")[0]] if name == "lsmooth" else "#c9c9c9"
-            at = place - 0.4 + height * (shift + 0.5)
-            ax.barh(at, peak, color=colour, height=height * 0.92)
-            ax.annotate(f" {name} {peak:.2g}", (peak, at), va="center", fontsize=6)
-    ax.set_yticks(range(len(results)), [f"{r.work.split(', loss')[0]} · {_label(r)}" for r in results], fontsize=7)
-    ax.invert_yaxis()
-    ax.margins(x=0.2, y=0.01)
-    ax.set_xlabel("peak memory of one call, in units of the logits")
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    return figure
+    heights = [len(result.peak_bytes) + 0.3 for result in results]
+    title = "loss and gradient: the memory that one call adds at its peak"
+    ax, places = _bars(plt, results, heights, title, "peak, in units of the logits")
+    for result, start in zip(results, places, strict=True):
+        for place, (name, peak) in zip(itertools.count(start + 0.5), result.peak_bytes.items()):
+            size = peak / result.unit_bytes
+            ours = name.startswith("lsmooth")
+            ax.barh(place, size, color=_COLOURS[_family(result)] if ours else _PEER, height=0.86)
+            ax.annotate(f" {size:.3g}  {name}", (size, place), va="center", fontsize=7)
+    middles = [start + len(result.peak_bytes) / 2 for result, start in zip(results, places, strict=True)]
+    ax.set_yticks(middles, [_label(result) for result in results], fontsize=7)
+    ax.margins(x=0.2)
+    _legend(plt, ax, results, ("a peer", _PEER))
+    return ax.figure
 
 
 def _scaling(plt: Any, results: list[Result]) -> Any:
-    """Lines: nanoseconds for each logit, over the classes and over the rows."""
+    """Lines: time of a logit above, memory of a call below, over the classes and over the rows."""
     if not results:
         return None
     works = list(dict.fromkeys(result.work for result in results))
-    figure, axes = plt.subplots(1, len(works), figsize=(5.5 * len(works), 4.2), sharey=True, squeeze=False)
-    for ax, work in zip(axes[0], works, strict=True):
-        varied = "classes" if work.startswith("over classes") else "rows"
-        fixed = "rows" if varied == "classes" else "classes"
+    count = 2 if any(result.peak_bytes for result in results) else 1
+    shape = {"sharex": "col", "sharey": "row", "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(count, len(works), figsize=(5.0 * len(works), 0.9 + 3.3 * count), **shape)
+    for work, column in zip(works, axes.T, strict=True):
         mine = [result for result in results if result.work == work]
-        styles: dict[str, int] = {}
-        for backend in dict.fromkeys(result.backend for result in mine):
+        varied, fixed = ("classes", "rows") if work.startswith("over classes") else ("rows", "classes")
+        sizes = [result.size[varied] for result in mine]
+        column[0].set_title(f"{min(sizes)} to {max(sizes)} {varied} by {mine[0].size[fixed]} {fixed}", fontsize=10)
+        column[-1].set_xlabel(varied)
+        for backend, style in _styles(mine).items():
             line = [result for result in mine if result.backend == backend]
-            sizes = [result.size[varied] for result in line]
-            family = backend.split(",")[0]
-            dashes = ("-", "--", ":", "-.")[styles.setdefault(family, 0) % 4]
-            styles[family] += 1
-            cost = [1e9 * r.seconds["lsmooth"].median / (r.size["rows"] * r.size["classes"]) for r in line]
-            ax.plot(sizes, cost, dashes, color=_COLOURS[family], label=backend, linewidth=1.6)
-        ax.set(xscale="log", yscale="log", xlabel=varied, title=f"{mine[0].size[fixed]} {fixed}")
+            _lines(column, line, varied, style)
+        if count == 2:
+            logits = sorted({(result.size[varied], result.unit_bytes / 2**20) for result in mine})
+            column[1].plot(*zip(*logits, strict=True), color="black", linewidth=0.8, label="the logits")
+    axes[0][0].set_ylabel("nanoseconds for each logit")
+    if count == 2:
+        axes[1][0].set_ylabel("peak memory that a call adds, MiB")
+    for ax in axes.flat:
+        ax.set(xscale="log", yscale="log")
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("nanoseconds per logit, loss and gradient")
-    axes[0][-1].legend(frameon=False, fontsize=8)
+    entries = [entry for ax in axes[:, 0] for entry in zip(*ax.get_legend_handles_labels(), strict=True)]
+    figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.suptitle("lsmooth's smoothed cross-entropy and its gradient: time and memory by size", fontsize=11)
     return figure
+
+
+def _lines(column: Any, line: list[Result], varied: str, style: dict[str, Any]) -> None:
+    """One backend's line in the picture of time, with the copy beside it, and in that of memory."""
+    sizes, backend = [result.size[varied] for result in line], line[0].backend
+    column[0].plot(sizes, [_nanoseconds(result, "lsmooth") for result in line], label=backend, **style)
+    if backend == _family(line[0]) and all(COPY in result.seconds for result in line):
+        faint = {"color": style["color"], "alpha": 0.35, "linewidth": 3.0, "label": f"{backend}, a copy"}
+        column[0].plot(sizes, [_nanoseconds(result, COPY) for result in line], **faint)
+    if all(result.peak_bytes for result in line):
+        column[-1].plot(sizes, [result.peak_bytes["lsmooth"] / 2**20 for result in line], **style)
+
+
+def _styles(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """A line for each backend: colour and marker of the framework, dashes of its mode."""
+    modes: dict[str, int] = {}
+    styles = {}
+    for backend, family in {result.backend: _family(result) for result in results}.items():
+        dashes = _DASHES[modes.setdefault(family, 0) % len(_DASHES)]
+        modes[family] += 1
+        look = {"color": _COLOURS[family], "marker": _MARKERS[family], "linestyle": dashes}
+        styles[backend] = look | {"linewidth": 1.6, "markersize": 4}
+    return styles
+
+
+def _nanoseconds(result: Result, name: str) -> float:
+    return 1e9 * result.seconds[name].median / (result.size["rows"] * result.size["classes"])
