@@ -55,7 +55,8 @@ def test_a_gradient_that_is_to_be_differentiated_is_the_gradient(reduction):
     close(*(torch.autograd.grad(x, arrays, upstream, create_graph=True) for x in (ours, theirs)))
 
 
-def test_options_that_want_a_gradient_get_one():
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_options_that_want_a_gradient_get_one(reduction):
     options = {
         "label_smoothing": torch.tensor(0.2, dtype=torch.float64, requires_grad=True),
         "temperature": torch.linspace(0.5, 2.0, 7, dtype=torch.float64).requires_grad_(),
@@ -65,7 +66,7 @@ def test_options_that_want_a_gradient_get_one():
     names = list(options)
 
     def loss(hidden, *given):
-        return fused(hidden, *arrays[1:], **dict(zip(names, given, strict=True)))
+        return fused(hidden, *arrays[1:], **dict(zip(names, given, strict=True)), reduction=reduction)
 
     arrays = head()
     assert torch.autograd.gradcheck(loss, (arrays[0], *options.values()))
@@ -193,6 +194,17 @@ def test_no_tensor_is_as_large_as_the_logits(reduction):
         value = linear_softmax_cross_entropy(labels, hidden, weight, reduction=reduction, block_size=block, **OPTIONS)
         value.sum().backward()
     assert largest.elements == block * classes
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("sizes", [{"rows": 0}, {"features": 0}, {"rows": 0, "features": 0}], ids=str)
+def test_sizes_that_are_nought(sizes, reduction):
+    arrays = head(**sizes)
+    labels = LABELS[: len(arrays[0])]
+    ours = linear_softmax_cross_entropy(labels, *arrays, reduction=reduction, **OPTIONS)
+    theirs = softmax_cross_entropy(labels, arrays[0] @ arrays[1].T + arrays[2], reduction=reduction, **OPTIONS)
+    close(ours, theirs)
+    close(torch.autograd.grad(ours.sum(), arrays), torch.autograd.grad(theirs.sum(), arrays))
 
 
 @pytest.mark.parametrize("rows", [49, 300])

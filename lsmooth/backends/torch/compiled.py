@@ -24,6 +24,11 @@ WIDE, LARGE = 2**14, 2**21
 _is_transformed = torch.compiler.assume_constant_result(is_transformed)
 
 
+def may_call() -> bool:
+    """Whether an operator of lsmooth may be in the graph; asked while tracing. What is exported must run without."""
+    return not torch.compiler.is_exporting() and not _is_transformed()
+
+
 def fits(
     logits: Tensor,
     labels: Tensor,
@@ -38,7 +43,7 @@ def fits(
     scale: Any = None,
     total: bool = False,
 ) -> bool:
-    """Whether `rows` knows these options; asked while tracing. What is exported must run without lsmooth."""
+    """Whether `rows` knows these options; asked while tracing."""
     return (
         type(logits) in PLAIN
         and labels.ndim == logits.ndim - 1
@@ -60,8 +65,7 @@ def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
 
     return (
         array.device.type == "cpu"
-        and not torch.compiler.is_exporting()
-        and not _is_transformed()
+        and may_call()
         and (statically_known_true(num_classes >= WIDE) or statically_known_true(num_rows * num_classes >= LARGE))
     )
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of a linear layer's output under ``torch.compile`` on the CPU, in operators that it calls.
+"""Losses of linear heads under ``torch.compile``: the sweep over blocks of rows, in operators that it calls.
 
 Of a sum the gradients are formed while a block's logits are there, and kept for the backward pass;
 for the losses of rows, the logits are computed once more in the backward pass.
@@ -6,175 +6,184 @@ for the losses of rows, the logits are computed once more in the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from lsmooth.backends.linear import BlockLoss, Call, CrossEntropyOfBlock, Head, block_rows
+from lsmooth.backends.base import Backend
+from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows
 from lsmooth.backends.torch import compiled, linear
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
 
+# What an operator cannot be told, under a name that says it all: programs are kept on disk, for other processes.
+_PLANS: dict[str, linear.Plan] = {}
+
 
 def fits(loss: BlockLoss, call: Call) -> bool:
-    """Whether `linear_rows` knows this loss and its options; asked while tracing."""
-    if not isinstance(loss, CrossEntropyOfBlock) or call.shared:
-        return False
-    (head,), options, labels = call.heads, dict(loss.options), call.rows["labels"]
-    return (
-        type(head.hidden) in PLAIN
-        and type(head.weight) in PLAIN
-        and labels.ndim == head.hidden.ndim - 1
-        and isinstance(options.get("label_smoothing", 0.0), float)
-        and options.get("temperature", 1.0) == 1.0
-        and options.get("logit_softcap") is None
-        and not options.get("z_loss")
-        and not set(call.rows) - {"labels", "counted", "scale"}
-        and not needs_gradient(call.rows.get("scale"))
-        and compiled.pays(head.hidden, head.weight.shape[0], labels.numel())
-        and not torch.is_autocast_enabled("cpu")
-    )
+    """Whether `linear_rows` knows this loss; asked while tracing. Logits known to be few are left to the compiler."""
+    hidden, weight, _ = call.heads[-1]
+    classes, rows = weight.shape[0], math.prod(hidden.shape[:-1])
+    few = statically_known_true(classes < compiled.WIDE) and statically_known_true(rows * classes < compiled.LARGE)
+    plain = all(x is None or type(x) in PLAIN for x in call.leaves())
+    return plain and not few and isinstance(loss, tuple) and compiled.may_call()
 
 
 def linear_rows(loss: Any, call: Call, block_size: int | None) -> Tensor:
-    """`lsmooth.backends.linear.whole` for what fits."""
-    (head,), rows, options = call.heads, call.rows, dict(loss.options)
-    lead = head.hidden.shape[:-1]
-    wanted = [needs_gradient(x) for x in head]
-    losses, *_ = torch.ops.lsmooth.linear_softmax_cross_entropy(
-        head.hidden.reshape(-1, head.hidden.shape[-1]),
-        head.weight,
-        head.bias,
-        *(None if x is None else x.reshape(-1, 1) for x in (rows["labels"], rows.get("counted"), rows.get("scale"))),
-        options.get("label_smoothing", 0.0),
-        loss.total,
-        wanted,
-        block_size,
+    """`lsmooth.backends.linear.whole` for a loss that is a named tuple, a block of rows at a time."""
+    lead, call = linear.flat(call)
+    leaves = call.leaves()
+    present = [x for x in leaves if x is not None]
+    device = present[0].device.type
+    numbers: list[float] = []
+    key = _key(
+        loss.xp,
+        type(loss),
+        _without_numbers(tuple(loss._replace(xp=None)), numbers),
+        tuple([x is not None for x in leaves]),
+        (len(call.heads), tuple(call.rows), tuple(call.shared)),
+        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
     )
-    scale = options.get("scale")
-    losses = losses if scale is None else losses * scale
+    wanted = [needs_gradient(x) for x in present]
+    losses = torch.ops.lsmooth.linear_rows(present, numbers, wanted, key, block_size)[0]
     return losses if loss.total else losses.reshape(lead)
 
 
-Parts = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Losses, and the gradients of hidden states, weight and bias, empty where they are not wanted."""
+@torch.compiler.assume_constant_result
+def _key(
+    xp: Backend,
+    kind: type,
+    fields: tuple[Any, ...],
+    present: tuple[bool, ...],
+    form: tuple[int, tuple[str, ...], tuple[str, ...]],
+    dtype: torch.dtype | None,
+) -> str:
+    """The name of a plan, noted under it: the leaves of its form say whether they are there, numbers are missing."""
+    key = repr((xp.name, kind.__qualname__, fields, present, form, dtype))
+    heads, rows, shared = form
+    call = Call((Head(None, None),) * heads, dict.fromkeys(rows), dict.fromkeys(shared)).rebuild(present)
+    _PLANS[key] = linear.Plan(xp, kind(*fields), call, 0, dtype)
+    return key
 
 
-@torch.library.custom_op("lsmooth::linear_softmax_cross_entropy", mutates_args=())
-def _forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    counted: Tensor | None,
-    scale: Tensor | None,
-    label_smoothing: float,
-    total: bool,
-    wanted: Sequence[bool],
-    block_size: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss with its gradients; or the rows' losses, and no gradient."""
-    now = [want and total for want in wanted]
-    head = Head(hidden, weight, bias)
-    losses, gradients = _sweep(head, labels, counted, scale, label_smoothing, now, block_size)
-    return (losses.sum() if total else losses[:, 0]), *gradients
+def _without_numbers(x: Any, numbers: list[float]) -> Any:
+    """``x``, its floats moved to ``numbers``, since some are not known before the call: 1 / rows."""
+    if isinstance(x, float):
+        numbers.append(x)
+        return float
+    return tuple([_without_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
 
 
-@torch.library.custom_op("lsmooth::linear_softmax_cross_entropy_backward", mutates_args=())
-def _of_rows(
-    upstream: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    counted: Tensor | None,
-    scale: Tensor | None,
-    label_smoothing: float,
-    wanted: Sequence[bool],
-    block_size: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients, of rows times ``upstream`` (rows,)."""
-    upstream = upstream[:, None]
-    scale = upstream if scale is None else scale * upstream
-    head = Head(hidden, weight, bias)
-    return _sweep(head, labels, counted, scale, label_smoothing, wanted, block_size)[1]
+def _with_numbers(x: Any, numbers: Iterator[float]) -> Any:
+    """`_without_numbers` undone."""
+    if x is float:
+        return float(next(numbers))
+    return tuple([_with_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
+
+
+def _over_leaves(key: str, given: Sequence[Any], missing: Any = None) -> list[Any]:
+    """What is given for the leaves that are there, and something for the others."""
+    each = iter(given)
+    return [next(each) if there else missing for there in _PLANS[key].form.leaves()]
+
+
+def _plan(leaves: Sequence[Tensor], numbers: Sequence[float], key: str, block_size: int | None) -> linear.Plan:
+    plan = _PLANS[key]
+    loss: Any = plan.loss
+    loss = type(loss)(*_with_numbers(tuple(loss), iter(numbers)))._replace(xp=plan.xp)
+    block = block_size or block_rows(len(leaves[0]), plan.form.rebuild(_over_leaves(key, leaves)))
+    return plan._replace(loss=loss, block=block)
 
 
 def _sweep(
-    head: Head,
-    labels: Tensor,
-    counted: Tensor | None,
-    scale: Tensor | None,
-    label_smoothing: float,
+    upstream: Tensor | None,
+    leaves: Sequence[Tensor],
+    numbers: Sequence[float],
     wanted: Sequence[bool],
+    key: str,
     block_size: int | None,
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Losses (rows, 1), and the gradients of the head."""
-    num_rows, labels = len(labels), labels.long()
-    along_rows = (True, False, False)
-    gradients = Head(*map(linear.gradient_like, head, along_rows, wanted))  # pyright: ignore[reportArgumentType]
-    block = block_size or block_rows(num_rows, Call((head,), {}, {}))
-    scratch = head.weight.new_empty((min(block, num_rows), len(head.weight)))
-    values = [torch.empty((0, 1), dtype=_result_dtype(head.hidden))]
-    for start in range(0, num_rows, block):
-        part = slice(start, start + block)
-        here, into = head._replace(hidden=head.hidden[part]), gradients
-        if into.hidden is not None:
-            into = into._replace(hidden=into.hidden[part])
-        losses, gradient = compiled.losses_and_gradient(
-            linear.block_logits(here, scratch),
-            labels[part],
-            None if counted is None else counted[part],
-            label_smoothing,
-            1.0 if scale is None else scale[part],
-            any(wanted),
-        )
-        values.append(losses)
-        if gradient is not None:
-            linear.head_gradients(here, gradient, into, start == 0)
-    found = (head.hidden.new_empty(0) if x is None else x.to(head.hidden.dtype).contiguous() for x in gradients)
-    of_hidden, of_weight, of_bias = (x if num_rows else x.zero_() for x in found)
-    return torch.cat(values), (of_hidden, of_weight, of_bias)
+) -> list[Tensor]:
+    """The losses, and the gradients that are wanted."""
+    plan = _plan(leaves, numbers, key, block_size)
+    # A block asks autograd for the gradients of options; the body of an operator has none, and the caller's autocast.
+    autograd = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with autograd, torch.autocast(leaves[0].device.type, enabled=False):
+        losses, gradients = linear.sweep(plan, _over_leaves(key, leaves), _over_leaves(key, wanted, False), upstream)
+    return [losses, *(x.contiguous() for x in gradients if x is not None)]
 
 
-def _result_dtype(hidden: Tensor) -> torch.dtype:
-    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+# A recording of what a GPU is told would not do: every call takes memory of its own.
+_TAGS = (torch.Tag.cudagraph_unsafe,)
 
 
-def _gradients_like(head: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor]:
-    """What the compiler is to expect."""
-    hidden = head[0]
-    assert hidden is not None
-    return [hidden.new_empty(x.shape if x is not None and want else (0,)) for x, want in zip(head, wanted, strict=True)]
+@torch.library.custom_op("lsmooth::linear_rows", mutates_args=(), tags=_TAGS)
+def _forward(
+    leaves: Sequence[Tensor],
+    numbers: Sequence[int | float | bool],  # with float alone, what depends on a size would be taken to be constant
+    wanted: Sequence[bool],
+    key: str,
+    block_size: int | None,
+) -> list[Tensor]:
+    """The sum of the losses with the gradients that are wanted; or the rows' losses, and no gradient."""
+    total = _PLANS[key].loss.total
+    return _sweep(None, leaves, numbers, [want and total for want in wanted], key, block_size)
+
+
+@torch.library.custom_op("lsmooth::linear_rows_backward", mutates_args=(), tags=_TAGS)
+def _of_rows(
+    upstream: Tensor,
+    leaves: Sequence[Tensor],
+    numbers: Sequence[int | float | bool],
+    wanted: Sequence[bool],
+    key: str,
+    block_size: int | None,
+) -> list[Tensor]:
+    """The gradients, of rows times ``upstream`` (rows,)."""
+    return _sweep(upstream, leaves, numbers, wanted, key, block_size)[1:]
 
 
 @_forward.register_fake
-def _(hidden, weight, bias, labels, counted, scale, label_smoothing, total, wanted, block_size):  # pyright: ignore
-    losses = hidden.new_empty(() if total else labels.shape[:1], dtype=_result_dtype(hidden))
-    return losses, *_gradients_like((hidden, weight, bias), [want and total for want in wanted])
+def _(leaves, numbers, wanted, key, block_size):  # pyright: ignore
+    hidden = _PLANS[key].form.rebuild(_over_leaves(key, leaves)).heads[-1].hidden
+    total = _PLANS[key].loss.total
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    losses = hidden.new_empty(() if total else hidden.shape[:1], dtype=dtype)
+    return [losses, *(_gradients_like(leaves, wanted) if total else ())]
 
 
 @_of_rows.register_fake
-def _(upstream, hidden, weight, bias, labels, counted, scale, label_smoothing, wanted, block_size):  # pyright: ignore
-    return tuple(_gradients_like((hidden, weight, bias), wanted))
+def _(upstream, leaves, numbers, wanted, key, block_size):  # pyright: ignore
+    return _gradients_like(leaves, wanted)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Parts) -> None:
-    *arrays, ctx.label_smoothing, ctx.total, ctx.wanted, ctx.block_size = inputs
+def _gradients_like(leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+    """What the compiler is to expect."""
+    return [x.new_empty(x.shape) for x, want in zip(leaves, wanted, strict=True) if want]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    leaves, *ctx.told = inputs
     _, *gradients = output
     ctx.mark_non_differentiable(*gradients)
-    ctx.save_for_backward(*(gradients if ctx.total else arrays))
+    ctx.save_for_backward(*leaves, *gradients)
 
 
-def _backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    if ctx.total:
-        found = [x * upstream.to(x.dtype) for x in ctx.saved_tensors]
+def _backward(ctx: Any, upstreams: list[Tensor]) -> tuple[Any, ...]:
+    numbers, wanted, key, block_size = ctx.told
+    upstream, leaves, found = upstreams[0], ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
+    if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+        plan, asked = _plan(leaves, numbers, key, block_size), _over_leaves(key, wanted, False)
+        found = linear.gradients_of_whole(plan, _over_leaves(key, leaves), asked, upstream)
+        found = [x for x in found if x is not None]
+    elif _PLANS[key].loss.total:
+        found = [x * upstream.to(x.dtype) for x in found]
     else:
-        found = torch.ops.lsmooth.linear_softmax_cross_entropy_backward(
-            upstream, *ctx.saved_tensors, ctx.label_smoothing, ctx.wanted, ctx.block_size
-        )
-    return *(x if want else None for x, want in zip(found, ctx.wanted, strict=True)), *[None] * 7
+        found = torch.ops.lsmooth.linear_rows_backward(upstream, leaves, numbers, wanted, key, block_size)
+    each = iter(found)
+    return [next(each) if want else None for want in wanted], None, None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_setup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.autograd import forward_ad
 from lsmooth.backends.base import Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import peek_interpreter_stack
+from lsmooth.backends.torch.sweep import PLAIN, peek_interpreter_stack
 
 
 class Plan(NamedTuple):
@@ -26,10 +27,10 @@ class Plan(NamedTuple):
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Tensor:
     """`lsmooth.backends.linear.whole`, a block of rows at a time."""
-    lead = call.heads[0].hidden.shape[:-1]
-    call = call.map_rows(lambda x: x.reshape(-1, *x.shape[len(lead) :]))
+    lead, call = flat(call)
     hidden = call.heads[0].hidden
-    if _is_transformed() or not hidden.numel():
+    # A DTensor may be spread over its rows: a slice of one is a copy, not a place to write to.
+    if _is_transformed() or any(type(x) not in PLAIN for x in call.leaves() if x is not None):
         losses = whole(xp, loss, call)
         return losses if loss.total else losses.reshape(lead)
     leaves = call.leaves()
@@ -41,8 +42,14 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in leaves):
             losses = _Blocks.apply(plan, *leaves)
         else:
-            losses, _ = _sweep(plan, leaves, [False] * len(leaves))
+            losses, _ = sweep(plan, leaves, [False] * len(leaves))
     return losses if loss.total else losses.reshape(lead)
+
+
+def flat(call: Call) -> tuple[torch.Size, Call]:
+    """The shape of the rows, and the call with one axis for it."""
+    lead = call.heads[0].hidden.shape[:-1]
+    return lead, call.map_rows(lambda x: x.reshape(math.prod(lead), *x.shape[len(lead) :]))
 
 
 def _is_transformed() -> bool:
@@ -94,7 +101,7 @@ class _Blocks(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[1:])
         ctx.plan, ctx.wanted = plan, wanted
         ctx.save_for_backward(*leaves)
-        losses, ctx.gradients = _sweep(plan, leaves, wanted if plan.loss.total else [False] * len(wanted))
+        losses, ctx.gradients = sweep(plan, leaves, wanted if plan.loss.total else [False] * len(wanted))
         if not plan.loss.total:
             ctx.gradients = None
         return losses
@@ -103,25 +110,29 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (upstream,) = grad_outputs
         if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
-            leaves = ctx.saved_tensors
-            value = whole(ctx.plan.xp, ctx.plan.loss, ctx.plan.form.rebuild(leaves))
-            given = [x for x, wanted in zip(leaves, ctx.wanted, strict=True) if wanted]
-            found = iter(torch.autograd.grad(value, given, upstream, create_graph=True, materialize_grads=True))
-            return None, *(next(found) if wanted else None for wanted in ctx.wanted)
+            return None, *gradients_of_whole(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
         # Given away once, since whoever has them may write into them; then made anew.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            _, gradients = _sweep(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
+            _, gradients = sweep(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
         elif upstream.device.type != "cpu" or upstream.item() != 1.0:
             gradients = [x if x is None else x.mul_(upstream) for x in gradients]
         return None, *gradients
 
 
+def gradients_of_whole(plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor) -> list[Tensor | None]:
+    """The gradients that are wanted, through the whole logits, to be differentiated in their turn."""
+    value = whole(plan.xp, plan.loss, plan.form.rebuild(leaves))
+    given = [x for x, want in zip(leaves, wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(value, given, upstream, create_graph=True, materialize_grads=True))
+    return [next(found) if want else None for want in wanted]
+
+
 @torch.no_grad()
-def _sweep(
+def sweep(
     plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The loss, and the gradients that are wanted."""
+    """The loss, and the gradients that are wanted; of no rows, the block has none."""
     call = plan.form.rebuild(leaves)
     heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in call.heads)
     call = call._replace(heads=heads)
@@ -131,7 +142,7 @@ def _sweep(
     scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
     last = _Overwriting(plan.xp)
     values = []
-    for start in range(0, num_rows, plan.block):
+    for start in range(0, max(1, num_rows), plan.block):
         part = slice(start, start + plan.block)
         here = call.map_rows(lambda x, part=part: x[part])
         there = blocks.map_rows(lambda x, part=part: x if x is None else x[part])
@@ -172,7 +183,7 @@ def _block(
     # The options: their gradients, where wanted, are whatever autograd says.
     targets = [*gradients.rows.values(), *gradients.shared.values()]
     options = [*call.rows.values(), *call.shared.values()]
-    options = [x if into is None else x.detach().requires_grad_() for x, into in zip(options, targets, strict=True)]
+    options = [x.detach().requires_grad_(into is not None) for x, into in zip(options, targets, strict=True)]
     inputs = [x for x in (*logits, *options) if x.requires_grad]
     rows = dict(zip(call.rows, options, strict=False))
     shared = dict(zip(call.shared, options[len(rows) :], strict=True))
