@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of, divergences
-from lsmooth.losses._rows import row_weight
+from lsmooth.losses._rows import row_weight, rows_of
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
@@ -70,7 +70,7 @@ def prepare(
     if stop_teacher_gradient:
         teacher = xp.stop_gradient(teacher)
 
-    rows = student[..., 0]
+    rows = rows_of(xp, student)
     labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows)
     temperature = check.number_or_rows(
         xp, "temperature", temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")

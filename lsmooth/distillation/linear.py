@@ -10,6 +10,7 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, Kernels
 from lsmooth.distillation._pair import prepare, scale_of
 from lsmooth.distillation.divergences import parameter_of
+from lsmooth.losses._rows import rows_of
 from lsmooth.losses.linear import check_block_size, check_head, over_rows
 
 
@@ -118,7 +119,7 @@ def linear_distillation_loss(
         student_name="student_hidden",
         same_classes=False,
     )
-    rows = pair.student[..., 0]
+    rows = rows_of(pair.xp, pair.student)
     eps = check.number_or_rows(
         xp, "label_smoothing", label_smoothing, xp.shape(rows), pair.student, pair.dtype, low=0.0, high=1.0
     )

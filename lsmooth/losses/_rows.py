@@ -47,8 +47,8 @@ def prepare(
     logits = check.float_array(xp, name, logits, like=labels if xp.is_array(labels) else None)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight)
-    classes = logits if weight is None else weight[:, 0]
-    rows = labels[..., 0] if soft else labels
+    classes = logits if weight is None else rows_of(xp, weight)
+    rows = rows_of(xp, labels) if soft else labels
     shape = xp.shape(rows)
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
     class_weight = per_class(xp, "class_weight", class_weight, classes, dtype)
@@ -124,6 +124,11 @@ def smoothed_targets(rows: Rows, logits: Array) -> Array:
         eps = eps[..., None]
     kept = xp.cast(logits != MINUS_INFINITY, rows.dtype)
     return (1.0 - eps) * target + eps * kept / xp.sum(kept, axis=-1)[..., None]
+
+
+def rows_of(xp: Backend, x: Array) -> Array:
+    """Zeros in the shape of (..., classes) without the classes, none of which is read: they may be on other devices."""
+    return xp.sum(x[..., :0], axis=-1)
 
 
 def per_class(xp: Backend, name: str, value: Any, logits: Array, dtype: str) -> Array | None:

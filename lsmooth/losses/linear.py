@@ -8,7 +8,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
-from lsmooth.losses._rows import prepare
+from lsmooth.losses._rows import prepare, rows_of
 from lsmooth.losses.cross_entropy import kernel_options
 
 
@@ -37,9 +37,8 @@ def linear_softmax_cross_entropy(
     block's part of the loss and of the gradients. What needs no gradient (a frozen head, frozen
     hidden states, inference) costs none. Masked classes have a bias of -inf.
 
-    Under ``torch.compile`` that is so on the CPU, for class ids, with smoothing, ignored rows and sample weights as
-    the only options; otherwise there, and under ``torch.func``, PyTorch is given the loss of the logits as a whole,
-    and saves no memory.
+    So it is under ``torch.compile``, but for logits known to be few, which are left to the compiler. Under
+    ``torch.func``, in forward mode and in what is exported, PyTorch is given the loss of the logits as a whole.
 
     Args:
         labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions,
@@ -104,7 +103,7 @@ def linear_softmax_cross_entropy(
         class_weight,
         head.weight,
     )
-    options = kernel_options(rows, head.weight[:, 0], smoothing_prior, temperature, z_loss, logit_softcap)
+    options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
     loss, call = cross_entropy_call(
         xp, rows.labels, rows.soft, head._replace(hidden=rows.logits), options, rows.reduction
     )
@@ -116,7 +115,7 @@ def cross_entropy_call(
 ) -> tuple[CrossEntropyOfBlock, Call]:
     """The kernel's options sorted: arrays over the rows, arrays for all rows, and numbers."""
     rows, shared, numbers = {"labels": labels}, {}, {}
-    like = labels[..., 0] if soft else labels
+    like = rows_of(xp, labels) if soft else labels
     for name, value in options.items():
         if not xp.is_array(value):
             numbers[name] = value

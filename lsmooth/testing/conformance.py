@@ -148,6 +148,7 @@ def _operators(case: _Case) -> None:
         "x + 0.1": (lambda: x + 0.1, values + 0.1),
         "x[..., None]": (lambda: x[..., None], values[..., None]),
         "x[..., 0]": (lambda: x[..., 0], values[..., 0]),
+        "sum of x[..., :0]": (lambda: case.xp.sum(x[..., :0], -1), np.zeros(values.shape[:-1])),
     }
     for what, (got, expected) in binary.items():
         case.equal(what, got, expected, case.dtype)

@@ -15,7 +15,7 @@ from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
 from lsmooth.backends.torch import cross_entropy, linear, sigmoid
-from lsmooth.backends.torch.sweep import is_plain, needs_gradient
+from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -64,6 +64,13 @@ def _fastest(
     if kernel is not None and kernel.fits(first, second, **options):
         losses = kernel.rows(first, second, formula, **options)
     return formula(moving) if losses is None else losses
+
+
+def _classes(count: int, like: Array) -> Array:
+    """``arange(count)``, of the kind of ``like``: a DTensor meets no tensor that is none."""
+    if type(like) in PLAIN:
+        return torch.arange(count, device=like.device)
+    return torch.cumsum(like.new_ones(count, dtype=torch.int64), 0) - 1
 
 
 class TorchBackend(Backend):
@@ -118,7 +125,7 @@ class TorchBackend(Backend):
         return torch.ones_like(x, dtype=_DTYPES[dtype])
 
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
-        return (index[..., None] == torch.arange(num_classes, device=index.device)).to(_DTYPES[dtype])
+        return (index[..., None] == _classes(num_classes, index)).to(_DTYPES[dtype])
 
     def exp(self, x: Array) -> Array:
         return torch.exp(x)
@@ -173,9 +180,10 @@ class TorchBackend(Backend):
         return highest, winner == index
 
     def pick(self, x: Array, index: Array) -> Array:
-        if torch.compiler.is_compiling():  # it fuses; a gather's gradient would be an array of zeros
-            classes = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device)
-            return torch.where(index[..., None].int() == classes, x, 0.0).sum(-1)
+        # Compiled, it fuses, where a gather's gradient would be an array of zeros; of a DTensor whose classes are
+        # spread over devices, PyTorch cannot take an entry.
+        if torch.compiler.is_compiling() or type(x) not in PLAIN:
+            return torch.where(index[..., None].int() == _classes(x.shape[-1], index).int(), x, 0.0).sum(-1)
         return super().pick(x, index)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:

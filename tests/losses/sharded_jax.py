@@ -1,0 +1,77 @@
+"""Run by test_sharded.py: losses of arrays that are spread over four devices, beside those of the same on one."""
+
+import json
+import math
+import re
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from lsmooth.distillation import decoupled_distillation_loss, distillation_loss
+from lsmooth.losses import (
+    linear_softmax_cross_entropy,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    softmax_focal_loss,
+)
+
+jax.config.update("jax_num_cpu_devices", 4)
+
+ROWS, CLASSES, FEATURES, EPS = 64, 256, 8, 0.1
+MOVES = re.compile(r"= \w+\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)(?:-start)?\(")
+mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType[sys.argv[1]],) * 2)
+rng = np.random.default_rng(0)
+student, teacher = (rng.standard_normal((ROWS, CLASSES), np.float32) for _ in range(2))
+hidden, weight = (rng.standard_normal((n, FEATURES), np.float32) for n in (ROWS, CLASSES))
+labels = rng.integers(0, CLASSES, ROWS)
+per_class = np.arange(1.0, CLASSES + 1)
+
+
+def linear(h, w, y):
+    return linear_softmax_cross_entropy(y, h, w, label_smoothing=EPS, block_size=16)
+
+
+LOSSES = {
+    "cross-entropy": lambda z, t, y: softmax_cross_entropy(y, z, label_smoothing=EPS),
+    "options": lambda z, t, y: softmax_cross_entropy(
+        y, z, label_smoothing=EPS, class_weight=per_class, smoothing_prior=per_class, ignore_index=0, z_loss=0.1
+    ),
+    "sigmoid": lambda z, t, y: sigmoid_cross_entropy(t > 0, z, label_smoothing=EPS),
+    "focal": lambda z, t, y: softmax_focal_loss(y, z, label_smoothing=EPS),
+    "forward KL": lambda z, t, y: distillation_loss(t, z, temperature=2.0),
+    "decoupled": lambda z, t, y: decoupled_distillation_loss(t, z, y, temperature=2.0),
+}
+
+
+def place(x, *axes):
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+found = []
+for rows, classes in (("data", None), (None, "model"), ("data", "model")):
+    spread = place(student, rows, classes), place(teacher, rows, classes), place(labels, rows)
+    cases = [(name, loss, (0,), (student, teacher, labels), spread) for name, loss in LOSSES.items()]
+    heads = place(hidden, rows, None), place(weight, classes, None), place(labels, rows)
+    cases.append(("linear head", linear, (0, 1), (hidden, weight, labels), heads))
+    for name, loss, wanted, plain, arrays in cases:
+        step = jax.jit(jax.value_and_grad(loss, wanted))
+        compiled = step.lower(*arrays).compile()
+        value, gradients = compiled(*arrays)
+        there = jax.tree.map(np.asarray, step(*plain))
+        errors = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), (value, gradients), there)
+        moved = [math.prod(map(int, filter(None, shape.split(",")))) for shape in MOVES.findall(compiled.as_text())]
+        found.append(
+            {
+                "loss": name,
+                "along": [rows, classes],
+                "error": max(jax.tree.leaves(errors)),
+                "gathered": max(moved, default=0),
+                "rows": ROWS,
+                "in place": all(
+                    g.sharding.is_equivalent_to(x.sharding, 2) for g, x in zip(gradients, arrays, strict=False)
+                ),
+            }
+        )
+print(json.dumps(found))
