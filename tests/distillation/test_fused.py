@@ -11,6 +11,7 @@ from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import divergences, load_backend  # noqa: E402
 from lsmooth.backends.torch import divergence as kernel  # noqa: E402
+from lsmooth.backends.torch import sweep  # noqa: E402
 from lsmooth.distillation import distillation_loss, standardized_distillation_loss  # noqa: E402
 
 FUSED = tuple(kernel._BLOCKS)
@@ -95,8 +96,14 @@ def test_blocks_do_not_depend_on_the_number_of_threads(monkeypatch):
     t, s = pair(50, 20)
     expected = distillation_loss(t, s, reduction="none")
     for elements in (1, 20, 140, 1000):
-        monkeypatch.setattr("lsmooth.backends.torch.sweep.BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", elements)
         close(distillation_loss(t, s, reduction="none"), expected)
+
+
+def test_a_block_has_as_many_rows_for_each_thread(monkeypatch):
+    for threads, rows, classes, expected in [(1, 9, 40, 2), (2, 9, 40, 4), (3, 99, 100, 3), (2, 3, 40, 3)]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert sweep.block_rows(rows, classes, 80) == expected
 
 
 @pytest.mark.parametrize("divergence", FUSED)

@@ -31,9 +31,13 @@ Sweep = Callable[..., Any]
 """``sweep(logits, with_gradient=True)``: losses (rows,) or (rows, 1), and the gradient (rows, classes)."""
 
 
-def block_rows(num_rows: int, num_classes: int) -> int:
-    """How many rows make a block."""
-    return min(num_rows, max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes))
+def block_rows(num_rows: int, num_classes: int, elements: int | None = None) -> int:
+    """How many rows make a block: as many for each thread.
+
+    Then every call gives a thread the same rows. Split otherwise, they move between the caches of cores, and
+    where two cores share no cache that takes longer than the arithmetic.
+    """
+    return min(num_rows, torch.get_num_threads() * max(1, (elements or BLOCK_ELEMENTS) // num_classes))
 
 
 def is_plain(*logits: Tensor, device: str = "cpu") -> bool:
