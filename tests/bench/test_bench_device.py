@@ -6,8 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-
-pytest.importorskip("typer", reason="the command line needs it")
 from conftest import require_backend
 
 from lsmooth.bench import device, memory
@@ -128,10 +126,17 @@ def cuda(monkeypatch):
     require_backend("torch")
     import torch
 
+    def to(x, *args, to=torch.Tensor.to, **options):
+        return x if args == ("cuda",) else to(x, *args, **options)
+
+    def zeros(*size, zeros=torch.zeros, device=None, **options):
+        return zeros(*size, device=None if device == "cuda" else device, **options)
+
     placed = Cuda()
-    monkeypatch.setattr(torch, "cuda", placed)
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self)
-    monkeypatch.setattr(torch, "zeros", lambda *size, device, zeros=torch.zeros: zeros(*size))
+    for name in ("synchronize", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, getattr(placed, name))
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch, "zeros", zeros)
     return placed
 
 
@@ -144,6 +149,18 @@ def test_a_step_on_a_gpu_waits_until_it_is_done(cuda):
     for call, waits in zip(calls, (0, 1, 1, 2), strict=True):
         call()
         assert cuda.waits == waits
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "import"])
+def test_every_suite_runs_there(suite, cuda):
+    ran = 0
+    for row in suite_rows(suite, Plan(("torch",), quick=True, device="cuda")):
+        for name, setup in row.contenders.items() | {(COPY, row.copy)}:
+            if setup is not None and "compiled" not in name + row.backend and name not in GPU_PEERS:
+                setup()()
+                ran += 1
+    assert ran
+    assert cuda.waits >= ran or suite in ("overhead", "calibration")  # whose calls return what they wait for
 
 
 def test_memory_of_a_gpu_is_what_the_framework_has_taken_there(cuda):
