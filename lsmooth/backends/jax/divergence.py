@@ -51,12 +51,12 @@ def fits(
 
 def blocks_pay(logits: Array) -> bool:
     """Whether a loop over blocks of rows is no worse than a formula: one CPU, large logits."""
-    return (
-        all(isinstance(size, int) for size in logits.shape)
-        and logits.size >= SMALLEST
-        and jax.default_backend() == "cpu"
-        and jax.device_count() == 1  # a loop over rows would gather those of other devices
-    )
+    return all(isinstance(size, int) for size in logits.shape) and logits.size >= SMALLEST and on_one_cpu()
+
+
+def on_one_cpu() -> bool:
+    """Whether a loop costs little, and gathers nothing that other devices hold."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def blocks(

@@ -17,10 +17,15 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.jax.divergence import on_one_cpu
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
 
-# XLA keeps a few arrays of a block's size, where other backends have two.
-BLOCK_ELEMENTS = 2**23
+# Logits of a block.
+BLOCK_ELEMENTS = 2**24
+# Of the rows that are looked at together.
+PART_ELEMENTS = 2**19
+# Of a weight's gradient, formed at once.
+PRODUCT_ELEMENTS = 2**21
 
 
 class Plan(NamedTuple):
@@ -35,8 +40,10 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     """`lsmooth.backends.linear.whole`, a block of rows at a time."""
     lead = call.heads[0].hidden.shape[:-1]
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))
-    num_rows = call.heads[0].hidden.shape[0]
-    block = block_size or block_rows(num_rows, call, BLOCK_ELEMENTS)
+    num_rows = _num_rows(call)
+    # Where a block is not taken in parts, XLA keeps several arrays of its size.
+    elements = BLOCK_ELEMENTS if loss.total and on_one_cpu() else BLOCK_ELEMENTS // 2
+    block = block_size or _even_rows(num_rows, block_rows(num_rows, call, elements))
     if num_rows <= block:
         losses = whole(xp, loss, call)
     else:
@@ -46,18 +53,14 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _sum_of_rows(plan: Plan, call: Call) -> Array:
-    def add(total: Array, here: Call) -> tuple[Array, None]:
-        return total + whole(plan.xp, plan.loss, here), None
-
-    total, _ = _scan(plan, add, jnp.zeros((), _accumulator(call.heads[-1].hidden)), call)
-    return total
+    return _sweep(plan, [False] * len(call.leaves()), call)[0]
 
 
 @functools.partial(_sum_of_rows.defjvp, symbolic_zeros=True)
 def _sum_of_rows_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) -> tuple[Array, Array]:
     (call,), (tangent,) = primals, tangents
     moves = [x is not None and not isinstance(x, SymbolicZero) for x in tangent.leaves()]
-    total, gradients = _sweep(plan, call, moves)
+    total, gradients = _shielded(lambda call: _sweep(plan, moves, call))(call)
     pairs = [(g, dx) for g, dx, moving in zip(gradients, tangent.leaves(), moves, strict=True) if moving]
     return total, sum((jnp.sum(g * dx.astype(g.dtype)) for g, dx in pairs), start=jnp.zeros_like(total))
 
@@ -65,46 +68,119 @@ def _sum_of_rows_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) ->
 _total = jax.jit(_sum_of_rows, static_argnums=0, inline=True)
 
 
-def _sweep(plan: Plan, call: Call, moves: list[bool]) -> tuple[Array, list[Any]]:
+def _shielded(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """The function, with a derivative that says nothing new.
+
+    JAX takes what a scan does not change, zeros of the size of a block among it, out of the loop to be kept in memory
+    all along; but it does not look into functions that have a rule of their own.
+    """
+    shielded = jax.custom_jvp(function)
+    shielded.defjvp(functools.partial(jax.jvp, function))
+    return shielded
+
+
+def _sweep(plan: Plan, moves: list[bool], call: Call) -> tuple[Array, list[Any]]:
     """The sum of the rows, and the gradients of the leaves that move."""
-    along_rows = call.along_rows()
-    summed = [
-        jnp.zeros(x.shape, _accumulator(x)) if moving and not rows else None
-        for x, moving, rows in zip(call.leaves(), moves, along_rows, strict=True)
-    ]
 
     def step(carry: Any, here: Call) -> Any:
         total, sums = carry
-        value, gradients = _block(plan, here, moves)
-        sums = [None if x is None else x + g for x, g in zip(sums, gradients, strict=True)]
-        return (total + value, sums), [g if rows else None for g, rows in zip(gradients, along_rows, strict=True)]
+        value, gradients = _block(plan, moves, here, sums)
+        shared, of_rows = _split(call, gradients)
+        return (total + value, shared), of_rows
 
     zero = jnp.zeros((), _accumulator(call.heads[-1].hidden))
-    (total, sums), parts = _scan(plan, step, (zero, summed), call)
-    return total, [part if rows else x for x, part, rows in zip(sums, parts, along_rows, strict=True)]
+    (total, shared), of_rows = _scan(_num_rows(call), plan.block, step, (zero, _zeros(call, moves)), call)
+    return total, _joined(shared, of_rows)
 
 
-def _block(plan: Plan, call: Call, moves: list[bool]) -> tuple[Array, list[Any]]:
-    """The loss of a block and its gradients, those of the heads by their closed form."""
-    leaves, moving = call.leaves(), call.rebuild(moves)
-    logits = tuple(head_logits(head) for head in call.heads)
-    options = [i for i in range(3 * len(call.heads), len(leaves)) if moves[i]]
+def _block(plan: Plan, moves: list[bool], call: Call, sums: list[Any]) -> tuple[Array, list[Any]]:
+    """The loss of a block, and the gradients of its rows; those of what is shared are added to the sums."""
+    of_heads = 3 * len(call.heads)
+    logits = [head_logits(head) for head in call.heads]
+    moving = [any(moves[i : i + 3]) for i in range(0, of_heads, 3)]
+    value, slopes, of_others = _slopes(plan, moving, moves[of_heads:], logits, Call((), call.rows, call.shared))
+    gradients: list[Any] = []
+    for i, (head, slope) in enumerate(zip(call.heads, slopes, strict=True)):
+        here = slice(3 * i, 3 * i + 3)
+        gradients += _head_gradients(head, slope, moves[here], sums[here]) if moving[i] else [None] * 3
+    return value, gradients + _added(sums[of_heads:], of_others)
 
-    def loss(logits: tuple[Array, ...], given: list[Array]) -> Array:
-        filled = list(leaves)
-        for i, x in zip(options, given, strict=True):
-            filled[i] = x
-        here = call.rebuild(filled)
-        return plan.loss(logits, here.rows, here.shared)
 
-    value, pull = jax.vjp(loss, logits, [leaves[i] for i in options])
-    of_logits, of_options = pull(jnp.ones_like(value))
-    gradients: list[Any] = [None] * len(leaves)
-    for i, (head, g, wanted) in enumerate(zip(call.heads, of_logits, moving.heads, strict=True)):
-        gradients[3 * i : 3 * i + 3] = _head_gradients(head, g, wanted)
-    for i, g in zip(options, of_options, strict=True):
-        gradients[i] = g
-    return value, gradients
+def _slopes(
+    plan: Plan, moving: list[bool], moves: list[bool], logits: list[Array], others: Call
+) -> tuple[Array, list[Array], list[Any]]:
+    """The loss of a block, the gradients of moving logits, and those of the other leaves that move.
+
+    On one CPU the logits' gradients are written over them, a few rows at a time: what else XLA keeps stays in cache.
+    """
+    num_rows = logits[0].shape[0]
+    part = _part_rows(num_rows, sum(z.shape[1] for z in logits))
+    if part == num_rows:
+        return _slopes_at_once(plan, moving, moves, logits, others)
+
+    def slopes_of(some: list[Array], here: Call) -> Any:
+        return _slopes_at_once(plan, moving, moves, some, here)
+
+    def zeros_of(*arrays: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(slopes_of, *arrays))
+
+    def step(carry: Any, here: Call) -> Any:
+        start, total, logits, sums = carry
+        some = [jax.lax.dynamic_slice_in_dim(z, start, part) for z in logits]
+        # Always so; but what is inside reads a copy of these rows, and none of the logits after they are written over.
+        value, slopes, gradients = jax.lax.cond(start >= 0, slopes_of, zeros_of, some, here)
+        logits = [
+            jax.lax.dynamic_update_slice_in_dim(z, slope, start, 0) if moves else z
+            for z, slope, moves in zip(logits, slopes, moving, strict=True)
+        ]
+        shared, of_rows = _split(others, gradients)
+        return (start + part, total + value, logits, _added(sums, shared)), of_rows
+
+    start = (0, jnp.zeros((), logits[-1].dtype), logits, _zeros(others, moves))
+    (_, total, logits, shared), of_rows = _scan(num_rows, part, step, start, others)
+    return total, logits, _joined(shared, of_rows)
+
+
+def _slopes_at_once(
+    plan: Plan, moving: list[bool], moves: list[bool], logits: list[Array], others: Call
+) -> tuple[Array, list[Array], list[Any]]:
+    """`_slopes`, with all rows in one piece."""
+    given = [*logits, *others.leaves()]
+    wanted = [i for i, moves in enumerate([*moving, *moves]) if moves]
+
+    def loss(chosen: list[Array]) -> Array:
+        filled = _filled(given, wanted, chosen)
+        here = others.rebuild(filled[len(logits) :])
+        return plan.loss(tuple(filled[: len(logits)]), here.rows, here.shared)
+
+    value, pull = jax.vjp(loss, [given[i] for i in wanted])
+    gradients = _filled([None] * len(given), wanted, *pull(jnp.ones_like(value)))
+    return value, gradients[: len(logits)], gradients[len(logits) :]
+
+
+def _filled(leaves: list[Any], places: list[int], values: list[Any]) -> list[Any]:
+    at = dict(zip(places, values, strict=True))
+    return [at.get(i, x) for i, x in enumerate(leaves)]
+
+
+def _zeros(call: Call, moves: list[bool]) -> list[Any]:
+    """Zeros to add the gradients to of what moves and is shared by the rows; else None."""
+    leaves = zip(call.leaves(), moves, call.along_rows(), strict=True)
+    return [jnp.zeros(x.shape, _accumulator(x)) if moving and not rows else None for x, moving, rows in leaves]
+
+
+def _added(sums: list[Any], gradients: list[Any]) -> list[Any]:
+    return [g if x is None else x + g for x, g in zip(sums, gradients, strict=True)]
+
+
+def _split(call: Call, gradients: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The gradients of what is shared by the rows, and of what lies along them."""
+    pairs = list(zip(gradients, call.along_rows(), strict=True))
+    return [None if rows else g for g, rows in pairs], [g if rows else None for g, rows in pairs]
+
+
+def _joined(shared: list[Any], of_rows: list[Any]) -> list[Any]:
+    return [g if x is None else x for x, g in zip(shared, of_rows, strict=True)]
 
 
 def head_logits(head: Head) -> Array:
@@ -113,13 +189,32 @@ def head_logits(head: Head) -> Array:
     return logits if head.bias is None else logits + head.bias
 
 
-def _head_gradients(head: Head, gradient: Array, wanted: Head) -> list[Any]:
-    g = gradient.astype(head.weight.dtype)
+def _head_gradients(head: Head, slope: Array, moves: list[bool], sums: list[Any]) -> list[Any]:
+    g = slope.astype(head.weight.dtype)
     return [
-        _product(g, head.weight, 1, 0).astype(head.hidden.dtype) if wanted.hidden else None,
-        _product(g, head.hidden, 0, 0) if wanted.weight else None,
-        jnp.sum(gradient, axis=0) if wanted.bias else None,
+        _product(g, head.weight, 1, 0).astype(head.hidden.dtype) if moves[0] else None,
+        _add_product(sums[1], g, head.hidden) if moves[1] else None,
+        sums[2] + jnp.sum(slope, axis=0) if moves[2] else None,
     ]
+
+
+def _add_product(total: Array, g: Array, hidden: Array) -> Array:
+    """``total + g.T @ hidden``; on one CPU some classes at a time, since XLA has the product in an array of its own."""
+    classes, features = total.shape
+    count = -(-classes * features // PRODUCT_ELEMENTS)
+    if count == 1 or not on_one_cpu():
+        return total + _product(g, hidden, 0, 0)
+    some = -(-classes // count)
+
+    def add(i: Any, total: Array) -> Array:
+        start = jnp.minimum(i * some, classes - some)
+        here = jax.lax.dynamic_slice_in_dim(g, start, some, 1)
+        if classes % some:  # the last begin within those before
+            here = jnp.where(start + jnp.arange(some) < i * some, 0, here)
+        so_far = jax.lax.dynamic_slice_in_dim(total, start, some)
+        return jax.lax.dynamic_update_slice_in_dim(total, so_far + _product(here, hidden, 0, 0), start, 0)
+
+    return jax.lax.fori_loop(0, count, add, total)
 
 
 def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int) -> Array:
@@ -130,13 +225,12 @@ def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int) -> Array:
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _rows(plan: Plan, call: Call) -> Array:
     block = jax.checkpoint(lambda here: whole(plan.xp, plan.loss, here))
-    return _scan(plan, lambda _, here: (None, block(here)), None, call)[1]
+    return _scan(_num_rows(call), plan.block, lambda _, here: (None, block(here)), None, call)[1]
 
 
-def _scan(plan: Plan, step: Callable[[Any, Call], Any], carry: Any, call: Call) -> Any:
+def _scan(num_rows: int, block: int, step: Callable[[Any, Call], Any], carry: Any, call: Call) -> Any:
     """``step`` over full blocks, then over the rows left, if any; what it gives for rows is joined."""
-    num_rows = call.heads[0].hidden.shape[0]
-    full = num_rows // plan.block
+    full = num_rows // block
     flags = call.along_rows()
 
     def part(leaves: Any) -> Call:
@@ -144,15 +238,34 @@ def _scan(plan: Plan, step: Callable[[Any, Call], Any], carry: Any, call: Call) 
         return call.rebuild([y if along else x for x, y, along in zip(call.leaves(), leaves, flags, strict=True)])
 
     in_rows = [x if along else None for x, along in zip(call.leaves(), flags, strict=True)]
-    blocks = [None if x is None else x[: full * plan.block].reshape(full, plan.block, *x.shape[1:]) for x in in_rows]
-    carry, parts = jax.lax.scan(lambda carry, leaves: step(carry, part(leaves)), carry, blocks)
+    blocks = [None if x is None else x[: full * block].reshape(full, block, *x.shape[1:]) for x in in_rows]
+    carry, parts = jax.lax.scan(lambda carry, leaves: step(carry, part(leaves)), carry, blocks, full)
     joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
-    if full * plan.block < num_rows:
-        rest = [None if x is None else x[full * plan.block :] for x in in_rows]
+    if full * block < num_rows:
+        rest = [None if x is None else x[full * block :] for x in in_rows]
         carry, last = step(carry, part(rest))
         joined = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), joined, last)
     return carry, joined
 
 
+def _even_rows(num_rows: int, most: int) -> int:
+    """Rows of blocks, ``most`` or fewer, that leave few over and can be divided into parts."""
+    if num_rows <= most:
+        return num_rows
+    return min(range(most - most % 8, most // 2, -8), key=lambda n: num_rows % n, default=most)
+
+
+def _part_rows(num_rows: int, classes: int) -> int:
+    """Rows that stay in cache and divide the others; all of them where there are none such, or several devices."""
+    most = max(1, PART_ELEMENTS // classes)
+    if num_rows <= most or not on_one_cpu():
+        return num_rows
+    return next((n for n in range(most, most // 8, -1) if num_rows % n == 0), num_rows)
+
+
 def _accumulator(x: Array) -> Any:
     return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+
+
+def _num_rows(call: Call) -> int:
+    return call.heads[0].hidden.shape[0]
