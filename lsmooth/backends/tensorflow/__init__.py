@@ -150,6 +150,9 @@ class TensorflowBackend(Backend):
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
         if options.get("pos_weight") is not None:
             return super().sigmoid_cross_entropy(logits, labels, **options)
+        if sigmoid.fits_total(logits, **options):
+            loss, scale = sigmoid.total(logits, labels, options.get("label_smoothing", 0.0)), options.get("scale")
+            return loss if scale is None else loss * scale
         labels = formulas.smooth_binary_labels(labels, options.get("label_smoothing", 0.0))
         return _reduced(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
 
