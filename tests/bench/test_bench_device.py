@@ -1,8 +1,6 @@
 """The device that benchmarks run on: which is chosen, and what is measured there. No test needs a GPU."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from conftest import require_backend
 from lsmooth.bench import device, memory
 from lsmooth.bench.report import markdown, not_measured
 from lsmooth.bench.rows import Plan
-from lsmooth.bench.run import COPY, Result, describe_machine
+from lsmooth.bench.run import COPY, Result, describe_machine, run_suites
 from lsmooth.bench.suites import SUITES, suite_rows
 from lsmooth.bench.suites import _frameworks as frameworks
 from lsmooth.bench.timing import Timing
@@ -62,18 +60,26 @@ def test_a_backend_that_cannot_say_is_an_error(monkeypatch):
         device._ask(["no-such-backend"])
 
 
-def test_on_the_cpu_the_frameworks_see_nothing_else():
-    require_backend("jax")
-    program = "from lsmooth.bench import device; device.use('cpu'); import jax; print(jax.devices()[0].platform)"
-    free = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=free)
-    assert done.stdout.split() == ["cpu"]
-
-
-def test_on_a_gpu_the_frameworks_share_its_memory(monkeypatch):
+def test_the_frameworks_are_told_before_they_are_imported(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"CUDA_VISIBLE_DEVICES": "1"})
+    device.use("cpu")
+    assert os.environ == {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     monkeypatch.setattr(os, "environ", {"TF_FORCE_GPU_ALLOW_GROWTH": "false"})
     device.use("cuda")
     assert os.environ == {"TF_FORCE_GPU_ALLOW_GROWTH": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def test_a_run_tells_them(monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # restored after the test
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    run_suites(["overhead"], Plan(("numpy",), quick=True))
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+
+
+def test_tensors_are_put_where_the_plan_says():
+    require_backend("torch")
+    assert frameworks.torch_tensor(Plan(device="meta"), np.ones(3)).device.type == "meta"
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -171,7 +177,10 @@ def test_memory_of_a_gpu_is_what_the_framework_has_taken_there(cuda):
 
 
 def test_a_report_without_a_gpu_says_what_is_not_measured():
-    text = markdown(describe_machine(), [])
+    size = {"rows": 2048, "classes": 32000}
+    seconds = {"lsmooth": Timing(1.0, 1.0, 1.0)}
+    text = markdown(describe_machine(), [Result("", "smoothed cross-entropy, loss and gradient", "jax", size, seconds)])
+    assert "| jax | 2048 x 32000 | lsmooth; optax, one-hot | not measured |" in text
     assert "No accelerator took part." in text
     assert "## On a GPU: not measured" in text
     lines = [line for line in text.splitlines() if line.endswith("| not measured |")]
