@@ -240,13 +240,15 @@ def _elementwise_rows(
     peers: Mapping[str, str],
     *others: frameworks.Data,
 ) -> Iterator[Row]:
-    steps: Mapping[str, Any] = {
+    steps: dict[str, Any] = {
         "torch": lambda loss: frameworks.torch_step(plan, logits, loss, *others),
         "jax": lambda loss: frameworks.jax_step(logits, loss, *others),
-        "tensorflow": lambda loss: frameworks.tensorflow_step(logits, loss, mode="XLA"),
     }
-    for backend, (ours, peer) in pairs.items():
+    for mode in ("eager", "function", "XLA"):
+        steps[f"tensorflow, {mode}"] = functools.partial(frameworks.tensorflow_step, logits, mode=mode)
+    for name, step in steps.items():
+        backend = name.partition(",")[0]
         if frameworks.wanted(plan, backend):
-            contenders = {"lsmooth": steps[backend](ours), peers[backend]: steps[backend](peer)}
-            name = "tensorflow, XLA" if backend == "tensorflow" else backend
+            ours, peer = pairs[backend]
+            contenders = {"lsmooth": step(ours), peers[backend]: step(peer)}
             yield _row(work, size, {}, name, contenders, frameworks.copy(plan, backend, logits))
