@@ -1,14 +1,17 @@
 """Losses of linear heads on TensorFlow: a loop over blocks of rows, and another for their gradient.
 
 A custom gradient does not know whether it will be asked for, so the forward pass forms none: the
-logits of a block are computed a second time on the way back. The rows are padded with copies of
-the last one to whole blocks, which XLA asks for, also where their number is not known beforehand.
-Large ones of a known shape are compiled by XLA even where the caller is not.
+logits of a block are computed a second time on the way back. The tapes, though, tell what they
+follow, and a product that none of them needs is left out: a head held fast costs no gradient.
+The rows are padded with copies of the last one to whole blocks, which XLA asks for, also where
+their number is not known beforehand. Large ones of a known shape are compiled by XLA even where
+the caller is not.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +20,11 @@ import tensorflow as tf
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole
 from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS
+
+try:  # no public name tells
+    from tensorflow.python.ops.gradients_util import PossibleTapeGradientTypes  # type: ignore[import-not-found]
+except ImportError:
+    PossibleTapeGradientTypes = None
 
 # Where the number of rows is not known: as many as take the largest blocks.
 MANY = 2**16
@@ -32,8 +40,9 @@ class Plan(NamedTuple):
     shared: tuple[str, ...]
     biased: tuple[bool, ...]
     block: int
+    wanted: tuple[bool, ...] = ()  # the leaves that get a gradient
 
-    def call(self, leaves: Sequence[Array]) -> Call:
+    def call(self, leaves: Sequence[Any]) -> Call:
         """The call that has these leaves, none of which stands for a bias that is not there."""
         given = iter(leaves)
         of_heads = [Head(next(given), next(given), next(given) if biased else None) for biased in self.biased]
@@ -65,17 +74,41 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
 
 
 def _rows(plan: Plan, large: bool, leaves: list[Array]) -> Array:
-    losses_of, gradients_of = (_xla(f, plan) if large else functools.partial(f, plan) for f in (_losses, _gradients))
+    """The losses. What no tape follows gets no gradient, or one of its own where somebody may ask later."""
+    still = [i in plan.loss.still for i, biased in enumerate(plan.biased) for _ in range(2 + biased)]
+    still += [False] * (len(leaves) - len(still))
+    may = [x.dtype.is_floating and not fixed for x, fixed in zip(leaves, still, strict=True)]
+    leaves = [tf.convert_to_tensor(x) for x in leaves]  # in a graph, what is a constant to it becomes its own
+    followed = [wanted and _is_followed(x) for x, wanted in zip(leaves, may, strict=True)]
+    parts = [followed]
+    if not tf.executing_eagerly():
+        # A graph can be differentiated again: by tf.gradients, or by a tape around the function it belongs to.
+        parts.append([wanted and not now for wanted, now in zip(may, followed, strict=True)])
+    # The derivative is that of the parts alone: no tape is to follow the value, nor tf.gradients to go back through it.
+    losses = tf.stop_gradient(_compiled(_losses, plan, large)(*map(tf.stop_gradient, leaves)))
+    for wanted in parts:
+        if any(wanted):
+            losses += _nothing(plan._replace(wanted=tuple(wanted)), large, leaves, tf.zeros_like(losses))
+    return losses
+
+
+def _nothing(plan: Plan, large: bool, leaves: list[Array], zeros: Array) -> Array:
+    """Zeros that have the derivative of the losses with respect to the leaves wanted."""
 
     @tf.custom_gradient
-    def losses(*leaves: Array) -> Any:
+    def zero(*_: Array) -> Any:
         def backward(upstream: Array) -> list[Array]:
-            return list(gradients_of(upstream, *leaves))
+            # A loop that XLA compiled for itself cannot be differentiated.
+            compiles = large and not any(map(_is_followed, (upstream, *leaves)))
+            return list(_compiled(_gradients, plan, compiles)(upstream, *leaves))
 
-        # The derivative is `backward`'s alone: no tape is to follow the value.
-        return losses_of(*map(tf.stop_gradient, leaves)), backward
+        return tf.identity(zeros), backward
 
-    return losses(*leaves)
+    return zero(*itertools.compress(leaves, plan.wanted))
+
+
+def _compiled(function: Any, plan: Plan, large: bool) -> Any:
+    return _xla(function, plan) if large else functools.partial(function, plan)
 
 
 @functools.lru_cache(maxsize=32)
@@ -97,61 +130,50 @@ def _losses(plan: Plan, *leaves: Array) -> Array:
     return blocks.joined(stored)
 
 
-def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array | None]:
-    """Of all leaves: those along the rows are stored by block, the others added up."""
+def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
+    """Of the leaves wanted: those along the rows are stored by block, the others added up."""
     blocks = _Blocks(plan, leaves)
     upstream = blocks.without_repeated(blocks.split(upstream))
-    call = plan.call(leaves)
-    wanted = [x.dtype.is_floating for x in leaves]
-    along = [rows for x, rows in zip(call.leaves(), call.along_rows(), strict=True) if x is not None]
+    wanted = list(itertools.compress(zip(leaves, blocks.along, strict=True), plan.wanted))
     initial = [
         tf.TensorArray(x.dtype, blocks.count, element_shape=[None, *x.shape[1:]])
         if rows
         else tf.zeros(tf.shape(x), _accumulator(x))
-        for x, rows, want in zip(leaves, along, wanted, strict=True)
-        if want
+        for x, rows in wanted
     ]
-    kinds = [rows for rows, want in zip(along, wanted, strict=True) if want]
 
     def step(i: Array, *found: Any) -> Any:
-        gradients = _block(plan, blocks.call(i), upstream[i], wanted)
+        gradients = _block(plan, blocks.call(i), upstream[i])
         return i + 1, *(
             x.write(i, g) if rows else x + tf.cast(g, x.dtype)
-            for x, g, rows in zip(found, gradients, kinds, strict=True)
+            for x, g, (_, rows) in zip(found, gradients, wanted, strict=True)
         )
 
     _, *found = tf.while_loop(
         lambda i, *_: i < blocks.count, step, (0, *initial), parallel_iterations=1, maximum_iterations=blocks.count
     )
-    given = iter(zip(found, kinds, strict=True))
-    result: list[Array | None] = []
-    for x, want in zip(leaves, wanted, strict=True):
-        if want:
-            g, rows = next(given)
-            result.append(tf.cast(blocks.joined(g) if rows else g, x.dtype))
-        else:
-            result.append(None)
-    return result
+    return [tf.cast(blocks.joined(g) if rows else g, x.dtype) for g, (x, rows) in zip(found, wanted, strict=True)]
 
 
-def _block(plan: Plan, call: Call, upstream: Array, wanted: list[bool]) -> list[Array]:
-    """The gradients of a block, those of the heads by their closed form."""
+def _block(plan: Plan, call: Call, upstream: Array) -> list[Array]:
+    """The gradients of a block with respect to the leaves wanted, those of the heads by their closed form."""
+    wanted = plan.call(plan.wanted)
     logits = tuple(head_logits(plan.xp, head) for head in call.heads)
-    options = [x for x in (*call.rows.values(), *call.shared.values()) if x.dtype.is_floating]
-    moving = [z for i, z in enumerate(logits) if i not in plan.loss.still]
+    moving = [z for z, wants in zip(logits, wanted.heads, strict=True) if any(wants)]
+    options = (*call.rows.values(), *call.shared.values())
+    moving += itertools.compress(options, (*wanted.rows.values(), *wanted.shared.values()))
     with tf.GradientTape() as tape:
-        tape.watch([*moving, *options])
+        tape.watch(moving)
         losses = plan.loss(logits, call.rows, call.shared)
-    found: Iterator[Any] = iter(tape.gradient(losses, [*moving, *options], upstream, tf.UnconnectedGradients.ZERO))
+    found: Iterator[Any] = iter(tape.gradient(losses, moving, upstream, tf.UnconnectedGradients.ZERO))
     gradients: list[Array] = []
-    for i, head in enumerate(call.heads):
-        if i in plan.loss.still:
-            gradients += [tf.zeros_like(x) for x in head if x is not None]
-        else:
+    for head, wants in zip(call.heads, wanted.heads, strict=True):
+        if any(wants):
             g = next(found)
             low = tf.cast(g, head.weight.dtype)
-            gradients += [low @ head.weight, tf.matmul(low, head.hidden, transpose_a=True)]
-            gradients += [] if head.bias is None else [tf.reduce_sum(g, 0)]
+            gradients += [low @ head.weight] if wants.hidden else []
+            gradients += [tf.matmul(low, head.hidden, transpose_a=True)] if wants.weight else []
+            gradients += [tf.reduce_sum(g, 0)] if wants.bias else []
     return gradients + list(found)
 
 
@@ -191,6 +213,11 @@ class _Blocks:
 
 def _at_least_one(count: Any) -> Any:
     return max(count, 1) if isinstance(count, int) else tf.maximum(count, 1)
+
+
+def _is_followed(x: Array) -> bool:
+    """Whether a tape, or an accumulator of forward mode, may ask for a derivative with respect to x."""
+    return PossibleTapeGradientTypes is None or bool(PossibleTapeGradientTypes((x,)))
 
 
 def _accumulator(x: Array) -> tf.DType:
