@@ -10,9 +10,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
+from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.jax import divergence, linear
+from lsmooth.backends.jax import divergence, linear, sigmoid
 from lsmooth.backends.linear import BlockLoss, Call
 
 
@@ -98,13 +100,18 @@ class JaxBackend(Backend):
         return jnp.reshape(x, shape)
 
     def take(self, table: Array, index: Array) -> Array:
-        return table[index]
+        rows = jax.typeof(index).sharding
+        if not any(rows.spec):
+            return table[index]
+        # Rows whose type says that devices share them: JAX wants to be told that so do the entries.
+        spec = PartitionSpec(*rows.spec, *jax.typeof(table).sharding.spec[1:])
+        return table.at[index].get(out_sharding=NamedSharding(rows.mesh, spec))
 
     def gather(self, x: Array, index: Array) -> Array:
         return jnp.take_along_axis(x, index, axis=-1)
 
     def pick(self, x: Array, index: Array) -> Array:
-        return _small_pick(x, index) if _is_small(x) else super().pick(x, index)
+        return _pick(x, index)
 
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         return _top(x, index)
@@ -127,16 +134,27 @@ class JaxBackend(Backend):
     def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(function)(x)
 
+    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        return _compiled(formulas.softmax_cross_entropy, self, *_fixed(options), logits, labels)
+
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
         if not divergence.fits(teacher, student, **options):
-            return super().softmax_divergence(teacher, student, **options)
+            return _compiled(divergences.softmax_divergence, self, *_fixed(options), teacher, student)
         return divergence.blocks(self, teacher, student, **options)
+
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, *, pos_weight: Any = None, **options: Any) -> Array:
+        if pos_weight is not None:
+            return super().sigmoid_cross_entropy(logits, labels, pos_weight=pos_weight, **options)
+        return sigmoid.cross_entropy(logits, labels, **options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
 
 
 _LONG, _PART = 2**14, 32
+
+# Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
+_LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0}
 
 # Elements up to which a pass over all of them costs less than a branch, a gather or a scatter.
 _SMALL = 2**12
@@ -146,15 +164,51 @@ def _is_small(x: Array) -> bool:
     return all(isinstance(size, int) for size in x.shape) and x.size <= _SMALL
 
 
+def _fixed(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The options that formulas read while they are traced, and the others."""
+
+    def is_read(name: str, value: Any) -> bool:
+        return isinstance(value, float | str | bool) and name != "scale" and value == _LEFT_OUT.get(name, value)
+
+    read = {name: value for name, value in options.items() if is_read(name, value)}
+    return tuple(read.items()), {name: value for name, value in options.items() if name not in read}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _compiled(formula: Callable[..., Array], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Array:
+    """A formula as one program; a call outside jit would run one for each operation."""
+    return formula(xp, x, y, **dict(read), **others)
+
+
 @functools.partial(jax.jit, inline=True)
 def _small_mean(x: Array) -> Array:
     masked = x == -jnp.inf
     return jnp.sum(jnp.where(masked, 0.0, x), axis=-1) / jnp.sum((~masked).astype(x.dtype), axis=-1)
 
 
+def _is_spread(x: Array) -> bool:
+    """Whether the type says that several devices hold the classes: JAX takes no entry from there."""
+    return jax.typeof(x).sharding.spec[-1] is not None
+
+
 @functools.partial(jax.jit, inline=True)
-def _small_pick(x: Array, index: Array) -> Array:
+def _chosen(x: Array, index: Array) -> Array:
     return jnp.sum(jnp.where(index[..., None] == jnp.arange(x.shape[-1]), x, 0), axis=-1)
+
+
+def _pick(x: Array, index: Array) -> Array:
+    return _chosen(x, index) if _is_small(x) or _is_spread(x) else _entry(x, index)
+
+
+@jax.custom_jvp
+def _entry(x: Array, index: Array) -> Array:
+    """`Backend.pick`, whose gradient is a choice, which XLA fuses with others, and no scatter into zeros."""
+    return jnp.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+
+
+@_entry.defjvp
+def _entry_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
+    return _entry(*primals), _chosen(tangents[0], primals[1])
 
 
 @jax.jit
@@ -163,7 +217,7 @@ def _top(x: Array, index: Array) -> tuple[Array, Array]:
     highest = jnp.max(x, axis=-1)
     if x.shape[-1] >= _LONG and x.shape[-1] % _PART == 0:
         return highest, _argmax_by_parts(x) == index
-    hit = jnp.take_along_axis(x, index[..., None], axis=-1)[..., 0] == highest
+    hit = _pick(x, index) == highest
     # 1 for each entry that has the maximum, 0 for one that is below, between them for one that is hardly so.
     shares = jnp.sum(jnp.exp((jax.lax.stop_gradient(x) - highest[..., None]) * 1e30), axis=-1)
     alone = jnp.all(~hit | (shares == 1))
