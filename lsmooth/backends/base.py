@@ -209,6 +209,13 @@ class Backend(ABC):
         """Per-row divergences of two logits; see `divergences.softmax_divergence`."""
         return divergences.softmax_divergence(self, teacher, student, **options)
 
+    def hard_and_soft(
+        self, labels: Array, teacher: Array, student: Array, hard: dict[str, Any], soft: dict[str, Any]
+    ) -> Array:
+        """`softmax_cross_entropy` of the student's logits plus `softmax_divergence`; of each its options."""
+        losses = self.softmax_cross_entropy(student, labels, **hard)
+        return losses + self.softmax_divergence(teacher, student, **soft)
+
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         """Per-row ``log(p_y / (1 - p_y))``; see `formulas.label_log_odds`."""
         return formulas.label_log_odds(self, logits, labels)

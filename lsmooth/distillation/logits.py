@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import centered, forward_kl, relative_entropy
@@ -256,17 +258,23 @@ def standardized_distillation_loss(
 
 def divergence_of(pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool) -> Array:
     """The loss of a checked call."""
-    return pair.xp.softmax_divergence(
-        pair.teacher,
-        pair.student,
-        divergence=divergence,
-        parameter=parameter,
-        temperature=pair.temperature,
-        counted=pair.counted,
-        scale=scale_of(pair, scale_by_temperature_squared),
-        total=pair.reduction != "none",
-        constant_teacher=pair.constant_teacher,
-    )
+    options = divergence_options(pair, divergence, parameter, scale_by_temperature_squared)
+    return pair.xp.softmax_divergence(pair.teacher, pair.student, **options)
+
+
+def divergence_options(
+    pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool
+) -> dict[str, Any]:
+    """What `Backend.softmax_divergence` is told of a checked call, beside the logits."""
+    return {
+        "divergence": divergence,
+        "parameter": parameter,
+        "temperature": pair.temperature,
+        "counted": pair.counted,
+        "scale": scale_of(pair, scale_by_temperature_squared),
+        "total": pair.reduction != "none",
+        "constant_teacher": pair.constant_teacher,
+    }
 
 
 def _standardized(xp: Backend, logits: Array) -> Array:

@@ -14,7 +14,7 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import cross_entropy, linear, sigmoid
+from lsmooth.backends.torch import cross_entropy, hard_and_soft, linear, sigmoid
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -241,6 +241,17 @@ class TorchBackend(Backend):
             return divergences.softmax_divergence(self, teacher, student, **options)
 
         return _fastest("divergence", formula, teacher, student, options, student)
+
+    def hard_and_soft(
+        self, labels: Array, teacher: Array, student: Array, hard: dict[str, Any], soft: dict[str, Any]
+    ) -> Array:
+        def formula(student: Array) -> Array:
+            return super(TorchBackend, self).hard_and_soft(labels, teacher, student, hard, soft)
+
+        losses = None
+        if not torch.compiler.is_compiling():
+            losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
+        return formula(student) if losses is None else losses
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         if torch.compiler.is_compiling():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, Sweep, block_rows, is_plain, needs_gradient, run
 
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
@@ -85,10 +85,25 @@ def rows(
     plain = prior is None and counted is None and temperature == 1.0
     if plain and isinstance(scale, float) and total and logits.numel() <= SMALL:
         return _small(logits, labels, label_smoothing, scale)
-    num_classes = logits.shape[-1]
+    sweep = sweep_of(logits, labels, label_smoothing, prior, temperature, counted, scale, overwrite)
+    return None if sweep is None else run(logits, sweep, formula, labels.shape, total)
+
+
+def sweep_of(
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    prior: Tensor | None = None,
+    temperature: float = 1.0,
+    counted: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    overwrite: bool = False,
+    **_: Any,
+) -> Sweep | None:
+    """The sweep over the logits for arguments that fit; None where a label is out of range."""
     flat_labels = labels.reshape(-1, 1).long()
     low, high = torch.aminmax(flat_labels)
-    if low.item() < 0 or high.item() >= num_classes:
+    if low.item() < 0 or high.item() >= logits.shape[-1]:
         return None
     if isinstance(scale, Tensor):
         scale = scale.detach().expand(labels.shape).reshape(-1, 1)
@@ -99,8 +114,7 @@ def rows(
         1.0 if scale is None else scale,
         None if counted is None else counted.reshape(-1, 1),
     )
-    sweep = functools.partial(_sweep, labels=flat_labels, options=options, overwrite=overwrite)
-    return run(logits, sweep, formula, labels.shape, total)
+    return functools.partial(_sweep, labels=flat_labels, options=options, overwrite=overwrite)
 
 
 def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import Sweep, block_rows, is_plain, needs_gradient, run
 
 # Columns that are looked at for c.
 SAMPLE = 1024
+# Up to this many logits, a few native calls beat the sweep.
+SMALL = 2**17
 # Elements of a block, per thread. These losses make more passes than others: fewer and larger ones pay.
 BLOCK_ELEMENTS = 2**18
 
@@ -91,9 +93,33 @@ def rows(
     ``formula`` is that function of the student's logits alone, for derivatives of the gradient.
     With ``overwrite`` these logits may be lost: the gradient is written over them.
     """
-    shape = student.shape[:-1]
+    if divergence in _SMALL and total and isinstance(scale, float) and counted is None and student.numel() <= SMALL:
+        dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+        log_t, log_s = _log_softmax(teacher, dtype, temperature), _log_softmax(student, dtype, temperature)
+        loss = _SMALL[divergence](log_t, log_s, scale)
+        if math.isfinite(loss.item()):
+            return loss
+    sweep = sweep_of(
+        teacher, student, divergence, parameter, temperature, counted=counted, scale=scale, overwrite=overwrite
+    )
+    return run(student, sweep, formula, student.shape[:-1], total)
+
+
+def sweep_of(
+    teacher: Tensor,
+    student: Tensor,
+    divergence: str = "forward_kl",
+    parameter: float = 0.5,
+    temperature: float = 1.0,
+    *,
+    counted: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    overwrite: bool = False,
+    **_: Any,
+) -> Sweep:
+    """The sweep over the student's logits for arguments that fit."""
     if isinstance(scale, Tensor):
-        scale = scale.detach().expand(shape).reshape(-1, 1)
+        scale = scale.detach().expand(student.shape[:-1]).reshape(-1, 1)
     options = Options(
         divergence,
         parameter,
@@ -101,18 +127,43 @@ def rows(
         1.0 if scale is None else scale,
         None if counted is None else counted.reshape(-1, 1),
     )
-    sweep = functools.partial(_sweep, teacher=teacher, options=options, overwrite=overwrite)
-    return run(student, sweep, formula, shape, total)
+    return functools.partial(_sweep, teacher=teacher, options=options, overwrite=overwrite)
+
+
+def _log_softmax(z: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
+    """Of all rows, one after the other."""
+    z = z if z.dtype == dtype else z.to(dtype)
+    return torch.log_softmax(z if temperature == 1.0 else z * (1.0 / temperature), -1).view(-1)
+
+
+def _small_forward_kl(log_t: Tensor, log_s: Tensor, scale: float) -> Tensor:
+    return torch.dot(log_t.exp().mul_(-scale), log_s - log_t)
+
+
+def _small_reverse_kl(log_t: Tensor, log_s: Tensor, scale: float) -> Tensor:
+    return torch.dot(log_s.exp(), log_s - log_t) * scale
 
 
 @torch.no_grad()
-def _sweep(student: Tensor, teacher: Tensor, options: Options, with_gradient: bool, overwrite: bool = False) -> Any:
-    """Losses (rows, 1) and gradient; None where the formula must say what is right, or logits are gone."""
+def _sweep(
+    student: Tensor,
+    teacher: Tensor,
+    options: Options,
+    with_gradient: bool,
+    overwrite: bool = False,
+    onto: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None] | None:
+    """Losses (rows, 1) and gradient; None where the formula must say what is right, or logits are gone.
+
+    With ``onto`` the gradient is added to that one, which is of no use after None.
+    """
     teacher, student = (z.detach().reshape(-1, z.shape[-1]) for z in (teacher, student))
     counted = options.counted
-    for careful in (False,) if overwrite else (False, True):
-        gradient = None if not with_gradient else student if overwrite else empty_like(student)
-        losses = _losses(student, teacher, options, gradient, careful)
+    for careful in (False,) if overwrite or onto is not None else (False, True):
+        gradient = onto
+        if with_gradient and onto is None:
+            gradient = student if overwrite else empty_like(student)
+        losses = _losses(student, teacher, options, gradient, careful, add=onto is not None)
         if losses is not None:
             break
     else:
@@ -125,9 +176,9 @@ def _sweep(student: Tensor, teacher: Tensor, options: Options, with_gradient: bo
 
 
 def _losses(
-    student: Tensor, teacher: Tensor, options: Options, gradient: Tensor | None, careful: bool
+    student: Tensor, teacher: Tensor, options: Options, gradient: Tensor | None, careful: bool, add: bool
 ) -> Tensor | None:
-    """The losses, the gradient written; None if a row that counts is not finite, or c was too small."""
+    """The losses, the gradient written or added; None if a row that counts is not finite, or c was too small."""
     num_rows, num_classes = student.shape
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     block, inverse = block_rows(num_rows, num_classes, BLOCK_ELEMENTS), 1.0 / options.temperature
@@ -139,7 +190,7 @@ def _losses(
     factor = torch.as_tensor(options.scale * inverse, dtype=dtype)
     factors = factor.split(block) if factor.ndim else itertools.repeat(factor)
     gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
-    direct = gradient is None or gradient.dtype == dtype
+    direct = gradient is None or (gradient.dtype == dtype and not add)
     parts = zip(*(x.split(block, -2) for x in (teacher, student, *shifts, sums, losses)), strict=True)
 
     for (z_t, z_s, c_t, c_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
@@ -153,8 +204,9 @@ def _losses(
             x_s.masked_fill_(missing, 0.0)
         of_block(Block(x_t, x_s, t, s, z_sums, column, loss, out if direct else x_s), options.parameter)
         if out is not None and not direct:
-            out.copy_(x_s)
-        if z_t.data_ptr() == teacher.data_ptr() and not _are_right(loss, z_sums, options.counted):
+            out.add_(x_s) if add else out.copy_(x_s)
+        first = z_t.data_ptr() == teacher.data_ptr()
+        if first and block < num_rows and not _are_right(loss, z_sums, options.counted):
             return None  # the others will be like it
     if finish is not None:
         finish(losses, sums)
@@ -163,8 +215,10 @@ def _losses(
 
 def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None) -> bool:
     # A sum that overflows can still lead to a finite loss.
+    if counted is None:
+        return math.isfinite((losses.sum() + sums.sum()).item())
     right = losses.isfinite() & sums.isfinite().all(0)
-    return bool((right if counted is None else right | ~counted[: len(losses)]).all().item())
+    return bool((right | ~counted[: len(losses)]).all().item())
 
 
 def _forward_kl(block: Block, _: float) -> None:
@@ -230,6 +284,11 @@ _BLOCKS: dict[str, Callable[[Block, float], None]] = {
     "reverse_kl": _reverse_kl,
     "jensen_shannon": _jensen_shannon,
     "total_variation": _total_variation,
+}
+# Where the number of calls is what counts; autograd has the gradient.
+_SMALL: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "forward_kl": _small_forward_kl,
+    "reverse_kl": _small_reverse_kl,
 }
 # What is done to the losses of all rows at once, since calls on a few numbers add up.
 _FINISH: dict[str, Callable[[Tensor, Tensor], None]] = {
