@@ -272,6 +272,34 @@ def test_a_sum_that_overflows_where_no_class_does(fused, monkeypatch, divergence
     close(rows, formula(t, s, divergence=divergence)[0], torch.float32)
 
 
+def test_a_sum_that_overflows_in_a_row_that_counts_beside_one_that_does_not():
+    t, s = pair(2, 3000, dtype=torch.float32)
+    s[:, :1100] = 0.0
+    s[0, 2000:2010] = 88.5
+    counted = torch.tensor([True, False])
+    losses = kernel.rows(t, s, None, divergence="total_variation", counted=counted)
+    close(losses, formula(t, s, divergence="total_variation", counted=counted)[0], torch.float32)
+
+
+def test_a_small_sum_leaves_out_rows_that_do_not_count():
+    t, s = pair(6, 5)
+    counted = torch.arange(6) % 2 == 0
+    total = kernel.rows(t, s, None, counted=counted, scale=0.5, total=True)
+    close(total, 0.5 * formula(t, s, counted=counted)[0].sum())
+
+
+def test_logits_that_were_written_over_are_not_asked_again():
+    t, s = pair(6, 5)
+    expected, each = formula(t, s)
+    z = s.clone().requires_grad_()
+    rows = kernel.rows(t, z, None, overwrite=True)
+    close(rows, expected)
+    assert torch.autograd.grad(rows.sum(), z)[0].data_ptr() == z.data_ptr()
+    close(z, each)
+    t[:, 0] = s[:, 0] = -torch.inf
+    assert kernel.rows(t, s.requires_grad_(), None, overwrite=True) is None
+
+
 def test_a_prefix_of_masked_classes(fused):
     t, s = pair(30, 3000)
     for z in (t, s):
