@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lsmooth.distillation import decoupled_distillation_loss, distillation_loss
+from lsmooth.distillation import decoupled_distillation_loss, distillation_loss, linear_distillation_loss
 from lsmooth.losses import (
     linear_softmax_cross_entropy,
     sigmoid_cross_entropy,
@@ -29,10 +29,10 @@ labels = rng.integers(0, CLASSES, ROWS)
 per_class = np.arange(1.0, CLASSES + 1)
 
 
-def linear(h, w, y):
-    return linear_softmax_cross_entropy(y, h, w, label_smoothing=EPS, block_size=16)
-
-
+HEADS = {
+    "linear head": lambda h, w, y: linear_softmax_cross_entropy(y, h, w, label_smoothing=EPS, block_size=12),
+    "linear heads": lambda h, w, y: linear_distillation_loss(h, w, 0.5 * h, w, temperature=2.0, block_size=12),
+}
 LOSSES = {
     "cross-entropy": lambda z, t, y: softmax_cross_entropy(y, z, label_smoothing=EPS),
     "options": lambda z, t, y: softmax_cross_entropy(
@@ -45,33 +45,58 @@ LOSSES = {
 }
 
 
+def linear_distillation(h, w, y):
+    return linear_distillation_loss(h, w, 0.5 * h, w, temperature=2.0, block_size=12)
+
+
+def of_each_device(loss, shards):
+    """The mean of what each device finds for the rows of its own."""
+
+    def mean(*arrays):
+        return jax.lax.pmean(loss(*arrays), ("data", "model"))
+
+    return jax.shard_map(mean, mesh=mesh, in_specs=shards, out_specs=PartitionSpec())
+
+
 def place(x, *axes):
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+def compare(name, along, loss, wanted, plain, arrays, spread_loss=None):
+    """How the loss of spread arrays, and its gradients, differ from those of plain ones, and what has to move."""
+    step = jax.jit(jax.value_and_grad(spread_loss or loss, wanted))
+    compiled = step.lower(*arrays).compile()
+    value, gradients = compiled(*arrays)
+    there = jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(loss, wanted))(*plain))
+    errors = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), (value, gradients), there)
+    moved = [math.prod(map(int, filter(None, shape.split(",")))) for shape in MOVES.findall(compiled.as_text())]
+    return {
+        "loss": name,
+        "along": along,
+        "error": max(jax.tree.leaves(errors)),
+        "gathered": max(moved, default=0),
+        "rows": ROWS,
+        "in place": all(g.sharding.is_equivalent_to(x.sharding, 2) for g, x in zip(gradients, arrays, strict=False)),
+    }
 
 
 found = []
 for rows, classes in (("data", None), (None, "model"), ("data", "model")):
     spread = place(student, rows, classes), place(teacher, rows, classes), place(labels, rows)
-    cases = [(name, loss, (0,), (student, teacher, labels), spread) for name, loss in LOSSES.items()]
+    for name, loss in LOSSES.items():
+        found.append(compare(name, [rows, classes], loss, (0,), (student, teacher, labels), spread))
     heads = place(hidden, rows, None), place(weight, classes, None), place(labels, rows)
-    cases.append(("linear head", linear, (0, 1), (hidden, weight, labels), heads))
-    for name, loss, wanted, plain, arrays in cases:
-        step = jax.jit(jax.value_and_grad(loss, wanted))
-        compiled = step.lower(*arrays).compile()
-        value, gradients = compiled(*arrays)
-        there = jax.tree.map(np.asarray, step(*plain))
-        errors = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), (value, gradients), there)
-        moved = [math.prod(map(int, filter(None, shape.split(",")))) for shape in MOVES.findall(compiled.as_text())]
-        found.append(
-            {
-                "loss": name,
-                "along": [rows, classes],
-                "error": max(jax.tree.leaves(errors)),
-                "gathered": max(moved, default=0),
-                "rows": ROWS,
-                "in place": all(
-                    g.sharding.is_equivalent_to(x.sharding, 2) for g, x in zip(gradients, arrays, strict=False)
-                ),
-            }
-        )
+    for name, loss in HEADS.items():
+        found.append(compare(name, [rows, classes], loss, (0, 1), (hidden, weight, labels), heads))
+
+both, everywhere = ("data", "model"), PartitionSpec()
+for name, loss in (LOSSES | HEADS).items():
+    if name == "options":
+        continue  # a mean by class weights is not the mean of the devices' means
+    plain, wanted, second = (student, teacher, labels), (0,), PartitionSpec(both)
+    if name in HEADS:
+        plain, wanted, second = (hidden, weight, labels), (0, 1), everywhere
+    shards = PartitionSpec(both), second, PartitionSpec(both)
+    arrays = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(plain, shards, strict=True)]
+    found.append(compare(name, "shard_map", loss, wanted, plain, arrays, of_each_device(loss, shards)))
 print(json.dumps(found))

@@ -56,7 +56,8 @@ def blocks_pay(logits: Array) -> bool:
 
 def on_one_cpu() -> bool:
     """Whether a loop costs little, and gathers nothing that other devices hold."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+    alone = jax.device_count() == 1 and not jax.sharding.get_abstract_mesh().manual_axes
+    return alone and jax.default_backend() == "cpu"
 
 
 def blocks(

@@ -9,12 +9,14 @@ any order. Rows, whose upstream gradients are not known, are computed again, by 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.jax.divergence import on_one_cpu
@@ -43,7 +45,11 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     num_rows = _num_rows(call)
     # Where a block is not taken in parts, XLA keeps several arrays of its size.
     elements = BLOCK_ELEMENTS if loss.total and on_one_cpu() else BLOCK_ELEMENTS // 2
-    block = block_size or _even_rows(num_rows, block_rows(num_rows, call, elements))
+    devices = _sharing_devices()
+    share = math.ceil(num_rows / devices)  # of a block each device has as many rows as if it were alone
+    block = devices * (
+        math.ceil(block_size / devices) if block_size else _even_rows(share, block_rows(share, call, elements))
+    )
     if num_rows <= block:
         losses = whole(xp, loss, call)
     else:
@@ -88,8 +94,9 @@ def _sweep(plan: Plan, moves: list[bool], call: Call) -> tuple[Array, list[Any]]
         shared, of_rows = _split(call, gradients)
         return (total + value, shared), of_rows
 
-    zero = jnp.zeros((), _accumulator(call.heads[-1].hidden))
-    (total, shared), of_rows = _scan(_num_rows(call), plan.block, step, (zero, _zeros(call, moves)), call)
+    zero = _zero(call)
+    zeros = [None if x is None else x + zero.astype(x.dtype) for x in _zeros(call, moves)]
+    (total, shared), of_rows = _scan(_num_rows(call), plan.block, step, (zero, zeros), call)
     return total, _joined(shared, of_rows)
 
 
@@ -166,7 +173,15 @@ def _filled(leaves: list[Any], places: list[int], values: list[Any]) -> list[Any
 def _zeros(call: Call, moves: list[bool]) -> list[Any]:
     """Zeros to add the gradients to of what moves and is shared by the rows; else None."""
     leaves = zip(call.leaves(), moves, call.along_rows(), strict=True)
-    return [jnp.zeros(x.shape, _accumulator(x)) if moving and not rows else None for x, moving, rows in leaves]
+    return [jnp.zeros_like(x, _accumulator(x)) if moving and not rows else None for x, moving, rows in leaves]
+
+
+def _zero(call: Call) -> Array:
+    """0, to add losses to; under ``jax.shard_map`` of a type that varies over the devices as the arrays do."""
+    zero = jnp.zeros((), _accumulator(call.heads[-1].hidden))
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return zero
+    return sum((jnp.sum(x[:0]).astype(zero.dtype) for x in call.leaves() if x is not None), start=zero)
 
 
 def _added(sums: list[Any], gradients: list[Any]) -> list[Any]:
@@ -192,7 +207,7 @@ def head_logits(head: Head) -> Array:
 def _head_gradients(head: Head, slope: Array, moves: list[bool], sums: list[Any]) -> list[Any]:
     g = slope.astype(head.weight.dtype)
     return [
-        _product(g, head.weight, 1, 0).astype(head.hidden.dtype) if moves[0] else None,
+        _product(g, head.weight, 1, 0, head.hidden).astype(head.hidden.dtype) if moves[0] else None,
         _add_product(sums[1], g, head.hidden) if moves[1] else None,
         sums[2] + jnp.sum(slope, axis=0) if moves[2] else None,
     ]
@@ -203,7 +218,7 @@ def _add_product(total: Array, g: Array, hidden: Array) -> Array:
     classes, features = total.shape
     count = -(-classes * features // PRODUCT_ELEMENTS)
     if count == 1 or not on_one_cpu():
-        return total + _product(g, hidden, 0, 0)
+        return total + _product(g, hidden, 0, 0, total)
     some = -(-classes // count)
 
     def add(i: Any, total: Array) -> Array:
@@ -217,9 +232,13 @@ def _add_product(total: Array, g: Array, hidden: Array) -> Array:
     return jax.lax.fori_loop(0, count, add, total)
 
 
-def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int) -> Array:
+def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int, like: Array | None = None) -> Array:
+    """A matrix product; where its type says that devices share what is summed, the result lies as ``like`` does."""
     dimensions = (((axis_of_a,), (axis_of_b,)), ((), ()))
-    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=_accumulator(a))
+    sharding = jax.typeof(a).sharding
+    shared = like is not None and sharding.spec[axis_of_a] is not None
+    out = NamedSharding(sharding.mesh, jax.typeof(like).sharding.spec) if shared else None
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=_accumulator(a), out_sharding=out)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
@@ -229,18 +248,29 @@ def _rows(plan: Plan, call: Call) -> Array:
 
 
 def _scan(num_rows: int, block: int, step: Callable[[Any, Call], Any], carry: Any, call: Call) -> Any:
-    """``step`` over full blocks, then over the rows left, if any; what it gives for rows is joined."""
+    """``step`` over full blocks, then over the rows left, if any; what it gives for rows is joined.
+
+    Where devices may share the rows, a block has every n-th of them, so that each device works on its own.
+    """
     full = num_rows // block
-    flags = call.along_rows()
+    flags, alone = call.along_rows(), _sharing_devices() == 1
+
+    def split(x: Array) -> Array:
+        x = x[: full * block]
+        shape = x.shape[1:]
+        return x.reshape(full, block, *shape) if alone else jnp.moveaxis(x.reshape(block, full, *shape), 1, 0)
+
+    def join(x: Array) -> Array:
+        return (x if alone else jnp.moveaxis(x, 0, 1)).reshape(-1, *x.shape[2:])
 
     def part(leaves: Any) -> Call:
         """What is not along the rows is the same for every block."""
         return call.rebuild([y if along else x for x, y, along in zip(call.leaves(), leaves, flags, strict=True)])
 
     in_rows = [x if along else None for x, along in zip(call.leaves(), flags, strict=True)]
-    blocks = [None if x is None else x[: full * block].reshape(full, block, *x.shape[1:]) for x in in_rows]
+    blocks = [None if x is None else split(x) for x in in_rows]
     carry, parts = jax.lax.scan(lambda carry, leaves: step(carry, part(leaves)), carry, blocks, full)
-    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+    joined = jax.tree.map(join, parts)
     if full * block < num_rows:
         rest = [None if x is None else x[full * block :] for x in in_rows]
         carry, last = step(carry, part(rest))
@@ -265,6 +295,12 @@ def _part_rows(num_rows: int, classes: int) -> int:
 
 def _accumulator(x: Array) -> Any:
     return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+
+
+def _sharing_devices() -> int:
+    """How many devices may share an array: all, but for those that ``jax.shard_map`` has each take its own."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.device_count() // math.prod(mesh.shape[axis] for axis in mesh.manual_axes)
 
 
 def _num_rows(call: Call) -> int:
