@@ -251,6 +251,50 @@ def test_distillation_is_as_in_eager_mode(options, reduction, still):
     torch.testing.assert_close(found, right, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_teacher_of_another_precision(dtype):
+    given = [x.detach() for x in heads(torch.float32)]
+    given = [*(x.to(dtype) for x in given[:2]), *(x.requires_grad_() for x in given[2:4])]
+
+    def distil(*arrays):
+        return linear_distillation_loss(*arrays, temperature=2.0)
+
+    loss, is_operator = run_any(distil)(*given)
+    assert is_operator
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, distil(*given))
+    found, right = (torch.autograd.grad(x, given[2:]) for x in (loss, distil(*given)))
+    torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_arrays_that_are_views(dtype, reduction):
+    given = [x.detach().t().contiguous().t().requires_grad_() for x in head(dtype)[:2]]
+    options = {"temperature": 2.0, "reduction": reduction, "block_size": 3}
+    loss, is_operator = run(LABELS, *given, **options)
+    assert is_operator
+    assert not given[1].is_contiguous()
+    eager = linear_softmax_cross_entropy(torch.from_numpy(LABELS), *given, **options)
+    torch.testing.assert_close(loss, eager)
+    found, right = (torch.autograd.grad(x.sum(), given) for x in (loss, eager))
+    torch.testing.assert_close(found, right)
+
+
+def test_two_programs_at_once(backend):
+    labels, given = torch.from_numpy(LABELS), head()
+    cases = ({}, {"reduction": "none"}, {"reduction": "sum"}, {"z_loss": 0.1}, {"temperature": np.ones(ROWS) * 2.0})
+    programs = []
+    for options in cases:
+        told = in_torch(options)
+        programs.append(run_any(lambda *a, told=told: linear_softmax_cross_entropy(labels, *a, **told)))
+    for _ in range(2):
+        for program, options in zip(programs, cases, strict=True):
+            loss, is_operator = program(*given)
+            assert is_operator
+            assert_close(backend, loss, expect(LABELS, *given, **options)[0], "float64")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_half_precision_is_as_in_eager_mode(dtype, reduction):
@@ -321,11 +365,15 @@ def test_second_derivatives(reduction):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_gradients(backend, mode):
+def test_without_gradients(monkeypatch, backend, mode):
     given = head()
+    wanted = []
+    sweep = linear.sweep
+    monkeypatch.setattr(linear, "sweep", lambda *args: wanted.extend(args[2]) or sweep(*args))
     with mode():
         loss, is_operator = run(LABELS, *given, label_smoothing=0.2, z_loss=0.1)
     assert is_operator
+    assert not any(wanted)
     assert not loss.requires_grad
     assert_close(backend, loss, expect(LABELS, *given, label_smoothing=0.2, z_loss=0.1)[0], "float64")
 

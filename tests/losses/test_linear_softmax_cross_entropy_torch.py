@@ -286,6 +286,13 @@ def test_gradients_of_half_precision_logits_are_summed_before_they_are_rounded()
     close(bias.grad[1:], torch.full((999,), 1e-3, dtype=torch.float16), 1e-6)
 
 
+def test_the_blocks_gradients_are_summed_before_they_are_rounded():
+    """In bfloat16, 0.25 / 1024 added up would come to rest at 0.06."""
+    hidden, weight = (torch.ones(n, 1, dtype=torch.bfloat16) for n in (1024, 4))
+    linear_softmax_cross_entropy(torch.zeros(1024).long(), hidden, weight.requires_grad_(), block_size=1).backward()
+    close(weight.grad[:, 0].float(), torch.tensor([-0.75, 0.25, 0.25, 0.25]), 1e-2)
+
+
 def test_ignored_rows_whose_gradient_takes_the_logits_place(no_second_block):
     labels = MANY_LABELS.where(torch.arange(LARGE["rows"]) % 3 != 0, -1)
     agree(head(**LARGE), 1e-11, labels, label_smoothing=0.1, reduction="sum", ignore_index=-1)
