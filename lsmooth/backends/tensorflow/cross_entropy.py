@@ -10,6 +10,7 @@ there the softmax is TensorFlow's own operation, and its memory becomes the grad
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +20,8 @@ from lsmooth.backends.base import Array, Backend
 
 # From this many logits on, what XLA saves in one call is about what compiling costs.
 XLA_ELEMENTS = 2**22
+# Parts of a row whose terms XLA adds up before it stores them for the reduction to read.
+PARTS = 16
 # Up to as many, to look for masked classes costs less than to ask whether there are any.
 SMALL = 2**14
 
@@ -82,6 +85,26 @@ def compiled(function: Any) -> Any:
     return tf.function(function, jit_compile=True)
 
 
+def row_sum(terms: Callable[..., Array], *arrays: Array) -> Array:
+    """The sum of ``terms(*arrays)`` over the last axis."""
+    return reduced(tf.add, tf.reduce_sum, *arrays, terms=terms)
+
+
+def reduced(combine: Any, reduce: Any, *arrays: Array, terms: Callable[..., Array] = lambda x: x) -> Array:
+    """The reduction of ``terms(*arrays)`` over the last axis.
+
+    XLA stores what a reduction reads. Here the terms of several parts of a row are combined before, and
+    what is stored is as small as one part.
+    """
+    size, rest = divmod(arrays[0].shape[-1], PARTS)
+    if size < PARTS or not tf.__internal__.get_enclosing_xla_context():
+        return reduce(terms(*arrays), axis=-1)
+    sizes = [size] * PARTS + [rest] * (rest > 0)
+    parts = [terms(*part) for part in zip(*(tf.split(x, sizes, axis=-1) for x in arrays), strict=True)]
+    result = reduce(functools.reduce(combine, parts[:PARTS]), axis=-1)
+    return combine(result, reduce(parts[-1], axis=-1)) if rest else result
+
+
 def _transform(xp: Backend, logits: Array, counted: Array | None, inverse: Array | None) -> Array:
     z = formulas.accumulate(xp, logits)
     z = z if counted is None else xp.where(counted[..., None], z, 0.0)
@@ -92,11 +115,15 @@ def _value(
     xp: Backend, logits: Array, labels: Array, counted: Array | None, eps: Array | None, inverse: Array | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """The losses, and what their gradient needs: log-sum-exp in two parts, and the number of unmasked classes."""
-    z = _transform(xp, logits, counted, inverse)
-    top = tf.reduce_max(z, axis=-1)
+
+    def transform(x: Array) -> Array:
+        return _transform(xp, x, counted, inverse)
+
+    z = transform(logits)
+    top = reduced(tf.maximum, tf.reduce_max, logits, terms=transform)
     top = xp.where(tf.math.is_finite(top), top, 0.0)
     # Kept apart from the maximum: their sum has few digits to spare where logits are large.
-    log_sum = tf.math.log(tf.reduce_sum(tf.exp(z - top[..., None]), axis=-1))
+    log_sum = tf.math.log(row_sum(lambda x: tf.exp(transform(x) - top[..., None]), logits))
     loss, count = _loss(xp, z, top + log_sum, labels, counted, eps)
     return loss, top, log_sum, count
 

@@ -8,13 +8,12 @@ gradient. A loop over blocks of rows saves those two, and takes a third longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS, compiled, softmax_of
+from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS, compiled, reduced, row_sum, softmax_of
 
 
 def fits(
@@ -55,34 +54,44 @@ def _scaled(z: Array, counted: Array | None, inverse: Array) -> Array:
     return (z if counted is None else tf.where(counted[..., None], z, tf.zeros((), z.dtype))) * inverse
 
 
-def _statistics(
-    teacher: Array,
-    student: Array,
-    counted: Array | None,
-    inverse: Array,
-    again: Callable[[Array, Array], Array] = lambda _, mass: mass,
-) -> tuple[Array, ...]:
-    """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left.
-
-    ``again(t, exp(t))`` gives exp(t) for its second use.
-    """
+def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
+    """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left."""
     t, s = (_scaled(z, counted, inverse) for z in (teacher, student))
     top_t, top_s = (tf.reduce_max(z, axis=-1) for z in (t, s))
     t, s = t - top_t[..., None], s - top_s[..., None]  # pyright: ignore[reportArgumentType]
     mass = tf.exp(t)
-    sum_t = tf.reduce_sum(mass, axis=-1)
-    mass = again(t, mass)
-    log_t, log_s = tf.math.log(sum_t), tf.math.log(tf.reduce_sum(tf.exp(s), axis=-1))
-    # Where the teacher has no mass the student may have none.
-    difference = tf.where(tf.equal(mass, 0), tf.zeros((), t.dtype), t - s)
-    loss = tf.reduce_sum(mass * difference, axis=-1) / sum_t + log_s - log_t
-    return loss, top_t, log_t, top_s, log_s
+    sum_t, sum_s, gap = (tf.reduce_sum(x, axis=-1) for x in (mass, tf.exp(s), _gap(mass, t, s)))
+    return _kl(top_t, sum_t, top_s, sum_s, gap)
 
 
 def _fused(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
-    """`_statistics` for XLA."""
-    # t <= 0, but XLA does not know, and takes this for another exponential.
-    return _statistics(teacher, student, counted, inverse, lambda t, _: tf.exp(tf.minimum(t, tf.zeros((), t.dtype))))
+    """`_statistics` for XLA: of parts of the rows, which it would store if they were cut from what is computed."""
+
+    def scaled(z: Array) -> Array:
+        return _scaled(z, counted, inverse)
+
+    top_t, top_s = (reduced(tf.maximum, tf.reduce_max, z, terms=scaled) for z in (teacher, student))
+
+    def gaps(t: Array, s: Array) -> Array:
+        t, s = scaled(t) - top_t[..., None], scaled(s) - top_s[..., None]
+        # t <= 0, but XLA does not know, and takes this for another exponential.
+        return _gap(tf.exp(tf.minimum(t, tf.zeros((), t.dtype))), t, s)
+
+    sum_t, sum_s = (
+        row_sum(lambda z, top=top: tf.exp(scaled(z) - top[..., None]), z)
+        for z, top in ((teacher, top_t), (student, top_s))
+    )
+    return _kl(top_t, sum_t, top_s, sum_s, row_sum(gaps, teacher, student))
+
+
+def _gap(mass: Array, t: Array, s: Array) -> Array:
+    """The teacher's mass times t - s; where it has none the student may have none."""
+    return mass * tf.where(tf.equal(mass, 0), tf.zeros((), t.dtype), t - s)
+
+
+def _kl(top_t: Array, sum_t: Array, top_s: Array, sum_s: Array, gap: Array) -> tuple[Array, ...]:
+    log_t, log_s = tf.math.log(sum_t), tf.math.log(sum_s)
+    return gap / sum_t + log_s - log_t, top_t, log_t, top_s, log_s
 
 
 def _gradient(
