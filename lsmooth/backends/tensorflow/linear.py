@@ -1,11 +1,11 @@
-"""Losses of linear heads on TensorFlow: a loop over blocks of rows, and another for their gradient.
+"""Losses of linear heads on TensorFlow, by a loop over blocks of rows.
 
-A custom gradient does not know whether it will be asked for, so the forward pass forms none: the
-logits of a block are computed a second time on the way back. The tapes, though, tell what they
-follow, and a product that none of them needs is left out: a head held fast costs no gradient.
-The rows are padded with copies of the last one to whole blocks, which XLA asks for, also where
-their number is not known beforehand. Large ones of a known shape are compiled by XLA even where
-the caller is not.
+The tapes tell what they follow: of a sum, its gradients are formed while the logits of a block are
+there, and multiplied on the way back; a product that no tape needs is left out, so a head held fast
+costs none. For the losses of rows, whose upstream gradients are not known, and for who asks later,
+the logits are computed a second time on the way back. The rows are padded with copies of the last
+one to whole blocks, which XLA asks for, also where their number is not known beforehand. Large ones
+of a known shape are compiled by XLA even where the caller is not.
 """
 
 from __future__ import annotations
@@ -64,8 +64,7 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
         biased = tuple(head.bias is not None for head in heads)
         plan = Plan(xp, loss._replace(total=False), len(heads), tuple(call.rows), tuple(call.shared), biased, block)
         large = num_rows is not None and num_rows * call.num_classes >= XLA_ELEMENTS
-        losses = _rows(plan, large, [x for x in call.leaves() if x is not None])
-        losses = tf.reduce_sum(losses) if loss.total else losses
+        losses = _losses(plan, large, [x for x in call.leaves() if x is not None], loss.total)
     if loss.total:
         return losses
     losses = losses if rank == 1 else tf.reshape(losses, lead)
@@ -73,34 +72,45 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
     return losses
 
 
-def _rows(plan: Plan, large: bool, leaves: list[Array]) -> Array:
+def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
     """The losses. What no tape follows gets no gradient, or one of its own where somebody may ask later."""
     still = [i in plan.loss.still for i, biased in enumerate(plan.biased) for _ in range(2 + biased)]
     still += [False] * (len(leaves) - len(still))
     may = [x.dtype.is_floating and not fixed for x, fixed in zip(leaves, still, strict=True)]
     leaves = [tf.convert_to_tensor(x) for x in leaves]  # in a graph, what is a constant to it becomes its own
-    followed = [wanted and _is_followed(x) for x, wanted in zip(leaves, may, strict=True)]
-    parts = [followed]
+    followed = plan._replace(wanted=tuple(wanted and _is_followed(x) for x, wanted in zip(leaves, may, strict=True)))
+    # The derivative is that of the parts alone: no tape is to follow the value, nor tf.gradients to go back through it.
+    values = [tf.stop_gradient(x) for x in leaves]
+    known = None
+    if total and any(followed.wanted):
+        ones = tf.ones(tf.shape(leaves[0])[:1], _accumulator(plan.call(leaves).heads[-1].hidden))
+        losses, *known = (tf.stop_gradient(x) for x in _compiled(_sweep, followed, large)(ones, *values))
+    else:
+        losses = tf.stop_gradient(_compiled(_rows, plan, large)(*values))
+        losses = tf.reduce_sum(losses) if total else losses
+    zeros = tf.zeros_like(losses)
+    if any(followed.wanted):
+        losses += _nothing(followed, large, leaves, zeros, known)
     if not tf.executing_eagerly():
         # A graph can be differentiated again: by tf.gradients, or by a tape around the function it belongs to.
-        parts.append([wanted and not now for wanted, now in zip(may, followed, strict=True)])
-    # The derivative is that of the parts alone: no tape is to follow the value, nor tf.gradients to go back through it.
-    losses = tf.stop_gradient(_compiled(_losses, plan, large)(*map(tf.stop_gradient, leaves)))
-    for wanted in parts:
-        if any(wanted):
-            losses += _nothing(plan._replace(wanted=tuple(wanted)), large, leaves, tf.zeros_like(losses))
+        later = plan._replace(wanted=tuple(x and not y for x, y in zip(may, followed.wanted, strict=True)))
+        if any(later.wanted):
+            losses += _nothing(later, large, leaves, zeros)
     return losses
 
 
-def _nothing(plan: Plan, large: bool, leaves: list[Array], zeros: Array) -> Array:
-    """Zeros that have the derivative of the losses with respect to the leaves wanted."""
+def _nothing(plan: Plan, large: bool, leaves: list[Array], zeros: Array, known: list[Array] | None = None) -> Array:
+    """Zeros that have the derivative of the losses with respect to the leaves wanted, which may be known."""
 
     @tf.custom_gradient
     def zero(*_: Array) -> Any:
         def backward(upstream: Array) -> list[Array]:
+            again = any(map(_is_followed, (upstream, *leaves)))
+            if known is not None and not again:
+                return [g * tf.cast(upstream, g.dtype) for g in known]
+            rows = tf.broadcast_to(upstream, tf.shape(leaves[0])[:1])
             # A loop that XLA compiled for itself cannot be differentiated.
-            compiles = large and not any(map(_is_followed, (upstream, *leaves)))
-            return list(_compiled(_gradients, plan, compiles)(upstream, *leaves))
+            return list(_compiled(_sweep, plan, large and not again)(rows, *leaves))[1:]
 
         return tf.identity(zeros), backward
 
@@ -116,7 +126,8 @@ def _xla(function: Any, plan: Plan) -> Any:
     return tf.function(functools.partial(function, plan), jit_compile=True, autograph=False)
 
 
-def _losses(plan: Plan, *leaves: Array) -> Array:
+def _rows(plan: Plan, *leaves: Array) -> Array:
+    """The losses of the rows."""
     blocks = _Blocks(plan, leaves)
     dtype = _accumulator(plan.call(leaves).heads[-1].hidden)
 
@@ -130,10 +141,13 @@ def _losses(plan: Plan, *leaves: Array) -> Array:
     return blocks.joined(stored)
 
 
-def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
-    """Of the leaves wanted: those along the rows are stored by block, the others added up."""
+def _sweep(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
+    """The sum of the losses, and the gradients of the leaves wanted when the rows' are multiplied by ``upstream``.
+
+    Gradients along the rows are stored by block, the others added up.
+    """
     blocks = _Blocks(plan, leaves)
-    upstream = blocks.without_repeated(blocks.split(upstream))
+    upstream, real = (blocks.without_repeated(blocks.split(x)) for x in (upstream, tf.ones_like(upstream)))
     wanted = list(itertools.compress(zip(leaves, blocks.along, strict=True), plan.wanted))
     initial = [
         tf.TensorArray(x.dtype, blocks.count, element_shape=[None, *x.shape[1:]])
@@ -142,21 +156,28 @@ def _gradients(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
         for x, rows in wanted
     ]
 
-    def step(i: Array, *found: Any) -> Any:
-        gradients = _block(plan, blocks.call(i), upstream[i])
-        return i + 1, *(
-            x.write(i, g) if rows else x + tf.cast(g, x.dtype)
-            for x, g, (_, rows) in zip(found, gradients, wanted, strict=True)
+    def step(i: Array, total: Array, *found: Any) -> Any:
+        losses, *gradients = _block(plan, blocks.call(i), upstream[i])
+        losses = tf.where(real[i] > 0, losses, tf.zeros_like(losses))
+        return (
+            i + 1,
+            total + tf.reduce_sum(losses),
+            *(
+                x.write(i, g) if rows else x + tf.cast(g, x.dtype)
+                for x, g, (_, rows) in zip(found, gradients, wanted, strict=True)
+            ),
         )
 
-    _, *found = tf.while_loop(
-        lambda i, *_: i < blocks.count, step, (0, *initial), parallel_iterations=1, maximum_iterations=blocks.count
+    start = (0, tf.zeros((), upstream.dtype), *initial)
+    _, total, *found = tf.while_loop(
+        lambda i, *_: i < blocks.count, step, start, parallel_iterations=1, maximum_iterations=blocks.count
     )
-    return [tf.cast(blocks.joined(g) if rows else g, x.dtype) for g, (x, rows) in zip(found, wanted, strict=True)]
+    gradients = (blocks.joined(g) if rows else g for g, (_, rows) in zip(found, wanted, strict=True))
+    return [total, *(tf.cast(g, x.dtype) for g, (x, _) in zip(gradients, wanted, strict=True))]
 
 
 def _block(plan: Plan, call: Call, upstream: Array) -> list[Array]:
-    """The gradients of a block with respect to the leaves wanted, those of the heads by their closed form."""
+    """The losses of a block, and their gradients with respect to the leaves wanted."""
     wanted = plan.call(plan.wanted)
     logits = tuple(head_logits(plan.xp, head) for head in call.heads)
     moving = [z for z, wants in zip(logits, wanted.heads, strict=True) if any(wants)]
@@ -174,7 +195,7 @@ def _block(plan: Plan, call: Call, upstream: Array) -> list[Array]:
             gradients += [low @ head.weight] if wants.hidden else []
             gradients += [tf.matmul(low, head.hidden, transpose_a=True)] if wants.weight else []
             gradients += [tf.reduce_sum(g, 0)] if wants.bias else []
-    return gradients + list(found)
+    return [losses, *gradients, *found]
 
 
 class _Blocks:

@@ -131,10 +131,14 @@ def _tensorflow(head: Arrays, given: Arrays, loss: Callable[[], Step]) -> Setup:
             with tf.GradientTape() as tape:
                 tape.watch([h, w])
                 value = function(h, w, *others)
-            return tape.gradient(value, [h, w])
+            return *tape.gradient(value, [h, w]), value
 
-        # Reading one number waits for all of them, on a GPU too, whose work is done in order.
-        return lambda: [x[0, 0].numpy() for x in step(*arrays)]
+        def call() -> None:
+            of_hidden, of_weight, value = step(*arrays)
+            # Reading one number waits for all of them, on a GPU too, whose work is done in order.
+            of_hidden[0, 0].numpy(), of_weight[0, 0].numpy(), value.numpy()
+
+        return call
 
     return setup
 
