@@ -209,6 +209,10 @@ class Backend(ABC):
         """Per-row divergences of two logits; see `divergences.softmax_divergence`."""
         return divergences.softmax_divergence(self, teacher, student, **options)
 
+    def is_float16_product(self, a: Array, b: Array) -> bool:
+        """Whether a matrix product of these is computed in float16, whose range is small."""
+        return "float16" in (self.dtype(a), self.dtype(b))
+
     def hard_and_soft(
         self, labels: Array, teacher: Array, student: Array, hard: dict[str, Any], soft: dict[str, Any]
     ) -> Array:

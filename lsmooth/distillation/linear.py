@@ -12,6 +12,7 @@ from lsmooth.distillation._pair import prepare, scale_of
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.losses._rows import rows_of
 from lsmooth.losses.linear import check_block_size, check_head, over_rows
+from lsmooth.losses.reductions import reduce_rows
 
 
 def linear_distillation_loss(
@@ -130,6 +131,10 @@ def linear_distillation_loss(
             weight=xp.stop_gradient(teacher.weight),
             bias=None if teacher.bias is None else xp.stop_gradient(teacher.bias),
         )
+    scale, reduction = pair.scale, pair.reduction
+    apart = xp.is_float16_product(pair.student, student.weight)
+    if apart:  # its range is too small for gradients that are divided by the number of rows
+        pair = pair._replace(scale=None, reduction="none")
     options = {
         "labels": pair.labels if alpha < 1.0 else None,
         "counted": pair.counted,
@@ -143,7 +148,8 @@ def linear_distillation_loss(
     still = (0,) if stop_teacher_gradient else ()
     loss = DistillationOfBlock(xp, pair.reduction != "none", divergence, parameter, numbers, still)
     heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
-    return xp.linear_rows(loss, Call(heads, arrays, {}), block_size)
+    losses = xp.linear_rows(loss, Call(heads, arrays, {}), block_size)
+    return reduce_rows(xp, losses, scale, reduction) if apart else losses
 
 
 class DistillationOfBlock(NamedTuple):

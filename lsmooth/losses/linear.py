@@ -8,7 +8,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
-from lsmooth.losses._rows import prepare, rows_of
+from lsmooth.losses._rows import finish, prepare, rows_of
 from lsmooth.losses.cross_entropy import kernel_options
 
 
@@ -56,8 +56,8 @@ def linear_softmax_cross_entropy(
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        reduction: as in `softmax_cross_entropy`. For ``"none"`` the logits are computed a second
-            time in the backward pass, since what multiplies each row is not known before.
+        reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the logits are computed
+            a second time in the backward pass, when what multiplies each row is known.
         block_size: the rows of a block; chosen from the sizes if None.
 
     Returns:
@@ -104,10 +104,13 @@ def linear_softmax_cross_entropy(
         head.weight,
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
-    loss, call = cross_entropy_call(
-        xp, rows.labels, rows.soft, head._replace(hidden=rows.logits), options, rows.reduction
-    )
-    return xp.linear_rows(loss, call, block_size)
+    head, reduction = head._replace(hidden=rows.logits), rows.reduction
+    apart = xp.is_float16_product(head.hidden, head.weight)
+    if apart:  # its range is too small for gradients that are divided by the number of rows
+        options["scale"], reduction = None, "none"
+    loss, call = cross_entropy_call(xp, rows.labels, rows.soft, head, options, reduction)
+    losses = xp.linear_rows(loss, call, block_size)
+    return finish(rows, losses) if apart else losses
 
 
 def cross_entropy_call(

@@ -107,7 +107,8 @@ def _nothing(plan: Plan, large: bool, leaves: list[Array], zeros: Array, known: 
         def backward(upstream: Array) -> list[Array]:
             again = any(map(_is_followed, (upstream, *leaves)))
             if known is not None and not again:
-                return [g * tf.cast(upstream, g.dtype) for g in known]
+                # The product first: float16 may have no room for the scale of a loss.
+                return [tf.cast(tf.cast(g, upstream.dtype) * upstream, g.dtype) for g in known]
             rows = tf.broadcast_to(upstream, tf.shape(leaves[0])[:1])
             # A loop that XLA compiled for itself cannot be differentiated.
             return list(_compiled(_sweep, plan, large and not again)(rows, *leaves))[1:]

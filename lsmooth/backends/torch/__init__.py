@@ -66,6 +66,21 @@ def _fastest(
     return formula(moving) if losses is None else losses
 
 
+def _is_divided_float16(logits: Array, *, scale: Any = None, **_: Any) -> bool:
+    """Whether a kernel would keep a gradient in float16, small as it is over many rows.
+
+    Who trains in float16 scales the loss up so that gradients fit: what multiplies the rows is left for then.
+    """
+    return logits.dtype == torch.float16 and scale is not None
+
+
+def _scaled_after(
+    loss: Callable[..., Array], first: Array, second: Array, *, scale: Any, total: bool = False, **options: Any
+) -> Array:
+    losses = loss(first, second, **options) * scale
+    return torch.sum(losses) if total else losses
+
+
 def _classes(count: int, like: Array) -> Array:
     """``arange(count)``, of the kind of ``like``: a DTensor meets no tensor that is none."""
     if type(like) in PLAIN:
@@ -208,6 +223,9 @@ class TorchBackend(Backend):
         return value.detach(), gradient
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        if _is_divided_float16(logits, **options):
+            return _scaled_after(self.softmax_cross_entropy, logits, labels, **options)
+
         def formula(logits: Array) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
@@ -231,12 +249,18 @@ class TorchBackend(Backend):
         return _fastest("log_odds", formula, logits, labels, {}, logits)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+        if _is_divided_float16(logits, **options):
+            return _scaled_after(self.sigmoid_cross_entropy, logits, labels, **options)
+
         def formula(logits: Array) -> Array:
             return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
 
         return _fastest("sigmoid", formula, logits, labels, options, logits)
 
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
+        if _is_divided_float16(student, **options):
+            return _scaled_after(self.softmax_divergence, teacher, student, **options)
+
         def formula(student: Array) -> Array:
             return divergences.softmax_divergence(self, teacher, student, **options)
 
@@ -249,9 +273,15 @@ class TorchBackend(Backend):
             return super(TorchBackend, self).hard_and_soft(labels, teacher, student, hard, soft)
 
         losses = None
-        if not torch.compiler.is_compiling():
+        if student.dtype != torch.float16 and not torch.compiler.is_compiling():
             losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
         return formula(student) if losses is None else losses
+
+    def is_float16_product(self, a: Array, b: Array) -> bool:
+        device = a.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device) == torch.float16
+        return super().is_float16_product(a, b)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         if torch.compiler.is_compiling():
