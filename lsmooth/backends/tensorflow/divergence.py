@@ -1,9 +1,8 @@
 """The forward KL with its gradient, softmax(s) - softmax(t), in closed form.
 
 As with the cross-entropy, large logits of a known shape are compiled by XLA whatever the caller
-does. There each reduction computes its own exponentials, since sharing them is slower. XLA stores
-what a reduction reads all the same: the call's peak is two arrays of the logits' size above the
-gradient. A loop over blocks of rows saves those two, and takes a third longer.
+does. There each reduction computes its own exponentials, since sharing them is slower, and reads
+terms that are added up in parts first, since XLA stores what a reduction reads.
 """
 
 from __future__ import annotations
