@@ -11,6 +11,8 @@ from lsmooth.bench.rows import Call
 
 # The shortest run that the clock tells apart from the noise around it.
 SHORTEST = 5e-3
+# Calls below this are at the mercy of how threads wake up: they get ten times the turns.
+SHORT = 1e-3
 # Of a call that takes these seconds a second time, three runs count;
 LONG = 0.5
 # of one that takes these, the one.
@@ -31,9 +33,11 @@ def measure(calls: Mapping[str, Call], rounds: int = 4, kept: int = 2) -> dict[s
     They take turns; the first run of a turn is dropped, since it pays for memory that the call
     before it gave back, and ``kept`` runs are kept. Short calls are repeated within a run; of long
     ones, which fill their memory many times over, three runs count, and of the longest the second alone.
+    Where all are very short there are ten times the turns.
     """
     timers = {name: timeit.Timer(call) for name, call in calls.items()}
     warm = {name: _warm(timer) for name, timer in timers.items()}
+    rounds *= 10 if max(warm.values()) <= SHORT else 1
     seconds = {name: [taken] if taken > LONG else [] for name, taken in warm.items()}
     turns = {name: rounds if taken <= LONG else 2 if taken <= LONGEST else 0 for name, taken in warm.items()}
     numbers = {name: max(1, round(SHORTEST / max(taken, 1e-9))) for name, taken in warm.items()}
