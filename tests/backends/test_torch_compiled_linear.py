@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
+from largest_tensor import Largest  # noqa: E402
 from torch._functorch.aot_autograd import aot_module_simplified  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lsmooth.backends.torch import compiled, compiled_linear, linear  # noqa: E402
 from lsmooth.distillation import linear_distillation_loss  # noqa: E402
@@ -478,18 +478,6 @@ def test_what_is_exported_needs_no_operator():
 
 
 # Memory.
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that an operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **kwargs or {})
-        if isinstance(result, torch.Tensor):
-            self.elements = max(self.elements, result.numel())
-        return result
 
 
 ALL_KINDS = {

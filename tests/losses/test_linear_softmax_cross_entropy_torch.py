@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import require_backend  # noqa: E402
+from largest_tensor import Largest  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
@@ -171,18 +172,6 @@ def test_nothing_is_computed_for_gradients_under_no_grad():
         value = linear_softmax_cross_entropy(LABELS[:6], *head(rows=6), block_size=2)
     assert set(products.shapes) == {(2, 5)}
     assert not value.requires_grad
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that an operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **kwargs or {})
-        if isinstance(result, torch.Tensor):
-            self.elements = max(self.elements, result.numel())
-        return result
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])

@@ -12,7 +12,7 @@ from tensorflow.python.eager import record  # nothing public tells whether a tap
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.tensorflow import cross_entropy, divergence, linear, sigmoid
+from lsmooth.backends.tensorflow import cross_entropy, divergence, linear, log_odds, sigmoid
 
 
 class TensorflowBackend(Backend):
@@ -155,6 +155,9 @@ class TensorflowBackend(Backend):
             return loss if scale is None else loss * scale
         labels = formulas.smooth_binary_labels(labels, options.get("label_smoothing", 0.0))
         return _reduced(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
+
+    def label_log_odds(self, logits: Array, labels: Array) -> Array:
+        return log_odds.label_log_odds(self, logits, labels)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
