@@ -175,7 +175,7 @@ def test_a_head_held_fast_costs_no_product_when_eager(linear, monkeypatch):
 
 
 def test_without_a_word_from_tensorflow_all_is_wanted(linear, monkeypatch):
-    monkeypatch.setattr(linear, "PossibleTapeGradientTypes", None)
+    monkeypatch.setattr("lsmooth.backends.tensorflow.tapes.PossibleTapeGradientTypes", None)
     given = arrays()
     for names in (("hidden",), ("weight", "bias")):
         for way in ("eager", "function"):

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record  # nothing public tells whether a tape is open
 
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
 from lsmooth.backends.tensorflow import cross_entropy, divergence, linear, log_odds, sigmoid
+from lsmooth.backends.tensorflow.tapes import is_followed
 
 
 class TensorflowBackend(Backend):
@@ -38,7 +38,7 @@ class TensorflowBackend(Backend):
         return x.numpy() if "CPU" in x.device else None
 
     def is_watched(self, *arrays: Array) -> bool:
-        return record.could_possibly_record()
+        return any(map(is_followed, arrays))
 
     def dtype(self, x: Array) -> str:
         return x.dtype.name

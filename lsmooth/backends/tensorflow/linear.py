@@ -20,11 +20,7 @@ import tensorflow as tf
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole
 from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS
-
-try:  # no public name tells
-    from tensorflow.python.ops.gradients_util import PossibleTapeGradientTypes  # type: ignore[import-not-found]
-except ImportError:
-    PossibleTapeGradientTypes = None
+from lsmooth.backends.tensorflow.tapes import is_followed
 
 # Where the number of rows is not known: as many as take the largest blocks.
 MANY = 2**16
@@ -78,7 +74,7 @@ def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
     still += [False] * (len(leaves) - len(still))
     may = [x.dtype.is_floating and not fixed for x, fixed in zip(leaves, still, strict=True)]
     leaves = [tf.convert_to_tensor(x) for x in leaves]  # in a graph, what is a constant to it becomes its own
-    followed = plan._replace(wanted=tuple(wanted and _is_followed(x) for x, wanted in zip(leaves, may, strict=True)))
+    followed = plan._replace(wanted=tuple(wanted and is_followed(x) for x, wanted in zip(leaves, may, strict=True)))
     # The derivative is that of the parts alone: no tape is to follow the value, nor tf.gradients to go back through it.
     values = [tf.stop_gradient(x) for x in leaves]
     known = None
@@ -105,7 +101,7 @@ def _nothing(plan: Plan, large: bool, leaves: list[Array], zeros: Array, known: 
     @tf.custom_gradient
     def zero(*_: Array) -> Any:
         def backward(upstream: Array) -> list[Array]:
-            again = any(map(_is_followed, (upstream, *leaves)))
+            again = any(map(is_followed, (upstream, *leaves)))
             if known is not None and not again:
                 # The product first: float16 may have no room for the scale of a loss.
                 return [tf.cast(tf.cast(g, upstream.dtype) * upstream, g.dtype) for g in known]
@@ -235,11 +231,6 @@ class _Blocks:
 
 def _at_least_one(count: Any) -> Any:
     return max(count, 1) if isinstance(count, int) else tf.maximum(count, 1)
-
-
-def _is_followed(x: Array) -> bool:
-    """Whether a tape, or an accumulator of forward mode, may ask for a derivative with respect to x."""
-    return PossibleTapeGradientTypes is None or bool(PossibleTapeGradientTypes((x,)))
 
 
 def _accumulator(x: Array) -> tf.DType:

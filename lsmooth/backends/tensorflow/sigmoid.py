@@ -12,11 +12,11 @@ import functools
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.eager import record  # nothing public tells what a tape follows
 
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import smooth_binary_labels
 from lsmooth.backends.tensorflow.cross_entropy import SMALL, XLA_ELEMENTS, compiled
+from lsmooth.backends.tensorflow.tapes import is_followed
 
 # Elements that share a logarithm: of at most 2 to this power.
 TOGETHER = 16
@@ -37,7 +37,7 @@ def total(logits: Array, labels: Array, label_smoothing: float) -> Array:
     """The sum of the losses, for arguments that fit."""
     eps = tf.constant(label_smoothing, labels.dtype) if label_smoothing else 0.0
     # Eagerly what is returned for the labels is computed, asked for or not.
-    constant = tf.executing_eagerly() and not record.should_record_backprop([labels])
+    constant = tf.executing_eagerly() and not is_followed(labels)
 
     @tf.custom_gradient
     def loss(logits: Array, labels: Array) -> Any:
