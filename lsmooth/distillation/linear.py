@@ -132,7 +132,7 @@ def linear_distillation_loss(
             bias=None if teacher.bias is None else xp.stop_gradient(teacher.bias),
         )
     scale, reduction = pair.scale, pair.reduction
-    apart = xp.is_float16_product(pair.student, student.weight)
+    apart = scale is not None and xp.is_float16_product(pair.student, student.weight)
     if apart:  # its range is too small for gradients that are divided by the number of rows
         pair = pair._replace(scale=None, reduction="none")
     options = {

@@ -105,7 +105,7 @@ def linear_softmax_cross_entropy(
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
     head, reduction = head._replace(hidden=rows.logits), rows.reduction
-    apart = xp.is_float16_product(head.hidden, head.weight)
+    apart = options["scale"] is not None and xp.is_float16_product(head.hidden, head.weight)
     if apart:  # its range is too small for gradients that are divided by the number of rows
         options["scale"], reduction = None, "none"
     loss, call = cross_entropy_call(xp, rows.labels, rows.soft, head, options, reduction)

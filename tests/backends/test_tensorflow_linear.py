@@ -183,9 +183,9 @@ def test_without_a_word_from_tensorflow_all_is_wanted(linear, monkeypatch):
 
 
 def eager_and_traced(transform):
-    import tensorflow as tf
-
     def both(loss):
+        import tensorflow as tf
+
         return transform(loss), tf.function(lambda: transform(loss), autograph=False)()
 
     return both

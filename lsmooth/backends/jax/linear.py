@@ -243,7 +243,19 @@ def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int, like: Array | N
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _rows(plan: Plan, call: Call) -> Array:
-    block = jax.checkpoint(lambda here: whole(plan.xp, plan.loss, here))
+    # In full precision outside of the loop, which adds up their gradients.
+    types = [None if x is None else x.dtype for x in call.leaves()]
+    wide = [
+        x if x is None or rows else x.astype(_accumulator(x))
+        for x, rows in zip(call.leaves(), call.along_rows(), strict=True)
+    ]
+
+    @jax.checkpoint
+    def block(here: Call) -> Array:
+        narrow = [x if x is None else x.astype(dtype) for x, dtype in zip(here.leaves(), types, strict=True)]
+        return whole(plan.xp, plan.loss, here.rebuild(narrow))
+
+    call = call.rebuild(wide)
     return _scan(_num_rows(call), plan.block, lambda _, here: (None, block(here)), None, call)[1]
 
 
