@@ -68,7 +68,8 @@ def _sum_of_rows_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) ->
     moves = [x is not None and not isinstance(x, SymbolicZero) for x in tangent.leaves()]
     total, gradients = _shielded(lambda call: _sweep(plan, moves, call))(call)
     pairs = [(g, dx) for g, dx, moving in zip(gradients, tangent.leaves(), moves, strict=True) if moving]
-    return total, sum((jnp.sum(g * dx.astype(g.dtype)) for g, dx in pairs), start=jnp.zeros_like(total))
+    wide = total.dtype  # float16 may have no room for the scale of a loss
+    return total, sum((jnp.sum(g.astype(wide) * dx.astype(wide)) for g, dx in pairs), start=jnp.zeros_like(total))
 
 
 _total = jax.jit(_sum_of_rows, static_argnums=0, inline=True)

@@ -179,7 +179,7 @@ def _backward(ctx: Any, upstreams: list[Tensor]) -> tuple[Any, ...]:
         found = linear.gradients_of_whole(plan, _over_leaves(key, leaves), asked, upstream)
         found = [x for x in found if x is not None]
     elif _PLANS[key].loss.total:
-        found = [x * upstream.to(x.dtype) for x in found]
+        found = [x * upstream for x in found]
     else:
         found = torch.ops.lsmooth.linear_rows_backward(upstream, leaves, numbers, wanted, key, block_size)
     each = iter(found)
