@@ -48,7 +48,7 @@ def mutual_information(differences: Array) -> Array:
     own = (differences - center[:, None]) ** 2
     variance = xp.sum(own) / (examples * draws)
     # Draws that do not differ: the limit of ever smaller noise.
-    variance = xp.where(variance == 0, 1e-30, variance)
+    variance = xp.where(xp.equal(variance, 0), 1e-30, variance)
     distance = (differences[:, :, None] - center) ** 2
     mixture = xp.logsumexp(-distance / (2 * variance), axis=-1) - math.log(examples)
     return xp.sum(-own / (2 * variance) - mixture) / (examples * draws)

@@ -83,7 +83,7 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     check.check_range("temperature", temperature, 0.0, float("inf"))
     log_p = log_softmax(xp, accumulate(xp, xp.moveaxis(logits, front, -1)) / temperature)
     p = xp.exp(log_p)
-    entropy = -xp.sum(p * xp.where(p == 0, 0.0, log_p), axis=-1)
+    entropy = -xp.sum(p * xp.where(xp.equal(p, 0), 0.0, log_p), axis=-1)
     return xp.sum(entropy) / xp.size(entropy)
 
 
@@ -139,7 +139,7 @@ def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Arr
     """From checked arguments, classes last."""
     classes = xp.shape(logits)[-1]
     logits = logits / (temperature if isinstance(temperature, float) else temperature[..., None])
-    label = xp.one_hot(labels, classes, xp.dtype(logits)) == 1
+    label = xp.equal(xp.one_hot(labels, classes, xp.dtype(logits)), 1)
     others = xp.where(label, MINUS_INFINITY, logits)
     mass = xp.exp(xp.logsumexp(others, axis=-1) - xp.logsumexp(logits, axis=-1))
     mass = xp.where((labels >= 0) & (labels < classes), mass, float("nan"))

@@ -4,9 +4,10 @@ A backend is one class that fills in the abstract methods below. Everything else
 lsmooth is written once over them; the loss kernels at the end have a working default and
 are there to be overridden where a framework has something faster.
 
-Arrays support ``+ - * / **``, comparisons, ``&``, ``|``, ``~`` and ``x[..., None]``
-themselves, with Python numbers taking the array's dtype, so these need no method. Dtypes
-are named by strings: ``"float32"``, ``"bfloat16"``, ``"int64"``, ``"bool"``.
+Arrays support ``+ - * / **``, ``< <= > >=``, ``&``, ``|``, ``~`` and ``x[..., None]``
+themselves, with Python numbers taking the array's dtype, so these need no method. Equality
+does: ``x == y`` compares identities in some of TensorFlow's modes, so lsmooth calls
+`Backend.equal`. Dtypes are named by strings: ``"float32"``, ``"bfloat16"``, ``"int64"``, ``"bool"``.
 """
 
 from __future__ import annotations
@@ -112,6 +113,10 @@ class Backend(ABC):
     @abstractmethod
     def ceil(self, x: Array) -> Array: ...
 
+    def equal(self, x: Array, y: Any) -> Array:
+        """Elementwise ``x == y``; ``y`` may be a Python number."""
+        return x == y
+
     @abstractmethod
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         """Elementwise choice; one of ``x`` and ``y`` may be a Python number."""
@@ -159,7 +164,7 @@ class Backend(ABC):
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         """The maximum of the last axis, and whether ``index``, one per row, is the first entry that has it."""
         winner = self.argmax(x, -1)
-        return self.pick(x, winner), winner == self.cast(index, self.dtype(winner))
+        return self.pick(x, winner), self.equal(winner, self.cast(index, self.dtype(winner)))
 
     @abstractmethod
     def bincount(self, index: Array, weights: Array, length: int) -> Array:

@@ -78,7 +78,7 @@ def reverse_kl(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> A
 def relative_entropy(xp: Backend, log_p: Array, log_q: Array) -> Array:
     """``sum_k p_k (log p_k - log q_k)``; where p has no mass, q may have none."""
     p = xp.exp(log_p)
-    empty = p == 0
+    empty = xp.equal(p, 0)
     return xp.sum(p * (xp.where(empty, 0.0, log_p) - xp.where(empty, 0.0, log_q)), axis=-1)
 
 
@@ -89,7 +89,7 @@ def jensen_shannon(xp: Backend, teacher: Array, student: Array, beta: float) -> 
     log s - log m = -log(1 - beta) - softplus(-d).
     """
     log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
-    no_t, no_s = log_t == MINUS_INFINITY, log_s == MINUS_INFINITY
+    no_t, no_s = xp.equal(log_t, MINUS_INFINITY), xp.equal(log_s, MINUS_INFINITY)
     either = no_t | no_s
     d = xp.where(either, 0.0, log_s) - xp.where(either, 0.0, log_t) + math.log((1.0 - beta) / beta)
     of_t = -math.log(beta) - xp.where(no_s, 0.0, xp.softplus(d))
@@ -110,7 +110,7 @@ def alpha_divergence(xp: Backend, teacher: Array, student: Array, alpha: float) 
 
 def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """``1/K sum_k (z^t_k - z^s_k)^2``, over the classes that not both mask."""
-    absent = (teacher == MINUS_INFINITY) & (student == MINUS_INFINITY)
+    absent = xp.equal(teacher, MINUS_INFINITY) & xp.equal(student, MINUS_INFINITY)
     difference = xp.where(absent, 0.0, teacher) - xp.where(absent, 0.0, student)
     return xp.sum(difference * difference, axis=-1) / xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
 
@@ -118,7 +118,7 @@ def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> A
 def centered(xp: Backend, logits: Array) -> Array:
     """Logits less their maximum: the same softmax, and no precision lost to their common size."""
     top = xp.stop_gradient(xp.max(logits, axis=-1))[..., None]
-    return logits - xp.where(top == MINUS_INFINITY, 0.0, top)
+    return logits - xp.where(xp.equal(top, MINUS_INFINITY), 0.0, top)
 
 
 def log_softmax(xp: Backend, logits: Array) -> Array:

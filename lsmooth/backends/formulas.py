@@ -132,11 +132,11 @@ def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
     logits = accumulate(xp, logits)
     num_classes = xp.shape(logits)[-1]
     labels, factor = label_factor(xp, labels, num_classes, xp.dtype(logits))
-    at_label = xp.one_hot(labels, num_classes, "float32") == 1  # type: ignore[arg-type]
+    at_label = xp.equal(xp.one_hot(labels, num_classes, "float32"), 1)  # type: ignore[arg-type]
     others = xp.where(at_label, MINUS_INFINITY, logits)
     top = xp.stop_gradient(xp.max(others, axis=-1))
-    alone = top == MINUS_INFINITY
-    top = xp.where(alone | (top == -MINUS_INFINITY), 0.0, top)
+    alone = xp.equal(top, MINUS_INFINITY)
+    top = xp.where(alone | xp.equal(top, -MINUS_INFINITY), 0.0, top)
     total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
     lead = xp.pick(logits, labels) - top - xp.log(xp.where(alone, 1.0, total))
     return factor * xp.where(alone, -MINUS_INFINITY, lead)
@@ -152,14 +152,14 @@ def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, cl
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
         # A masked class costs nothing where it has no weight.
-        picked = xp.where((factor == 0) & (picked <= MINUS_INFINITY), 0.0, picked)
+        picked = xp.where(xp.equal(factor, 0) & (picked <= MINUS_INFINITY), 0.0, picked)
     return factor * (lse - picked)
 
 
 def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
     weighted = labels if class_weight is None else labels * class_weight
     # A masked class costs nothing where the label has no mass on it.
-    terms = weighted * xp.where((weighted == 0) & (logits <= MINUS_INFINITY), 0.0, logits)
+    terms = weighted * xp.where(xp.equal(weighted, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
 
 
@@ -191,8 +191,8 @@ def sigmoid_cross_entropy(
     """
     logits = accumulate(xp, logits)
     labels = smooth_binary_labels(labels, label_smoothing)
-    yes = xp.where((labels == 0) & (logits <= MINUS_INFINITY), 0.0, logits)
-    no = xp.where((labels == 1) & (logits == -MINUS_INFINITY), 0.0, logits)
+    yes = xp.where(xp.equal(labels, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
+    no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
     positive = labels if pos_weight is None else labels * pos_weight
     loss = (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
     if scale is not None:

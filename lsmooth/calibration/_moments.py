@@ -221,7 +221,7 @@ class Rows:
         labels = self._labels_of(index)
         weight = None if self._weight is None else xp.cast(xp.reshape(self._weight[index], (-1,)), dtype)
         if self._ignore_index is not None:
-            counted = xp.cast((labels[:, 1] if self._soft else labels) != self._ignore_index, dtype)
+            counted = xp.cast(~xp.equal(labels[:, 1] if self._soft else labels, self._ignore_index), dtype)
             weight = counted if weight is None else xp.where(counted > 0, weight, 0.0)
         top = xp.max(logits, axis=-1)
         shifted = logits - top[:, None]
@@ -229,19 +229,21 @@ class Rows:
             labels = xp.cast(labels, dtype)
             fits = xp.max(-labels, axis=-1) <= 0
             mass = xp.sum(labels, axis=-1)
-            gap = xp.sum(xp.where(labels == 0, 0.0, labels * shifted), axis=-1) / xp.where(mass == 0, 1.0, mass)
-            weight = mass if weight is None else xp.where(weight == 0, 0.0, weight * mass)
+            gap = xp.sum(xp.where(xp.equal(labels, 0), 0.0, labels * shifted), axis=-1) / xp.where(
+                xp.equal(mass, 0), 1.0, mass
+            )
+            weight = mass if weight is None else xp.where(xp.equal(weight, 0), 0.0, weight * mass)
         else:
             fits = (labels >= 0) & (labels < classes)
             gap = xp.pick(shifted, xp.where(fits, labels, 0))
         good = fits & (top < math.inf) & (gap > MINUS_INFINITY)
         if weight is not None:
-            good = (good & (weight >= 0) & (weight < math.inf)) | (weight == 0)
-            top, gap = xp.where(weight == 0, 0.0, top), xp.where(weight == 0, 0.0, gap)
+            good = (good & (weight >= 0) & (weight < math.inf)) | xp.equal(weight, 0)
+            top, gap = xp.where(xp.equal(weight, 0), 0.0, top), xp.where(xp.equal(weight, 0), 0.0, gap)
         self._check(index, good, logits, labels, weight)
 
         kept, spread = classes, xp.sum(shifted, axis=-1)
-        if self._number(xp.sum(xp.cast(spread == MINUS_INFINITY, dtype))):
+        if self._number(xp.sum(xp.cast(xp.equal(spread, MINUS_INFINITY), dtype))):
             kept = xp.sum(xp.cast(shifted > MINUS_INFINITY, dtype), axis=-1)
             spread = xp.sum(xp.where(shifted > MINUS_INFINITY, shifted, 0.0), axis=-1)
         ones = xp.ones_like(gap, dtype)
@@ -265,7 +267,7 @@ class Rows:
     def _total(self, row: Array, weight: Array | None, group: np.ndarray | None) -> Any:
         xp = self._xp
         if weight is not None:
-            row = xp.where(weight == 0, 0.0, row * weight)
+            row = xp.where(xp.equal(weight, 0), 0.0, row * weight)
         if group is not None:
             return np.bincount(group, xp.to_numpy(row), self._n_groups)
         return self._number(xp.sum(xp.cast(row, "float64")))

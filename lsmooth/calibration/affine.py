@@ -132,7 +132,7 @@ class AffineCalibrator(Calibrator):
             raise ValueError(f"logits must have {xp.shape(bias)[0]} classes, as in fit; got {xp.shape(z)[-1]}.")
         z = z if self.from_logits else xp.log(z)
         z = log_softmax(xp, z) if self._normalize else z
-        masked = z == MINUS_INFINITY
+        masked = xp.equal(z, MINUS_INFINITY)
         finite = xp.where(masked, 0.0, z)
         if len(xp.shape(weight)) == 2:
             flat = xp.reshape(finite, (-1, xp.shape(bias)[0])) @ xp.moveaxis(weight, 0, 1)

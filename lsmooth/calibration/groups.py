@@ -279,7 +279,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         table = xp.asarray(self.temperatures_, xp.dtype(logits), like=logits)
         index = xp.searchsorted(known, xp.reshape(ids, (-1,)), side="left")
         index = xp.reshape(xp.where(index < len(self.groups_), index, 0), shape)
-        return xp.where(xp.take(known, index) == ids, xp.take(table, index), self.temperature_)
+        return xp.where(xp.equal(xp.take(known, index), ids), xp.take(table, index), self.temperature_)
 
     def _warn(self) -> None:
         failed = [(int(g), s) for g, s in zip(self.groups_, self.statuses_, strict=True) if s != "converged"]

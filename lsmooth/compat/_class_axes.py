@@ -39,7 +39,7 @@ def mask(xp: Backend, where: Any, like: Array, axis: Axes) -> Array | None:
     if len(xp.shape(where)) != len(xp.shape(like)):
         for a in sorted(counted_axes(axis, len(xp.shape(like)))):
             where = xp.moveaxis(where[..., None], -1, a)
-    return where * xp.ones_like(like, xp.dtype(like)) != 0
+    return ~xp.equal(where * xp.ones_like(like, xp.dtype(like)), 0)
 
 
 def any_left(xp: Backend, where: Array) -> Array:

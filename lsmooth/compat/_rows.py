@@ -36,7 +36,7 @@ def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index
         raise TypeError(f"{name} must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
     labels = check.class_ids(xp, labels)
     if check.is_validating(xp, labels):
-        counted = None if ignore_index is None else labels != ignore_index
+        counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
         check.check_class_ids(xp, labels, xp.shape(log_probs)[-1], counted)
     return labels
 
@@ -54,7 +54,7 @@ def nll_and_spread(
     Both are 0 where the label is ``ignore_index``. No class is masked: -inf costs inf, as in
     the libraries that are repeated.
     """
-    counted = None if ignore_index is None else labels != ignore_index
+    counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
     if counted is not None:
         labels = xp.where(counted, labels, 0)
     labels, factor = label_factor(xp, labels, xp.shape(log_probs)[-1], xp.dtype(log_probs))
@@ -89,7 +89,7 @@ def padded_kl_divergence(
     labels, factor = label_factor(xp, labels, size, xp.dtype(log_probs))
     one_hot = xp.one_hot(labels, size, xp.dtype(log_probs)) * factor[..., None]
     targets = smooth_labels(one_hot, eps, padding_idx=padding_idx)
-    entropy = targets * xp.log(xp.where(targets == 0, 1.0, targets))
+    entropy = targets * xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
     return xp.cast(xp.sum(entropy - targets * log_probs), dtype), xp.cast(targets, dtype)
 
 

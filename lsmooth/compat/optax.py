@@ -154,7 +154,7 @@ def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     logits, labels, _, dtype = _rows_of_classes(xp, logits, labels, -1, None)
     log_probs = log_softmax(xp, logits)
     # Only where both are so: elsewhere a label of 0 has a gradient.
-    log_probs = xp.where((labels == 0) & (log_probs == MINUS_INFINITY), 0.0, log_probs)
+    log_probs = xp.where(xp.equal(labels, 0) & xp.equal(log_probs, MINUS_INFINITY), 0.0, log_probs)
     return xp.cast(-xp.sum(labels * log_probs, axis=-1), dtype)
 
 
@@ -257,7 +257,7 @@ def kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where
     """
     xp = backend_of(log_predictions=log_predictions, targets=targets, where=where)
     (log_probs, targets), dtype = _floats(xp, log_predictions=log_predictions, targets=targets)
-    log_targets = xp.log(xp.where(targets == 0, 1.0, targets))
+    log_targets = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
     return xp.cast(sum_over(xp, targets * (log_targets - log_probs), axis, where), dtype)
 
 

@@ -148,7 +148,7 @@ def _of_class_ids(
     labels = _rows.class_ids(xp, "target", target, log_probs, ignore_index)
     nll, spread = _rows.nll_and_spread(xp, log_probs, labels, class_weight=weight, ignore_index=ignore_index)
     if reduction == "mean":
-        counted = xp.cast(labels != ignore_index, xp.dtype(nll))
+        counted = xp.cast(~xp.equal(labels, ignore_index), xp.dtype(nll))
         if weight is not None:
             known, _ = label_factor(xp, labels, _rows.class_count(xp, log_probs), xp.dtype(nll))
             counted = counted * xp.take(weight, known)

@@ -66,11 +66,11 @@ class LabelSmoother:
         if len(xp.shape(labels)) == len(xp.shape(logits)):
             labels = labels[..., 0]
         log_probs = log_softmax(xp, logits)
-        labels = xp.where((labels < 0) & (labels != self.ignore_index), 0, labels)
+        labels = xp.where((labels < 0) & ~xp.equal(labels, self.ignore_index), 0, labels)
         labels = _rows.class_ids(xp, "labels", labels, log_probs, self.ignore_index)
         nll, spread = _rows.nll_and_spread(xp, log_probs, labels, ignore_index=self.ignore_index)
         divisor = num_items_in_batch
         if divisor is None:
-            divisor = xp.sum(xp.cast(labels != self.ignore_index, xp.dtype(nll)))
+            divisor = xp.sum(xp.cast(~xp.equal(labels, self.ignore_index), xp.dtype(nll)))
         nll, spread = xp.sum(nll) / divisor, xp.sum(spread) / divisor
         return (1.0 - self.epsilon) * nll + self.epsilon / _rows.class_count(xp, log_probs) * spread

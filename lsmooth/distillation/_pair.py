@@ -121,6 +121,6 @@ def _labels_and_counted(
         raise ValueError(f"labels must have the rows' shape {shape}, got {xp.shape(labels)}.")
     labels = check.class_ids(xp, labels)
     if ignore_index is not None:
-        named = labels != ignore_index
+        named = ~xp.equal(labels, ignore_index)
         counted = named if counted is None else counted & named
     return (labels if counted is None else xp.where(counted, labels, 0)), counted

@@ -253,13 +253,13 @@ def contrastive_distillation_loss(
     cosines = _unit(xp, _flat(xp, teacher)) @ xp.moveaxis(_unit(xp, _flat(xp, student)), 0, 1)
     lead = cosines / temperature - math.log(ratio)
     every = xp.cumsum(xp.ones_like(lead[..., 0], "int32"))
-    own = every[:, None] == every[None, :]
+    own = xp.equal(every[:, None], every[None, :])
     together = own
     if labels is not None:
         ids = check.class_ids(xp, xp.asarray(labels, like=student))
         if not check.same_shape(xp.shape(ids), xp.shape(lead)[:1]):
             raise ValueError(f"labels must have shape {xp.shape(lead)[:1]}, got {xp.shape(ids)}.")
-        together = own | (ids[:, None] == ids[None, :])
+        together = own | xp.equal(ids[:, None], ids[None, :])
     losses = xp.sum(xp.where(own, xp.softplus(-lead), xp.where(together, 0.0, xp.softplus(lead))), axis=-1)
     return _reduce(xp, losses, None, reduction)
 
@@ -319,21 +319,21 @@ def _attention(xp: Backend, x: Array, axis: int, power: float) -> Array:
 def _length(xp: Backend, x: Array) -> Array:
     """Along the last axis, with a zero gradient at zero."""
     squared = xp.sum(x * x, axis=-1)
-    zero = squared == 0
+    zero = xp.equal(squared, 0)
     return xp.where(zero, 0.0, xp.where(zero, 1.0, squared) ** 0.5)
 
 
 def _unit(xp: Backend, x: Array) -> Array:
     """Scaled to length one along the last axis; zero stays zero."""
     length = _length(xp, x)[..., None]
-    return x / xp.where(length == 0, 1.0, length)
+    return x / xp.where(xp.equal(length, 0), 1.0, length)
 
 
 def _relative_distances(xp: Backend, x: Array) -> Array:
     distances = _length(xp, x[:, None, :] - x[None, :, :])
     apart = xp.sum(xp.cast(distances > 0, xp.dtype(x)))
-    mean = xp.sum(distances) / xp.where(apart == 0, 1.0, apart)
-    return distances / xp.where(mean == 0, 1.0, mean)
+    mean = xp.sum(distances) / xp.where(xp.equal(apart, 0), 1.0, apart)
+    return distances / xp.where(xp.equal(mean, 0), 1.0, mean)
 
 
 def _cosines(xp: Backend, x: Array) -> Array:

@@ -168,7 +168,7 @@ def decoupled_distillation_loss(
     xp, labels = pair.xp, pair.labels
     classes = check.known_classes("student_logits", xp.shape(pair.student))
     valid = (labels >= 0) & (labels < classes)
-    target = xp.one_hot(xp.where(valid, labels, 0), classes, "float32") == 1
+    target = xp.equal(xp.one_hot(xp.where(valid, labels, 0), classes, "float32"), 1)
     teacher, student = (centered(xp, z) for z in tempered(pair))
     of_target = _binary_kl(xp, xp.label_log_odds(teacher, labels), xp.label_log_odds(student, labels))
     losses = alpha * of_target + beta * _kl_of_others(xp, teacher, student, target)
@@ -278,13 +278,13 @@ def divergence_options(
 
 
 def _standardized(xp: Backend, logits: Array) -> Array:
-    masked = logits == MINUS_INFINITY
+    masked = xp.equal(logits, MINUS_INFINITY)
     kept = xp.cast(~masked, xp.dtype(logits))
     count = xp.sum(kept, axis=-1)[..., None]
     finite = xp.where(masked, 0.0, logits)
     away = (finite - xp.sum(finite, axis=-1)[..., None] / count) * kept
     variance = xp.sum(away * away, axis=-1)[..., None] / count
-    flat = variance == 0
+    flat = xp.equal(variance, 0)
     return xp.where(masked, logits, away / xp.where(flat, 1.0, variance) ** 0.5)
 
 

@@ -102,7 +102,7 @@ def sparse_distillation_loss(
     kept, indices = _kept_classes(pair, teacher_indices)
     chosen = xp.gather(pair.student, xp.where(indices < 0, 0, indices))
     if tail == "renormalize":
-        chosen = xp.where(kept == MINUS_INFINITY, MINUS_INFINITY, chosen)
+        chosen = xp.where(xp.equal(kept, MINUS_INFINITY), MINUS_INFINITY, chosen)
         losses = relative_entropy(xp, log_softmax(xp, kept), log_softmax(xp, chosen))
     else:
         student = centered(xp, pair.student)
@@ -127,7 +127,7 @@ def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
     indices = check.class_ids(xp, indices)
     if pair.counted is not None:
         indices = xp.where(pair.counted[..., None], indices, 0)
-    empty = kept == MINUS_INFINITY
+    empty = xp.equal(kept, MINUS_INFINITY)
     valid = (indices >= 0) & (indices < classes)
     return xp.where(valid | empty, kept, float("nan")), xp.where(valid & ~empty, indices, -1)
 
@@ -135,10 +135,10 @@ def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
 def _bucket(xp: Backend, kept: Array, indices: Array, student: Array, lse: Array) -> Array:
     """``r_t (log r_t - log r_s)``, r what is left beside the kept classes; 0 where no class is left."""
     every = xp.asarray(np.arange(check.known_classes("student_logits", xp.shape(student))), "int32", like=student)
-    hit = student == MINUS_INFINITY
+    hit = xp.equal(student, MINUS_INFINITY)
     for place in range(check.known_classes("teacher_indices", xp.shape(indices))):
-        hit = hit | (xp.cast(indices[..., place], "int32")[..., None] == every)
-    none_left = xp.sum(xp.cast(~hit, xp.dtype(student)), axis=-1) == 0
+        hit = hit | xp.equal(xp.cast(indices[..., place], "int32")[..., None], every)
+    none_left = xp.equal(xp.sum(xp.cast(~hit, xp.dtype(student)), axis=-1), 0)
     others = xp.where(none_left[..., None], 0.0, xp.where(hit, MINUS_INFINITY, student))
     rest = 1.0 - xp.sum(xp.exp(kept), axis=-1)
     without = none_left | (rest <= 0)

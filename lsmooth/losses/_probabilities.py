@@ -29,7 +29,7 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     """
     logits = centered(xp, logits)
     top = xp.one_hot(xp.argmax(logits, axis=-1), check.known_classes("logits", xp.shape(logits)), "float32") == 1
-    masked = logits == MINUS_INFINITY
+    masked = xp.equal(logits, MINUS_INFINITY)
     # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
     others = xp.where(top, MINUS_INFINITY, logits)
     alone = xp.max(others, axis=-1) == MINUS_INFINITY
@@ -61,9 +61,9 @@ def expected_cost(
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:
     """``sum_k q_k f_k``, where a class without mass costs nothing, whatever its value."""
-    return xp.sum(targets * xp.where(targets == 0, 0.0, values), axis=-1)
+    return xp.sum(targets * xp.where(xp.equal(targets, 0), 0.0, values), axis=-1)
 
 
 def entropy(xp: Backend, log_p: Array) -> Array:
     """``-sum_k p_k log p_k``; a masked class has none."""
-    return -xp.sum(xp.exp(log_p) * xp.where(log_p == MINUS_INFINITY, 0.0, log_p), axis=-1)
+    return -xp.sum(xp.exp(log_p) * xp.where(xp.equal(log_p, MINUS_INFINITY), 0.0, log_p), axis=-1)

@@ -58,7 +58,7 @@ def prepare(
     if ignore_index is not None:
         if soft:
             raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
-        counted = labels != ignore_index
+        counted = ~xp.equal(labels, ignore_index)
     if check.is_validating(xp, labels, logits):
         check.check_not_nan(xp, name, logits)
         if soft:
@@ -122,7 +122,7 @@ def smoothed_targets(rows: Rows, logits: Array) -> Array:
             return target
     else:
         eps = eps[..., None]
-    kept = xp.cast(logits != MINUS_INFINITY, rows.dtype)
+    kept = xp.cast(~xp.equal(logits, MINUS_INFINITY), rows.dtype)
     return (1.0 - eps) * target + eps * kept / xp.sum(kept, axis=-1)[..., None]
 
 

@@ -138,7 +138,7 @@ def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> 
     """
     log_odds = xp.where(z > 0, -z, z)  # and no -|z|, whose slope at 0 is none
     mass = xp.where(z > 0, 1.0 - label, label)
-    right = mass == 0
+    right = xp.equal(mass, 0)
     normalizer = xp.softplus(log_odds)
     error = xp.where(right, 1.0, mass + (1.0 - mass) * xp.exp(log_odds))
     log_error = xp.where(right, log_odds, xp.log(error)) - normalizer

@@ -104,7 +104,7 @@ def sparse_categorical_crossentropy(
     """
     xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
     labels = row_labels(xp, y_true, y_pred, axis)
-    counted = None if ignore_class is None else labels != ignore_class
+    counted = None if ignore_class is None else ~xp.equal(labels, ignore_class)
     if from_logits:
         losses = softmax_cross_entropy(
             labels, y_pred, label_smoothing=label_smoothing, ignore_index=ignore_class, axis=axis, reduction="none"

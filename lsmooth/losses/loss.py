@@ -207,7 +207,7 @@ def _size(xp: Backend, x: Array, dtype: str) -> Array:
 
 
 def _divide_no_nan(xp: Backend, numerator: Array, denominator: Array) -> Array:
-    empty = denominator == 0
+    empty = xp.equal(denominator, 0)
     return xp.where(empty, 0.0, numerator / xp.where(empty, 1.0, denominator))
 
 

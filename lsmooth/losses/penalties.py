@@ -163,7 +163,7 @@ def adaptive_conditional_label_smoothing(
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
-    kept = z != MINUS_INFINITY
+    kept = ~xp.equal(z, MINUS_INFINITY)
     below = xp.stop_gradient(largest)[..., None] - xp.where(kept, z, 0.0) - margin
     below = xp.where(kept & (below > 0), below, 0.0)
     others = xp.sum(xp.cast(kept, rows.dtype), axis=-1) - 1.0
@@ -261,7 +261,7 @@ def logit_penalty(
     """
     check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
-    finite = xp.where(z == MINUS_INFINITY, 0.0, z)
+    finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))
 
 
@@ -272,5 +272,5 @@ def _penalized(rows: Rows, logits: Array, weight: float, penalty: Array) -> Arra
 
 def _mean(xp: Backend, logits: Array, values: Any) -> Array:
     """The mean over the classes that are not masked."""
-    kept = logits != MINUS_INFINITY
+    kept = ~xp.equal(logits, MINUS_INFINITY)
     return xp.sum(xp.where(kept, values, 0.0), axis=-1) / xp.sum(xp.cast(kept, xp.dtype(logits)), axis=-1)

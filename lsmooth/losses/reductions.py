@@ -81,11 +81,11 @@ def row_scale(
     elif reduction == "sum_over_batch_size":
         divisor = None if counted is None else xp.cast(counted, dtype)
     elif weight is not None and reduction in ("sum_by_nonzero_weights", "sum_over_nonzero_weights"):
-        divisor = xp.cast(weight != 0, dtype)
+        divisor = xp.cast(~xp.equal(weight, 0), dtype)
     if divisor is None:
         return _inverse_of_count(xp, xp.size(rows), dtype, weight)
     total = xp.sum(divisor * xp.ones_like(rows, dtype))
-    empty = total == 0
+    empty = xp.equal(total, 0)
     inverse = xp.where(empty, 0.0, 1.0 / xp.where(empty, 1.0, total))
     return inverse if weight is None else weight * inverse
 
@@ -100,7 +100,7 @@ def reduce_rows(xp: Backend, losses: Array, scale: Any, reduction: str) -> Array
 def _inverse_of_count(xp: Backend, count: Any, dtype: str, weight: Array | None) -> Any:
     if xp.is_array(count):
         count = xp.cast(count, dtype)
-        inverse = 1.0 / xp.where(count == 0, 1.0, count)
+        inverse = 1.0 / xp.where(xp.equal(count, 0), 1.0, count)
     else:  # an int, or what stands for one in torch.export
         inverse = 1.0 / count if count else 0.0
     return inverse if weight is None else weight * inverse

@@ -115,8 +115,8 @@ def symmetric_cross_entropy(
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
     targets = smoothed_targets(rows, logits)
     log_p = log_probabilities(xp, logits).p
-    log_q = xp.log(xp.where(targets == 0, 1.0, targets))
-    log_q = xp.where((targets == 0) | (log_q < log_zero), log_zero, log_q)
+    log_q = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
+    log_q = xp.where(xp.equal(targets, 0) | (log_q < log_zero), log_zero, log_q)
     forward = expectation(xp, targets, -log_p)
     return finish(rows, alpha * forward - beta * xp.sum(xp.exp(log_p) * log_q, axis=-1))
 

@@ -118,7 +118,7 @@ def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> 
     below = xp.searchsorted(ranked, values, "left")
     before = xp.where(below > 0, xp.take(running, xp.where(below > 0, below - 1, 0)), 0.0)
     total = xp.sum(xp.cast(weight, "float64"))
-    return _clipped(xp, _floor(xp, before * n_bins / xp.where(total == 0, 1.0, total)), n_bins - 1)
+    return _clipped(xp, _floor(xp, before * n_bins / xp.where(xp.equal(total, 0), 1.0, total)), n_bins - 1)
 
 
 def bin_sums(

@@ -69,7 +69,7 @@ def prepare(
             f"labels must be class ids of shape {xp.shape(predictions)[:-1]}, got {xp.shape(labels)}; "
             "take the argmax of one-hot rows."
         )
-    counted = None if ignore_index is None else labels != ignore_index
+    counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
     if check.is_validating(xp, labels, predictions):
         check.check_not_nan(xp, "predictions", predictions)
         check.check_class_ids(xp, labels, classes, counted)
@@ -86,7 +86,7 @@ def prepare(
     labels, weight = xp.reshape(xp.where(weight > 0, labels, 0), (-1,)), xp.reshape(weight, (-1,))
     predictions = xp.reshape(predictions, (-1, classes))
     if counted is not None or sample_weight is not None:  # a pass over the predictions, for what they hold there
-        predictions = xp.where((weight == 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
+        predictions = xp.where(xp.equal(weight, 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given)
 
 
@@ -137,5 +137,5 @@ def mean(xp: Backend, values: Array, weight: Array, dtype: str) -> Array:
     """The mean of the rows by weight, summed in float64 where there is one; 0 of nothing."""
     weight = xp.cast(weight, "float64")
     total = xp.sum(weight)
-    summed = xp.sum(xp.where(weight == 0, 0.0, weight * xp.cast(values, "float64")))
-    return xp.cast(summed / xp.where(total == 0, 1.0, total), dtype)
+    summed = xp.sum(xp.where(xp.equal(weight, 0), 0.0, weight * xp.cast(values, "float64")))
+    return xp.cast(summed / xp.where(xp.equal(total, 0), 1.0, total), dtype)

@@ -74,7 +74,7 @@ def judged(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array
     # torchmetrics' and relplot's functions for yes-or-no questions, and netcal's and scikit-learn's for two classes.
     by_class = CONVENTIONS[convention].positive and xp.shape(inputs.predictions)[-1] == 2
     if by_class or (binary and convention in ("torchmetrics", "relplot")):
-        return probabilities(inputs)[:, 1], xp.cast(inputs.labels == 1, inputs.dtype)
+        return probabilities(inputs)[:, 1], xp.cast(xp.equal(inputs.labels, 1), inputs.dtype)
     confidence, correct = top_label(inputs)
     # torchmetrics takes the likeliest class's probability, and no other, to float32.
     return xp.cast(confidence, "float32") if convention == "torchmetrics" else confidence, correct
@@ -103,7 +103,7 @@ def _stacked(xp: Backend, rows: tuple[Array, ...]) -> Array:
     row = xp.asarray(list(range(len(rows))), "int32", like=rows[0])[:, None]
     stacked = rows[0]
     for i, other in enumerate(rows[1:], 1):
-        stacked = xp.where(row == i, other, stacked)
+        stacked = xp.where(xp.equal(row, i), other, stacked)
     return stacked
 
 
@@ -114,12 +114,12 @@ def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = Fals
     """
     groups = xp.shape(sums.weight)[0]
     total = xp.sum(sums.weight, axis=-1)[:, None]
-    total = xp.where(total == 0, 1.0, total)
+    total = xp.where(xp.equal(total, 0), 1.0, total)
     gap = sums.correct - sums.confidence
     gap = xp.where(gap < 0, -gap, gap)
     if norm == "l1":
         return xp.sum(gap / total) / groups
-    filled = xp.where(sums.weight == 0, 1.0, sums.weight)
+    filled = xp.where(xp.equal(sums.weight, 0), 1.0, sums.weight)
     gap = gap / filled
     if norm == "max":
         return xp.max(xp.reshape(gap, (-1,)), axis=0)

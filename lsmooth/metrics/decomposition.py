@@ -73,8 +73,8 @@ def brier_decomposition(
     xp = inputs.xp
     weight, confidence, correct = classwise_table(inputs, scheme)
     total = xp.sum(weight, axis=-1)[:, None]
-    total = xp.where(total == 0, 1.0, total)
-    filled = xp.where(weight == 0, 1.0, weight)
+    total = xp.where(xp.equal(total, 0), 1.0, total)
+    filled = xp.where(xp.equal(weight, 0), 1.0, weight)
     overall = xp.sum(correct, axis=-1)[:, None] / total
     share, frequency = weight / total, correct / filled
     reliability = xp.sum(share * (frequency - confidence / filled) ** 2)

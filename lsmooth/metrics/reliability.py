@@ -199,5 +199,5 @@ def curve_of(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
 def _curves(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
     weight, confidence, correct = sums
     edges = xp.asarray(exact_edges(xp.shape(weight)[-1], dtype), dtype, like=weight)
-    divisor = xp.where(weight == 0, float("nan"), weight)
+    divisor = xp.where(xp.equal(weight, 0), float("nan"), weight)
     return ReliabilityCurve(*(xp.cast(x, dtype) for x in (edges, confidence / divisor, correct / divisor, weight)))

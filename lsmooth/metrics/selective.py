@@ -56,7 +56,7 @@ def risk_coverage_curve(
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
     xp = inputs.xp
     _, covered, wrong, total = _ranked(xp, inputs)
-    risk = wrong / xp.where(covered == 0, 1.0, covered)
+    risk = wrong / xp.where(xp.equal(covered, 0), 1.0, covered)
     return RiskCoverageCurve(inputs.answer(covered / total), inputs.answer(risk))
 
 
@@ -98,14 +98,14 @@ def area_under_risk_coverage(
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
     xp = inputs.xp
     weight, covered, wrong, total = _ranked(xp, inputs)
-    risk = wrong / xp.where(covered == 0, 1.0, covered)
+    risk = wrong / xp.where(xp.equal(covered, 0), 1.0, covered)
     return inputs.answer(xp.sum(weight * risk) / total)
 
 
 def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
     """Each row's weight, the weight up to it and the wrong weight up to it, the surest first; and the total."""
     confidence, correct = top_label(inputs)
-    doubt = xp.where(inputs.weight == 0, float("-inf"), -confidence)
+    doubt = xp.where(xp.equal(inputs.weight, 0), float("-inf"), -confidence)
     order = xp.argsort(doubt)
     doubt, weight, wrong = (xp.take(x, order) for x in (doubt, inputs.weight, 1.0 - correct))
     weight = xp.cast(weight, "float64")
@@ -115,9 +115,9 @@ def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
     first, last = xp.searchsorted(doubt, doubt, "left"), xp.searchsorted(doubt, doubt, "right")
     sums = [_before(xp, x, end) for x in (covered, errors) for end in (first, last)]
     held = sums[1] - sums[0]
-    spread = sums[2] + (sums[3] - sums[2]) * (covered - sums[0]) / xp.where(held == 0, 1.0, held)
+    spread = sums[2] + (sums[3] - sums[2]) * (covered - sums[0]) / xp.where(xp.equal(held, 0), 1.0, held)
     total = xp.sum(weight)
-    return weight, covered, spread, xp.where(total == 0, 1.0, total)
+    return weight, covered, spread, xp.where(xp.equal(total, 0), 1.0, total)
 
 
 def _before(xp: Backend, running: Array, count: Array) -> Array:

@@ -180,7 +180,7 @@ class _Mean(Metric):
         xp = inputs.xp
         weight = xp.cast(inputs.weight, "float64")
         values = xp.cast(self._values(inputs), "float64")
-        return xp.sum(xp.where(weight == 0, 0.0, weight * values)), xp.sum(weight)
+        return xp.sum(xp.where(xp.equal(weight, 0), 0.0, weight * values)), xp.sum(weight)
 
     def _values(self, inputs: Inputs) -> Array:
         raise NotImplementedError

@@ -57,7 +57,7 @@ def multilabel_smooth_labels(
     a = a if isinstance(a, float) else a[..., None]
     if normalize:
         total = xp.sum(target, axis=-1)[..., None]
-        share = xp.where(total == 0, 1.0 / classes, target / xp.where(total == 0, 1.0, total))
+        share = xp.where(xp.equal(total, 0), 1.0 / classes, target / xp.where(xp.equal(total, 0), 1.0, total))
         return (1.0 - a) * share + a / classes
     if negative_smoothing is None:
         b = a

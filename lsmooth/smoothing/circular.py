@@ -125,13 +125,13 @@ def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0)
     scores = check.float_array(xp, "scores", scores)
     classes = check.known_classes("scores", xp.shape(scores))
     largest = xp.max(scores, axis=-1)[..., None]
-    top = scores == largest
+    top = xp.equal(scores, largest)
     before = xp.moveaxis(xp.take(xp.moveaxis(top, -1, 0), (_arange(xp, classes, scores, "int32") - 1) % classes), 0, -1)
     first = xp.argmax(xp.cast(top & ~before, xp.dtype(scores)), axis=-1)[..., None]
     after = (_arange(xp, classes, scores, xp.dtype(first)) - first) % classes
     last = -xp.max(xp.where(top, -classes, -after), axis=-1)[..., None] - 1  # of the run, from its first on
     middle = (xp.cast(first, xp.dtype(scores)) + 0.5 * xp.cast(last, xp.dtype(scores)) + 0.5) % classes
-    return start + xp.where(largest == largest, middle, float("nan"))[..., 0] * (period / classes)
+    return start + xp.where(xp.equal(largest, largest), middle, float("nan"))[..., 0] * (period / classes)
 
 
 def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0) -> Array:

@@ -60,7 +60,7 @@ def class_prior(
         if not check.same_shape(xp.shape(given), xp.shape(labels)):
             raise ValueError(f"sample_weight must have the labels' shape {xp.shape(labels)}, got {xp.shape(given)}.")
         weight = weight * given
-    counted = None if ignore_index is None else labels != ignore_index
+    counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
     if check.is_validating(xp, labels):
         check.check_class_ids(xp, labels, num_classes, counted)
     valid = (labels >= 0) & (labels < num_classes)

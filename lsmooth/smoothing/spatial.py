@@ -68,7 +68,7 @@ def spatial_smooth_labels(
         raise ValueError(f"spatial_dims must be in 1..{len(sizes)} for labels of shape {sizes}, got {spatial_dims}.")
     if None in sizes[-spatial_dims:]:
         raise ValueError(f"labels must have known sizes along their last {spatial_dims} axes, got shape {sizes}.")
-    counted = None if ignore_index is None else labels != ignore_index
+    counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
     if check.is_validating(xp, labels):
         check.check_class_ids(xp, labels, num_classes, counted)
 

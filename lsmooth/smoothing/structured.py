@@ -92,7 +92,7 @@ def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
     together, shared = 1.0, 0.0
     for level in range(levels):
         group = ancestors[:, level]
-        together = together * xp.cast(group[:, None] == group[None, :], dtype)
+        together = together * xp.cast(xp.equal(group[:, None], group[None, :]), dtype)
         shared = shared + together
     height = other * (levels + 1.0 - shared) / (levels + 1.0)
     values = xp.exp(-beta * height)

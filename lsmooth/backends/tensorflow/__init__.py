@@ -47,7 +47,8 @@ class TensorflowBackend(Backend):
         return tf.cast(x, dtype)
 
     def shape(self, x: Array) -> tuple[int | None, ...]:
-        return tuple(x.shape)
+        # Plain integers: tf.compat.v1.disable_v2_behavior makes a shape's items `Dimension`s.
+        return tuple(x.shape.as_list())
 
     def size(self, x: Array) -> Any:
         return x.shape.num_elements() if x.shape.is_fully_defined() else tf.size(x)
@@ -75,6 +76,9 @@ class TensorflowBackend(Backend):
 
     def ceil(self, x: Array) -> Array:
         return tf.math.ceil(x)
+
+    def equal(self, x: Array, y: Any) -> Array:
+        return tf.equal(x, y)  # `==` compares identities in graphs of tf.compat.v1
 
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
@@ -112,7 +116,7 @@ class TensorflowBackend(Backend):
 
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         winner = tf.argmax(x, axis=-1)  # which passes over NaN, where the maximum does not
-        return tf.reduce_max(x, axis=-1), winner == tf.cast(index, winner.dtype)
+        return tf.reduce_max(x, axis=-1), tf.equal(winner, tf.cast(index, winner.dtype))
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return tf.math.unsorted_segment_sum(weights, index, length)
