@@ -10,14 +10,33 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clo
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import check_cv
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, get_tags, indexable
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, has_fit_parameter
 
-from lsmooth.calibration import Calibrator, TemperatureScaling
+from lsmooth.calibration import (
+    BiasCorrectedTemperatureScaling,
+    Calibrator,
+    DirichletCalibration,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
 
 __all__ = ["CalibratedLogitClassifier"]
+
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    "temperature": TemperatureScaling,
+    "bias_corrected_temperature": BiasCorrectedTemperatureScaling,
+    "vector": VectorScaling,
+    "matrix": MatrixScaling,
+    "dirichlet": DirichletCalibration,
+    "histogram": HistogramBinning,
+    "isotonic": IsotonicCalibration,
+}
+"""The calibrators by name, each with its default parameters."""
 
 
 class Calibrated(NamedTuple):
@@ -27,6 +46,17 @@ class Calibrated(NamedTuple):
     calibrator: Any
 
 
+class HeldOut(NamedTuple):
+    """An estimator that has been fitted, and rows that it has not seen."""
+
+    estimator: Any
+    logits: np.ndarray
+    """(rows, classes)."""
+    index: np.ndarray
+    """(rows,), of the label in ``classes_``."""
+    weight: np.ndarray | None
+
+
 class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """A classifier and a calibrator of its logits, fitted on rows that the classifier has not seen.
 
@@ -34,11 +64,15 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
     ``predict_log_proba``, a probability of 0 taken as that of rounding. Which of them is a matter of
     what the classifier has, never of the values.
 
+    A classifier has no logit for a class that its training rows lack. Rows of such a class take no
+    part in its calibration, with a warning; `predict_proba` gives the class a probability near 0.
+
     Args:
         estimator: a classifier; ``LogisticRegression()`` if None. One that is fitted already, in a
             ``sklearn.frozen.FrozenEstimator``, is left as it is, and all rows calibrate it.
-        calibrator: one of `lsmooth.calibration` that takes logits, copied for each fit;
-            ``TemperatureScaling()`` if None.
+        calibrator: one of `lsmooth.calibration` that takes logits, copied for each fit; or its name:
+            ``"temperature"``, ``"bias_corrected_temperature"``, ``"vector"``, ``"matrix"``,
+            ``"dirichlet"``, ``"histogram"`` or ``"isotonic"``; ``TemperatureScaling()`` if None.
         cv: what ``sklearn.model_selection.check_cv`` takes; if None, 5 stratified folds, or as many as
             the rarest class has rows.
         ensemble: True: a pair of classifier and calibrator for each fold, whose probabilities are
@@ -46,7 +80,8 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             classifiers fitted on the other folds give to each; ``"auto"``: True.
 
     Attributes:
-        classes_: the class labels.
+        classes_: the class labels; those of a frozen estimator in its order, whether or not the
+            rows that calibrate it hold all of them.
         calibrated_classifiers_: a list of (estimator, calibrator).
 
     Source: ``sklearn.calibration.CalibratedClassifierCV`` of scikit-learn 1.9.
@@ -67,7 +102,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         self,
         estimator: Any = None,
         *,
-        calibrator: Calibrator | None = None,
+        calibrator: Calibrator | str | None = None,
         cv: Any = None,
         ensemble: bool | str = "auto",
     ):
@@ -88,8 +123,9 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             This classifier.
 
         Raises:
-            ValueError: if an option is unknown, the calibrator does not take logits, or a class has
-                fewer rows than there are folds.
+            ValueError: if an option is unknown, the calibrator does not take logits, a class has
+                fewer rows than there are folds, an estimator's scores are of pairs of classes, or
+                all rows that would calibrate it are of classes that it has not seen.
         """
         calibrator = self._checked_calibrator()
         inputs, y = indexable(X, y)
@@ -98,21 +134,26 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             raise ValueError("y must have a class for each row, got 0 samples.")
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        self.classes_ = encoder.classes_
-        index = encoder.transform(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, inputs)
         estimator = self._estimator()
-        if isinstance(estimator, FrozenEstimator):
-            pairs = [(estimator, _logits(estimator, inputs, self.classes_), index, weight)]
+        frozen = isinstance(estimator, FrozenEstimator)
+        if frozen:
+            check_is_fitted(estimator)
+        self.classes_ = np.asarray(estimator.classes_) if frozen else np.unique(y)
+        index = _positions(y, self.classes_)
+        if frozen:
+            parts = [HeldOut(estimator, _logits(estimator, inputs, self.classes_), index, weight)]
         else:
-            pairs = self._cross_fitted(estimator, inputs, y, index, weight)
+            parts = self._cross_fitted(estimator, inputs, y, index, weight)
+        if not frozen and not self.ensemble:
+            parts = [_pooled(parts, _fitted(estimator, inputs, y, weight))]
+        parts = _without_unseen(parts)
         self.calibrated_classifiers_ = [
-            Calibrated(fitted, _fresh(calibrator).fit(logits, ids, w)) for fitted, logits, ids, w in pairs
+            Calibrated(part.estimator, clone(calibrator).fit(part.logits, part.index, part.weight)) for part in parts
         ]
         for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(pairs[0][0], name):
-                setattr(self, name, getattr(pairs[0][0], name))
+            if hasattr(parts[0].estimator, name):
+                setattr(self, name, getattr(parts[0].estimator, name))
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -125,7 +166,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             (rows, classes), in the order of ``classes_``.
         """
         check_is_fitted(self)
-        return np.mean([c.predict_proba(_logits(e, X, self.classes_)) for e, c in self.calibrated_classifiers_], axis=0)
+        return np.mean([self._calibrated(pair, X) for pair in self.calibrated_classifiers_], axis=0)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Their logarithms.
@@ -162,35 +203,40 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
     def _checked_calibrator(self) -> Calibrator:
         if self.ensemble not in (True, False, "auto"):
             raise ValueError(f"ensemble must be True, False or 'auto', got {self.ensemble!r}.")
-        calibrator = TemperatureScaling() if self.calibrator is None else self.calibrator
+        calibrator = "temperature" if self.calibrator is None else self.calibrator
+        if isinstance(calibrator, str) and calibrator in CALIBRATORS:
+            calibrator = CALIBRATORS[calibrator]()
+        if not isinstance(calibrator, Calibrator):
+            raise ValueError(
+                f"calibrator must be one of {', '.join(map(repr, CALIBRATORS))}, or a calibrator of "
+                f"lsmooth.calibration such as TemperatureScaling(); got {calibrator!r}."
+            )
         options = calibrator.get_params()
         if not options["from_logits"] or options.get("binary") or options["axis"] not in (-1, 1):
             raise ValueError(f"calibrator must take logits with the classes last, got {calibrator!r}.")
+        if options.get("by") == "group":
+            raise ValueError(f"calibrator must need no groups, got {calibrator!r}; by='prediction' needs none.")
         return calibrator
 
-    def _cross_fitted(self, estimator: Any, X: Any, y: Any, index: np.ndarray, weight: Any) -> list[tuple]:  # noqa: N803
-        """Estimators, each with logits, class ids and weights of rows that it has not seen."""
-        weighted = has_fit_parameter(estimator, "sample_weight")
-        if weight is not None and not weighted:
+    def _cross_fitted(self, estimator: Any, X: Any, y: Any, index: np.ndarray, weight: Any) -> list[HeldOut]:  # noqa: N803
+        """For each fold an estimator fitted on the others, with the fold's rows."""
+        if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
             name = type(estimator).__name__
             warnings.warn(f"{name} takes no sample_weight: it weighs rows in the calibration alone.", stacklevel=3)
-
-        def fitted(rows: Any = None) -> Any:
-            inputs, targets = (X, y) if rows is None else (_safe_indexing(X, rows), y[rows])
-            if weight is None or not weighted:
-                return _fresh(estimator).fit(inputs, targets)
-            return _fresh(estimator).fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
-
-        pairs = []
+        parts = []
         for train, test in self._folds(X, y, index):
-            one = fitted(train)
-            logits = _logits(one, _safe_indexing(X, test), self.classes_)
-            pairs.append((one, logits, index[test], None if weight is None else weight[test]))
-        if self.ensemble:
-            return pairs
-        _, *parts = zip(*pairs, strict=True)
-        together = [None if part[0] is None else np.concatenate(part) for part in parts]
-        return [(fitted(), *together)]
+            fitted = _fitted(estimator, X, y, weight, train)
+            logits = _logits(fitted, _safe_indexing(X, test), self.classes_)
+            parts.append(HeldOut(fitted, logits, index[test], None if weight is None else weight[test]))
+        return parts
+
+    def _calibrated(self, pair: Calibrated, X: Any) -> np.ndarray:  # noqa: N803
+        """Probabilities of one pair; where it has not seen a class, far below those of the others."""
+        logits = _logits(pair.estimator, X, self.classes_)
+        p = pair.calibrator.predict_proba(logits)
+        unseen = np.isneginf(logits)
+        least = np.where(unseen, np.inf, p).min(axis=1, keepdims=True)
+        return np.where(unseen, np.finfo(p.dtype).eps * least, p)
 
     def _folds(self, X: Any, y: Any, index: np.ndarray) -> Any:  # noqa: N803
         fewest = int(np.bincount(index).min())
@@ -204,12 +250,53 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         return cv.split(X, y)
 
 
-def _fresh(estimator: Any) -> Any:
-    return clone(estimator)
+def _fitted(estimator: Any, X: Any, y: Any, weight: Any, rows: Any = None) -> Any:  # noqa: N803
+    """A copy of the estimator, fitted on some rows; on all of them if None."""
+    inputs, targets = (X, y) if rows is None else (_safe_indexing(X, rows), y[rows])
+    if weight is None or not has_fit_parameter(estimator, "sample_weight"):
+        return clone(estimator).fit(inputs, targets)
+    return clone(estimator).fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
+
+
+def _positions(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Where each label is among the classes; -1 where it is not."""
+    position = {label: k for k, label in enumerate(classes.tolist())}
+    known, inverse = np.unique(labels, return_inverse=True)
+    return np.array([position.get(label, -1) for label in known.tolist()], int)[inverse]
+
+
+def _pooled(parts: list[HeldOut], estimator: Any) -> HeldOut:
+    """The rows of all parts together, for one estimator."""
+    logits, index = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
+    weights = [part.weight for part in parts if part.weight is not None]
+    return HeldOut(estimator, logits, index, np.concatenate(weights) if weights else None)
+
+
+def _without_unseen(parts: list[HeldOut]) -> list[HeldOut]:
+    """The parts without rows of a class that has no logit, which their classifier had not seen."""
+    kept, lost, rows = [], 0, 0
+    for part in parts:
+        picked = np.take_along_axis(part.logits, np.maximum(part.index, 0)[:, None], axis=1)[:, 0]
+        seen = (part.index >= 0) & ~np.isneginf(picked)
+        rows, lost = rows + len(seen), lost + int((~seen).sum())
+        if not seen.any():
+            raise ValueError(
+                f"y must hold rows to calibrate each classifier with, and of {part.estimator} all {len(seen)} are of "
+                "classes that it has not seen; give rows of its classes, or a stratified cv."
+            )
+        weight = None if part.weight is None else part.weight[seen]
+        kept.append(HeldOut(part.estimator, part.logits[seen], part.index[seen], weight))
+    if lost:
+        warnings.warn(
+            f"{lost} of {rows} rows are left out of the calibration: they are of a class that the classifier which "
+            "gives their logits has not seen.",
+            stacklevel=3,
+        )
+    return kept
 
 
 def _logits(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:  # noqa: N803
-    """What the estimator says before the softmax, (rows, classes)."""
+    """What the estimator says before the softmax, (rows, classes); -inf for a class that it has not seen."""
     if hasattr(estimator, "decision_function"):
         logits = np.asarray(estimator.decision_function(X))
         logits = logits.astype(np.result_type(logits, np.float32), copy=False)
@@ -221,12 +308,28 @@ def _logits(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:  # noqa:
                 logits = np.asarray(estimator.predict_log_proba(X))
             else:
                 logits = np.log(np.asarray(estimator.predict_proba(X)))
+    seen = _positions(np.asarray(estimator.classes_), classes)
+    if _scores_pairs(estimator) or logits.shape[1] != len(seen):
+        raise ValueError(
+            f"estimator must give one score for each class, and {estimator}.decision_function gives {logits.shape[1]} "
+            f"for {len(seen)} classes, as of pairs of classes; set decision_function_shape='ovr', or wrap it in "
+            "OneVsRestClassifier."
+        )
     rounding = np.log(np.finfo(logits.dtype).eps)
     finite = np.where(np.isneginf(logits), 0.0, logits)
     lowest = np.minimum(finite.min(axis=1, keepdims=True), rounding)
     logits = np.where(np.isneginf(logits), lowest, logits)
-    if len(estimator.classes_) == len(classes):
-        return logits
-    whole = np.repeat(logits.min(axis=1, keepdims=True) + rounding, len(classes), axis=1)  # classes it has not seen
-    whole[:, np.searchsorted(classes, estimator.classes_)] = logits
+    whole = np.full((len(logits), len(classes)), -np.inf, logits.dtype)
+    whole[:, seen] = logits
     return whole
+
+
+def _scores_pairs(estimator: Any) -> bool:
+    """Whether the decision function compares classes in pairs, as SVC's with "ovo"; of 2 classes there is one pair."""
+    if isinstance(estimator, FrozenEstimator):
+        return _scores_pairs(estimator.estimator)
+    if hasattr(estimator, "best_estimator_"):
+        return _scores_pairs(estimator.best_estimator_)
+    if hasattr(estimator, "steps"):
+        return _scores_pairs(estimator.steps[-1][1])
+    return getattr(estimator, "decision_function_shape", None) == "ovo" and len(estimator.classes_) > 2

@@ -8,19 +8,23 @@ import pytest
 
 sklearn = pytest.importorskip("sklearn", minversion="1.6", reason="scikit-learn 1.6 is not installed")
 
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.fixes import parse_version
 
 from lsmooth.calibration import GroupTemperatureScaling, HistogramBinning, TemperatureScaling, VectorScaling
-from lsmooth.integrations.sklearn import CalibratedLogitClassifier
+from lsmooth.integrations.sklearn import CALIBRATORS, CalibratedLogitClassifier
 
 
 @parametrize_with_checks(
@@ -121,6 +125,76 @@ def test_other_calibrators_take_its_place(digits, calibrator):
     np.testing.assert_allclose(np.exp(calibrated.predict_log_proba(x)), calibrated.predict_proba(x))
 
 
+@pytest.mark.parametrize("labels", [np.arange(10), np.array(list("jihgfedcba")), np.arange(10.0) - 4])
+@pytest.mark.parametrize("absent", [[0], [9], [3, 4], [1, 2, 3, 4, 5, 6, 7, 8]])
+@pytest.mark.parametrize("name", ["temperature", "vector", "isotonic"])
+@pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
+def test_a_frozen_estimators_columns_stay_in_place_where_calibration_rows_lack_a_class(digits, labels, absent, name):
+    x, y = digits
+    fitted = LogisticRegression(C=0.01).fit(x[:800], labels[y[:800]])
+    held = np.flatnonzero(~np.isin(y, absent) & (np.arange(len(y)) >= 800))
+    calibrated = CalibratedLogitClassifier(FrozenEstimator(fitted), calibrator=name).fit(x[held], labels[y[held]])
+    np.testing.assert_array_equal(calibrated.classes_, fitted.classes_)
+    logits, held_logits = (np.ascontiguousarray(fitted.decision_function(rows)) for rows in (x, x[held]))
+    ids = np.searchsorted(fitted.classes_, labels[y[held]])
+    expected = CALIBRATORS[name]().fit(held_logits, ids).predict_proba(logits)
+    np.testing.assert_array_equal(calibrated.predict_proba(x), expected)
+    if name == "temperature":
+        np.testing.assert_array_equal(calibrated.predict(x), fitted.predict(x))
+
+
+@pytest.mark.parametrize("base", [LogisticRegression(C=0.01), GaussianNB()])
+def test_rows_of_a_class_that_a_frozen_estimator_has_not_seen_do_not_contribute(digits, base):
+    x, y = digits
+    known = y[:800] != 7
+    fitted = clone(base).fit(x[:800][known], y[:800][known])
+    with pytest.warns(UserWarning, match=f"{(y[800:] == 7).sum()} of {len(y) - 800} rows are left out"):
+        calibrated = CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[800:], y[800:])
+    rest = y[800:] != 7
+    expected = CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[800:][rest], y[800:][rest])
+    np.testing.assert_array_equal(calibrated.classes_, fitted.classes_)
+    np.testing.assert_array_equal(calibrated.predict_proba(x), expected.predict_proba(x))
+
+
+@pytest.mark.parametrize("ensemble", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_rows_of_a_class_that_a_folds_classifier_has_not_seen_do_not_contribute(digits, ensemble, weighted, classes):
+    x, y = digits
+    x, y = x[y < classes], y[y < classes]
+    rng = np.random.default_rng(0)
+    x = x + rng.normal(0, 8, x.shape)
+    weight = rng.uniform(0.5, 2.0, len(y)) if weighted else np.ones(len(y))
+    first, second = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
+    folds = [(first[y[first] != 1], second), (second[y[second] != 2], first)]
+    base = LogisticRegression(C=1e-3)
+    with pytest.warns(UserWarning, match="are left out of the calibration"):
+        calibrated = CalibratedLogitClassifier(base, cv=folds, ensemble=ensemble).fit(x, y, weight)
+    logits, labels, weights = [], [], []
+    for train, test in folds:
+        fitted = clone(base).fit(x[train], y[train], weight[train])
+        rows = test[np.isin(y[test], fitted.classes_)]
+        scores = fitted.decision_function(x[rows])
+        if scores.ndim == 1:
+            scores = np.stack([0 * scores, scores], axis=1)
+        whole = np.full((len(rows), classes), -np.inf)
+        whole[:, fitted.classes_] = scores
+        logits.append(whole), labels.append(y[rows]), weights.append(weight[rows])
+    if not ensemble:
+        logits, labels, weights = ([np.concatenate(parts)] for parts in (logits, labels, weights))
+    for pair, *rows in zip(calibrated.calibrated_classifiers_, logits, labels, weights, strict=True):
+        np.testing.assert_allclose(pair.calibrator.temperature_, TemperatureScaling().fit(*rows).temperature_, 1e-9)
+        assert pair.calibrator.status_ == "converged"
+
+
+def test_rows_that_nothing_can_calibrate_are_refused(digits):
+    x, y = digits
+    fitted = LogisticRegression(C=0.01).fit(x[y < 4], y[y < 4])
+    with pytest.raises(ValueError, match="y must hold rows to calibrate each classifier with"):
+        CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[y > 6], y[y > 6])
+
+
+@pytest.mark.filterwarnings("ignore:6 of 24 rows are left out")
 def test_a_class_that_a_fold_has_not_seen_gets_a_small_probability():
     x, y = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]] * 8), np.array(list("abc") * 8)
     y[:9] = list("acacbacac")
@@ -140,9 +214,52 @@ def test_a_class_that_a_fold_has_not_seen_gets_a_small_probability():
         ({"calibrator": TemperatureScaling(from_logits=False)}, "calibrator must take logits with the classes last"),
         ({"calibrator": TemperatureScaling(binary=True)}, "calibrator must take logits with the classes last"),
         ({"calibrator": VectorScaling(axis=0)}, "calibrator must take logits with the classes last"),
+        ({"calibrator": "platt"}, "calibrator must be one of 'temperature', 'bias_corrected_temperature', 'vector'"),
+        ({"calibrator": VectorScaling}, "or a calibrator of lsmooth.calibration"),
+        ({"calibrator": 1.5}, "or a calibrator of lsmooth.calibration"),
+        ({"calibrator": GroupTemperatureScaling()}, "calibrator must need no groups"),
     ],
 )
 def test_options_are_checked_in_fit(options, message):
     x, y = np.random.default_rng(0).random((50, 2)), np.arange(50) % 2
     with pytest.raises(ValueError, match=message):
         CalibratedLogitClassifier(**options).fit(x, y)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+@pytest.mark.filterwarnings("ignore:.*will overfit:UserWarning")
+@pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
+def test_a_calibrator_may_be_named(digits, name):
+    x, y = digits
+    x, y = x[y < 3] + np.random.default_rng(0).normal(0, 8, x[y < 3].shape), y[y < 3]
+    named, given = (
+        CalibratedLogitClassifier(LogisticRegression(C=1e-3), calibrator=calibrator, cv=3).fit(x, y)
+        for calibrator in (name, CALIBRATORS[name]())
+    )
+    np.testing.assert_array_equal(named.predict_proba(x), given.predict_proba(x))
+    assert clone(named).calibrator == name
+
+
+PAIRED = SVC(decision_function_shape="ovo")
+
+
+@pytest.mark.parametrize("classes", [3, 4, 6])
+@pytest.mark.parametrize(
+    "base", [PAIRED, make_pipeline(StandardScaler(), PAIRED), GridSearchCV(PAIRED, {"C": [1.0]}, cv=2)]
+)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_scores_of_pairs_of_classes_are_refused_in_fit(digits, classes, base, frozen):
+    x, y = digits
+    x, y = x[y < classes][:200], y[y < classes][:200]
+    base = FrozenEstimator(clone(base).fit(x, y)) if frozen else base
+    with pytest.raises(ValueError, match="set decision_function_shape='ovr'"):
+        CalibratedLogitClassifier(base, cv=2).fit(x, y)
+
+
+def test_scores_of_the_only_pair_of_classes_are_a_logit(digits):
+    x, y = digits
+    x, y = x[y < 2] + np.random.default_rng(0).normal(0, 20, x[y < 2].shape), y[y < 2]
+    paired, one = (
+        CalibratedLogitClassifier(SVC(decision_function_shape=shape), cv=2).fit(x, y) for shape in ("ovo", "ovr")
+    )
+    np.testing.assert_array_equal(paired.predict_proba(x), one.predict_proba(x))
