@@ -128,7 +128,17 @@ class CrossEntropyOfBlock(NamedTuple):
 
 def whole(xp: Backend, loss: BlockLoss, call: Call) -> Array:
     """The loss of all rows at once."""
+    call = without_ignored(xp, call)
     return loss(tuple(head_logits(xp, head) for head in call.heads), call.rows, call.shared)
+
+
+def without_ignored(xp: Backend, call: Call) -> Call:
+    """The call with zeros for the hidden states of ignored rows, whose NaN would reach the weight's gradient."""
+    counted = call.rows.get("counted")
+    if counted is None:
+        return call
+    heads = [head._replace(hidden=xp.where(counted[..., None], head.hidden, 0.0)) for head in call.heads]
+    return call._replace(heads=tuple(heads))
 
 
 def head_logits(xp: Backend, head: Head) -> Array:

@@ -60,7 +60,8 @@ def linear_distillation_loss(
         divergence_alpha: of ``"alpha"``.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label cost nothing in either part, and count in no mean.
+        ignore_index: rows with this label cost nothing in either part and count in no mean, whatever their
+            hidden states hold.
         mask: bool, in the rows' shape, True for the rows that count.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.

@@ -51,7 +51,8 @@ def linear_softmax_cross_entropy(
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label cost nothing and count in no mean.
+        ignore_index: rows with this label cost nothing and count in no mean, whatever their hidden states hold.
+            A row with a sample_weight of 0 still counts: its NaN makes the gradients NaN.
         axis: the feature axis of ``hidden``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.

@@ -132,7 +132,29 @@ def gradients_of_whole(plan: Plan, leaves: Any, wanted: list[bool], upstream: Te
 def sweep(
     plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The loss, and the gradients that are wanted; of no rows, the block has none."""
+    """The loss, and the gradients that are wanted."""
+    counted = plan.form.rebuild(leaves).rows.get("counted")
+    if counted is None or bool(counted.all()):
+        return _sweep(plan, leaves, wanted, upstream)
+    # Ignored rows are dropped before the products: they cost no time, and their NaN reaches no gradient.
+    kept, along_rows = counted.nonzero()[:, 0], plan.form.along_rows()
+    fewer = [x.index_select(0, kept) if rows else x for x, rows in zip(leaves, along_rows, strict=True)]
+    upstream = upstream if upstream is None or plan.loss.total else upstream.expand(len(counted)).index_select(0, kept)
+    losses, gradients = _sweep(plan, fewer, wanted, upstream)
+    gradients = [
+        _with_ignored(x, kept, len(counted)) if rows and x is not None else x
+        for x, rows in zip(gradients, along_rows, strict=True)
+    ]
+    return losses if plan.loss.total else _with_ignored(losses, kept, len(counted)), gradients
+
+
+def _with_ignored(x: Tensor, kept: Tensor, num_rows: int) -> Tensor:
+    """The rows of ``x`` where they were, zeros in between."""
+    return x.new_zeros((num_rows, *x.shape[1:])).index_copy_(0, kept, x)
+
+
+def _sweep(plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
+    """`sweep` of rows that all count; of no rows, the block has none."""
     call = plan.form.rebuild(leaves)
     heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in call.heads)
     call = call._replace(heads=heads)
