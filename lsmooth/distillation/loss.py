@@ -10,6 +10,7 @@ from lsmooth.distillation._pair import prepare
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.distillation.logits import divergence_options
 from lsmooth.losses import _rows
+from lsmooth.losses.reductions import check_reduction
 
 
 class DistillationLoss:
@@ -19,8 +20,8 @@ class DistillationLoss:
 
     Args:
         alpha: the weight of the teacher, in [0, 1].
-        temperature: T > 0, of the teacher's part.
-        label_smoothing: eps in [0, 1], of the labels' part.
+        temperature: T > 0, of the teacher's part: a number, or a tensor that broadcasts to the rows.
+        label_smoothing: eps in [0, 1], of the labels' part: a number, or a tensor that broadcasts to the rows.
         divergence: D, as in `distillation_loss`.
         beta: of ``"jensen_shannon"``.
         divergence_alpha: of ``"alpha"``.
@@ -47,9 +48,9 @@ class DistillationLoss:
     def __init__(
         self,
         alpha: float = 0.5,
-        temperature: float = 1.0,
+        temperature: float | Array = 1.0,
         *,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | Array = 0.0,
         divergence: str = "forward_kl",
         beta: float = 0.5,
         divergence_alpha: float = 0.5,
@@ -59,8 +60,9 @@ class DistillationLoss:
         reduction: str | None = "mean",
     ):
         check.check_range("alpha", alpha, 0.0, 1.0)
-        check.check_range("temperature", temperature, 0.0, float("inf"))
-        check.check_range("label_smoothing", label_smoothing, 0.0, 1.0)
+        _check_number("temperature", temperature, 0.0, float("inf"))
+        _check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        check_reduction(reduction)
         parameter_of(divergence, beta=beta, alpha=divergence_alpha)
         self.alpha = alpha
         self.temperature = temperature
@@ -92,6 +94,17 @@ class DistillationLoss:
             ValueError: if shapes do not fit.
         """
         common = {"ignore_index": self.ignore_index, "axis": self.axis, "reduction": self.reduction}
+        xp = backend_of(
+            labels=labels,
+            teacher_logits=teacher_logits,
+            student_logits=student_logits,
+            sample_weight=sample_weight,
+            temperature=self.temperature,
+            label_smoothing=self.label_smoothing,
+        )
+        # Converted before `prepare`, which would choose a backend by fewer arguments.
+        like = next(filter(xp.is_array, (student_logits, teacher_logits, labels)), None)
+        student_logits = xp.asarray(student_logits, like=like)
         pair = prepare(
             teacher_logits,
             student_logits,
@@ -99,9 +112,6 @@ class DistillationLoss:
             labels=None if self.ignore_index is None else labels,
             sample_weight=sample_weight,
             **common,
-        )
-        xp = backend_of(
-            labels=labels, teacher_logits=teacher_logits, student_logits=student_logits, sample_weight=sample_weight
         )
         rows = _rows.prepare(xp, labels, student_logits, self.label_smoothing, sample_weight, **common)
         # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
@@ -125,6 +135,11 @@ class DistillationLoss:
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
         """Make one from `get_config`."""
         return cls(**config)
+
+
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    if not hasattr(value, "shape"):
+        check.check_range(name, value, low, high)
 
 
 def _weighted(scale: Any, weight: float) -> Any:

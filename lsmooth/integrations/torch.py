@@ -7,30 +7,49 @@ from typing import Any
 
 import torch
 
+from lsmooth import _validation as check
 from lsmooth import distillation
 from lsmooth.calibration import TemperatureScaling, apply_temperature
+from lsmooth.integrations._torch_options import (
+    LossModule,
+    changed_options,
+    class_axis,
+    class_id,
+    ignored_class,
+    number,
+    number_or_tensor,
+    per_class,
+    real_tensor,
+)
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
+from lsmooth.losses.reductions import check_reduction
 
 
-class CrossEntropyLoss(torch.nn.Module):
+class CrossEntropyLoss(LossModule):
     """`lsmooth.losses.softmax_cross_entropy` as a module: ``loss(input, target)``.
 
     The formula is that function's. For integer targets the numbers are those of
     ``torch.nn.CrossEntropyLoss``, but for a batch in which every target is ignored: 0, not NaN.
 
-    Weights are buffers that follow the module to its device and stay out of its ``state_dict``. A
-    ``torch.nn.Parameter`` as ``temperature`` becomes one of the module's parameters, and is learned.
+    Tensor options are buffers: they follow the module to its device and stay out of its ``state_dict``.
+    The ``state_dict`` of ``torch.nn.CrossEntropyLoss(weight)`` loads. A ``torch.nn.Parameter`` as
+    ``temperature`` or ``label_smoothing`` becomes one of the module's parameters, and is learned.
 
     Args:
         weight: the class weights, (classes,).
         ignore_index: targets with this class id cost nothing and count in no mean.
         reduction: any that `softmax_cross_entropy` knows, torch's three among them.
-        label_smoothing: eps in [0, 1].
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
         smoothing_prior: where the smoothing mass goes, (classes,); evenly if None.
-        temperature: T > 0, a number or a tensor; the softmax is of the logits / T.
+        temperature: T > 0, a number; or a tensor that broadcasts to the rows. The softmax is of the logits / T.
         z_loss: the weight of the squared log-sum-exp, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c).
+
+    Raises:
+        TypeError: if an option has the wrong type. ``torch.nn.CrossEntropyLoss`` takes the deprecated
+            ``size_average`` and ``reduce`` by position, which are refused here.
+        ValueError: if a number is out of range, or the reduction is unknown.
 
     Source: ``torch.nn.CrossEntropyLoss`` of torch 2.13, for the order and names of the arguments.
 
@@ -50,7 +69,7 @@ class CrossEntropyLoss(torch.nn.Module):
         weight: torch.Tensor | None = None,
         ignore_index: int = -100,
         reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        label_smoothing: float | torch.Tensor = 0.0,
         *,
         axis: int | None = None,
         smoothing_prior: torch.Tensor | None = None,
@@ -59,14 +78,21 @@ class CrossEntropyLoss(torch.nn.Module):
         logit_softcap: float | None = None,
     ):
         super().__init__()
-        _register(self, weight=weight, smoothing_prior=smoothing_prior)
-        self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.label_smoothing = label_smoothing
-        self.axis = axis
-        self.temperature = temperature
-        self.z_loss = z_loss
-        self.logit_softcap = logit_softcap
+        self.register_buffer("weight", per_class("weight", weight), persistent=False)
+        self.register_buffer("smoothing_prior", per_class("smoothing_prior", smoothing_prior), persistent=False)
+        check_reduction(reduction)
+        self.set_options(
+            ignore_index=class_id(ignore_index),
+            reduction=reduction,
+            label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0),
+            axis=class_axis(axis),
+            temperature=number_or_tensor("temperature", temperature, 0.0, float("inf")),
+            z_loss=number("z_loss", z_loss),
+            logit_softcap=None if logit_softcap is None else number("logit_softcap", logit_softcap),
+        )
+        check.check_at_least("z_loss", self.z_loss, 0.0)
+        if logit_softcap is not None:
+            check.check_range("logit_softcap", self.logit_softcap, 0.0, float("inf"))
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of logits against targets.
@@ -77,40 +103,41 @@ class CrossEntropyLoss(torch.nn.Module):
 
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
+
+        Raises:
+            TypeError: if a dtype is wrong.
+            ValueError: if shapes do not fit.
         """
+        axis = _axis_of(input, self.axis)
         return softmax_cross_entropy(
             target,
             input,
             label_smoothing=self.label_smoothing,
             smoothing_prior=self.smoothing_prior,
             class_weight=self.weight,
-            # Distributions have no class id that could be ignored.
-            ignore_index=None if target.is_floating_point() else self.ignore_index,
-            axis=_class_axis(input, self.axis),
+            ignore_index=ignored_class(self.ignore_index, input, target, axis),
+            axis=axis,
             temperature=self.temperature,
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
             reduction=self.reduction,
         )
 
-    def extra_repr(self) -> str:
-        """What ``repr`` says of the options."""
-        return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
 
-
-class DistillationLoss(torch.nn.Module):
+class DistillationLoss(LossModule):
     """`lsmooth.distillation.DistillationLoss` as a module: ``loss(input, teacher, target)``.
 
     ``(1 - alpha) CE(target, input) + alpha T^2 D(teacher / T, input / T)``. As everywhere in torch, what is
     predicted comes first: the student's logits, then the teacher's, then the labels. (The function and
-    the class in `lsmooth.distillation` begin with what is true.) The module has no state.
+    the class in `lsmooth.distillation` begin with what is true.) The module has no state; a tensor
+    ``temperature`` or ``label_smoothing`` is a buffer that follows it to its device.
 
     Args:
         alpha: the weight of the teacher, in [0, 1].
-        temperature: T > 0, of the teacher's part.
+        temperature: T > 0, of the teacher's part: a number; or a tensor that broadcasts to the rows.
         ignore_index: rows with this label cost nothing in either part, and count in no mean.
         reduction: any that `lsmooth.losses.softmax_cross_entropy` knows, torch's three among them.
-        label_smoothing: eps in [0, 1], of the labels' part.
+        label_smoothing: eps in [0, 1], of the labels' part: a number; or a tensor that broadcasts to the rows.
         divergence: D, as in `lsmooth.distillation.distillation_loss`.
         beta: of ``"jensen_shannon"``.
         divergence_alpha: of ``"alpha"``.
@@ -118,6 +145,7 @@ class DistillationLoss(torch.nn.Module):
         axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
 
     Raises:
+        TypeError: if an option has the wrong type.
         ValueError: if a number is out of range, or a name is unknown.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the arguments in the order of
@@ -135,10 +163,10 @@ class DistillationLoss(torch.nn.Module):
     def __init__(
         self,
         alpha: float = 0.5,
-        temperature: float = 1.0,
+        temperature: float | torch.Tensor = 1.0,
         ignore_index: int = -100,
         reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        label_smoothing: float | torch.Tensor = 0.0,
         *,
         divergence: str = "forward_kl",
         beta: float = 0.5,
@@ -147,18 +175,19 @@ class DistillationLoss(torch.nn.Module):
         axis: int | None = None,
     ):
         super().__init__()
-        self.ignore_index = ignore_index
-        self.axis = axis
-        self.options = distillation.DistillationLoss(
-            alpha,
-            temperature,
-            label_smoothing=label_smoothing,
-            divergence=divergence,
-            beta=beta,
-            divergence_alpha=divergence_alpha,
-            scale_by_temperature_squared=scale_by_temperature_squared,
+        self.set_options(
+            alpha=number("alpha", alpha),
+            temperature=number_or_tensor("temperature", temperature, 0.0, float("inf")),
+            ignore_index=class_id(ignore_index),
             reduction=reduction,
-        ).get_config()
+            label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0),
+            divergence=divergence,
+            beta=number("beta", beta),
+            divergence_alpha=number("divergence_alpha", divergence_alpha),
+            scale_by_temperature_squared=scale_by_temperature_squared,
+            axis=class_axis(axis),
+        )
+        self._loss(axis=-1, ignore_index=None)  # checks the options
 
     def forward(self, input: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of a batch.
@@ -171,28 +200,43 @@ class DistillationLoss(torch.nn.Module):
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
         """
-        options = {**self.options, "axis": _class_axis(input, self.axis)}
-        if not target.is_floating_point():
-            options["ignore_index"] = self.ignore_index
-        return distillation.DistillationLoss(**options)(target, teacher, input)
+        axis = _axis_of(input, self.axis)
+        loss = self._loss(axis=axis, ignore_index=ignored_class(self.ignore_index, input, target, axis))
+        return loss(target, teacher, input)
 
-    def extra_repr(self) -> str:
-        """What ``repr`` says of the options."""
-        return f"alpha={self.options['alpha']}, temperature={self.options['temperature']}"
+    def _loss(self, *, axis: int, ignore_index: int | None) -> distillation.DistillationLoss:
+        return distillation.DistillationLoss(
+            self.alpha,
+            self.temperature,
+            label_smoothing=self.label_smoothing,
+            divergence=self.divergence,
+            beta=self.beta,
+            divergence_alpha=self.divergence_alpha,
+            scale_by_temperature_squared=self.scale_by_temperature_squared,
+            ignore_index=ignore_index,
+            axis=axis,
+            reduction=self.reduction,
+        )
 
 
-class BCEWithLogitsLoss(torch.nn.Module):
+class BCEWithLogitsLoss(LossModule):
     """`lsmooth.losses.sigmoid_cross_entropy` as a module: ``loss(input, target)``.
 
     The formula is that function's and the numbers those of ``torch.nn.BCEWithLogitsLoss``, with
-    targets smoothed to ``(1 - eps) t + eps / 2``. Weights are buffers that follow the module to its
-    device and stay out of its ``state_dict``.
+    targets smoothed to ``(1 - eps) t + eps / 2``. Tensor options are buffers: they follow the module to
+    its device and stay out of its ``state_dict``. The ``state_dict`` of ``torch.nn.BCEWithLogitsLoss(weight)``
+    loads.
 
     Args:
         weight: multiplies the losses; broadcasts to them. "mean" divides by their number all the same.
         reduction: any that `sigmoid_cross_entropy` knows, torch's three among them.
         pos_weight: the weight of the positive answers; broadcasts to the logits.
-        label_smoothing: eps in [0, 1].
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
+
+    Raises:
+        TypeError: if an option has the wrong type.
+        ValueError: if a number is out of range, or the reduction is unknown. ``torch.nn.BCEWithLogitsLoss``
+            takes the deprecated ``size_average`` and ``reduce`` by position, which are refused here.
 
     Source: ``torch.nn.BCEWithLogitsLoss`` of torch 2.13, for the order and names of the arguments.
 
@@ -213,12 +257,15 @@ class BCEWithLogitsLoss(torch.nn.Module):
         reduction: str = "mean",
         pos_weight: torch.Tensor | None = None,
         *,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | torch.Tensor = 0.0,
     ):
         super().__init__()
-        _register(self, weight=weight, pos_weight=pos_weight)
-        self.reduction = reduction
-        self.label_smoothing = label_smoothing
+        self.register_buffer("weight", real_tensor("weight", weight), persistent=False)
+        self.register_buffer("pos_weight", real_tensor("pos_weight", pos_weight), persistent=False)
+        if reduction is None:  # torch's positional size_average
+            raise ValueError('reduction must be a name such as "mean", got None; for no reduction, give "none".')
+        check_reduction(reduction)
+        self.set_options(reduction=reduction, label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0))
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of logits against targets.
@@ -239,10 +286,6 @@ class BCEWithLogitsLoss(torch.nn.Module):
             sample_weight=None if self.weight is None else torch.broadcast_to(self.weight, input.shape),
             reduction="sum_over_batch_size" if self.reduction == "mean" else self.reduction,
         )
-
-    def extra_repr(self) -> str:
-        """What ``repr`` says of the options."""
-        return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
 
 
 class TemperatureScaled(torch.nn.Module):
@@ -274,14 +317,16 @@ class TemperatureScaled(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, temperature: float | torch.Tensor = 1.0, *, axis: int = 1):
         super().__init__()
         self.model = model
-        self.axis = axis
-        if isinstance(temperature, torch.nn.Parameter):
-            self.temperature = temperature
-            return
-        value = torch.as_tensor(temperature, dtype=torch.get_default_dtype())
-        if not bool((value > 0).all()):
-            raise ValueError(f"temperature must be above 0, got {temperature}.")
-        self.register_buffer("temperature", value)
+        self.axis = class_axis(axis)
+        value = number_or_tensor("temperature", temperature, 0.0, float("inf"))
+        if isinstance(value, torch.nn.Parameter):
+            self.temperature = value
+        else:
+            self.register_buffer("temperature", torch.as_tensor(value, dtype=torch.get_default_dtype()))
+
+    def extra_repr(self) -> str:
+        """The options that are off their defaults."""
+        return changed_options(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The model's logits, divided by the temperature.
@@ -324,7 +369,7 @@ class TemperatureScaled(torch.nn.Module):
         return scaler
 
 
-def _class_axis(logits: torch.Tensor, axis: int | None) -> int:
+def _axis_of(logits: torch.Tensor, axis: int | None) -> int:
     return min(1, logits.dim() - 1) if axis is None else axis
 
 
@@ -332,8 +377,3 @@ def _call(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
-
-
-def _register(module: torch.nn.Module, **buffers: Any) -> None:
-    for name, value in buffers.items():
-        module.register_buffer(name, None if value is None else torch.as_tensor(value), persistent=False)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lsmooth.backends import Array
+import numpy as np
+
+from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.losses import softmax_cross_entropy
+
+# The label that Hugging Face's Trainer does not count.
+TRAINER_IGNORE_INDEX = -100
 
 
 def compute_loss_func(
@@ -14,28 +19,37 @@ def compute_loss_func(
     num_items_in_batch: Array | int | None = None,
     *,
     shift_labels: bool = False,
-    ignore_index: int = -100,
+    ignore_index: int = TRAINER_IGNORE_INDEX,
     **options: Any,
 ) -> Array:
     """The ``compute_loss_func`` of a ``Trainer``: `softmax_cross_entropy` of the model's logits.
 
-    ``Trainer(..., compute_loss_func=functools.partial(compute_loss_func, label_smoothing=0.1))``; for a
-    causal language model with ``shift_labels=True`` besides.
+    Pass ``Trainer(..., compute_loss_func=functools.partial(compute_loss_func, label_smoothing=0.1))``; for a
+    causal language model, add ``shift_labels=True``.
 
     The sum over the labels that are not ignored is divided by ``num_items_in_batch``, which the
-    Trainer counts over all the batches that it accumulates: the gradient is that of one large batch,
-    smoothing included.
+    Trainer counts over all the batches that it accumulates. The accumulated gradient equals that of
+    one large batch, smoothing included.
 
     Args:
-        outputs: what the model returned: with ``logits``, (..., classes), or a tuple that starts with them.
+        outputs: the model's output: logits (..., classes), a mapping that holds them under ``"logits"``,
+            or a tuple that starts with them.
         labels: class ids, (...).
-        num_items_in_batch: how many labels the accumulated batches hold; None for the mean of this one.
-        shift_labels: whether position t predicts label t + 1, as in causal language models.
-        ignore_index: labels with this id cost nothing.
+        num_items_in_batch: how many labels the accumulated batches hold; None for the mean of this batch.
+            With 0 the loss and its gradient are 0.
+        shift_labels: whether position t predicts label t + 1, as in causal language models. The labels are
+            shifted and padded; the logits are not copied.
+        ignore_index: labels with this id cost nothing. The Trainer counts the labels that are not -100, so no
+            other id is accepted beside its ``num_items_in_batch``.
         **options: further options of `softmax_cross_entropy`.
 
     Returns:
         A scalar.
+
+    Raises:
+        TypeError: if ``ignore_index`` is not an integer.
+        ValueError: if there are no labels or no logits, if ``num_items_in_batch`` meets an ``ignore_index``
+            other than -100, or as `softmax_cross_entropy`.
 
     Source: ``transformers.Trainer.compute_loss`` of transformers 5.24.
 
@@ -46,9 +60,48 @@ def compute_loss_func(
         >>> round(float(compute_loss_func(outputs, np.array([[0, -100]]), 4, label_smoothing=0.1)), 4)
         0.0932
     """
-    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    if labels is None:
+        raise ValueError(
+            "labels must be class ids, got None. The Trainer passes on the batch's 'labels', and this batch has none: "
+            "check the data set's columns and the data collator."
+        )
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}.")
+    if num_items_in_batch is not None and ignore_index != TRAINER_IGNORE_INDEX:
+        raise ValueError(
+            f"ignore_index must be {TRAINER_IGNORE_INDEX} where num_items_in_batch is given, because the Trainer "
+            f"counts every label that is not {TRAINER_IGNORE_INDEX}; got {ignore_index}. Let the data collator set "
+            f"the labels to ignore to {TRAINER_IGNORE_INDEX}."
+        )
+    logits = _logits(outputs)
+    xp = backend_of(labels=labels, logits=logits)
     if shift_labels:
-        logits, labels = logits[..., :-1, :], labels[..., 1:]
+        labels = _next_labels(xp, xp.asarray(labels, like=logits if xp.is_array(logits) else None), int(ignore_index))
     reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = softmax_cross_entropy(labels, logits, ignore_index=ignore_index, reduction=reduction, **options)
-    return loss if num_items_in_batch is None else loss / num_items_in_batch
+    loss = softmax_cross_entropy(labels, logits, ignore_index=int(ignore_index), reduction=reduction, **options)
+    if num_items_in_batch is None:
+        return loss
+    count = xp.asarray(num_items_in_batch, xp.dtype(loss), like=loss)
+    empty = count == 0
+    return xp.where(empty, 0.0, loss) / xp.where(empty, 1.0, count)
+
+
+def _logits(outputs: Any) -> Array:
+    if isinstance(outputs, dict):
+        if "logits" not in outputs:
+            raise ValueError(
+                f"outputs must hold 'logits', got a mapping with {', '.join(map(str, outputs)) or 'no keys'}."
+            )
+        return outputs["logits"]
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+
+
+def _next_labels(xp: Backend, labels: Array, ignore_index: int) -> Array:
+    """Each label's successor along the last axis, and ``ignore_index`` at the end."""
+    length = xp.shape(labels)[-1]
+    if not length:
+        return labels
+    position = np.arange(length)
+    successor = xp.asarray(np.minimum(position + 1, length - 1), like=labels)
+    shifted = xp.moveaxis(xp.take(xp.moveaxis(labels, -1, 0), successor), 0, -1)
+    return xp.where(xp.asarray(position == length - 1, like=labels), ignore_index, shifted)

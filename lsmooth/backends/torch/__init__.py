@@ -35,7 +35,8 @@ _DTYPES = {
         "uint64",
     ]
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# All of torch's dtypes, because an error has to name those that are refused.
+_NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
 # The first GPUs that Triton compiles for.

@@ -1,0 +1,130 @@
+"""The options of the loss modules: how they are checked, kept and shown."""
+
+from __future__ import annotations
+
+import inspect
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsmooth import _validation as check
+from lsmooth.backends import load_backend
+
+
+class LossModule(torch.nn.Module):
+    """A loss whose tensor options are buffers, and whose ``repr`` shows the options that are off their defaults.
+
+    The buffers stay out of the ``state_dict``. Those that torch's own losses save are loaded where a
+    ``state_dict`` holds them, so that a checkpoint written with torch's loss still loads strictly.
+    """
+
+    def set_options(self, **options: Any) -> None:
+        for name, value in options.items():
+            if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
+                self.register_buffer(name, value, persistent=False)
+            else:
+                setattr(self, name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = {name for name in self._non_persistent_buffers_set if prefix + name in state_dict}
+        self._non_persistent_buffers_set -= saved
+        try:
+            super()._load_from_state_dict(state_dict, prefix, *args)
+        finally:
+            self._non_persistent_buffers_set |= saved
+
+    def extra_repr(self) -> str:
+        """The options that are off their defaults."""
+        return changed_options(self)
+
+
+def changed_options(module: torch.nn.Module) -> str:
+    """The arguments that a module was made with, but for those at their defaults and for other modules."""
+    options = {
+        name: getattr(module, name)
+        for name, parameter in inspect.signature(type(module).__init__).parameters.items()
+        if name != "self" and not _equal(getattr(module, name), parameter.default)
+    }
+    return ", ".join(
+        f"{name}={_described(value)}" for name, value in options.items() if not isinstance(value, torch.nn.Module)
+    )
+
+
+def ignored_class(ignore_index: int, input: torch.Tensor, target: torch.Tensor, axis: int) -> int | None:
+    """``ignore_index`` for class ids; None for distributions, which have no id that could be ignored."""
+    if target.is_floating_point():
+        return None
+    if target.shape == input.shape:
+        ids = (*input.shape[:axis], *input.shape[axis:][1:])
+        raise TypeError(
+            f"target has the shape of input, {tuple(input.shape)}, so it holds distributions, which must be floating "
+            f"point; got {target.dtype}. Cast it with target.float(), or give class ids of shape {ids}."
+        )
+    return ignore_index
+
+
+def class_id(ignore_index: Any) -> int:
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+        raise TypeError(
+            f"ignore_index must be an integer, got {ignore_index!r}. torch's deprecated size_average and reduce are "
+            "not taken; give reduction by keyword."
+        )
+    return int(ignore_index)
+
+
+def class_axis(axis: Any) -> int | None:
+    if axis is not None and (isinstance(axis, bool) or not isinstance(axis, (int, np.integer))):
+        raise TypeError(f"axis must be an integer or None, got {axis!r}.")
+    return None if axis is None else int(axis)
+
+
+def number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (Real, np.number)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    return float(value)
+
+
+def number_or_tensor(name: str, value: Any, low: float, high: float) -> float | torch.Tensor:
+    """A number as a float, or a tensor; both in [low, high], or above ``low`` where there is no upper end."""
+    if isinstance(value, (Real, np.number)):
+        number = number(name, value)
+        check.check_range(name, number, low, high)
+        return number
+    if not isinstance(value, (torch.Tensor, np.ndarray)):
+        raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
+    tensor = real_tensor(name, value)
+    if not tensor.is_meta and load_backend("torch").is_concrete(tensor):
+        for number in (tensor.detach().amin(), tensor.detach().amax()) if tensor.numel() else ():
+            check.check_range(name, number.item(), low, high)
+    return tensor
+
+
+def real_tensor(name: str, value: Any) -> torch.Tensor | None:
+    """The value as a tensor of real numbers, or None."""
+    if value is None or isinstance(value, torch.nn.Parameter):
+        return value
+    if isinstance(value, (bool, str)):
+        raise TypeError(f"{name} must be a tensor, got {value!r}.")
+    tensor = torch.as_tensor(value)
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}.")
+    return tensor
+
+
+def per_class(name: str, value: Any) -> torch.Tensor | None:
+    tensor = real_tensor(name, value)
+    if tensor is not None and tensor.dim() != 1:
+        raise ValueError(f"{name} must have shape (classes,), one number a class; got shape {tuple(tensor.shape)}.")
+    return tensor
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return not isinstance(value, torch.Tensor) and value == default
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    return f"<tensor of shape {tuple(value.shape)}>" if value.dim() else repr(value.detach())
