@@ -89,15 +89,15 @@ def number(name: str, value: Any) -> float:
 def number_or_tensor(name: str, value: Any, low: float, high: float) -> float | torch.Tensor:
     """A number as a float, or a tensor; both in [low, high], or above ``low`` where there is no upper end."""
     if isinstance(value, (Real, np.number)):
-        number = number(name, value)
-        check.check_range(name, number, low, high)
-        return number
+        value = number(name, value)
+        check.check_range(name, value, low, high)
+        return value
     if not isinstance(value, (torch.Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
     tensor = real_tensor(name, value)
-    if not tensor.is_meta and load_backend("torch").is_concrete(tensor):
-        for number in (tensor.detach().amin(), tensor.detach().amax()) if tensor.numel() else ():
-            check.check_range(name, number.item(), low, high)
+    if has_values(tensor):
+        for extreme in (tensor.detach().amin(), tensor.detach().amax()) if tensor.numel() else ():
+            check.check_range(name, extreme.item(), low, high)
     return tensor
 
 
@@ -106,11 +106,16 @@ def real_tensor(name: str, value: Any) -> torch.Tensor | None:
     if value is None or isinstance(value, torch.nn.Parameter):
         return value
     if isinstance(value, (bool, str)):
-        raise TypeError(f"{name} must be a tensor, got {value!r}.")
+        raise TypeError(f"{name} must be a tensor of real numbers, got {value!r}.")
     tensor = torch.as_tensor(value)
     if tensor.dtype == torch.bool or tensor.is_complex():
         raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}.")
     return tensor
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether the numbers can be read: not on the meta device, and not in a traced call."""
+    return not tensor.is_meta and load_backend("torch").is_concrete(tensor)
 
 
 def per_class(name: str, value: Any) -> torch.Tensor | None:

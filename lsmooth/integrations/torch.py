@@ -15,6 +15,7 @@ from lsmooth.integrations._torch_options import (
     changed_options,
     class_axis,
     class_id,
+    has_values,
     ignored_class,
     number,
     number_or_tensor,
@@ -78,11 +79,12 @@ class CrossEntropyLoss(LossModule):
         logit_softcap: float | None = None,
     ):
         super().__init__()
+        ignore_index = class_id(ignore_index)
         self.register_buffer("weight", per_class("weight", weight), persistent=False)
         self.register_buffer("smoothing_prior", per_class("smoothing_prior", smoothing_prior), persistent=False)
         check_reduction(reduction)
         self.set_options(
-            ignore_index=class_id(ignore_index),
+            ignore_index=ignore_index,
             reduction=reduction,
             label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0),
             axis=class_axis(axis),
@@ -265,7 +267,9 @@ class BCEWithLogitsLoss(LossModule):
         if reduction is None:  # torch's positional size_average
             raise ValueError('reduction must be a name such as "mean", got None; for no reduction, give "none".')
         check_reduction(reduction)
-        self.set_options(reduction=reduction, label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0))
+        self.set_options(
+            reduction=reduction, label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0)
+        )
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of logits against targets.
@@ -318,11 +322,13 @@ class TemperatureScaled(torch.nn.Module):
         super().__init__()
         self.model = model
         self.axis = class_axis(axis)
-        value = number_or_tensor("temperature", temperature, 0.0, float("inf"))
+        value = real_tensor("temperature", temperature)
+        if value is None or (has_values(value) and not bool((value > 0).all())):
+            raise ValueError(f"temperature must be above 0, got {temperature}.")
         if isinstance(value, torch.nn.Parameter):
             self.temperature = value
         else:
-            self.register_buffer("temperature", torch.as_tensor(value, dtype=torch.get_default_dtype()))
+            self.register_buffer("temperature", value.to(torch.get_default_dtype(), copy=True))
 
     def extra_repr(self) -> str:
         """The options that are off their defaults."""

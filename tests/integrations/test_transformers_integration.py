@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
+from conftest import assert_close
 
 from lsmooth.integrations.transformers import compute_loss_func
 from lsmooth.losses import softmax_cross_entropy
@@ -56,6 +58,71 @@ def test_accumulated_batches_add_up_to_the_large_one(batch, as_count):
     parts = sum(loss({"logits": logits[i : i + 1]}, labels[i : i + 1], count) for i in range(4))
     (accumulated,) = torch.autograd.grad(parts, logits)
     torch.testing.assert_close(accumulated, whole)
+
+
+@pytest.mark.parametrize("count", [0, torch.tensor(0), torch.tensor(0.0)])
+@pytest.mark.parametrize("shift_labels", [False, True])
+def test_accumulated_batches_without_a_label_cost_nothing(batch, count, shift_labels):
+    logits, labels = batch
+    loss = compute_loss_func({"logits": logits}, torch.full_like(labels, -100), count, shift_labels=shift_labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss == 0
+    assert not gradient.any()
+
+
+def test_another_ignored_label_is_refused_beside_the_trainers_count(batch):
+    logits, labels = batch
+    with pytest.raises(ValueError, match=r"ignore_index must be -100 where num_items_in_batch is given.*; got 3"):
+        compute_loss_func({"logits": logits}, labels.clamp(min=0), 24, ignore_index=3)
+    for ignore_index in (None, True, "3"):
+        with pytest.raises(TypeError, match="ignore_index must be an integer"):
+            compute_loss_func({"logits": logits}, labels, ignore_index=ignore_index)
+
+
+def test_a_batch_without_labels_or_logits_is_named(batch):
+    logits, labels = batch
+    with pytest.raises(ValueError, match=r"labels must be class ids, got None.*data collator"):
+        compute_loss_func({"logits": logits}, None)
+    with pytest.raises(ValueError, match="outputs must hold 'logits', got a mapping with loss, hidden"):
+        compute_loss_func({"loss": None, "hidden": None}, labels)
+
+
+def test_a_model_may_return_the_logits_themselves(batch):
+    logits, labels = batch
+    torch.testing.assert_close(compute_loss_func(logits, labels), compute_loss_func((logits,), labels))
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (3, 1), (3, 0)])
+def test_shifted_labels_give_the_value_and_gradient_of_sliced_logits(backend, shape):
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(7, size=shape), backend.asarray(rng.normal(size=(*shape, 7)))
+    labels.flat[:2] = -100
+    labels = backend.asarray(labels)
+
+    def shifted(x):
+        return compute_loss_func({"logits": x}, labels, shift_labels=True, label_smoothing=0.1)
+
+    def sliced(x):
+        return softmax_cross_entropy(labels[..., 1:], x[..., :-1, :], ignore_index=-100, label_smoothing=0.1)
+
+    assert_close(backend, shifted(logits), backend.to_numpy(sliced(logits)), "float64")
+    if backend.name != "numpy":
+        gradients = [backend.value_and_grad(loss, logits)[1] for loss in (shifted, sliced)]
+        assert_close(backend, gradients[0], backend.to_numpy(gradients[1]), "float64")
+
+
+def test_shifting_labels_copies_no_logits():
+    logits, labels = torch.randn(4, 256, 512, requires_grad=True), torch.randint(512, (4, 256))
+
+    def allocated(shift_labels):
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+            compute_loss_func({"logits": logits}, labels, shift_labels=shift_labels).backward()
+        logits.grad = None
+        return sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+
+    allocated(True)
+    assert allocated(True) < 1.1 * allocated(False)
 
 
 def test_a_tiny_language_model_learns_under_the_trainer(tmp_path):
