@@ -57,29 +57,13 @@ def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
 
 
 def _fastest(
-    loss: str, formula: Callable[[Array], Array], first: Array, second: Array, options: dict[str, Any], moving: Array
-) -> Array:
-    """What the kernel of that name gives where it knows these arguments, and ``formula(moving)`` where it does not."""
-    kernel = None if torch.compiler.is_compiling() else kernel_for(loss, moving.device)
-    losses = None
-    if kernel is not None and kernel.fits(first, second, **options):
-        losses = kernel.rows(first, second, formula, **options)
-    return formula(moving) if losses is None else losses
-
-
-def _is_divided_float16(logits: Array, *, scale: Any = None, **_: Any) -> bool:
-    """Whether a kernel would keep a gradient in float16, small as it is over many rows.
-
-    Who trains in float16 scales the loss up so that gradients fit: what multiplies the rows is left for then.
-    """
-    return logits.dtype == torch.float16 and scale is not None
-
-
-def _scaled_after(
-    loss: Callable[..., Array], first: Array, second: Array, *, scale: Any, total: bool = False, **options: Any
-) -> Array:
-    losses = loss(first, second, **options) * scale
-    return torch.sum(losses) if total else losses
+    loss: str, formula: Callable[..., Array], first: Array, second: Array, options: dict[str, Any], logits: Array
+) -> Array | None:
+    """What the kernel of that name gives for these arguments; None where it does not know them."""
+    kernel = None if torch.compiler.is_compiling() else kernel_for(loss, logits.device)
+    if kernel is None or not kernel.fits(first, second, **options):
+        return None
+    return kernel.rows(first, second, formula, **options)
 
 
 def _classes(count: int, like: Array) -> Array:
@@ -224,18 +208,16 @@ class TorchBackend(Backend):
         return value.detach(), gradient
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        if _is_divided_float16(logits, **options):
-            return _scaled_after(self.softmax_cross_entropy, logits, labels, **options)
-
-        def formula(logits: Array) -> Array:
+        def formula(logits: Array, labels: Array, options: dict[str, Any]) -> Array:
             return formulas.softmax_cross_entropy(self, logits, labels, **options)
 
         if torch.compiler.is_compiling():
             from lsmooth.backends.torch import compiled  # brings the compiler, which takes a second
 
             fits = compiled.fits(logits, labels, **options)
-            return compiled.rows(logits, labels, **options) if fits else formula(logits)
-        return _fastest("cross_entropy", formula, logits, labels, options, logits)
+            return compiled.rows(logits, labels, **options) if fits else formula(logits, labels, options)
+        losses = _fastest("cross_entropy", formula, logits, labels, options, logits)
+        return formula(logits, labels, options) if losses is None else losses
 
     def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:
         if torch.compiler.is_compiling():
@@ -244,39 +226,38 @@ class TorchBackend(Backend):
         return kernel.small_mean(labels, logits, label_smoothing)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
-        def formula(logits: Array) -> Array:
+        def formula(logits: Array, labels: Array) -> Array:
             return formulas.label_log_odds(self, logits, labels)
 
-        return _fastest("log_odds", formula, logits, labels, {}, logits)
+        losses = _fastest("log_odds", formula, logits, labels, {}, logits)
+        return formula(logits, labels) if losses is None else losses
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        if _is_divided_float16(logits, **options):
-            return _scaled_after(self.sigmoid_cross_entropy, logits, labels, **options)
-
-        def formula(logits: Array) -> Array:
+        def formula(logits: Array, labels: Array, options: dict[str, Any]) -> Array:
             return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
 
-        return _fastest("sigmoid", formula, logits, labels, options, logits)
+        losses = _fastest("sigmoid", formula, logits, labels, options, logits)
+        return formula(logits, labels, options) if losses is None else losses
 
     def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
-        if _is_divided_float16(student, **options):
-            return _scaled_after(self.softmax_divergence, teacher, student, **options)
-
-        def formula(student: Array) -> Array:
+        def formula(student: Array, teacher: Array, options: dict[str, Any]) -> Array:
             return divergences.softmax_divergence(self, teacher, student, **options)
 
-        return _fastest("divergence", formula, teacher, student, options, student)
+        losses = _fastest("divergence", formula, teacher, student, options, student)
+        return formula(student, teacher, options) if losses is None else losses
 
     def hard_and_soft(
         self, labels: Array, teacher: Array, student: Array, hard: dict[str, Any], soft: dict[str, Any]
     ) -> Array:
-        def formula(student: Array) -> Array:
-            return super(TorchBackend, self).hard_and_soft(labels, teacher, student, hard, soft)
+        apart = super().hard_and_soft
+
+        def formula(student: Array, labels: Array, teacher: Array, hard: dict[str, Any], soft: dict[str, Any]) -> Array:
+            return apart(labels, teacher, student, hard, soft)
 
         losses = None
-        if student.dtype != torch.float16 and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
-        return formula(student) if losses is None else losses
+        return apart(labels, teacher, student, hard, soft) if losses is None else losses
 
     def is_float16_product(self, a: Array, b: Array) -> bool:
         device = a.device.type

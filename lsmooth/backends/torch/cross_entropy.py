@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, Sweep, block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain, needs_gradient, run, times_upstream
 
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
@@ -64,57 +64,45 @@ def fits(
 
 
 def rows(
-    logits: Tensor,
-    labels: Tensor,
-    formula: Callable[[Tensor], Tensor],
-    *,
-    label_smoothing: float = 0.0,
-    prior: Tensor | None = None,
-    temperature: float = 1.0,
-    counted: Tensor | None = None,
-    scale: float | Tensor | None = None,
-    total: bool = False,
-    overwrite: bool = False,
-    **_: Any,
+    logits: Tensor, labels: Tensor, formula: Callable[..., Tensor], *, overwrite: bool = False, **options: Any
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit; None where a value does not.
 
-    ``formula`` is that function of the logits alone, for derivatives of the gradient. With
-    ``overwrite`` the logits may be lost: the gradient is written over them.
+    ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
+    With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    plain = prior is None and counted is None and temperature == 1.0
+    eps, scale, total = options.get("label_smoothing", 0.0), options.get("scale"), options.get("total", False)
+    plain = options.get("prior") is options.get("counted") is None and options.get("temperature", 1.0) == 1.0
     if plain and isinstance(scale, float) and total and logits.numel() <= SMALL:
-        return _small(logits, labels, label_smoothing, scale)
-    sweep = sweep_of(logits, labels, label_smoothing, prior, temperature, counted, scale, overwrite)
-    return None if sweep is None else run(logits, sweep, formula, labels.shape, total)
+        return _small(logits, labels, eps, scale)
+    run_sweep = functools.partial(sweep, overwrite=overwrite)
+    return run(logits, (labels, options), run_sweep, formula, labels.shape, total)
 
 
-def sweep_of(
+def sweep(
     logits: Tensor,
     labels: Tensor,
-    label_smoothing: float = 0.0,
-    prior: Tensor | None = None,
-    temperature: float = 1.0,
-    counted: Tensor | None = None,
-    scale: float | Tensor | None = None,
+    options: Mapping[str, Any],
+    with_gradient: bool,
+    upstream: Tensor | None = None,
     overwrite: bool = False,
-    **_: Any,
-) -> Sweep | None:
-    """The sweep over the logits for arguments that fit; None where a label is out of range."""
+) -> tuple[Tensor, Tensor | None] | None:
+    """See `lsmooth.backends.torch.sweep.Sweep`; None where a value does not fit."""
     flat_labels = labels.reshape(-1, 1).long()
     low, high = torch.aminmax(flat_labels)
     if low.item() < 0 or high.item() >= logits.shape[-1]:
         return None
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    scale = times_upstream(options.get("scale"), upstream, dtype)
     if isinstance(scale, Tensor):
         scale = scale.detach().expand(labels.shape).reshape(-1, 1)
-    options = Options(
-        label_smoothing,
-        prior,
-        temperature,
-        1.0 if scale is None else scale,
-        None if counted is None else counted.reshape(-1, 1),
-    )
-    return functools.partial(_sweep, labels=flat_labels, options=options, overwrite=overwrite)
+    counted = options.get("counted")
+    counted = None if counted is None else counted.reshape(-1, 1)
+    eps, prior, temperature = (options.get(k, d) for k, d in _SOFTMAX_DEFAULTS.items())
+    return _sweep(logits, flat_labels, Options(eps, prior, temperature, scale, counted), with_gradient, overwrite)
+
+
+_SOFTMAX_DEFAULTS = {"label_smoothing": 0.0, "prior": None, "temperature": 1.0}
 
 
 def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
@@ -164,17 +152,17 @@ def _sweep(
     block = block_rows(num_rows, num_classes)
     gradient = None if not with_gradient else logits.detach() if overwrite else empty_like(logits)
     label_z = logits.gather(1, labels).to(dtype) / temperature
-    scratch = None if in_place else torch.empty((block, num_classes), dtype=dtype)
-    scaled = None if as_they_are else torch.empty((block, num_classes), dtype=dtype)
+    scratch = None if in_place else logits.new_empty((block, num_classes), dtype=dtype)
+    scaled = None if as_they_are else logits.new_empty((block, num_classes), dtype=dtype)
 
     if prior is not None:
         prior = prior / prior.sum()
-    spread = torch.full((), eps / num_classes, dtype=dtype) if prior is None else eps * prior
+    spread = logits.new_full((), eps / num_classes, dtype=dtype) if prior is None else eps * prior
     factor = scale / temperature
     taken = (eps - 1.0) * factor
-    taken = taken if isinstance(taken, Tensor) else torch.full((num_rows, 1), taken, dtype=dtype)
-    label_p = torch.empty((num_rows, 1), dtype=dtype)
-    mean = torch.empty((num_rows, 1), dtype=dtype) if eps else None
+    taken = taken if isinstance(taken, Tensor) else logits.new_full((num_rows, 1), taken, dtype=dtype)
+    label_p = logits.new_empty((num_rows, 1), dtype=dtype)
+    mean = logits.new_empty((num_rows, 1), dtype=dtype) if eps else None
 
     for start in range(0, num_rows, block):
         part = slice(start, start + block)

@@ -12,14 +12,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import Sweep, block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
 # Columns that are looked at for c.
 SAMPLE = 1024
@@ -77,57 +77,50 @@ def fits(
 def rows(
     teacher: Tensor,
     student: Tensor,
-    formula: Callable[[Tensor], Tensor],
+    formula: Callable[..., Tensor],
     *,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: float = 1.0,
-    counted: Tensor | None = None,
-    scale: float | Tensor | None = None,
-    total: bool = False,
-    constant_teacher: bool = False,
     overwrite: bool = False,
+    **options: Any,
 ) -> Tensor | None:
     """`divergences.softmax_divergence` for arguments that fit; None where a value does not.
 
-    ``formula`` is that function of the student's logits alone, for derivatives of the gradient.
-    With ``overwrite`` these logits may be lost: the gradient is written over them.
+    ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
+    With ``overwrite`` the student's logits may be lost: the gradient is written over them.
     """
-    if divergence in _SMALL and total and isinstance(scale, float) and counted is None and student.numel() <= SMALL:
+    divergence, scale, total = options.get("divergence", "forward_kl"), options.get("scale"), options.get("total")
+    plain = isinstance(scale, float) and options.get("counted") is None
+    if divergence in _SMALL and total and plain and student.numel() <= SMALL:
         dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-        log_t, log_s = _log_softmax(teacher, dtype, temperature), _log_softmax(student, dtype, temperature)
+        log_t, log_s = (_log_softmax(z, dtype, options.get("temperature", 1.0)) for z in (teacher, student))
         loss = _SMALL[divergence](log_t, log_s, scale)
         if math.isfinite(loss.item()):
             return loss
-    sweep = sweep_of(
-        teacher, student, divergence, parameter, temperature, counted=counted, scale=scale, overwrite=overwrite
-    )
-    return run(student, sweep, formula, student.shape[:-1], total)
+    run_sweep = functools.partial(sweep, overwrite=overwrite)
+    return run(student, (teacher, options), run_sweep, formula, student.shape[:-1], bool(total))
 
 
-def sweep_of(
-    teacher: Tensor,
+def sweep(
     student: Tensor,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: float = 1.0,
-    *,
-    counted: Tensor | None = None,
-    scale: float | Tensor | None = None,
+    teacher: Tensor,
+    options: Mapping[str, Any],
+    with_gradient: bool,
+    upstream: Tensor | None = None,
     overwrite: bool = False,
-    **_: Any,
-) -> Sweep:
-    """The sweep over the student's logits for arguments that fit."""
+    onto: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None] | None:
+    """See `lsmooth.backends.torch.sweep.Sweep`; with ``onto``, the gradient is added to that one."""
+    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+    scale, counted = times_upstream(options.get("scale"), upstream, dtype), options.get("counted")
     if isinstance(scale, Tensor):
         scale = scale.detach().expand(student.shape[:-1]).reshape(-1, 1)
-    options = Options(
-        divergence,
-        parameter,
-        temperature,
-        1.0 if scale is None else scale,
+    flat = Options(
+        options.get("divergence", "forward_kl"),
+        options.get("parameter", 0.5),
+        options.get("temperature", 1.0),
+        scale,
         None if counted is None else counted.reshape(-1, 1),
     )
-    return functools.partial(_sweep, teacher=teacher, options=options, overwrite=overwrite)
+    return _sweep(student, teacher, flat, with_gradient, overwrite, onto)
 
 
 def _log_softmax(z: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
@@ -183,11 +176,11 @@ def _losses(
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     block, inverse = block_rows(num_rows, num_classes, BLOCK_ELEMENTS), 1.0 / options.temperature
     of_block, finish = _BLOCKS[options.divergence], _FINISH.get(options.divergence)
-    losses, sums = torch.empty((num_rows, 1), dtype=dtype), torch.empty((2, num_rows, 1), dtype=dtype)
-    scratch = torch.empty((4, block, num_classes), dtype=dtype)
+    losses, sums = student.new_empty((num_rows, 1), dtype=dtype), student.new_empty((2, num_rows, 1), dtype=dtype)
+    scratch = student.new_empty((4, block, num_classes), dtype=dtype)
     sample, in_bits = slice(None if careful else SAMPLE), inverse / math.log(2.0)
     shifts = [z[:, sample].amax(1, keepdim=True).to(dtype).mul_(-in_bits) for z in (teacher, student)]
-    factor = torch.as_tensor(options.scale * inverse, dtype=dtype)
+    factor = torch.as_tensor(options.scale * inverse, dtype=dtype, device=student.device)
     factors = factor.split(block) if factor.ndim else itertools.repeat(factor)
     gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
     direct = gradient is None or (gradient.dtype == dtype and not add)

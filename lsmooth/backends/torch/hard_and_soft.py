@@ -15,7 +15,7 @@ def rows(
     labels: Tensor,
     teacher: Tensor,
     student: Tensor,
-    formula: Callable[[Tensor], Tensor],
+    formula: Callable[..., Tensor],
     hard: Mapping[str, Any],
     soft: Mapping[str, Any],
 ) -> Tensor | None:
@@ -26,17 +26,21 @@ def rows(
         or not divergence.fits(teacher, student, **soft)
     ):
         return None
-    of_labels = cross_entropy.sweep_of(student, labels, **hard)
-    if of_labels is None:
+    return run(student, (labels, teacher, hard, soft), _sweep, formula, labels.shape, soft["total"])
+
+
+def _sweep(
+    student: Tensor,
+    labels: Tensor,
+    teacher: Tensor,
+    hard: Mapping[str, Any],
+    soft: Mapping[str, Any],
+    with_gradient: bool,
+    upstream: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None] | None:
+    first = cross_entropy.sweep(student, labels, hard, with_gradient, upstream)
+    if first is None:
         return None
-    of_teacher = divergence.sweep_of(teacher, student, **soft)
-
-    def sweep(logits: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None] | None:
-        first = of_labels(logits, with_gradient=with_gradient)
-        if first is None:
-            return None
-        losses, gradient = first
-        second = of_teacher(logits, with_gradient=with_gradient, onto=gradient)
-        return None if second is None else (losses.add_(second[0]), gradient)
-
-    return run(student, sweep, formula, labels.shape, soft["total"])
+    losses, gradient = first
+    second = divergence.sweep(student, teacher, soft, with_gradient, upstream, onto=gradient)
+    return None if second is None else (losses.add_(second[0]), gradient)

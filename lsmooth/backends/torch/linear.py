@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from lsmooth.backends.base import Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import PLAIN, peek_interpreter_stack
+from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_stack
 
 
 class Plan(NamedTuple):
@@ -109,7 +109,7 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (upstream,) = grad_outputs
-        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+        if torch.is_grad_enabled() or is_batched(upstream):  # the gradient is to be differentiated in its turn
             return None, *gradients_of_whole(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
         # Given away once, since whoever has them may write into them; then made anew.
         gradients, ctx.gradients = ctx.gradients, None
@@ -122,9 +122,11 @@ class _Blocks(torch.autograd.Function):
 
 def gradients_of_whole(plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor) -> list[Tensor | None]:
     """The gradients that are wanted, through the whole logits, to be differentiated in their turn."""
-    value = whole(plan.xp, plan.loss, plan.form.rebuild(leaves))
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = whole(plan.xp, plan.loss, plan.form.rebuild(leaves))
     given = [x for x, want in zip(leaves, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(value, given, upstream, create_graph=True, materialize_grads=True))
+    found = iter(torch.autograd.grad(value, given, upstream, create_graph=differentiable, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
 
 

@@ -6,7 +6,6 @@ left: their log-sum-exp is ``max(z) - log(max(r))``, and the gradient is 1 at th
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -25,16 +24,11 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
     return is_plain(logits) and labels.ndim == logits.ndim - 1 and logits.shape[-1] > 1
 
 
-def rows(logits: Tensor, labels: Tensor, formula: Callable[[Tensor], Tensor]) -> Tensor | None:
+def rows(logits: Tensor, labels: Tensor, formula: Callable[..., Tensor]) -> Tensor | None:
     """`formulas.label_log_odds`; None where a label is out of range or a row is not finite."""
     if logits.numel() <= SMALL:
         return _small(logits, labels)
-    flat_labels = labels.reshape(-1, 1).long()
-    low, high = torch.aminmax(flat_labels)
-    if low.item() < 0 or high.item() >= logits.shape[-1]:
-        return None
-    sweep = functools.partial(_sweep, labels=flat_labels)
-    return run(logits, sweep, formula, labels.shape, total=False)
+    return run(logits, (labels,), _sweep, formula, labels.shape, total=False)
 
 
 def _small(logits: Tensor, labels: Tensor) -> Tensor | None:
@@ -51,15 +45,22 @@ def _small(logits: Tensor, labels: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def _sweep(logits: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None] | None:
+def _sweep(
+    logits: Tensor, labels: Tensor, with_gradient: bool, upstream: Tensor | None = None
+) -> tuple[Tensor, Tensor | None] | None:
     """Log-odds (rows, 1) and gradient (rows, classes)."""
+    labels = labels.reshape(-1, 1).long()
+    low, high = torch.aminmax(labels)
+    if low.item() < 0 or high.item() >= logits.shape[-1]:
+        return None
+    upstream = None if upstream is None else upstream.reshape(-1, 1)
     logits = logits.reshape(-1, logits.shape[-1])
     num_rows, num_classes = logits.shape
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     block = block_rows(num_rows, num_classes)
     gradient = empty_like(logits) if with_gradient else None
-    scratch = torch.empty((2, block, num_classes), dtype=dtype)
-    top, share = torch.empty((2, num_rows, 1), dtype=dtype).unbind()
+    scratch = logits.new_empty((2, block, num_classes), dtype=dtype)
+    top, share = logits.new_empty((2, num_rows, 1), dtype=dtype).unbind()
 
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
@@ -73,6 +74,8 @@ def _sweep(logits: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor,
         if gradient is None:
             continue
         r.neg_().scatter_(1, labels[part], 1.0)
+        if upstream is not None:
+            r.mul_(upstream[part])
         if not direct:
             gradient[part] = r
 

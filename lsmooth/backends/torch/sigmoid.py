@@ -10,9 +10,8 @@ A block takes a dozen steps in scratch memory; autograd takes as many of the log
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, soft_margin_loss
 
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream
 
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**15
@@ -56,29 +55,36 @@ def fits(
 def rows(
     logits: Tensor,
     labels: Tensor,
-    formula: Callable[[Tensor], Tensor],
-    *,
-    label_smoothing: float = 0.0,
-    pos_weight: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
+    formula: Callable[..., Tensor],
+    **options: Any,
 ) -> Tensor | None:
     """`formulas.sigmoid_cross_entropy` for arguments that fit; None where infinite logits ask for care."""
-    if pos_weight is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
-        return _small(logits, labels.detach(), label_smoothing, scale)
+    scale, total = options.get("scale"), options.get("total", False)
+    if options.get("pos_weight") is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
+        return _small(logits, labels.detach(), options.get("label_smoothing", 0.0), scale)
+    return run(logits, (labels, options), sweep, formula, logits.shape, total)
+
+
+def sweep(
+    logits: Tensor, labels: Tensor, options: Mapping[str, Any], with_gradient: bool, upstream: Tensor | None = None
+) -> tuple[Tensor, Tensor | None] | None:
+    """See `lsmooth.backends.torch.sweep.Sweep`."""
     columns = logits.shape[-1] if logits.ndim else 1
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    scale = times_upstream(options.get("scale"), upstream, dtype)
     if isinstance(scale, Tensor):
         scale = scale.detach()
         scale = scale.item() if scale.numel() == 1 else scale.expand(logits.shape).reshape(-1, columns)
-    sweep = functools.partial(
-        _sweep,
+    pos_weight = options.get("pos_weight")
+    return _sweep(
+        logits,
         labels=labels.detach().reshape(-1, columns),
-        label_smoothing=label_smoothing,
+        label_smoothing=options.get("label_smoothing", 0.0),
         pos_weight=None if pos_weight is None else pos_weight.detach(),
-        scale=1.0 if scale is None else scale,
-        total=total,
+        scale=scale,
+        total=options.get("total", False),
+        with_gradient=with_gradient,
     )
-    return run(logits, sweep, formula, logits.shape, total)
 
 
 def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
@@ -129,10 +135,10 @@ def _sweep(
     logits = logits.reshape(labels.shape)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     block = block_rows(num_rows, num_columns)
-    half = torch.full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
-    scratch = torch.empty((5, block, num_columns), dtype=dtype)
+    half = logits.new_full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
+    scratch = logits.new_empty((5, block, num_columns), dtype=dtype)
     gradient = empty_like(logits) if with_gradient else None
-    losses = None if total else torch.empty((num_rows, num_columns), dtype=dtype)
+    losses = None if total else logits.new_empty((num_rows, num_columns), dtype=dtype)
     sums = []
 
     for start in range(0, num_rows, block):

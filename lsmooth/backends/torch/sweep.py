@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 try:
-    from torch._C._functorch import peek_interpreter_stack
+    from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
 except ImportError:  # then every call counts as transformed: slower, and right
 
     def peek_interpreter_stack() -> Any:
+        """Stand in for a question that cannot be asked."""
+        return True
+
+    def is_legacy_batchedtensor(_: Tensor) -> bool:
         """Stand in for a question that cannot be asked."""
         return True
 
@@ -28,7 +33,8 @@ INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 PLAIN = (Tensor, torch.nn.Parameter)
 
 Sweep = Callable[..., Any]
-"""``sweep(logits, with_gradient=True)``: losses (rows,) or (rows, 1), and the gradient (rows, classes)."""
+"""``sweep(logits, *arguments, with_gradient, upstream=None)``: the losses (rows,) or (rows, 1), and the gradient
+(rows, classes), which is multiplied by ``upstream`` before it is rounded. None if it does not know how."""
 
 
 def block_rows(num_rows: int, num_classes: int, elements: int | None = None) -> int:
@@ -71,47 +77,133 @@ def multiply(gradient: Tensor, upstream: Tensor) -> None:
 
 def run(
     logits: Tensor,
+    arguments: tuple[Any, ...],
     sweep: Sweep,
-    formula: Callable[[Tensor], Tensor],
+    formula: Callable[..., Tensor],
     shape: torch.Size,
     total: bool,
     multiply: Callable[[Tensor, Tensor], None] = multiply,
 ) -> Tensor | None:
-    """The losses in their shape, or their sum, with the gradient if it is wanted; None if the sweep gives up.
+    """The losses in their shape, or their sum, differentiable in the logits; None if the sweep gives up.
 
-    ``formula`` is the same loss as a function of the logits alone, for derivatives of the gradient;
-    ``multiply`` what is done to the gradient in the backward pass.
+    Args:
+        logits: (..., classes).
+        arguments: what the loss depends on beside the logits: tensors, mappings and tuples of tensors, and
+            anything else. The tensors are saved for the backward pass, where PyTorch checks that nobody has
+            changed them, and which frees them.
+        sweep: see `Sweep`.
+        formula: ``formula(logits, *arguments)``, the same loss in PyTorch's operations: for derivatives of the
+            gradient, and for gradients of a whole batch of upstream gradients.
+        shape: of the losses.
+        total: whether their sum is wanted.
+        multiply: multiplies a gradient by the upstream gradient in place.
     """
-    swept = sweep(logits, with_gradient=logits.requires_grad and torch.is_grad_enabled())
+    wanted = logits.requires_grad and torch.is_grad_enabled()
+    swept = sweep(logits, *arguments, with_gradient=wanted and _may_be_kept(logits, total))
     if swept is None:
         return None
     losses, gradient = swept
-    losses = losses.sum() if total else losses.reshape(shape)
-    return losses if gradient is None else _Attach.apply(logits, losses, gradient, sweep, formula, multiply)
+    # Detached, the losses are no view, and whoever receives them may change them in place.
+    losses = losses.sum() if total else losses.reshape(shape).detach()
+    return _Attach.apply(logits, Swept(losses, gradient, arguments, sweep, formula, multiply)) if wanted else losses
+
+
+def _may_be_kept(logits: Tensor, total: bool) -> bool:
+    """Whether the gradient can be rounded to the logits' dtype before the upstream gradient is known.
+
+    A row's upstream gradient would round a gradient in half precision again. That of a sum is mostly 1; but
+    float16 has no room for the small gradients of a mean, which a loss scale is to enlarge first.
+    """
+    return logits.dtype in (torch.float32, torch.float64) or (total and logits.dtype == torch.bfloat16)
+
+
+class Swept(NamedTuple):
+    """The result of a sweep, and how to repeat it. Not a tensor, so that autograd takes no output for an input."""
+
+    losses: Tensor
+    gradient: Tensor | None
+    arguments: tuple[Any, ...]
+    sweep: Sweep
+    formula: Callable[..., Tensor]
+    multiply: Callable[[Tensor, Tensor], None]
 
 
 class _Attach(torch.autograd.Function):
     """Losses that know their gradient already."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, losses: Tensor, gradient: Tensor, sweep: Any, formula: Any, multiply: Any
-    ) -> Tensor:
-        ctx.gradient, ctx.sweep, ctx.formula, ctx.multiply = gradient, sweep, formula, multiply
-        ctx.save_for_backward(logits)
-        return losses
+    def forward(ctx: Any, logits: Tensor, swept: Swept) -> Tensor:
+        tensors: list[Tensor] = []
+        ctx.gradient = swept.gradient
+        ctx.swept = swept._replace(losses=None, gradient=None, arguments=_without_tensors(swept.arguments, tensors))
+        ctx.save_for_backward(logits, *tensors)
+        return swept.losses
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (upstream,) = grad_outputs
-        (logits,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
-            (gradient,) = torch.autograd.grad(ctx.formula(logits), logits, upstream, create_graph=True)
-            return gradient, None, None, None, None, None
-        # Given away once, since whoever has it may write into it; then made anew.
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            _, gradient = ctx.sweep(logits, with_gradient=True)
-        ctx.multiply(gradient, upstream)
-        # Detached it is no view, so that autograd adds another gradient of these logits in place.
-        return gradient.reshape(logits.shape).detach(), None, None, None, None, None
+        logits, *tensors = ctx.saved_tensors
+        swept: Swept = ctx.swept
+        arguments = _with_tensors(swept.arguments, iter(tensors))
+        differentiable = torch.is_grad_enabled()
+        if not differentiable and not is_batched(upstream):
+            # Hand the stored gradient out once, because the caller may modify it; recompute it after that.
+            gradient, ctx.gradient = ctx.gradient, None
+            if gradient is not None and _multiplies_exactly(gradient, upstream):
+                swept.multiply(gradient, upstream)
+            else:
+                found = swept.sweep(logits, *arguments, with_gradient=True, upstream=upstream)
+                gradient = None if found is None else found[1]
+            if gradient is not None:
+                # Detached it is no view, so that autograd adds another gradient of these logits in place.
+                return gradient.reshape(logits.shape).detach(), None
+        with torch.enable_grad():
+            losses = swept.formula(logits, *arguments)
+            (gradient,) = torch.autograd.grad(losses, logits, upstream, create_graph=differentiable)
+        return gradient, None
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether ``x`` is a batch of upstream gradients: of ``is_grads_batched=True`` or of ``torch.func.vmap``."""
+    return is_legacy_batchedtensor(x) or peek_interpreter_stack() is not None
+
+
+def _multiplies_exactly(gradient: Tensor, upstream: Tensor) -> bool:
+    """Whether a product with the upstream gradient rounds a gradient of half precision not a second time."""
+    if gradient.dtype in (torch.float32, torch.float64) or not gradient.is_cpu:
+        return True
+    return abs(math.frexp(upstream.reshape(-1)[0].item())[0]) == 0.5
+
+
+_SAVED = object()  # stands for a tensor that is saved for the backward pass
+
+
+def _without_tensors(x: Any, tensors: list[Tensor]) -> Any:
+    """``x``, its tensors moved to the end of the list."""
+    if isinstance(x, Tensor) and not x.is_inference():  # those cannot be saved, and nobody counts their changes
+        tensors.append(x)
+        return _SAVED
+    if isinstance(x, dict):
+        return {key: _without_tensors(value, tensors) for key, value in x.items()}
+    if isinstance(x, tuple):
+        parts = [_without_tensors(value, tensors) for value in x]
+        return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)  # pyright: ignore
+    return x
+
+
+def _with_tensors(x: Any, tensors: Iterator[Tensor]) -> Any:
+    """Reverse `_without_tensors`."""
+    if x is _SAVED:
+        return next(tensors)
+    if isinstance(x, dict):
+        return {key: _with_tensors(value, tensors) for key, value in x.items()}
+    if isinstance(x, tuple):
+        parts = [_with_tensors(value, tensors) for value in x]
+        return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)  # pyright: ignore
+    return x
+
+
+def times_upstream(scale: float | Tensor | None, upstream: Tensor | None, dtype: torch.dtype) -> float | Tensor:
+    """The factor of each row: ``scale``, times the upstream gradient where the gradient is made for it."""
+    scale = 1.0 if scale is None else scale
+    return scale if upstream is None else upstream.to(dtype) * scale

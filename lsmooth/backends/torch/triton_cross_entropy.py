@@ -15,7 +15,7 @@ The kernel accumulates in float32; float64 takes the general formula.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
 
 
@@ -56,42 +56,47 @@ def fits(
 def rows(
     logits: Tensor,
     labels: Tensor,
-    formula: Callable[[Tensor], Tensor],
+    formula: Callable[..., Tensor],
     *,
-    label_smoothing: float = 0.0,
-    prior: Tensor | None = None,
-    class_weight: Tensor | None = None,
-    temperature: float = 1.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    counted: Tensor | None = None,
-    scale: float | Tensor | None = None,
-    total: bool = False,
     overwrite: bool = False,
+    **options: Any,
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit.
 
-    ``formula`` is that function of the logits alone, for derivatives of the gradient. With
-    ``overwrite`` the logits may be lost: the gradient is written over them.
+    ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
+    With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    of_row = functools.partial(
-        _sweep,
-        labels=labels.reshape(-1).contiguous(),
-        prior=None if prior is None else prior.detach().contiguous(),
-        class_weight=None if class_weight is None else class_weight.detach().contiguous(),
-        eps=label_smoothing or None,
-        inverse_temperature=1.0 / temperature,
-        z_loss=z_loss or None,
-        softcap=logit_softcap,
-        overwrite=overwrite,
-        **of_rows(labels.shape, scale, counted),
-    )
-    return run(logits, of_row, formula, labels.shape, total, multiply)
+    kernel = functools.partial(_sweep, overwrite=overwrite)
+    return run(logits, (labels, options), kernel, formula, labels.shape, options.get("total", False), multiply)
 
 
 @torch.no_grad()
-def _sweep(logits: Tensor, with_gradient: bool, **arguments: Any) -> tuple[Tensor, Tensor | None]:
-    return sweep(cross_entropy, logits, with_gradient, **arguments)
+def _sweep(
+    logits: Tensor,
+    labels: Tensor,
+    options: Mapping[str, Any],
+    with_gradient: bool,
+    upstream: Tensor | None = None,
+    overwrite: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    prior, class_weight = (
+        None if x is None else x.detach().contiguous() for x in (options.get("prior"), options.get("class_weight"))
+    )
+    scale = times_upstream(options.get("scale"), upstream, torch.float32)
+    return sweep(
+        cross_entropy,
+        logits,
+        with_gradient,
+        labels=labels.reshape(-1).contiguous(),
+        prior=prior,
+        class_weight=class_weight,
+        eps=options.get("label_smoothing") or None,
+        inverse_temperature=1.0 / options.get("temperature", 1.0),
+        z_loss=options.get("z_loss") or None,
+        softcap=options.get("logit_softcap"),
+        overwrite=overwrite,
+        **of_rows(labels.shape, scale, options.get("counted")),
+    )
 
 
 @triton.jit

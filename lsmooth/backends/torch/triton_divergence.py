@@ -13,7 +13,7 @@ rescaled whenever an m rises; with both log Z that is the loss. The second time 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run
+from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, as_rows, finite, multiply, of_rows, sweep, write_zeros
 
 
@@ -53,39 +53,42 @@ def fits(
 def rows(
     teacher: Tensor,
     student: Tensor,
-    formula: Callable[[Tensor], Tensor],
+    formula: Callable[..., Tensor],
     *,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: float = 1.0,
-    counted: Tensor | None = None,
-    scale: float | Tensor | None = None,
-    total: bool = False,
-    constant_teacher: bool = False,
     overwrite: bool = False,
+    **options: Any,
 ) -> Tensor | None:
     """`divergences.softmax_divergence` for arguments that fit.
 
-    ``formula`` is that function of the student's logits alone, for derivatives of the gradient. With
-    ``overwrite`` these logits may be lost: the gradient is written over them.
+    ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
+    With ``overwrite`` the student's logits may be lost: the gradient is written over them.
     """
-    shape = student.shape[:-1]
-    teacher = as_rows(teacher.detach())
-    of_row = functools.partial(
-        _sweep,
-        teacher=teacher,
-        teacher_stride=teacher.stride(0),
-        inverse_temperature=1.0 / temperature,
-        reverse=divergence == "reverse_kl",
-        overwrite=overwrite,
-        **of_rows(shape, scale, counted),
-    )
-    return run(student, of_row, formula, shape, total, multiply)
+    kernel = functools.partial(_sweep, overwrite=overwrite)
+    return run(student, (teacher, options), kernel, formula, student.shape[:-1], options.get("total", False), multiply)
 
 
 @torch.no_grad()
-def _sweep(student: Tensor, with_gradient: bool, **arguments: Any) -> tuple[Tensor, Tensor | None]:
-    return sweep(kl, student, with_gradient, **arguments)
+def _sweep(
+    student: Tensor,
+    teacher: Tensor,
+    options: Mapping[str, Any],
+    with_gradient: bool,
+    upstream: Tensor | None = None,
+    overwrite: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    teacher = as_rows(teacher.detach())
+    scale = times_upstream(options.get("scale"), upstream, torch.float32)
+    return sweep(
+        kl,
+        student,
+        with_gradient,
+        teacher=teacher,
+        teacher_stride=teacher.stride(0),
+        inverse_temperature=1.0 / options.get("temperature", 1.0),
+        reverse=options.get("divergence") == "reverse_kl",
+        overwrite=overwrite,
+        **of_rows(student.shape[:-1], scale, options.get("counted")),
+    )
 
 
 @triton.jit
