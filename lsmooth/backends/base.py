@@ -157,6 +157,17 @@ class Backend(ABC):
     def gather(self, x: Array, index: Array) -> Array:
         """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
 
+    def put(self, x: Array, index: Array, values: Array) -> Array:
+        """A copy of x (..., classes) with ``values`` (..., n) at ``index`` (..., n) of each row.
+
+        Where an index occurs twice in a row, its values are alike.
+        """
+        every = self.asarray(np.arange(self.shape(x)[-1]), "int32", like=x)  # type: ignore[arg-type]
+        for place in range(self.shape(index)[-1]):  # type: ignore[arg-type]
+            here = self.equal(self.cast(index[..., place], "int32")[..., None], every)
+            x = self.where(here, values[..., place][..., None], x)
+        return x
+
     def pick(self, x: Array, index: Array) -> Array:
         """One entry of the last axis per row: ``x[..., index[...]]``."""
         return self.gather(x, index[..., None])[..., 0]

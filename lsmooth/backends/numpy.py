@@ -90,6 +90,11 @@ class NumpyBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return np.take_along_axis(x, index, axis=-1)
 
+    def put(self, x: Array, index: Array, values: Array) -> Array:
+        x = x.copy()
+        np.put_along_axis(x, index, values, axis=-1)
+        return x
+
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return np.bincount(index, weights, length).astype(weights.dtype)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import centered, log_softmax, relative_entropy
+from lsmooth.backends.divergences import log_softmax, relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY
 from lsmooth.distillation._pair import Pair, finish, prepare, tempered
 
@@ -39,7 +37,7 @@ def sparse_distillation_loss(
     | bucket | the same, with what is left as one more class on both sides |
 
     ``bucket`` alone is a divergence of the two predictions: at least 0, and 0 where they agree on the kept
-    classes. It costs k comparisons a class, to find the classes that are left.
+    classes.
 
     Args:
         teacher_indices: integer class ids, (..., k), of the kept classes; each once.
@@ -100,16 +98,17 @@ def sparse_distillation_loss(
     teacher, student = tempered(pair)
     pair = pair._replace(teacher=teacher, student=student)
     kept, indices = _kept_classes(pair, teacher_indices)
-    chosen = xp.gather(pair.student, xp.where(indices < 0, 0, indices))
+    chosen = xp.gather(student, xp.where(indices < 0, 0, indices))
     if tail == "renormalize":
-        chosen = xp.where(xp.equal(kept, MINUS_INFINITY), MINUS_INFINITY, chosen)
+        chosen = xp.where(indices < 0, MINUS_INFINITY, chosen)
         losses = relative_entropy(xp, log_softmax(xp, kept), log_softmax(xp, chosen))
+    elif tail == "drop":
+        top = xp.stop_gradient(xp.max(student, axis=-1))[..., None]
+        top = xp.where(xp.equal(top, MINUS_INFINITY), 0.0, top)
+        losses = relative_entropy(xp, kept, chosen - top - xp.logsumexp(student - top, axis=-1)[..., None])
     else:
-        student = centered(xp, pair.student)
-        lse = xp.logsumexp(student, axis=-1)
-        losses = relative_entropy(xp, kept, xp.gather(student, xp.where(indices < 0, 0, indices)) - lse[..., None])
-        if tail == "bucket":
-            losses = losses + _bucket(xp, kept, indices, student, lse)
+        chosen = xp.where(indices < 0, MINUS_INFINITY, chosen)
+        losses = _with_bucket(xp, kept, indices, student, chosen)
     return finish(pair, losses, scale_by_temperature_squared)
 
 
@@ -132,15 +131,32 @@ def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
     return xp.where(valid | empty, kept, float("nan")), xp.where(valid & ~empty, indices, -1)
 
 
-def _bucket(xp: Backend, kept: Array, indices: Array, student: Array, lse: Array) -> Array:
-    """``r_t (log r_t - log r_s)``, r what is left beside the kept classes; 0 where no class is left."""
-    every = xp.asarray(np.arange(check.known_classes("student_logits", xp.shape(student))), "int32", like=student)
-    hit = xp.equal(student, MINUS_INFINITY)
-    for place in range(check.known_classes("teacher_indices", xp.shape(indices))):
-        hit = hit | xp.equal(xp.cast(indices[..., place], "int32")[..., None], every)
-    none_left = xp.equal(xp.sum(xp.cast(~hit, xp.dtype(student)), axis=-1), 0)
-    others = xp.where(none_left[..., None], 0.0, xp.where(hit, MINUS_INFINITY, student))
+def _with_bucket(xp: Backend, kept: Array, indices: Array, student: Array, chosen: Array) -> Array:
+    """``sum_j t_j (log t_j - log s_j)`` over the kept classes and the bucket of the others."""
+    others = _without(xp, student, indices)
+    top = xp.stop_gradient(xp.max(others, axis=-1))
+    none_left = xp.equal(top, MINUS_INFINITY)
+    top = xp.where(none_left, 0.0, top)
+    total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
+    # Both parts less the largest logit of all, so that nothing is lost to a common offset of the logits.
+    highest = xp.stop_gradient(xp.max(chosen, axis=-1))
+    highest = xp.where(none_left | (highest > top), highest, top)
+    highest = xp.where(xp.equal(highest, MINUS_INFINITY), 0.0, highest)
+    chosen = chosen - highest[..., None]
+    log_rest = xp.log(xp.where(none_left, 1.0, total)) + xp.where(none_left, MINUS_INFINITY, top - highest)
+    lse = xp.log(xp.sum(xp.exp(chosen), axis=-1) + xp.exp(log_rest))
+    losses = relative_entropy(xp, kept, chosen - lse[..., None])
+
     rest = 1.0 - xp.sum(xp.exp(kept), axis=-1)
     without = none_left | (rest <= 0)
     rest = xp.where(without, 1.0, rest)
-    return xp.where(without, 0.0, rest * (xp.log(rest) - (xp.logsumexp(others, axis=-1) - lse)))
+    return losses + xp.where(without, 0.0, rest * (xp.log(rest) - xp.where(none_left, 0.0, log_rest - lse)))
+
+
+def _without(xp: Backend, student: Array, indices: Array) -> Array:
+    """The student's logits, -inf at the indices; an empty place, -1, stands for another place of its row."""
+    another = xp.max(indices, axis=-1)[..., None]
+    # A row of empty places keeps what it has: there, no gradient comes from the bucket, which is all there is.
+    value = xp.where(another < 0, xp.stop_gradient(student[..., :1]), MINUS_INFINITY)
+    values = value * xp.ones_like(indices, xp.dtype(student))
+    return xp.put(student, xp.where(indices < 0, xp.where(another < 0, 0, another), indices), values)

@@ -221,6 +221,10 @@ def _moving(case: _Case) -> None:
     case.equal("pick", lambda: xp.pick(x, index), np.take_along_axis(values, at[..., None], -1)[..., 0], dtype)
     several = np.stack([at, 3 - at], -1)
     case.equal("gather", lambda: xp.gather(x, case.integers(*several)), np.take_along_axis(values, several, -1), dtype)
+    put = values.copy()
+    np.put_along_axis(put, several, -9.0, -1)
+    nines = xp.ones_like(x[..., :2], dtype) * -9.0
+    case.equal("put", lambda: xp.put(x, case.integers(*several), nines), put, dtype)
     _top(case)
     flat, weights = case.integers(0, 2, 2, 0, 3), case.floats(1.0, 2.0, 0.5, 4.0, 8.0)
     case.equal("bincount", lambda: xp.bincount(flat, weights, 5), [5.0, 0.0, 2.5, 8.0, 0.0], dtype)

@@ -178,3 +178,45 @@ def test_tensorflow_traces_it_for_any_batch(tail):
 def test_bad_arguments_are_named(arguments, options, error, message):
     with pytest.raises(error, match=message):
         sparse_distillation_loss(*arguments, **options)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_empty_places_stand_for_no_class(backend, tail):
+    """Whatever their index: also one that is kept, and in a row without a kept class."""
+    places = np.array([[2, 5, 0], [2, 2, 2], [-1, 3, 3]])
+    with np.errstate(divide="ignore"):
+        log_t = np.log([[0.4, 0.3, 0.2], [0.6, 0.0, 0.0], [0.0, 0.5, 0.0]])
+    rows = sparse_distillation_loss(places, log_t, backend.asarray(STUDENT[:3]), tail=tail, reduction="none")
+    for i, kept in enumerate([[0, 1, 2], [0], [1]]):
+        alone = sparse_distillation_loss(places[i : i + 1, kept], log_t[i : i + 1, kept], STUDENT[i : i + 1], tail=tail)
+        assert_close(backend, rows[i], alone, "float64", 10)
+    if tail == "bucket":  # all of the teacher's mass is in the bucket, and all of the student's
+        nothing = sparse_distillation_loss(places, np.full((3, 3), -np.inf), backend.asarray(STUDENT[:3]), tail=tail)
+        assert_close(backend, nothing, 0.0, "float64", 10)
+
+
+@pytest.mark.parametrize("tail", ["drop", "bucket"])
+def test_the_number_of_passes_does_not_grow_with_the_kept_classes(tail):
+    require_backend("torch")
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Passes(TorchDispatchMode):
+        """Operations that write as many numbers as there are logits."""
+
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            self.count += isinstance(out, torch.Tensor) and out.numel() >= 4 * 50
+            return out
+
+    counts = []
+    for kept in (2, 20):
+        student = torch.randn(4, 50, requires_grad=True)
+        log_t, indices = torch.log_softmax(torch.randn(4, 50), -1).topk(kept)
+        with Passes() as passes:
+            sparse_distillation_loss(indices, log_t, student, tail=tail).backward()
+        counts.append(passes.count)
+    assert counts[0] == counts[1]
+    assert counts[0] <= 20

@@ -110,6 +110,9 @@ class JaxBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return jnp.take_along_axis(x, index, axis=-1)
 
+    def put(self, x: Array, index: Array, values: Array) -> Array:
+        return jnp.put_along_axis(x, index, values, axis=-1, inplace=False)
+
     def pick(self, x: Array, index: Array) -> Array:
         return _pick(x, index)
 

@@ -114,6 +114,13 @@ class TensorflowBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
 
+    def put(self, x: Array, index: Array, values: Array) -> Array:
+        shape, count = tf.shape(x, tf.int64), tf.shape(index)[-1:]
+        rows = tf.reshape(tf.cast(index, tf.int64), tf.concat([[-1], count], 0))
+        rows += tf.range(tf.shape(rows, tf.int64)[0])[:, None] * shape[-1]
+        flat = tf.tensor_scatter_nd_update(tf.reshape(x, [-1]), tf.reshape(rows, [-1, 1]), tf.reshape(values, [-1]))
+        return tf.ensure_shape(tf.reshape(flat, shape), x.shape)
+
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         winner = tf.argmax(x, axis=-1)  # which passes over NaN, where the maximum does not
         return tf.reduce_max(x, axis=-1), tf.equal(winner, tf.cast(index, winner.dtype))

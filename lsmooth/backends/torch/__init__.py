@@ -175,6 +175,11 @@ class TorchBackend(Backend):
     def gather(self, x: Array, index: Array) -> Array:
         return torch.gather(x, -1, index.long())
 
+    def put(self, x: Array, index: Array, values: Array) -> Array:
+        if type(x) in PLAIN:
+            return torch.scatter(x, -1, index.long(), values)
+        return super().put(x, index, values)
+
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
         highest, winner = torch.max(x, -1)
         return highest, winner == index
