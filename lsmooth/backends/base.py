@@ -21,6 +21,14 @@ import numpy as np
 
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.linear import BlockLoss, Call, whole
+from lsmooth.backends.options import (
+    DIVERGENCE,
+    SIGMOID,
+    SOFTMAX,
+    DivergenceOptions,
+    SigmoidOptions,
+    SoftmaxOptions,
+)
 
 Array: TypeAlias = Any
 """A NumPy array, a ``jax.Array``, a ``tf.Tensor``, a ``torch.Tensor``, or a backend's own."""
@@ -204,9 +212,9 @@ class Backend(ABC):
 
     # Kernels: right as they are, worth overriding where a framework has something faster.
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        """Per-row losses; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
-        return formulas.softmax_cross_entropy(self, logits, labels, **options)
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
+        """Per-row losses, or their sum; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
+        return formulas.softmax_cross_entropy(self, logits, labels, options)
 
     def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:
         """The mean of a loss that is told nothing else, where a small batch has a quicker way than the kernel.
@@ -221,28 +229,28 @@ class Backend(ABC):
         """
         return None
 
-    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
-        """Per-row divergences of two logits; see `divergences.softmax_divergence`."""
-        return divergences.softmax_divergence(self, teacher, student, **options)
+    def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
+        """Per-row divergences of two logits, or their sum; see `divergences.softmax_divergence`."""
+        return divergences.softmax_divergence(self, teacher, student, options)
 
     def is_float16_product(self, a: Array, b: Array) -> bool:
         """Whether a matrix product of these is computed in float16, whose range is small."""
         return "float16" in (self.dtype(a), self.dtype(b))
 
     def hard_and_soft(
-        self, labels: Array, teacher: Array, student: Array, hard: dict[str, Any], soft: dict[str, Any]
+        self, labels: Array, teacher: Array, student: Array, hard: SoftmaxOptions, soft: DivergenceOptions
     ) -> Array:
-        """`softmax_cross_entropy` of the student's logits plus `softmax_divergence`; of each its options."""
-        losses = self.softmax_cross_entropy(student, labels, **hard)
-        return losses + self.softmax_divergence(teacher, student, **soft)
+        """`softmax_cross_entropy` of the student's logits plus `softmax_divergence`, each with its options."""
+        losses = self.softmax_cross_entropy(student, labels, hard)
+        return losses + self.softmax_divergence(teacher, student, soft)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         """Per-row ``log(p_y / (1 - p_y))``; see `formulas.label_log_odds`."""
         return formulas.label_log_odds(self, logits, labels)
 
-    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        """Per-element losses; see `formulas.sigmoid_cross_entropy`."""
-        return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+        """Per-element losses, or their sum; see `formulas.sigmoid_cross_entropy`."""
+        return formulas.sigmoid_cross_entropy(self, logits, labels, options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         """``loss`` of the logits of linear heads, which a kernel need not hold whole.

@@ -11,46 +11,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lsmooth.backends.formulas import MINUS_INFINITY, transform_logits
+from lsmooth.backends.options import DIVERGENCE, DivergenceOptions
 
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
 
-def softmax_divergence(
-    xp: Backend,
-    teacher: Array,
-    student: Array,
-    *,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: Any = 1.0,
-    counted: Array | None = None,
-    scale: Any = None,
-    total: bool = False,
-    constant_teacher: bool = False,
-) -> Array:
+def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
     """``scale D(teacher / T, student / T)`` of each row.
 
     Args:
         xp: the backend.
         teacher: (..., classes), floating point.
         student: likewise; the result has its precision, at least float32.
-        divergence: one of `DIVERGENCES`.
-        parameter: beta of ``"jensen_shannon"``, alpha of ``"alpha"``.
-        temperature: T, a float, or an array that broadcasts to the rows.
-        counted: (...) bool; the other rows give 0 and a zero gradient, whatever they hold.
-        scale: multiplies the rows: a float, or an array that broadcasts to them.
-        total: whether the sum of the rows is wanted, and not each of them.
-        constant_teacher: whether the teacher's logits are known to want no gradient.
+        options: D, T and the others.
 
     Returns:
         (...), the loss of each row; or their sum.
     """
-    teacher, student = tempered(xp, teacher, student, temperature, counted)
-    losses = DIVERGENCES[divergence](xp, teacher, student, parameter)
-    if scale is not None:
-        losses = losses * scale
-    return xp.sum(losses) if total else losses
+    teacher, student = tempered(xp, teacher, student, options.temperature, options.counted)
+    losses = DIVERGENCES[options.divergence](xp, teacher, student, options.parameter)
+    if options.scale is not None:
+        losses = losses * options.scale
+    return xp.sum(losses) if options.total else losses
 
 
 def tempered(

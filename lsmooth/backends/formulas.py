@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
+
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
@@ -62,21 +64,7 @@ def smooth_nll(xp: Backend, logits: Array, lse: Array, prior: Array | None, clas
     return (mass * lse - xp.sum(finite * weight, axis=-1)) / left
 
 
-def softmax_cross_entropy(
-    xp: Backend,
-    logits: Array,
-    labels: Array,
-    *,
-    label_smoothing: Any = 0.0,
-    prior: Array | None = None,
-    class_weight: Array | None = None,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    counted: Array | None = None,
-    scale: Any = None,
-    total: bool = False,
-) -> Array:
+def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
     """Cross-entropy of each row against its smoothed label; no one-hot label is formed.
 
     ``scale ((1 - eps) sum_k t_k w_k (lse - z_k) + eps sum_k u_k w_k (lse - z_k) + a lse^2)``
@@ -86,19 +74,12 @@ def softmax_cross_entropy(
         logits: (..., classes), float32 or float64; half precision where a kernel takes it.
         labels: (...) integers, in which case t is their one-hot form and a label outside
             0..classes-1 makes the row NaN; or (..., classes) in the dtype of the result.
-        label_smoothing: eps, a float, or an array that broadcasts to the rows.
-        prior: u, (classes,); uniform if None.
-        class_weight: w, (classes,).
-        temperature: a float, or an array that broadcasts to the rows.
-        z_loss: a.
-        logit_softcap: c; ``c tanh(z / c)`` takes the logits' place.
-        counted: (...) bool; the other rows give 0 and a zero gradient, whatever they hold.
-        scale: multiplies the rows: a float, or an array that broadcasts to them.
-        total: whether the sum of the rows is wanted, and not each of them.
+        options: eps, u, w, a and the others.
 
     Returns:
         (...), the loss of each row; or their sum.
     """
+    label_smoothing, prior, class_weight, temperature, z_loss, logit_softcap, counted, scale, total = options
     logits = accumulate(xp, logits)
     if counted is not None:
         logits = xp.where(counted[..., None], logits, 0.0)
@@ -163,16 +144,7 @@ def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class
     return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
 
 
-def sigmoid_cross_entropy(
-    xp: Backend,
-    logits: Array,
-    labels: Array,
-    *,
-    label_smoothing: Any = 0.0,
-    pos_weight: Array | None = None,
-    scale: Any = None,
-    total: bool = False,
-) -> Array:
+def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
     """``scale ((1 - l) log(1 + exp(z)) + w l log(1 + exp(-z)))``, l = (1 - eps) t + eps / 2, of each element.
 
     An infinite logit on the right side of its label costs 0.
@@ -181,15 +153,15 @@ def sigmoid_cross_entropy(
         xp: the backend.
         logits: z, floating point.
         labels: t in [0, 1], of the logits' shape, in the dtype of the result.
-        label_smoothing: eps, a float, or an array that broadcasts to the logits.
-        pos_weight: w, broadcasts to the logits.
-        scale: multiplies the elements: a float, or an array that broadcasts to them.
-        total: whether the sum of the elements is wanted, and not each of them.
+        options: eps, w and the others.
 
     Returns:
         The losses, in the logits' shape; or their sum.
     """
+    label_smoothing, pos_weight, counted, scale, total = options
     logits = accumulate(xp, logits)
+    if counted is not None:
+        logits, labels = (xp.where(counted, x, 0.0) for x in (logits, labels))
     labels = smooth_binary_labels(labels, label_smoothing)
     yes = xp.where(xp.equal(labels, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
@@ -197,6 +169,8 @@ def sigmoid_cross_entropy(
     loss = (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
     if scale is not None:
         loss = loss * scale
+    if counted is not None:
+        loss = xp.where(counted, loss, 0.0)
     return xp.sum(loss) if total else loss
 
 

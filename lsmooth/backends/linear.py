@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays
 
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
@@ -32,9 +33,9 @@ class Head(NamedTuple):
 class Kernels(Protocol):
     """What computes a loss, as a `Backend` does."""
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array: ...
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array: ...
 
-    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array: ...
+    def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions) -> Array: ...
 
 
 class BlockLoss(Protocol):
@@ -111,7 +112,7 @@ class CrossEntropyOfBlock(NamedTuple):
 
     xp: Backend
     total: bool
-    options: tuple[tuple[str, Any], ...]  # those that are no arrays
+    options: SoftmaxOptions  # `rows` and `shared` hold those that are arrays
     still: tuple[int, ...] = ()
 
     def __call__(
@@ -123,7 +124,8 @@ class CrossEntropyOfBlock(NamedTuple):
     ) -> Array:
         """The kernel's losses."""
         kernels = self.xp if last is None else last
-        return kernels.softmax_cross_entropy(logits[0], **rows, **shared, **dict(self.options), total=self.total)
+        options = with_arrays(self.options, {"total": self.total}, rows, shared)
+        return kernels.softmax_cross_entropy(logits[0], rows["labels"], options)
 
 
 def whole(xp: Backend, loss: BlockLoss, call: Call) -> Array:

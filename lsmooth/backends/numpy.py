@@ -8,6 +8,7 @@ import numpy as np
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call, block_rows, whole
+from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
 
 
 class NumpyBackend(Backend):
@@ -110,14 +111,14 @@ class NumpyBackend(Backend):
     def stop_gradient(self, x: Array) -> Array:
         return x
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         # Infinite logits meet here what other frameworks pass over in silence.
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            return super().softmax_cross_entropy(logits, labels, **options)
+            return super().softmax_cross_entropy(logits, labels, options)
 
-    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
         with np.errstate(invalid="ignore", over="ignore"):
-            return super().sigmoid_cross_entropy(logits, labels, **options)
+            return super().sigmoid_cross_entropy(logits, labels, options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         lead = call.heads[0].hidden.shape[:-1]

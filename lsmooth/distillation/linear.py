@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, Kernels
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
 from lsmooth.distillation._pair import prepare, scale_of
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.losses._rows import rows_of
 from lsmooth.losses.linear import check_block_size, check_head, over_rows
 from lsmooth.losses.reductions import reduce_rows
+
+SOFT, HARD = "soft.", "hard."
 
 
 def linear_distillation_loss(
@@ -136,18 +139,18 @@ def linear_distillation_loss(
     apart = scale is not None and xp.is_float16_product(pair.student, student.weight)
     if apart:  # its range is too small for gradients that are divided by the number of rows
         pair = pair._replace(scale=None, reduction="none")
-    options = {
-        "labels": pair.labels if alpha < 1.0 else None,
-        "counted": pair.counted,
-        "label_smoothing": eps,
-        "temperature": pair.temperature,
-        "soft_scale": _times(alpha, scale_of(pair, scale_by_temperature_squared)),
-        "hard_scale": _times(1.0 - alpha, pair.scale),
-    }
-    arrays = {name: over_rows(xp, x, rows) for name, x in options.items() if xp.is_array(x)}
-    numbers = tuple((name, x) for name, x in options.items() if name not in arrays)
+    scale_of_teacher = _times(alpha, scale_of(pair, scale_by_temperature_squared))
+    soft = DivergenceOptions(divergence, parameter, pair.temperature, pair.counted, scale_of_teacher)
+    soft, arrays, _ = without_arrays(xp, soft)
+    arrays = {SOFT + name: x for name, x in arrays.items()}
+    hard = None
+    if alpha < 1.0:
+        hard = SoftmaxOptions(eps, counted=pair.counted, scale=_times(1.0 - alpha, pair.scale))
+        hard, more, _ = without_arrays(xp, hard)
+        arrays |= {"labels": pair.labels, **{HARD + name: x for name, x in more.items()}}
+    arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
     still = (0,) if stop_teacher_gradient else ()
-    loss = DistillationOfBlock(xp, pair.reduction != "none", divergence, parameter, numbers, still)
+    loss = DistillationOfBlock(xp, pair.reduction != "none", soft, hard, still)
     heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
     losses = xp.linear_rows(loss, Call(heads, arrays, {}), block_size)
     return reduce_rows(xp, losses, scale, reduction) if apart else losses
@@ -158,9 +161,8 @@ class DistillationOfBlock(NamedTuple):
 
     xp: Backend
     total: bool
-    divergence: str
-    parameter: float
-    options: tuple[tuple[str, Any], ...]  # those that are no arrays
+    soft: DivergenceOptions  # `rows` hold those that are arrays, their names behind `SOFT`, or `HARD`
+    hard: SoftmaxOptions | None
     still: tuple[int, ...]
 
     def __call__(
@@ -172,23 +174,13 @@ class DistillationOfBlock(NamedTuple):
     ) -> Array:
         """The soft part, and the hard one where there are labels: both look at the student's logits."""
         teacher, student = logits
-        given = {**dict(self.options), **rows}
-        common = {"counted": given["counted"], "total": self.total}
-        kernels = last if last is not None and given["labels"] is None else self.xp
-        soft = kernels.softmax_divergence(
-            teacher,
-            student,
-            divergence=self.divergence,
-            parameter=self.parameter,
-            temperature=given["temperature"],
-            scale=given["soft_scale"],
-            **common,
-        )
-        if given["labels"] is None:
-            return soft
-        smoothing, scale = given["label_smoothing"], given["hard_scale"]
-        hard = self.xp.softmax_cross_entropy(student, given["labels"], label_smoothing=smoothing, scale=scale, **common)
-        return soft + hard
+        kernels = last if last is not None and self.hard is None else self.xp
+        options = with_arrays(self.soft._replace(total=self.total), rows, prefix=SOFT)
+        losses = kernels.softmax_divergence(teacher, student, options)
+        if self.hard is None:
+            return losses
+        options = with_arrays(self.hard._replace(total=self.total), rows, prefix=HARD)
+        return losses + self.xp.softmax_cross_entropy(student, rows["labels"], options)
 
 
 def _teacher_share(alpha: float | None, labels: Any) -> float:

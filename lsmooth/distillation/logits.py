@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import centered, forward_kl, relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.options import DivergenceOptions
 from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
 from lsmooth.distillation.divergences import parameter_of
 
@@ -259,22 +258,22 @@ def standardized_distillation_loss(
 def divergence_of(pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool) -> Array:
     """The loss of a checked call."""
     options = divergence_options(pair, divergence, parameter, scale_by_temperature_squared)
-    return pair.xp.softmax_divergence(pair.teacher, pair.student, **options)
+    return pair.xp.softmax_divergence(pair.teacher, pair.student, options)
 
 
 def divergence_options(
     pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool
-) -> dict[str, Any]:
-    """What `Backend.softmax_divergence` is told of a checked call, beside the logits."""
-    return {
-        "divergence": divergence,
-        "parameter": parameter,
-        "temperature": pair.temperature,
-        "counted": pair.counted,
-        "scale": scale_of(pair, scale_by_temperature_squared),
-        "total": pair.reduction != "none",
-        "constant_teacher": pair.constant_teacher,
-    }
+) -> DivergenceOptions:
+    """The kernel's options of a checked call."""
+    return DivergenceOptions(
+        divergence=divergence,
+        parameter=parameter,
+        temperature=pair.temperature,
+        counted=pair.counted,
+        scale=scale_of(pair, scale_by_temperature_squared),
+        total=pair.reduction != "none",
+        constant_teacher=pair.constant_teacher,
+    )
 
 
 def _standardized(xp: Backend, logits: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.distillation._pair import prepare
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.distillation.logits import divergence_options
@@ -117,12 +118,9 @@ class DistillationLoss:
         # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
         rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(self.alpha)))
         pair = pair._replace(scale=_weighted(pair.scale, float(self.alpha)))
-        hard = {
-            "label_smoothing": rows.label_smoothing,
-            "counted": rows.counted,
-            "scale": rows.scale,
-            "total": rows.reduction != "none",
-        }
+        hard = SoftmaxOptions(
+            rows.label_smoothing, counted=rows.counted, scale=rows.scale, total=rows.reduction != "none"
+        )
         parameter = parameter_of(self.divergence, beta=self.beta, alpha=self.divergence_alpha)
         soft = divergence_options(pair, self.divergence, parameter, self.scale_by_temperature_squared)
         return xp.hard_and_soft(rows.labels, pair.teacher, pair.student, hard, soft)

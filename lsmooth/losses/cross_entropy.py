@@ -6,6 +6,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
+from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.losses._rows import Rows, per_class, prepare, prepare_binary
 
 
@@ -94,7 +95,7 @@ def softmax_cross_entropy(
             return loss
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight)
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
-    return xp.softmax_cross_entropy(rows.logits, rows.labels, **options, total=rows.reduction != "none")
+    return xp.softmax_cross_entropy(rows.logits, rows.labels, options)
 
 
 def sigmoid_cross_entropy(
@@ -153,14 +154,8 @@ def sigmoid_cross_entropy(
     if pos_weight is not None:
         pos_weight = xp.asarray(pos_weight, rows.dtype, like=rows.logits)
         check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
-    return xp.sigmoid_cross_entropy(
-        rows.logits,
-        rows.labels,
-        label_smoothing=rows.label_smoothing,
-        pos_weight=pos_weight,
-        scale=rows.scale,
-        total=rows.reduction != "none",
-    )
+    options = SigmoidOptions(rows.label_smoothing, pos_weight, rows.counted, rows.scale, rows.reduction != "none")
+    return xp.sigmoid_cross_entropy(rows.logits, rows.labels, options)
 
 
 def kernel_options(
@@ -170,8 +165,8 @@ def kernel_options(
     temperature: Any,
     z_loss: float,
     logit_softcap: float | None,
-) -> dict[str, Any]:
-    """What `Backend.softmax_cross_entropy` is told of a checked call; ``classes`` has them along its last axis."""
+) -> SoftmaxOptions:
+    """The kernel's options of a checked call; ``classes`` has the classes along its last axis."""
     xp = rows.xp
     temperature = check.number_or_rows(
         xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
@@ -180,13 +175,14 @@ def kernel_options(
     check.check_at_least("z_loss", z_loss, 0.0)
     if logit_softcap is not None:
         check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
-    return {
-        "label_smoothing": rows.label_smoothing,
-        "prior": prior,
-        "class_weight": rows.class_weight,
-        "temperature": temperature,
-        "z_loss": float(z_loss),
-        "logit_softcap": logit_softcap,
-        "counted": rows.counted,
-        "scale": rows.scale,
-    }
+    return SoftmaxOptions(
+        label_smoothing=rows.label_smoothing,
+        prior=prior,
+        class_weight=rows.class_weight,
+        temperature=temperature,
+        z_loss=float(z_loss),
+        logit_softcap=logit_softcap,
+        counted=rows.counted,
+        scale=rows.scale,
+        total=rows.reduction != "none",
+    )

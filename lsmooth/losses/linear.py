@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
+from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.losses._rows import finish, prepare, rows_of
 from lsmooth.losses.cross_entropy import kernel_options
 
@@ -105,30 +105,23 @@ def linear_softmax_cross_entropy(
         head.weight,
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
-    head, reduction = head._replace(hidden=rows.logits), rows.reduction
-    apart = options["scale"] is not None and xp.is_float16_product(head.hidden, head.weight)
+    head = head._replace(hidden=rows.logits)
+    apart = options.scale is not None and xp.is_float16_product(head.hidden, head.weight)
     if apart:  # its range is too small for gradients that are divided by the number of rows
-        options["scale"], reduction = None, "none"
-    loss, call = cross_entropy_call(xp, rows.labels, rows.soft, head, options, reduction)
+        options = options._replace(scale=None, total=False)
+    loss, call = cross_entropy_call(xp, rows.labels, rows.soft, head, options)
     losses = xp.linear_rows(loss, call, block_size)
     return finish(rows, losses) if apart else losses
 
 
 def cross_entropy_call(
-    xp: Backend, labels: Array, soft: bool, head: Head, options: Mapping[str, Any], reduction: str
+    xp: Backend, labels: Array, soft: bool, head: Head, options: SoftmaxOptions
 ) -> tuple[CrossEntropyOfBlock, Call]:
-    """The kernel's options sorted: arrays over the rows, arrays for all rows, and numbers."""
-    rows, shared, numbers = {"labels": labels}, {}, {}
+    """The loss of a block, and the arrays that it takes: over the rows, and for all rows."""
+    numbers, rows, shared = without_arrays(xp, options)
     like = rows_of(xp, labels) if soft else labels
-    for name, value in options.items():
-        if not xp.is_array(value):
-            numbers[name] = value
-        elif name in ("prior", "class_weight"):
-            shared[name] = value
-        else:
-            rows[name] = over_rows(xp, value, like)
-    loss = CrossEntropyOfBlock(xp, reduction != "none", tuple(numbers.items()))
-    return loss, Call((head,), rows, shared)
+    rows = {"labels": labels, **{name: over_rows(xp, x, like) for name, x in rows.items()}}
+    return CrossEntropyOfBlock(xp, options.total, numbers), Call((head,), rows, shared)
 
 
 def over_rows(xp: Backend, value: Array, rows: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.losses._probabilities import entropy, log_probabilities
 from lsmooth.losses._rows import Rows, finish
 from lsmooth.losses._variants import begin
@@ -266,7 +267,7 @@ def logit_penalty(
 
 
 def _penalized(rows: Rows, logits: Array, weight: float, penalty: Array) -> Array:
-    losses = rows.xp.softmax_cross_entropy(logits, rows.labels, label_smoothing=rows.label_smoothing)
+    losses = rows.xp.softmax_cross_entropy(logits, rows.labels, SoftmaxOptions(rows.label_smoothing))
     return finish(rows, losses + weight * penalty)
 
 

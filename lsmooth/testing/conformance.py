@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends import Array, Backend
+from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.testing import reference
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
@@ -310,14 +311,14 @@ def _softmax_cross_entropy(case: _Case) -> None:
             target = xp.asarray(labels, result if labels is soft else "int32")
 
             def kernel(z: Array, target: Array = target, arrays: dict[str, Any] = arrays) -> Array:
-                return xp.softmax_cross_entropy(z, target, **arrays)
+                return xp.softmax_cross_entropy(z, target, SoftmaxOptions(**arrays))
 
             case.equal(what, lambda kernel=kernel: kernel(z), expected, result)
             case.gradient(what, kernel, logits, gradient)
     lost = case.integers([0, 1], [-1, 5], [3, 3], [0, 4])
     for eps in (0.0, 0.25):
         expected, _ = _reference(xp.to_numpy(lost), logits, label_smoothing=eps)
-        got = xp.softmax_cross_entropy(z, lost, label_smoothing=eps)
+        got = xp.softmax_cross_entropy(z, lost, SoftmaxOptions(eps))
         case.equal("softmax_cross_entropy with labels out of range", lambda got=got: got, expected, result)
 
 
@@ -369,7 +370,7 @@ def _sigmoid_cross_entropy(case: _Case) -> None:
         options = {name: xp.asarray(x, result) if isinstance(x, np.ndarray) else x for name, x in given.items()}
 
         def kernel(z: Array, options: dict[str, Any] = options) -> Array:
-            return xp.sigmoid_cross_entropy(z, target, **options)
+            return xp.sigmoid_cross_entropy(z, target, SigmoidOptions(**options))
 
         z = xp.asarray(logits, case.dtype)
         case.equal(what, lambda kernel=kernel, z=z: kernel(z), expected, result)

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import assert_close, require_backend  # noqa: E402
 
 import lsmooth  # noqa: E402
+from lsmooth.backends.options import SigmoidOptions  # noqa: E402
 from lsmooth.backends.torch import BACKEND, cross_entropy, sigmoid  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
@@ -113,7 +114,7 @@ def test_answers_that_learn_get_their_gradient(eps):
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.1])
 def test_the_scale_of_a_sum_may_be_any(backend, eps):
     answers, z = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([3.0, -1.0, 0.5], requires_grad=True)
-    loss = BACKEND.sigmoid_cross_entropy(z, answers, label_smoothing=eps, scale=0.7, total=True)
+    loss = BACKEND.sigmoid_cross_entropy(z, answers, SigmoidOptions(eps, scale=0.7, total=True))
     logits = z.detach().double().numpy()
     expected, gradient = reference.sigmoid_cross_entropy(answers.numpy(), logits, label_smoothing=eps, reduction="sum")
     check(backend, z, loss, 0.7 * expected, 0.7 * gradient)

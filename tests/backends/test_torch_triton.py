@@ -19,6 +19,7 @@ from conftest import assert_close, require_backend  # noqa: E402
 
 from lsmooth.backends import divergences  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
+from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
 from lsmooth.backends.torch import triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
 from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
@@ -287,15 +288,15 @@ def test_linear_heads_with_options_and_rows_that_do_not_count(backend, dtype, wr
 def test_only_rows_side_by_side_are_written_over(layout, blocks):
     labels, logits, _ = arrays(37)
     labels[2] = -100
-    options = {"label_smoothing": 0.2, "counted": labels >= 0, "total": True}
+    options = SoftmaxOptions(0.2, counted=labels >= 0, total=True)
     plain, wide = logits.clone().requires_grad_(), torch.cat([logits, logits], 1)
     z = {
         "as it is": logits.clone(),
         "part of something wider": wide[:, :37],
         "by column": logits.t().contiguous().t(),
     }[layout]
-    expected = triton_cross_entropy.rows(plain, labels, None, **options)
-    loss = triton_cross_entropy.rows(z.requires_grad_(), labels, None, overwrite=True, **options)
+    expected = triton_cross_entropy.rows(plain, labels, None, options)
+    loss = triton_cross_entropy.rows(z.requires_grad_(), labels, None, options, overwrite=True)
     assert loss == expected
     (gradient,) = torch.autograd.grad(loss, z)
     assert torch.equal(z, gradient) == (layout == "as it is")

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import divergences, load_backend  # noqa: E402
+from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.backends.torch import divergence as kernel  # noqa: E402
 from lsmooth.backends.torch import sweep  # noqa: E402
 from lsmooth.distillation import distillation_loss, standardized_distillation_loss  # noqa: E402
@@ -48,7 +49,7 @@ def pair(rows, classes, seed=0, dtype=torch.float64):
 def formula(teacher, student, **options):
     """The rows' losses and gradients, by autograd of the formula in float64."""
     z = student.detach().double().requires_grad_()
-    losses = divergences.softmax_divergence(load_backend("torch"), teacher.double(), z, **options)
+    losses = divergences.softmax_divergence(load_backend("torch"), teacher.double(), z, DivergenceOptions(**options))
     (gradient,) = torch.autograd.grad(losses.sum(), z)
     return losses.detach(), gradient
 
@@ -277,14 +278,14 @@ def test_a_sum_that_overflows_in_a_row_that_counts_beside_one_that_does_not():
     s[:, :1100] = 0.0
     s[0, 2000:2010] = 88.5
     counted = torch.tensor([True, False])
-    losses = kernel.rows(t, s, None, divergence="total_variation", counted=counted)
+    losses = kernel.rows(t, s, None, DivergenceOptions("total_variation", counted=counted))
     close(losses, formula(t, s, divergence="total_variation", counted=counted)[0], torch.float32)
 
 
 def test_a_small_sum_leaves_out_rows_that_do_not_count():
     t, s = pair(6, 5)
     counted = torch.arange(6) % 2 == 0
-    total = kernel.rows(t, s, None, counted=counted, scale=0.5, total=True)
+    total = kernel.rows(t, s, None, DivergenceOptions(counted=counted, scale=0.5, total=True))
     close(total, 0.5 * formula(t, s, counted=counted)[0].sum())
 
 
@@ -292,12 +293,12 @@ def test_logits_that_were_written_over_are_not_asked_again():
     t, s = pair(6, 5)
     expected, each = formula(t, s)
     z = s.clone().requires_grad_()
-    rows = kernel.rows(t, z, None, overwrite=True)
+    rows = kernel.rows(t, z, None, DivergenceOptions(), overwrite=True)
     close(rows, expected)
     assert torch.autograd.grad(rows.sum(), z)[0].data_ptr() == z.data_ptr()
     close(z, each)
     t[:, 0] = s[:, 0] = -torch.inf
-    assert kernel.rows(t, s.requires_grad_(), None, overwrite=True) is None
+    assert kernel.rows(t, s.requires_grad_(), None, DivergenceOptions(), overwrite=True) is None
 
 
 def test_a_prefix_of_masked_classes(fused):

@@ -11,6 +11,7 @@ from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import divergences, load_backend  # noqa: E402
 from lsmooth.backends.jax import divergence as kernel  # noqa: E402
+from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 
 jnp = jax.numpy
@@ -43,7 +44,7 @@ def pair(seed=0):
 
 
 def formula(teacher, student, **options):
-    return divergences.softmax_divergence(load_backend("jax"), teacher, student, **options)
+    return divergences.softmax_divergence(load_backend("jax"), teacher, student, DivergenceOptions(**options))
 
 
 def close(actual, expected, tolerance=1e-11):
@@ -76,7 +77,7 @@ def test_every_divergence_with_weights_of_rows(name, wrap):
     xp = load_backend("jax")
 
     def blocks(z, w):
-        return xp.softmax_divergence(t, z, scale=w, constant_teacher=True, **options)
+        return xp.softmax_divergence(t, z, DivergenceOptions(scale=w, constant_teacher=True, **options))
 
     def whole(z, w):
         return formula(t, z, scale=w, **options)
@@ -89,7 +90,7 @@ def test_every_divergence_with_weights_of_rows(name, wrap):
         jax.tree.map(close, ours, theirs)
         assert (ours[1][0][~counted] == 0).all()
     given = {"constant_teacher": True, "total": True, "scale": 0.25, **options}
-    close(xp.softmax_divergence(t, s, **given), 0.25 * whole(s, 1.0).sum())
+    close(xp.softmax_divergence(t, s, DivergenceOptions(**given)), 0.25 * whole(s, 1.0).sum())
 
 
 @pytest.mark.parametrize("rows", [7, 12, ROWS])

@@ -11,6 +11,7 @@ from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.jax import divergence, sigmoid  # noqa: E402
+from lsmooth.backends.options import SigmoidOptions  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy  # noqa: E402
 
 jnp = jax.numpy
@@ -45,7 +46,7 @@ def example(rows=ROWS):
 
 
 def formula(labels, logits, eps=0.0):
-    return formulas.sigmoid_cross_entropy(load_backend("jax"), logits, labels, label_smoothing=eps)
+    return formulas.sigmoid_cross_entropy(load_backend("jax"), logits, labels, SigmoidOptions(eps))
 
 
 def mean(labels, logits):

@@ -11,6 +11,7 @@ from conftest import ALL_BACKENDS
 import lsmooth
 from lsmooth.backends import Backend, backend_of, installed_backends, load_backend, register_backend, registry
 from lsmooth.backends.numpy import NumpyBackend
+from lsmooth.backends.options import SIGMOID, SOFTMAX
 from lsmooth.losses import softmax_cross_entropy
 from lsmooth.testing import check_backend, reference
 
@@ -214,17 +215,21 @@ PLANTED = {
     "stop_gradient gives zeros": wrong("stop_gradient", lambda self, x: 0 * x),
     "a kernel without temperature": wrong(
         "softmax_cross_entropy",
-        lambda self, z, y, temperature=1.0, **options: NumpyBackend.softmax_cross_entropy(self, z, y, **options),
+        lambda self, z, y, options=SOFTMAX: NumpyBackend.softmax_cross_entropy(
+            self, z, y, options._replace(temperature=1.0)
+        ),
     ),
     "a kernel that smooths twice": wrong(
         "softmax_cross_entropy",
-        lambda self, z, y, label_smoothing=0.0, **options: NumpyBackend.softmax_cross_entropy(
-            self, z, y, label_smoothing=2 * label_smoothing, **options
+        lambda self, z, y, options=SOFTMAX: NumpyBackend.softmax_cross_entropy(
+            self, z, y, options._replace(label_smoothing=2 * options.label_smoothing)
         ),
     ),
     "a kernel without pos_weight": wrong(
         "sigmoid_cross_entropy",
-        lambda self, z, y, pos_weight=None: NumpyBackend.sigmoid_cross_entropy(self, z, y),
+        lambda self, z, y, options=SIGMOID: NumpyBackend.sigmoid_cross_entropy(
+            self, z, y, options._replace(pos_weight=None)
+        ),
     ),
 }
 

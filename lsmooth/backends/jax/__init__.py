@@ -16,6 +16,16 @@ from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.jax import divergence, linear, sigmoid
 from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.options import (
+    DIVERGENCE,
+    SIGMOID,
+    SOFTMAX,
+    AnyOptions,
+    DivergenceOptions,
+    SigmoidOptions,
+    SoftmaxOptions,
+    are_known,
+)
 
 
 class JaxBackend(Backend):
@@ -137,18 +147,18 @@ class JaxBackend(Backend):
     def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
         return jax.value_and_grad(function)(x)
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         return _compiled(formulas.softmax_cross_entropy, self, *_fixed(options), logits, labels)
 
-    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
-        if not divergence.fits(teacher, student, **options):
+    def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
+        if not divergence.fits(student, options):
             return _compiled(divergences.softmax_divergence, self, *_fixed(options), teacher, student)
-        return divergence.blocks(self, teacher, student, **options)
+        return divergence.blocks(self, teacher, student, options)
 
-    def sigmoid_cross_entropy(self, logits: Array, labels: Array, *, pos_weight: Any = None, **options: Any) -> Array:
-        if pos_weight is not None:
-            return super().sigmoid_cross_entropy(logits, labels, pos_weight=pos_weight, **options)
-        return sigmoid.cross_entropy(logits, labels, **options)
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+        if not are_known(options, sigmoid.KNOWN):
+            return super().sigmoid_cross_entropy(logits, labels, options)
+        return sigmoid.cross_entropy(logits, labels, options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
@@ -167,20 +177,22 @@ def _is_small(x: Array) -> bool:
     return all(isinstance(size, int) for size in x.shape) and x.size <= _SMALL
 
 
-def _fixed(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The options that formulas read while they are traced, and the others."""
+def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
+    """The options that formulas read while they are traced, the others at their default; and the others."""
 
     def is_read(name: str, value: Any) -> bool:
         return isinstance(value, float | str | bool) and name != "scale" and value == _LEFT_OUT.get(name, value)
 
-    read = {name: value for name, value in options.items() if is_read(name, value)}
-    return tuple(read.items()), {name: value for name, value in options.items() if name not in read}
+    given = zip(options._fields, options, strict=True)
+    others = {name: value for name, value in given if value is not None and not is_read(name, value)}
+    defaults = type(options)()
+    return options._replace(**{name: getattr(defaults, name) for name in others}), others
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def _compiled(formula: Callable[..., Array], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Array:
     """A formula as one program; a call outside jit would run one for each operation."""
-    return formula(xp, x, y, **dict(read), **others)
+    return formula(xp, x, y, read._replace(**others))
 
 
 @functools.partial(jax.jit, inline=True)

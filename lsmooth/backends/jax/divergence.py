@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from lsmooth.backends import divergences
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.options import DivergenceOptions
 
 # Elements of a block, and of the smallest logits for which blocks pay.
 BLOCK_ELEMENTS = 2**19
@@ -31,20 +32,12 @@ class Plan(NamedTuple):
     temperature: float
 
 
-def fits(
-    teacher: Array,
-    student: Array,
-    *,
-    divergence: str = "forward_kl",
-    temperature: Any = 1.0,
-    constant_teacher: bool = False,
-    **_: Any,
-) -> bool:
-    """Whether `blocks` knows these options, and a loop is no worse than the formula."""
+def fits(student: Array, options: DivergenceOptions) -> bool:
+    """Whether `blocks` knows these options, all others among them, and a loop is no worse than the formula."""
     return (
-        divergence != "mse_logits"  # its one reduction shares nothing
-        and constant_teacher
-        and isinstance(temperature, float)
+        options.divergence != "mse_logits"  # its one reduction shares nothing
+        and options.constant_teacher
+        and isinstance(options.temperature, float)
         and blocks_pay(student)
     )
 
@@ -60,20 +53,9 @@ def on_one_cpu() -> bool:
     return alone and jax.default_backend() == "cpu"
 
 
-def blocks(
-    xp: Backend,
-    teacher: Array,
-    student: Array,
-    *,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: float = 1.0,
-    counted: Array | None = None,
-    scale: Any = None,
-    total: bool = False,
-    constant_teacher: bool = True,
-) -> Array:
+def blocks(xp: Backend, teacher: Array, student: Array, options: DivergenceOptions) -> Array:
     """`divergences.softmax_divergence`, for arguments that fit."""
+    divergence, parameter, temperature, counted, scale, total, _ = options
     *lead, classes = student.shape
     factor = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, precision(student)), lead)
     if counted is not None:

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import smooth_binary_labels
 from lsmooth.backends.jax.divergence import blocks_pay, in_blocks, precision
+from lsmooth.backends.options import SigmoidOptions
+
+KNOWN = ("label_smoothing", "scale", "total")
 
 
-def cross_entropy(
-    logits: Array, labels: Array, *, label_smoothing: Any = 0.0, scale: Any = None, total: bool = False
-) -> Array:
-    """`formulas.sigmoid_cross_entropy` without a weight of the positives."""
+def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Array:
+    """`formulas.sigmoid_cross_entropy` for options that are known."""
+    label_smoothing, scale, total = options.label_smoothing, options.scale, options.total
     one_factor = isinstance(label_smoothing, float) and (scale is None or jnp.ndim(scale) == 0)
     if total and one_factor and blocks_pay(logits):
         loss = _total(label_smoothing, logits, labels)

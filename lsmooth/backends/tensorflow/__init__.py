@@ -11,6 +11,16 @@ import tensorflow as tf
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.options import (
+    DIVERGENCE,
+    SIGMOID,
+    SOFTMAX,
+    DivergenceOptions,
+    Options,
+    SigmoidOptions,
+    SoftmaxOptions,
+    are_known,
+)
 from lsmooth.backends.tensorflow import cross_entropy, divergence, linear, log_odds, sigmoid
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -146,25 +156,23 @@ class TensorflowBackend(Backend):
             value = function(x)
         return value, tf.convert_to_tensor(tape.gradient(value, x))
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        if not cross_entropy.fits(logits, labels, **options):
-            return super().softmax_cross_entropy(logits, labels, **options)
-        eps, temperature = options.get("label_smoothing", 0.0), options.get("temperature", 1.0)
-        return _reduced(cross_entropy.rows(self, logits, labels, eps, temperature, options.get("counted")), options)
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
+        if not (are_known(options, cross_entropy.KNOWN) and cross_entropy.fits(logits, labels, options)):
+            return super().softmax_cross_entropy(logits, labels, options)
+        return _reduced(cross_entropy.rows(self, logits, labels, options), options)
 
-    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
-        if not divergence.fits(teacher, student, **options):
-            return super().softmax_divergence(teacher, student, **options)
-        losses = divergence.rows(teacher, student, options.get("temperature", 1.0), options.get("counted"))
-        return _reduced(losses, options)
+    def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
+        if not divergence.fits(options):
+            return super().softmax_divergence(teacher, student, options)
+        return _reduced(divergence.rows(teacher, student, options), options)
 
-    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        if options.get("pos_weight") is not None:
-            return super().sigmoid_cross_entropy(logits, labels, **options)
-        if sigmoid.fits_total(logits, **options):
-            loss, scale = sigmoid.total(logits, labels, options.get("label_smoothing", 0.0)), options.get("scale")
-            return loss if scale is None else loss * scale
-        labels = formulas.smooth_binary_labels(labels, options.get("label_smoothing", 0.0))
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+        if not are_known(options, sigmoid.KNOWN):
+            return super().sigmoid_cross_entropy(logits, labels, options)
+        if sigmoid.fits_total(logits, options):
+            loss = sigmoid.total(logits, labels, options.label_smoothing)  # pyright: ignore[reportArgumentType]
+            return loss if options.scale is None else loss * options.scale
+        labels = formulas.smooth_binary_labels(labels, options.label_smoothing)
         return _reduced(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
@@ -191,10 +199,9 @@ def _keep_autograph_out() -> None:
 _keep_autograph_out()
 
 
-def _reduced(losses: Array, options: dict[str, Any]) -> Array:
-    scale = options.get("scale")
-    losses = losses if scale is None else losses * scale
-    return tf.reduce_sum(losses) if options.get("total") else losses
+def _reduced(losses: Array, options: Options) -> Array:
+    losses = losses if options.scale is None else losses * options.scale
+    return tf.reduce_sum(losses) if options.total else losses
 
 
 def _as_dtype(x: Any, dtype: tf.DType) -> Array:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.options import SoftmaxOptions
 
 # From this many logits on, what XLA saves in one call is about what compiling costs.
 XLA_ELEMENTS = 2**22
@@ -26,34 +27,21 @@ PARTS = 16
 SMALL = 2**14
 
 
-def fits(
-    logits: Array,
-    labels: Array,
-    *,
-    label_smoothing: Any = 0.0,
-    prior: Array | None = None,
-    class_weight: Array | None = None,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    **_: Any,
-) -> bool:
-    """Whether `rows` knows these options; the others are left to autodiff."""
+KNOWN = ("label_smoothing", "temperature", "counted", "scale", "total")
+
+
+def fits(logits: Array, labels: Array, options: SoftmaxOptions) -> bool:
+    """Whether `rows` knows these arguments: class ids, and numbers; autodiff follows tensors."""
     return (
         len(labels.shape) == len(logits.shape) - 1
-        and isinstance(label_smoothing, float)
-        and isinstance(temperature, float)
-        and prior is None
-        and class_weight is None
-        and logit_softcap is None
-        and not z_loss
+        and isinstance(options.label_smoothing, float)
+        and isinstance(options.temperature, float)
     )
 
 
-def rows(
-    xp: Backend, logits: Array, labels: Array, label_smoothing: float, temperature: float, counted: Array | None
-) -> Array:
-    """`formulas.softmax_cross_entropy` without a scale, for integer labels and these options."""
+def rows(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+    """`formulas.softmax_cross_entropy` of each row without a scale, for arguments that fit."""
+    label_smoothing, temperature, counted = options.label_smoothing, options.temperature, options.counted
     dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
     # As tensors, so that a compiled function is not compiled anew for another number.
     eps = tf.constant(label_smoothing, dtype) if label_smoothing else None

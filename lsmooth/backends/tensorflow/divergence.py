@@ -12,24 +12,18 @@ from typing import Any
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
+from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS, compiled, reduced, row_sum, softmax_of
 
 
-def fits(
-    teacher: Array,
-    student: Array,
-    *,
-    divergence: str = "forward_kl",
-    temperature: Any = 1.0,
-    constant_teacher: bool = False,
-    **_: Any,
-) -> bool:
+def fits(options: DivergenceOptions) -> bool:
     """Whether `rows` knows these options; the others are left to autodiff."""
-    return divergence == "forward_kl" and constant_teacher and isinstance(temperature, float)
+    return options.divergence == "forward_kl" and options.constant_teacher and isinstance(options.temperature, float)
 
 
-def rows(teacher: Array, student: Array, temperature: float, counted: Array | None) -> Array:
-    """KL(t || s) of each row, for arguments that fit."""
+def rows(teacher: Array, student: Array, options: DivergenceOptions) -> Array:
+    """KL(t || s) of each row without a scale, for options that fit."""
+    temperature, counted = options.temperature, options.counted
     dtype = tf.float64 if student.dtype == tf.float64 else tf.float32
     inverse = tf.constant(1.0 / temperature, dtype)  # a tensor: a compiled function serves every number
     large = student.shape.is_fully_defined() and student.shape.num_elements() >= XLA_ELEMENTS

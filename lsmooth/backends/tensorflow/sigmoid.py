@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import smooth_binary_labels
+from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.tensorflow.cross_entropy import SMALL, XLA_ELEMENTS, compiled
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -22,12 +23,15 @@ from lsmooth.backends.tensorflow.tapes import is_followed
 TOGETHER = 16
 
 
-def fits_total(logits: Array, *, label_smoothing: Any = 0.0, scale: Any = None, total: bool = False, **_: Any) -> bool:
+KNOWN = ("label_smoothing", "scale", "total")
+
+
+def fits_total(logits: Array, options: SigmoidOptions) -> bool:
     """Whether `total` knows these options, and is worth compiling where it is not compiled anyway."""
     return (
-        total
-        and isinstance(label_smoothing, float)
-        and not len(getattr(scale, "shape", ()))
+        options.total
+        and isinstance(options.label_smoothing, float)
+        and not len(getattr(options.scale, "shape", ()))
         and logits.shape.is_fully_defined()
         and logits.shape.num_elements() >= (SMALL if tf.__internal__.get_enclosing_xla_context() else XLA_ELEMENTS)
     )

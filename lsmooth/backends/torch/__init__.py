@@ -14,7 +14,17 @@ import torch
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call
-from lsmooth.backends.torch import cross_entropy, hard_and_soft, linear, sigmoid
+from lsmooth.backends.options import (
+    DIVERGENCE,
+    SIGMOID,
+    SOFTMAX,
+    DivergenceOptions,
+    Options,
+    SigmoidOptions,
+    SoftmaxOptions,
+    are_known,
+)
+from lsmooth.backends.torch import cross_entropy, hard_and_soft, linear, log_odds, sigmoid
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -56,14 +66,19 @@ def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
         return None
 
 
+def knows(kernel: Any, options: Options, *arrays: Array) -> bool:
+    """Whether the kernel takes these options, as its ``KNOWN`` says, and arrays, as its ``fits`` says."""
+    return are_known(options, kernel.KNOWN) and kernel.fits(*arrays, options)
+
+
 def _fastest(
-    loss: str, formula: Callable[..., Array], first: Array, second: Array, options: dict[str, Any], logits: Array
+    loss: str, formula: Callable[..., Array], first: Array, second: Array, options: Options, logits: Array
 ) -> Array | None:
-    """What the kernel of that name gives for these arguments; None where it does not know them."""
+    """The result of the kernel of that name; None where it does not know the arguments."""
     kernel = None if torch.compiler.is_compiling() else kernel_for(loss, logits.device)
-    if kernel is None or not kernel.fits(first, second, **options):
+    if kernel is None or not knows(kernel, options, first, second):
         return None
-    return kernel.rows(first, second, formula, **options)
+    return kernel.rows(first, second, formula, options)
 
 
 def _classes(count: int, like: Array) -> Array:
@@ -212,15 +227,15 @@ class TorchBackend(Backend):
         (gradient,) = torch.autograd.grad(value, x)
         return value.detach(), gradient
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        def formula(logits: Array, labels: Array, options: dict[str, Any]) -> Array:
-            return formulas.softmax_cross_entropy(self, logits, labels, **options)
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
+        def formula(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+            return formulas.softmax_cross_entropy(self, logits, labels, options)
 
         if torch.compiler.is_compiling():
             from lsmooth.backends.torch import compiled  # brings the compiler, which takes a second
 
-            fits = compiled.fits(logits, labels, **options)
-            return compiled.rows(logits, labels, **options) if fits else formula(logits, labels, options)
+            fits = knows(compiled, options, logits, labels)
+            return compiled.rows(logits, labels, options) if fits else formula(logits, labels, options)
         losses = _fastest("cross_entropy", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 
@@ -234,29 +249,33 @@ class TorchBackend(Backend):
         def formula(logits: Array, labels: Array) -> Array:
             return formulas.label_log_odds(self, logits, labels)
 
-        losses = _fastest("log_odds", formula, logits, labels, {}, logits)
+        losses = None
+        if not torch.compiler.is_compiling() and log_odds.fits(logits, labels):
+            losses = log_odds.rows(logits, labels, formula)
         return formula(logits, labels) if losses is None else losses
 
-    def sigmoid_cross_entropy(self, logits: Array, labels: Array, **options: Any) -> Array:
-        def formula(logits: Array, labels: Array, options: dict[str, Any]) -> Array:
-            return formulas.sigmoid_cross_entropy(self, logits, labels, **options)
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+        def formula(logits: Array, labels: Array, options: SigmoidOptions) -> Array:
+            return formulas.sigmoid_cross_entropy(self, logits, labels, options)
 
         losses = _fastest("sigmoid", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 
-    def softmax_divergence(self, teacher: Array, student: Array, **options: Any) -> Array:
-        def formula(student: Array, teacher: Array, options: dict[str, Any]) -> Array:
-            return divergences.softmax_divergence(self, teacher, student, **options)
+    def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
+        def formula(student: Array, teacher: Array, options: DivergenceOptions) -> Array:
+            return divergences.softmax_divergence(self, teacher, student, options)
 
         losses = _fastest("divergence", formula, teacher, student, options, student)
         return formula(student, teacher, options) if losses is None else losses
 
     def hard_and_soft(
-        self, labels: Array, teacher: Array, student: Array, hard: dict[str, Any], soft: dict[str, Any]
+        self, labels: Array, teacher: Array, student: Array, hard: SoftmaxOptions, soft: DivergenceOptions
     ) -> Array:
         apart = super().hard_and_soft
 
-        def formula(student: Array, labels: Array, teacher: Array, hard: dict[str, Any], soft: dict[str, Any]) -> Array:
+        def formula(
+            student: Array, labels: Array, teacher: Array, hard: SoftmaxOptions, soft: DivergenceOptions
+        ) -> Array:
             return apart(labels, teacher, student, hard, soft)
 
         losses = None

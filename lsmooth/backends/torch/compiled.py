@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import cross_entropy
 from lsmooth.backends.torch.sweep import PLAIN, is_transformed
 
@@ -29,31 +30,15 @@ def may_call() -> bool:
     return not torch.compiler.is_exporting() and not _is_transformed()
 
 
-def fits(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: Any = 0.0,
-    prior: Tensor | None = None,
-    class_weight: Tensor | None = None,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    counted: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-) -> bool:
-    """Whether `rows` knows these options; asked while tracing."""
+KNOWN = ("label_smoothing", "counted", "scale", "total")
+
+
+def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
+    """Whether `rows` knows these arguments; asked while tracing."""
     return (
         type(logits) in PLAIN
         and labels.ndim == logits.ndim - 1
-        and isinstance(label_smoothing, float)
-        and isinstance(temperature, float)
-        and temperature == 1.0
-        and prior is None
-        and class_weight is None
-        and logit_softcap is None
-        and not z_loss
+        and isinstance(options.label_smoothing, float)
         and pays(logits, logits.shape[-1], labels.numel())
     )
 
@@ -70,20 +55,11 @@ def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
     )
 
 
-def rows(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: float = 0.0,
-    counted: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-    **_: Any,
-) -> Tensor:
+def rows(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor:
     """`formulas.softmax_cross_entropy` for arguments that fit."""
-    losses = torch.ops.lsmooth.softmax_cross_entropy(logits, labels, counted, label_smoothing)
-    losses = losses if scale is None else losses * scale
-    return losses.sum() if total else losses
+    losses = torch.ops.lsmooth.softmax_cross_entropy(logits, labels, options.counted, options.label_smoothing)
+    losses = losses if options.scale is None else losses * options.scale
+    return losses.sum() if options.total else losses
 
 
 @torch.library.custom_op("lsmooth::softmax_cross_entropy", mutates_args=())

@@ -74,14 +74,19 @@ def _without_numbers(x: Any, numbers: list[float]) -> Any:
     if isinstance(x, float):
         numbers.append(x)
         return float
-    return tuple([_without_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
+    return _rebuilt(x, [_without_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
 
 
 def _with_numbers(x: Any, numbers: Iterator[float]) -> Any:
     """`_without_numbers` undone."""
     if x is float:
         return float(next(numbers))
-    return tuple([_with_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
+    return _rebuilt(x, [_with_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
+
+
+def _rebuilt(x: Any, items: list[Any]) -> Any:
+    """A tuple like ``x``, named if ``x`` is, of other items."""
+    return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
 
 
 def _over_leaves(key: str, given: Sequence[Any], missing: Any = None) -> list[Any]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain, needs_gradient, run, times_upstream
 
@@ -36,43 +37,30 @@ class Options(NamedTuple):
     counted: Tensor | None
 
 
-def fits(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: Any = 0.0,
-    prior: Tensor | None = None,
-    class_weight: Tensor | None = None,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    counted: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-) -> bool:
-    """Whether `rows` knows these options: CPU tensors, no transform, no option that needs a gradient."""
+KNOWN = ("label_smoothing", "prior", "temperature", "counted", "scale", "total")
+
+
+def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
+    """Whether `rows` knows these arguments: CPU tensors, no transform, no option that needs a gradient."""
     return (
         is_plain(logits)
         and labels.ndim == logits.ndim - 1
-        and type(label_smoothing) is float
-        and type(temperature) is float
-        and class_weight is None
-        and logit_softcap is None
-        and not z_loss
-        and not needs_gradient(prior, scale)
+        and type(options.label_smoothing) is float
+        and type(options.temperature) is float
+        and not needs_gradient(options.prior, options.scale)
     )
 
 
 def rows(
-    logits: Tensor, labels: Tensor, formula: Callable[..., Tensor], *, overwrite: bool = False, **options: Any
+    logits: Tensor, labels: Tensor, formula: Callable[..., Tensor], options: SoftmaxOptions, overwrite: bool = False
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit; None where a value does not.
 
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
     With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    eps, scale, total = options.get("label_smoothing", 0.0), options.get("scale"), options.get("total", False)
-    plain = options.get("prior") is options.get("counted") is None and options.get("temperature", 1.0) == 1.0
+    eps, scale, total = options.label_smoothing, options.scale, options.total
+    plain = options.prior is options.counted is None and options.temperature == 1.0
     if plain and isinstance(scale, float) and total and logits.numel() <= SMALL:
         return _small(logits, labels, eps, scale)
     run_sweep = functools.partial(sweep, overwrite=overwrite)
@@ -82,7 +70,7 @@ def rows(
 def sweep(
     logits: Tensor,
     labels: Tensor,
-    options: Mapping[str, Any],
+    options: SoftmaxOptions,
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
@@ -93,16 +81,13 @@ def sweep(
     if low.item() < 0 or high.item() >= logits.shape[-1]:
         return None
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    scale = times_upstream(options.get("scale"), upstream, dtype)
+    scale = times_upstream(options.scale, upstream, dtype)
     if isinstance(scale, Tensor):
         scale = scale.detach().expand(labels.shape).reshape(-1, 1)
-    counted = options.get("counted")
+    counted = options.counted
     counted = None if counted is None else counted.reshape(-1, 1)
-    eps, prior, temperature = (options.get(k, d) for k, d in _SOFTMAX_DEFAULTS.items())
-    return _sweep(logits, flat_labels, Options(eps, prior, temperature, scale, counted), with_gradient, overwrite)
-
-
-_SOFTMAX_DEFAULTS = {"label_smoothing": 0.0, "prior": None, "temperature": 1.0}
+    of_block = Options(options.label_smoothing, options.prior, options.temperature, scale, counted)
+    return _sweep(logits, flat_labels, of_block, with_gradient, overwrite)
 
 
 def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:

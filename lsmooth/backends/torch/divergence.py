@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
@@ -52,25 +53,17 @@ class Block(NamedTuple):
     gradient: Tensor | None  # to be written
 
 
-def fits(
-    teacher: Tensor,
-    student: Tensor,
-    *,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: Any = 1.0,
-    counted: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-    constant_teacher: bool = False,
-) -> bool:
-    """Whether `rows` knows these options: CPU tensors, no transform, a gradient for the student alone."""
+KNOWN = DivergenceOptions._fields
+
+
+def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:
+    """Whether `rows` knows these arguments: CPU tensors, no transform, a gradient for the student alone."""
     return (
-        divergence in _BLOCKS
-        and type(temperature) is float
+        options.divergence in _BLOCKS
+        and type(options.temperature) is float
         and teacher.shape == student.shape
         and is_plain(teacher, student)
-        and not needs_gradient(teacher, scale)
+        and not needs_gradient(teacher, options.scale)
     )
 
 
@@ -78,31 +71,30 @@ def rows(
     teacher: Tensor,
     student: Tensor,
     formula: Callable[..., Tensor],
-    *,
+    options: DivergenceOptions,
     overwrite: bool = False,
-    **options: Any,
 ) -> Tensor | None:
     """`divergences.softmax_divergence` for arguments that fit; None where a value does not.
 
     ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
     With ``overwrite`` the student's logits may be lost: the gradient is written over them.
     """
-    divergence, scale, total = options.get("divergence", "forward_kl"), options.get("scale"), options.get("total")
-    plain = isinstance(scale, float) and options.get("counted") is None
+    divergence, scale, total = options.divergence, options.scale, options.total
+    plain = isinstance(scale, float) and options.counted is None
     if divergence in _SMALL and total and plain and student.numel() <= SMALL:
         dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-        log_t, log_s = (_log_softmax(z, dtype, options.get("temperature", 1.0)) for z in (teacher, student))
+        log_t, log_s = (_log_softmax(z, dtype, options.temperature) for z in (teacher, student))
         loss = _SMALL[divergence](log_t, log_s, scale)
         if math.isfinite(loss.item()):
             return loss
     run_sweep = functools.partial(sweep, overwrite=overwrite)
-    return run(student, (teacher, options), run_sweep, formula, student.shape[:-1], bool(total))
+    return run(student, (teacher, options), run_sweep, formula, student.shape[:-1], total)
 
 
 def sweep(
     student: Tensor,
     teacher: Tensor,
-    options: Mapping[str, Any],
+    options: DivergenceOptions,
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
@@ -110,13 +102,13 @@ def sweep(
 ) -> tuple[Tensor, Tensor | None] | None:
     """See `lsmooth.backends.torch.sweep.Sweep`; with ``onto``, the gradient is added to that one."""
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    scale, counted = times_upstream(options.get("scale"), upstream, dtype), options.get("counted")
+    scale, counted = times_upstream(options.scale, upstream, dtype), options.counted
     if isinstance(scale, Tensor):
         scale = scale.detach().expand(student.shape[:-1]).reshape(-1, 1)
     flat = Options(
-        options.get("divergence", "forward_kl"),
-        options.get("parameter", 0.5),
-        options.get("temperature", 1.0),
+        options.divergence,
+        options.parameter,
+        options.temperature,
         scale,
         None if counted is None else counted.reshape(-1, 1),
     )

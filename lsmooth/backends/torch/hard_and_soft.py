@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor
 
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, are_known
 from lsmooth.backends.torch import cross_entropy, divergence
 from lsmooth.backends.torch.sweep import run
 
@@ -16,25 +16,25 @@ def rows(
     teacher: Tensor,
     student: Tensor,
     formula: Callable[..., Tensor],
-    hard: Mapping[str, Any],
-    soft: Mapping[str, Any],
+    hard: SoftmaxOptions,
+    soft: DivergenceOptions,
 ) -> Tensor | None:
     """`Backend.hard_and_soft` of two losses whose kernels know the arguments; None where they are better alone."""
     if (
         student.numel() <= divergence.SMALL
-        or not cross_entropy.fits(student, labels, **hard)
-        or not divergence.fits(teacher, student, **soft)
+        or not (are_known(hard, cross_entropy.KNOWN) and cross_entropy.fits(student, labels, hard))
+        or not (are_known(soft, divergence.KNOWN) and divergence.fits(teacher, student, soft))
     ):
         return None
-    return run(student, (labels, teacher, hard, soft), _sweep, formula, labels.shape, soft["total"])
+    return run(student, (labels, teacher, hard, soft), _sweep, formula, labels.shape, soft.total)
 
 
 def _sweep(
     student: Tensor,
     labels: Tensor,
     teacher: Tensor,
-    hard: Mapping[str, Any],
-    soft: Mapping[str, Any],
+    hard: SoftmaxOptions,
+    soft: DivergenceOptions,
     with_gradient: bool,
     upstream: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:

@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 
 from lsmooth.backends.base import Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
+from lsmooth.backends.options import DivergenceOptions, Options, SoftmaxOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_stack
 
@@ -72,21 +73,21 @@ class _Overwriting:
     def __init__(self, xp: Backend):
         self.xp, self.may_overwrite = xp, True
 
-    def softmax_cross_entropy(self, logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    def softmax_cross_entropy(self, logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor:
         losses = self._over("cross_entropy", logits, labels, options)
-        return self.xp.softmax_cross_entropy(logits, labels, **options) if losses is None else losses
+        return self.xp.softmax_cross_entropy(logits, labels, options) if losses is None else losses
 
-    def softmax_divergence(self, teacher: Tensor, student: Tensor, **options: Any) -> Tensor:
+    def softmax_divergence(self, teacher: Tensor, student: Tensor, options: DivergenceOptions) -> Tensor:
         losses = self._over("divergence", teacher, student, options)
-        return self.xp.softmax_divergence(teacher, student, **options) if losses is None else losses
+        return self.xp.softmax_divergence(teacher, student, options) if losses is None else losses
 
-    def _over(self, loss: str, first: Tensor, second: Tensor, options: dict[str, Any]) -> Tensor | None:
-        from lsmooth.backends.torch import kernel_for  # which imports this module
+    def _over(self, loss: str, first: Tensor, second: Tensor, options: Options) -> Tensor | None:
+        from lsmooth.backends.torch import kernel_for, knows  # which imports this module
 
         kernel = kernel_for(loss, first.device) if self.may_overwrite else None
-        if kernel is None or not kernel.fits(first, second, **options):
+        if kernel is None or not knows(kernel, options, first, second):
             return None
-        losses = kernel.rows(first, second, None, overwrite=True, **options)
+        losses = kernel.rows(first, second, None, options, overwrite=True)
         if losses is None:
             self.may_overwrite = False  # what is so in one block is mostly so in the next
             raise _LogitsLostError

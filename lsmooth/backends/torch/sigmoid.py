@@ -11,13 +11,14 @@ A block takes a dozen steps in scratch memory; autograd takes as many of the log
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, soft_margin_loss
 
+from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream
 
@@ -33,22 +34,17 @@ _HALF, _MINUS_ONE = (
 _MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
 
 
-def fits(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: Any = 0.0,
-    pos_weight: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-) -> bool:
-    """Whether `rows` knows these options; what has a gradient of its own is left to autograd."""
+KNOWN = ("label_smoothing", "pos_weight", "scale", "total")
+
+
+def fits(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> bool:
+    """Whether `rows` knows these arguments; autograd differentiates by the labels and the options."""
     return (
         is_plain(logits)
         and labels.shape == logits.shape
-        and type(label_smoothing) is float
-        and (pos_weight is None or pos_weight.ndim <= 1)
-        and not needs_gradient(labels, pos_weight, scale)
+        and type(options.label_smoothing) is float
+        and (options.pos_weight is None or options.pos_weight.ndim <= 1)
+        and not needs_gradient(labels, options.pos_weight, options.scale)
     )
 
 
@@ -56,33 +52,33 @@ def rows(
     logits: Tensor,
     labels: Tensor,
     formula: Callable[..., Tensor],
-    **options: Any,
+    options: SigmoidOptions,
 ) -> Tensor | None:
     """`formulas.sigmoid_cross_entropy` for arguments that fit; None where infinite logits ask for care."""
-    scale, total = options.get("scale"), options.get("total", False)
-    if options.get("pos_weight") is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
-        return _small(logits, labels.detach(), options.get("label_smoothing", 0.0), scale)
+    scale, total = options.scale, options.total
+    if options.pos_weight is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
+        return _small(logits, labels.detach(), options.label_smoothing, scale)
     return run(logits, (labels, options), sweep, formula, logits.shape, total)
 
 
 def sweep(
-    logits: Tensor, labels: Tensor, options: Mapping[str, Any], with_gradient: bool, upstream: Tensor | None = None
+    logits: Tensor, labels: Tensor, options: SigmoidOptions, with_gradient: bool, upstream: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
     """See `lsmooth.backends.torch.sweep.Sweep`."""
     columns = logits.shape[-1] if logits.ndim else 1
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    scale = times_upstream(options.get("scale"), upstream, dtype)
+    scale = times_upstream(options.scale, upstream, dtype)
     if isinstance(scale, Tensor):
         scale = scale.detach()
         scale = scale.item() if scale.numel() == 1 else scale.expand(logits.shape).reshape(-1, columns)
-    pos_weight = options.get("pos_weight")
+    pos_weight = options.pos_weight
     return _sweep(
         logits,
         labels=labels.detach().reshape(-1, columns),
-        label_smoothing=options.get("label_smoothing", 0.0),
+        label_smoothing=options.label_smoothing,
         pos_weight=None if pos_weight is None else pos_weight.detach(),
         scale=scale,
-        total=options.get("total", False),
+        total=options.total,
         with_gradient=with_gradient,
     )
 

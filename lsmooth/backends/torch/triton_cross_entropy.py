@@ -15,41 +15,30 @@ The kernel accumulates in float32; float64 takes the general formula.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
 
+KNOWN = SoftmaxOptions._fields
 
-def fits(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    label_smoothing: Any = 0.0,
-    prior: Tensor | None = None,
-    class_weight: Tensor | None = None,
-    temperature: Any = 1.0,
-    z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    counted: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-) -> bool:
-    """Whether `rows` knows these options: class ids, no transform, no option that needs a gradient."""
+
+def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
+    """Whether `rows` knows these arguments: class ids, no transform, no option that needs a gradient."""
     return (
         logits.dtype in DTYPES
         and is_plain(logits, device=logits.device.type)
         and labels.ndim == logits.ndim - 1
         and labels.device == logits.device
-        and type(label_smoothing) is float
-        and type(temperature) is float
-        and not needs_gradient(prior, class_weight, scale)
+        and type(options.label_smoothing) is float
+        and type(options.temperature) is float
+        and not needs_gradient(options.prior, options.class_weight, options.scale)
     )
 
 
@@ -57,9 +46,8 @@ def rows(
     logits: Tensor,
     labels: Tensor,
     formula: Callable[..., Tensor],
-    *,
+    options: SoftmaxOptions,
     overwrite: bool = False,
-    **options: Any,
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit.
 
@@ -67,22 +55,22 @@ def rows(
     With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
     kernel = functools.partial(_sweep, overwrite=overwrite)
-    return run(logits, (labels, options), kernel, formula, labels.shape, options.get("total", False), multiply)
+    return run(logits, (labels, options), kernel, formula, labels.shape, options.total, multiply)
 
 
 @torch.no_grad()
 def _sweep(
     logits: Tensor,
     labels: Tensor,
-    options: Mapping[str, Any],
+    options: SoftmaxOptions,
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     prior, class_weight = (
-        None if x is None else x.detach().contiguous() for x in (options.get("prior"), options.get("class_weight"))
+        None if x is None else x.detach().contiguous() for x in (options.prior, options.class_weight)
     )
-    scale = times_upstream(options.get("scale"), upstream, torch.float32)
+    scale = times_upstream(options.scale, upstream, torch.float32)
     return sweep(
         cross_entropy,
         logits,
@@ -90,12 +78,12 @@ def _sweep(
         labels=labels.reshape(-1).contiguous(),
         prior=prior,
         class_weight=class_weight,
-        eps=options.get("label_smoothing") or None,
-        inverse_temperature=1.0 / options.get("temperature", 1.0),
-        z_loss=options.get("z_loss") or None,
-        softcap=options.get("logit_softcap"),
+        eps=options.label_smoothing or None,
+        inverse_temperature=1.0 / options.temperature,
+        z_loss=options.z_loss or None,
+        softcap=options.logit_softcap,
         overwrite=overwrite,
-        **of_rows(labels.shape, scale, options.get("counted")),
+        **of_rows(labels.shape, scale, options.counted),
     )
 
 

@@ -13,40 +13,31 @@ rescaled whenever an m rises; with both log Z that is the loss. The second time 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, as_rows, finite, multiply, of_rows, sweep, write_zeros
 
+KNOWN = DivergenceOptions._fields
 
-def fits(
-    teacher: Tensor,
-    student: Tensor,
-    *,
-    divergence: str = "forward_kl",
-    parameter: float = 0.5,
-    temperature: Any = 1.0,
-    counted: Tensor | None = None,
-    scale: Any = None,
-    total: bool = False,
-    constant_teacher: bool = False,
-) -> bool:
-    """Whether `rows` knows these options: no transform, a gradient for the student alone."""
+
+def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:
+    """Whether `rows` knows these arguments: no transform, a gradient for the student alone."""
     return (
-        divergence in ("forward_kl", "reverse_kl")
-        and type(temperature) is float
+        options.divergence in ("forward_kl", "reverse_kl")
+        and type(options.temperature) is float
         and teacher.dtype in DTYPES
         and student.dtype in DTYPES
         and teacher.shape == student.shape
         and teacher.device == student.device
         and is_plain(teacher, student, device=student.device.type)
-        and not needs_gradient(teacher, scale)
+        and not needs_gradient(teacher, options.scale)
     )
 
 
@@ -54,9 +45,8 @@ def rows(
     teacher: Tensor,
     student: Tensor,
     formula: Callable[..., Tensor],
-    *,
+    options: DivergenceOptions,
     overwrite: bool = False,
-    **options: Any,
 ) -> Tensor | None:
     """`divergences.softmax_divergence` for arguments that fit.
 
@@ -64,30 +54,30 @@ def rows(
     With ``overwrite`` the student's logits may be lost: the gradient is written over them.
     """
     kernel = functools.partial(_sweep, overwrite=overwrite)
-    return run(student, (teacher, options), kernel, formula, student.shape[:-1], options.get("total", False), multiply)
+    return run(student, (teacher, options), kernel, formula, student.shape[:-1], options.total, multiply)
 
 
 @torch.no_grad()
 def _sweep(
     student: Tensor,
     teacher: Tensor,
-    options: Mapping[str, Any],
+    options: DivergenceOptions,
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     teacher = as_rows(teacher.detach())
-    scale = times_upstream(options.get("scale"), upstream, torch.float32)
+    scale = times_upstream(options.scale, upstream, torch.float32)
     return sweep(
         kl,
         student,
         with_gradient,
         teacher=teacher,
         teacher_stride=teacher.stride(0),
-        inverse_temperature=1.0 / options.get("temperature", 1.0),
-        reverse=options.get("divergence") == "reverse_kl",
+        inverse_temperature=1.0 / options.temperature,
+        reverse=options.divergence == "reverse_kl",
         overwrite=overwrite,
-        **of_rows(student.shape[:-1], scale, options.get("counted")),
+        **of_rows(student.shape[:-1], scale, options.counted),
     )
 
 

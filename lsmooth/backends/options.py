@@ -1,0 +1,111 @@
+"""The options of the loss kernels, as types: an option is named once, with its default and its place.
+
+A kernel gets the options whole. It states which of them it knows; a call with another option off its
+default goes to the formula, which knows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+
+class SoftmaxOptions(NamedTuple):
+    """Options of `formulas.softmax_cross_entropy`; the defaults are the plain loss of each row."""
+
+    label_smoothing: float | Array = 0.0
+    """eps, a float, or an array that broadcasts to the rows."""
+    prior: Array | None = None
+    """u, (classes,), the distribution over which the smoothing mass is spread; uniform if None."""
+    class_weight: Array | None = None
+    """w, (classes,)."""
+    temperature: float | Array = 1.0
+    """T, a float, or an array that broadcasts to the rows."""
+    z_loss: float = 0.0
+    """a, the weight of the squared log-sum-exp."""
+    logit_softcap: float | None = None
+    """c; ``c tanh(z / c)`` replaces the logits."""
+    counted: Array | None = None
+    """(...) bool; the other rows give 0 and a zero gradient, whatever they hold."""
+    scale: float | Array | None = None
+    """Multiplies the rows: a float, or an array that broadcasts to them."""
+    total: bool = False
+    """Whether to return the sum of the rows instead of the rows."""
+
+    ALONG_ROWS = ("label_smoothing", "temperature", "counted", "scale")
+    ALONG_CLASSES = ("prior", "class_weight")
+
+
+class SigmoidOptions(NamedTuple):
+    """Options of `formulas.sigmoid_cross_entropy`; the defaults are the plain loss of each element."""
+
+    label_smoothing: float | Array = 0.0
+    """eps, a float, or an array that broadcasts to the logits."""
+    pos_weight: Array | None = None
+    """w, broadcasts to the logits."""
+    counted: Array | None = None
+    """bool, of the logits' shape; the other elements give 0 and a zero gradient, whatever they hold."""
+    scale: float | Array | None = None
+    """Multiplies the elements: a float, or an array that broadcasts to them."""
+    total: bool = False
+    """Whether to return the sum of the elements instead of the elements."""
+
+    ALONG_ROWS = ("label_smoothing", "pos_weight", "counted", "scale")
+    ALONG_CLASSES = ()
+
+
+class DivergenceOptions(NamedTuple):
+    """Options of `divergences.softmax_divergence`; the defaults are the forward KL of each row."""
+
+    divergence: str = "forward_kl"
+    """A key of `divergences.DIVERGENCES`."""
+    parameter: float = 0.5
+    """beta of ``"jensen_shannon"``, alpha of ``"alpha"``."""
+    temperature: float | Array = 1.0
+    """T, a float, or an array that broadcasts to the rows."""
+    counted: Array | None = None
+    """(...) bool; the other rows give 0 and a zero gradient, whatever they hold."""
+    scale: float | Array | None = None
+    """Multiplies the rows: a float, or an array that broadcasts to them."""
+    total: bool = False
+    """Whether to return the sum of the rows instead of the rows."""
+    constant_teacher: bool = False
+    """Whether the teacher's logits are known to need no gradient."""
+
+    ALONG_ROWS = ("temperature", "counted", "scale")
+    ALONG_CLASSES = ()
+
+
+# The defaults: the plain losses.
+SOFTMAX, SIGMOID, DIVERGENCE = SoftmaxOptions(), SigmoidOptions(), DivergenceOptions()
+
+Options = SoftmaxOptions | SigmoidOptions | DivergenceOptions
+AnyOptions = TypeVar("AnyOptions", SoftmaxOptions, SigmoidOptions, DivergenceOptions)
+
+
+def are_known(options: Options, known: Collection[str]) -> bool:
+    """Whether every option that is off its default is among those that a kernel knows."""
+    for name, value, default in zip(options._fields, options, type(options)(), strict=True):
+        # The type first: of an array, `!=` would compare the elements.
+        if name not in known and value is not default and not (type(value) is type(default) and value == default):
+            return False
+    return True
+
+
+def without_arrays(xp: Backend, options: AnyOptions) -> tuple[AnyOptions, dict[str, Array], dict[str, Array]]:
+    """The options with every array at its default, the arrays along the rows, and those along the classes."""
+    arrays = {name: x for name, x in zip(options._fields, options, strict=True) if xp.is_array(x)}
+    defaults = type(options)()
+    numbers = options._replace(**{name: getattr(defaults, name) for name in arrays})
+    rows = {name: arrays[name] for name in options.ALONG_ROWS if name in arrays}
+    classes = {name: arrays[name] for name in options.ALONG_CLASSES if name in arrays}
+    return numbers, rows, classes
+
+
+def with_arrays(options: AnyOptions, *values: Mapping[str, Any], prefix: str = "") -> AnyOptions:
+    """The options with the values that bear their names, behind a prefix; other names are passed over."""
+    names = {prefix + name: name for name in options._fields}
+    return options._replace(**{names[key]: x for some in values for key, x in some.items() if key in names})
