@@ -129,6 +129,10 @@ class Backend(ABC):
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         """Elementwise choice; one of ``x`` and ``y`` may be a Python number."""
 
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        """``x`` in [low, high]; at the ends the gradient is the framework's own, which may be that of a tie."""
+        return self.where(x < low, low, self.where(x > high, high, x))
+
     # Reductions.
 
     @abstractmethod

@@ -1,10 +1,11 @@
-"""The Keras-named losses as ``keras.losses.Loss``: for ``model.compile``, saved and loaded with the model.
+"""Losses for ``model.compile``, and calibration inside a model, saved and loaded with it.
 
+The Keras-named losses are those of `lsmooth.losses`, which are ``keras.losses.Loss`` once Keras has been imported.
 `LogitsDistillation` is a loss for ``keras.distillation.Distiller``. `Temperature` is a layer that divides logits,
 `TemperatureScaled` a model that carries one.
 
-Importing this module registers them, and the plain ones of `lsmooth.losses`, which is what lets
-``keras.saving`` find them again. They run on whatever backend Keras runs on.
+Importing this module registers them, which is what lets ``keras.saving`` find them again. They run on whatever
+backend Keras runs on.
 
 Example:
     >>> import keras
@@ -21,11 +22,20 @@ from typing import Any, Self
 import keras
 
 from lsmooth import _validation as check
-from lsmooth import distillation, losses
-from lsmooth.backends import Array
+from lsmooth import distillation
+from lsmooth.backends import Array, backend_of
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.distillation.divergences import parameter_of
-from lsmooth.losses.keras_settings import get_mask
+from lsmooth.losses import (
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    KLDivergence,
+    SparseCategoricalCrossentropy,
+)
+from lsmooth.losses.keras_base import join_keras
+from lsmooth.losses.keras_settings import get_mask, share_of_replica
 
 __all__ = [
     "BinaryCrossentropy",
@@ -39,54 +49,9 @@ __all__ = [
     "TemperatureScaled",
 ]
 
+join_keras()
+
 _register = keras.saving.register_keras_serializable("lsmooth")
-
-
-class _InKeras(losses.Loss):
-    """What Keras expects of a loss besides its number."""
-
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
-        loss = super().__call__(y_true, y_pred, sample_weight)
-        return loss if self.reduction in ("sum", "none", None) else _share_of_replica(loss)
-
-
-def _share_of_replica(mean: Array) -> Array:
-    """A TensorFlow strategy adds the replicas' losses up, and each is a mean over its own share."""
-    if keras.backend.backend() != "tensorflow":
-        return mean
-    import tensorflow as tf
-
-    return mean / tf.distribute.get_strategy().num_replicas_in_sync
-
-
-@_register
-class CategoricalCrossentropy(_InKeras, losses.CategoricalCrossentropy, keras.losses.Loss):
-    """`lsmooth.losses.CategoricalCrossentropy` for ``model.compile``."""
-
-
-@_register
-class SparseCategoricalCrossentropy(_InKeras, losses.SparseCategoricalCrossentropy, keras.losses.Loss):
-    """`lsmooth.losses.SparseCategoricalCrossentropy` for ``model.compile``."""
-
-
-@_register
-class BinaryCrossentropy(_InKeras, losses.BinaryCrossentropy, keras.losses.Loss):
-    """`lsmooth.losses.BinaryCrossentropy` for ``model.compile``."""
-
-
-@_register
-class CategoricalFocalCrossentropy(_InKeras, losses.CategoricalFocalCrossentropy, keras.losses.Loss):
-    """`lsmooth.losses.CategoricalFocalCrossentropy` for ``model.compile``."""
-
-
-@_register
-class BinaryFocalCrossentropy(_InKeras, losses.BinaryFocalCrossentropy, keras.losses.Loss):
-    """`lsmooth.losses.BinaryFocalCrossentropy` for ``model.compile``."""
-
-
-@_register
-class KLDivergence(_InKeras, losses.KLDivergence, keras.losses.Loss):
-    """`lsmooth.losses.KLDivergence` for ``model.compile``."""
 
 
 # Keras has distillation since 3.12.
@@ -159,7 +124,8 @@ class LogitsDistillation(_DistillationLoss):
             A scalar.
         """
         parts = keras.tree.map_structure(self._of_output, self.loss, teacher_outputs, student_outputs)
-        return _share_of_replica(sum(keras.tree.flatten(parts)))
+        loss = sum(keras.tree.flatten(parts))
+        return share_of_replica(backend_of(loss=loss), loss)
 
     def _of_output(self, name: str | None, teacher: Array, student: Array) -> Array:
         if name is None:
@@ -189,9 +155,6 @@ class LogitsDistillation(_DistillationLoss):
 def _lsmooth_name(name: str) -> str:
     return "forward_kl" if name == "kl_divergence" else name
 
-
-for _name in set(__all__) & set(losses.__all__):
-    keras.saving.register_keras_serializable("lsmooth.losses")(getattr(losses, _name))
 
 # The losses that ``keras.distillation.FeatureDistillation`` can take: of teacher and student, in this order.
 for _loss in (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.losses import keras_functions
+from lsmooth.losses import keras_functions, keras_options
 from lsmooth.losses.keras_functions import row_labels
 from lsmooth.losses.loss import Loss, squeeze_or_expand_to_same_rank
 
@@ -16,6 +16,11 @@ class _FunctionLoss(Loss):
 
     _function: ClassVar[Callable[..., Array]]
     _options: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str | None, reduction: str | None, dtype: Any, **options: Any):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        for option, value in options.items():
+            setattr(self, option, keras_options.checked(option, value))
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """The losses before weights and reduction: those of the function this class is named after.
@@ -29,7 +34,8 @@ class _FunctionLoss(Loss):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal loss: ``cls.from_config(loss.get_config())``."""
-        return {**super().get_config(), **self._arguments()}
+        options = {name: keras_options.plain(value) for name, value in self._arguments().items()}
+        return {**super().get_config(), **options}
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._options}
@@ -69,10 +75,7 @@ class CategoricalCrossentropy(_FunctionLoss):
         name: str | None = "categorical_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-        self.axis = axis
+        super().__init__(name, reduction, dtype, from_logits=from_logits, label_smoothing=label_smoothing, axis=axis)
 
 
 class SparseCategoricalCrossentropy(_FunctionLoss):
@@ -113,11 +116,15 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
         *,
         label_smoothing: float = 0.0,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.from_logits = from_logits
-        self.ignore_class = ignore_class
-        self.axis = axis
-        self.label_smoothing = label_smoothing
+        super().__init__(
+            name,
+            reduction,
+            dtype,
+            from_logits=from_logits,
+            ignore_class=ignore_class,
+            axis=axis,
+            label_smoothing=label_smoothing,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal loss; Keras can read it unless labels are smoothed."""
@@ -169,10 +176,7 @@ class BinaryCrossentropy(_FunctionLoss):
         name: str | None = "binary_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-        self.axis = axis
+        super().__init__(name, reduction, dtype, from_logits=from_logits, label_smoothing=label_smoothing, axis=axis)
 
 
 class CategoricalFocalCrossentropy(_FunctionLoss):
@@ -212,12 +216,16 @@ class CategoricalFocalCrossentropy(_FunctionLoss):
         name: str | None = "categorical_focal_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-        self.axis = axis
-        self.alpha = alpha
-        self.gamma = gamma
+        super().__init__(
+            name,
+            reduction,
+            dtype,
+            from_logits=from_logits,
+            label_smoothing=label_smoothing,
+            axis=axis,
+            alpha=alpha,
+            gamma=gamma,
+        )
 
 
 class BinaryFocalCrossentropy(_FunctionLoss):
@@ -258,13 +266,17 @@ class BinaryFocalCrossentropy(_FunctionLoss):
         name: str | None = "binary_focal_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-        self.axis = axis
-        self.apply_class_balancing = apply_class_balancing
-        self.alpha = alpha
-        self.gamma = gamma
+        super().__init__(
+            name,
+            reduction,
+            dtype,
+            from_logits=from_logits,
+            label_smoothing=label_smoothing,
+            axis=axis,
+            apply_class_balancing=apply_class_balancing,
+            alpha=alpha,
+            gamma=gamma,
+        )
 
 
 class KLDivergence(_FunctionLoss):
@@ -292,4 +304,4 @@ class KLDivergence(_FunctionLoss):
         name: str | None = "kl_divergence",
         dtype: Any = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name, reduction, dtype)

@@ -1,7 +1,8 @@
 """Keras' cross-entropies as functions: its names, arguments and numbers, on the tensors of any backend.
 
 ``from_logits=True`` goes to lsmooth's own losses, which clip nothing. Probabilities are treated as
-Keras treats them: scaled to sum to one, then kept ``keras.config.epsilon()`` away from 0 and 1.
+Keras treats them: scaled to sum to one, then kept ``keras.config.epsilon()`` away from 0 and 1. On TensorFlow,
+probabilities that come from a Keras softmax or sigmoid, or from one in the same graph, are replaced by its logits.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas import accumulate, label_factor
 from lsmooth.losses import keras_settings
 from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 from lsmooth.losses.focal import sigmoid_focal_loss, softmax_focal_loss
+from lsmooth.losses.keras_base import join_keras
+from lsmooth.losses.keras_options import value_of
+from lsmooth.losses.keras_settings import logits_behind
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 
 
@@ -56,6 +60,8 @@ def categorical_crossentropy(
     xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
     _check_same_shape(xp, y_true, y_pred)
     _warn_of_one_class(xp, "categorical_crossentropy", y_pred, axis)
+    label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
+    y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Softmax", "categorical_crossentropy")
     if from_logits:
         losses = softmax_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, axis=axis, reduction="none")
     else:
@@ -104,7 +110,10 @@ def sparse_categorical_crossentropy(
     """
     xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
     labels = row_labels(xp, y_true, y_pred, axis)
+    label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
     counted = None if ignore_class is None else ~xp.equal(labels, ignore_class)
+    if counted is None:  # Keras replaces ignored rows first, and the result is no output of a softmax
+        y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Softmax", "sparse_categorical_crossentropy")
     if from_logits:
         losses = softmax_cross_entropy(
             labels, y_pred, label_smoothing=label_smoothing, ignore_index=ignore_class, axis=axis, reduction="none"
@@ -152,11 +161,8 @@ def binary_crossentropy(
     """
     xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
     _check_same_shape(xp, y_true, y_pred)
-    if from_logits:
-        losses = sigmoid_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, reduction="none")
-    else:
-        label, p = _binary_labels_and_probabilities(xp, y_true, y_pred, label_smoothing)
-        losses = _binary_losses(xp, label, p)
+    label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
+    losses = _binary_losses(xp, y_true, y_pred, from_logits, label_smoothing, "binary_crossentropy")
     return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
 
 
@@ -202,7 +208,7 @@ def categorical_focal_crossentropy(
     xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
     _check_same_shape(xp, y_true, y_pred)
     _warn_of_one_class(xp, "categorical_focal_crossentropy", y_pred, axis)
-    check.check_at_least("gamma", gamma, 0.0)
+    alpha, gamma, label_smoothing = _focal_options(xp, alpha, gamma, label_smoothing, y_pred)
     if from_logits:
         losses = softmax_focal_loss(
             y_true, y_pred, gamma=gamma, alpha=alpha, label_smoothing=label_smoothing, axis=axis, reduction="none"
@@ -257,15 +263,19 @@ def binary_focal_crossentropy(
     """
     xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
     _check_same_shape(xp, y_true, y_pred)
-    check.check_at_least("gamma", gamma, 0.0)
+    alpha, gamma, label_smoothing = _focal_options(xp, alpha, gamma, label_smoothing, y_pred)
     if from_logits:
         balance = alpha if apply_class_balancing else None
         losses = sigmoid_focal_loss(
             y_true, y_pred, gamma=gamma, alpha=balance, label_smoothing=label_smoothing, reduction="none"
         )
     else:
-        label, p = _binary_labels_and_probabilities(xp, y_true, y_pred, label_smoothing)
-        losses = (label * (1.0 - p) + (1.0 - label) * p) ** gamma * _binary_losses(xp, label, p)
+        p = accumulate(xp, y_pred)
+        label = binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing)
+        losses = _binary_losses(xp, label, y_pred, False, 0.0, "binary_focal_crossentropy")
+        # Kept above 0, where the gradient of a power below 1 is infinite.
+        miss = xp.clip(label * (1.0 - p) + (1.0 - label) * p, keras_settings.epsilon(), float("inf"))
+        losses = miss**gamma * losses
         if apply_class_balancing:
             losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
     return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
@@ -298,12 +308,14 @@ def kl_divergence(y_true: Array, y_pred: Array) -> Array:
     """
     xp, y_true, y_pred = _arrays(y_true, y_pred, -1)
     _check_same_shape(xp, y_true, y_pred)
-    p = _clip(xp, accumulate(xp, y_pred), 1.0)
-    t = _clip(xp, xp.cast(y_true, xp.dtype(p)), 1.0)
-    return xp.cast(xp.sum(t * (xp.log(t) - xp.log(p)), axis=-1), xp.dtype(y_pred))
+    epsilon = keras_settings.epsilon()
+    p = accumulate(xp, y_pred)
+    t = xp.clip(xp.cast(y_true, xp.dtype(p)), epsilon, 1.0)
+    return xp.cast(xp.sum(t * xp.log(t / xp.clip(p, epsilon, 1.0)), axis=-1), xp.dtype(y_pred))
 
 
 def _arrays(y_true: Any, y_pred: Any, axis: int) -> tuple[Backend, Array, Array]:
+    join_keras()
     xp = backend_of(y_true=y_true, y_pred=y_pred)
     y_pred = xp.asarray(y_pred, like=y_true if xp.is_array(y_true) else None)
     if xp.dtype(y_pred) not in check.FLOATS:
@@ -356,7 +368,7 @@ def _targets_and_probabilities(
 
 def _probabilities(xp: Backend, y_pred: Array) -> Array:
     p = accumulate(xp, y_pred)
-    return _clip(xp, p / xp.sum(p, axis=-1)[..., None], 1.0 - keras_settings.epsilon())
+    return _clipped(xp, p / xp.sum(p, axis=-1)[..., None])
 
 
 def _sparse_losses_of_probabilities(
@@ -371,28 +383,32 @@ def _sparse_losses_of_probabilities(
     )
     if check.is_validating(xp, labels, y_pred):
         check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
-    valid = (labels >= 0) & (labels < xp.shape(log_p)[-1])
-    # A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
-    factor = xp.where(valid, xp.cast(valid, xp.dtype(log_p)), float("nan"))
-    log_q = (1.0 - eps) * xp.pick(log_p, xp.where(valid, labels, 0)) + eps * _mean(xp, log_p, -1)
-    return -factor * log_q if counted is None else xp.where(counted, -factor * log_q, 0.0)
+    labels, factor = label_factor(xp, labels, xp.shape(log_p)[-1], xp.dtype(log_p))
+    losses = -factor * ((1.0 - eps) * xp.pick(log_p, labels) + eps * _mean(xp, log_p, -1))
+    return losses if counted is None else xp.where(counted, losses, 0.0)
 
 
-def _binary_labels_and_probabilities(
-    xp: Backend, y_true: Array, y_pred: Array, label_smoothing: Any
-) -> tuple[Array, Array]:
-    p = _clip(xp, accumulate(xp, y_pred), 1.0 - keras_settings.epsilon())
-    return binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing), p
-
-
-def _binary_losses(xp: Backend, label: Array, p: Array) -> Array:
+def _binary_losses(
+    xp: Backend, y_true: Array, y_pred: Array, from_logits: bool, label_smoothing: Any, function: str
+) -> Array:
+    """The binary cross-entropy of each element, of logits wherever they are known."""
+    y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Sigmoid", function)
+    if from_logits:
+        return sigmoid_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, reduction="none")
+    p = _clipped(xp, accumulate(xp, y_pred))
+    label = binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing)
     return -label * xp.log(p) - (1.0 - label) * xp.log(1.0 - p)
 
 
-def _clip(xp: Backend, p: Array, high: float) -> Array:
-    """``p`` in [epsilon, high]; outside, the gradient is 0."""
-    low = keras_settings.epsilon()
-    return xp.where(p < low, low, xp.where(p > high, high, p))
+def _focal_options(xp: Backend, alpha: Any, gamma: Any, label_smoothing: Any, y_pred: Array) -> tuple[Any, Any, Any]:
+    gamma = value_of(xp, "gamma", gamma, y_pred)
+    check.check_at_least("gamma", gamma, 0.0)
+    return value_of(xp, "alpha", alpha, y_pred), gamma, value_of(xp, "label_smoothing", label_smoothing, y_pred)
+
+
+def _clipped(xp: Backend, p: Array) -> Array:
+    """``p`` in [epsilon, 1 - epsilon]; outside, the gradient is 0."""
+    return xp.clip(p, keras_settings.epsilon(), 1.0 - keras_settings.epsilon())
 
 
 def _mean(xp: Backend, x: Array, axis: int) -> Array:

@@ -6,10 +6,11 @@ Keras is never imported here. Without it the answers are Keras' own defaults.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 from lsmooth._validation import FLOATS
-from lsmooth.backends import Array
+from lsmooth.backends import Array, Backend
 
 
 def floatx() -> str:
@@ -47,6 +48,46 @@ def set_mask(x: Array, mask: Array) -> None:
     setter = getattr(sys.modules.get("keras.src.backend"), "set_keras_mask", None)
     if setter is not None:
         setter(x, mask)
+
+
+def logits_behind(xp: Backend, y_pred: Array, from_logits: bool, activation: str, function: str) -> tuple[Array, bool]:
+    """The logits that a softmax or a sigmoid turned into ``y_pred``, where TensorFlow still knows them.
+
+    Probabilities next to 0 or 1 have lost what the gradient needs. Keras leaves the logits on the output of its
+    activations, as ``_keras_logits``; in a graph they are also the input of the operation that made ``y_pred``.
+
+    Args:
+        xp: the backend of ``y_pred``.
+        y_pred: probabilities, or logits.
+        from_logits: whether ``y_pred`` is said to hold logits.
+        activation: the operation to look behind in a graph, ``"Softmax"`` or ``"Sigmoid"``.
+        function: the name of the loss, for the warning.
+
+    Returns:
+        The logits and True; or ``y_pred`` and ``from_logits`` as they were.
+    """
+    if xp.name != "tensorflow":
+        return y_pred, from_logits
+    logits = getattr(y_pred, "_keras_logits", None)
+    if logits is None and not xp.is_concrete(y_pred):
+        operation = getattr(y_pred, "op", None)
+        logits = operation.inputs[0] if getattr(operation, "type", None) == activation else None
+    if logits is None:
+        return y_pred, from_logits
+    if from_logits:
+        warnings.warn(
+            f"{function} was given from_logits=True, but y_pred is the output of a {activation.lower()}: the loss "
+            f"is computed on that {activation.lower()}'s input. Leave the activation out, or give from_logits=False.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return logits, True
+
+
+def share_of_replica(xp: Backend, mean: Array) -> Array:
+    """A mean divided by the number of replicas of a TensorFlow strategy, which adds up what they return."""
+    scale = getattr(sys.modules.get("keras.src.losses.loss"), "scale_loss_for_distribution", None)
+    return mean if scale is None or xp.name != "tensorflow" else scale(mean)
 
 
 def _config() -> Any:

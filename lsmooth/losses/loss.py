@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, Self
 
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate
 from lsmooth.losses import keras_settings
+from lsmooth.losses.keras_base import join_keras, refuse_to_be_a_function
 
 KERAS_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
 
-class Loss:
+class _Replaceable:
+    """The base of `Loss` until Keras is there: Python replaces no base that is ``object``."""
+
+
+class Loss(_Replaceable):
     """A loss as an object: ``loss(y_true, y_pred, sample_weight)`` is `call`, weighted and reduced.
 
     | reduction | the sum of the weighted losses is divided by |
@@ -25,6 +31,9 @@ class Loss:
 
     Subclass it and write ``call(y_true, y_pred)``, which returns the losses before reduction.
     A mask that a Keras layer left on ``y_pred`` (``_keras_mask``) takes entries out of the mean.
+
+    Where Keras has been imported, this is a ``keras.losses.Loss``, for ``model.compile(loss=...)``. As with Keras'
+    own, under a TensorFlow strategy a mean is divided by the number of replicas, whose losses are added up.
 
     Args:
         name: by default the name of the class, in snake case.
@@ -49,7 +58,11 @@ class Loss:
         ('squared_error', 0.5)
     """
 
+    # Keras pickles by way of a model file.
+    __reduce__ = object.__reduce__
+
     def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None):
+        join_keras()
         if reduction not in KERAS_REDUCTIONS:
             raise ValueError(
                 f"Invalid value for argument reduction: it must be one of {', '.join(map(str, KERAS_REDUCTIONS))}; "
@@ -77,6 +90,8 @@ class Loss:
         Returns:
             A scalar, or the losses for ``reduction=None``, in `dtype`.
         """
+        if join_keras():
+            refuse_to_be_a_function(self, sys._getframe(1))
         leaves = {**_leaves("y_pred", y_pred), **_leaves("y_true", y_true)}
         xp = backend_of(**leaves, sample_weight=sample_weight)
         like = next(filter(xp.is_array, leaves.values()), None)
@@ -199,7 +214,8 @@ def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, r
     if reduction == "sum":
         return xp.sum(losses)
     by_weight = reduction == "mean_with_sample_weight" and weight is not None
-    return _divide_no_nan(xp, xp.sum(losses), xp.sum(weight) if by_weight else _size(xp, losses, dtype))
+    mean = _divide_no_nan(xp, xp.sum(losses), xp.sum(weight) if by_weight else _size(xp, losses, dtype))
+    return keras_settings.share_of_replica(xp, mean)
 
 
 def _size(xp: Backend, x: Array, dtype: str) -> Array:

@@ -11,7 +11,8 @@ from lsmooth.losses.loss import Loss
 
 LossLike: TypeAlias = Loss | Callable[..., Any]
 
-_KNOWN: dict[str, Any] = {
+# By name: what `get` and `deserialize` find, and what Keras is told of.
+KNOWN: dict[str, Any] = {
     known.__name__: known
     for known in (
         keras_functions.binary_crossentropy,
@@ -28,8 +29,8 @@ _KNOWN: dict[str, Any] = {
         keras_classes.SparseCategoricalCrossentropy,
     )
 }
-_KNOWN |= dict.fromkeys(("bce", "BCE"), keras_functions.binary_crossentropy)
-_KNOWN |= dict.fromkeys(("kld", "KLD"), keras_functions.kl_divergence)
+KNOWN |= dict.fromkeys(("bce", "BCE"), keras_functions.binary_crossentropy)
+KNOWN |= dict.fromkeys(("kld", "KLD"), keras_functions.kl_divergence)
 
 
 def get(identifier: str | Mapping[str, Any] | LossLike | type[Loss] | None) -> LossLike | None:
@@ -71,8 +72,8 @@ def serialize(loss: LossLike) -> dict[str, Any]:
         loss: a `Loss`, or a function of this module by name.
 
     Returns:
-        A config for `deserialize`. Keras' own ``deserialize`` reads those of instances once
-        `lsmooth.integrations.keras` has been imported.
+        A config for `deserialize`. Keras' own ``deserialize`` reads it too, once `lsmooth.integrations.keras`
+        has been imported.
 
     Raises:
         TypeError: if it is neither.
@@ -86,7 +87,7 @@ def serialize(loss: LossLike) -> dict[str, Any]:
     """
     if isinstance(loss, Loss):
         name, config = type(loss).__name__, loss.get_config()
-        registered_name = f"lsmooth>{name}" if type(loss) is _KNOWN.get(name) else name
+        registered_name = f"lsmooth>{name}" if type(loss) is KNOWN.get(name) else name
         return {
             "module": type(loss).__module__,
             "class_name": name,
@@ -134,7 +135,7 @@ def deserialize(name: str | Mapping[str, Any], custom_objects: Mapping[str, Any]
 
 
 def _find(name: Any, custom_objects: Mapping[str, Any]) -> Any:
-    known = {**_KNOWN, **custom_objects}
+    known = {**KNOWN, **custom_objects}
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"No loss is called {name!r}. Known are {', '.join(sorted(known))}.")
     return known[name]

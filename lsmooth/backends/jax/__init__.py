@@ -84,6 +84,9 @@ class JaxBackend(Backend):
     def ceil(self, x: Array) -> Array:
         return jnp.ceil(x)
 
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        return jnp.clip(x, low, high)
+
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         return jnp.where(condition, x, y)
 

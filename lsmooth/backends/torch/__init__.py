@@ -158,6 +158,9 @@ class TorchBackend(Backend):
     def ceil(self, x: Array) -> Array:
         return torch.ceil(x)
 
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        return torch.clamp(x, low, high)
+
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         return torch.where(condition, x, y)
 

@@ -1,0 +1,46 @@
+"""The losses of this package as Keras' own, from the moment that the user has imported Keras.
+
+Keras asks of a loss whether it is a ``keras.losses.Loss``. One that is gets the sample weights; any other callable
+is taken for a function of ``(y_true, y_pred)`` that returns one loss a row. `Loss` therefore gets Keras' class as
+its base as soon as there is one, which its instances and subclasses inherit, whenever they were made. The losses
+are also registered with Keras under the names by which saved models look for them.
+
+Keras is never imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_joined = False
+
+
+def join_keras() -> bool:
+    """Make `Loss` a ``keras.losses.Loss`` if Keras has been imported since the last call; whether it was now."""
+    global _joined
+    if _joined or (keras := sys.modules.get("keras")) is None:
+        return False
+    base = getattr(getattr(keras, "losses", None), "Loss", None)
+    if base is None or not hasattr(keras, "saving"):  # Keras is being imported
+        return False
+    from lsmooth.losses.loss import Loss
+    from lsmooth.losses.serialization import KNOWN
+
+    Loss.__bases__ = (base,)
+    # Under the second name the classes are in files that were saved by earlier versions.
+    for package in ("lsmooth.losses", "lsmooth"):
+        for loss in set(KNOWN.values()):
+            keras.saving.register_keras_serializable(package)(loss)
+    _joined = True
+    return True
+
+
+def refuse_to_be_a_function(loss: Any, caller: Any) -> None:
+    """Raise if Keras has taken a loss for a function, since it was no ``keras.losses.Loss`` when Keras looked."""
+    if caller.f_globals.get("__name__", "").startswith("keras."):
+        name = type(loss).__name__
+        raise TypeError(
+            f"This {name} was made before Keras was imported, and Keras took it for a function: it would misapply "
+            f"sample weights. Make it after `import keras`, or take {name} from lsmooth.integrations.keras."
+        )
