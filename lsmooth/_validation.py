@@ -86,6 +86,37 @@ def number_or_rows(
     return array
 
 
+def is_integer_number(value: Any) -> bool:
+    """Whether ``value`` is one integer, Python's or NumPy's; a bool is none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_real_number(value: Any) -> bool:
+    """Whether ``value`` is one number, Python's or NumPy's; a bool is none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: Any, low: int = 1) -> int:
+    """An integer of at least ``low``, as Python's int."""
+    if not is_integer_number(value) or value < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")
+    return int(value)
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """A number between 0 and 1, both excluded, as Python's float."""
+    if not is_real_number(value) or not 0 < value < 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}.")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """True or False, as Python's bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """A number in [low, high]; (low, inf) where there is no upper end."""
     if high == float("inf"):
@@ -112,12 +143,12 @@ def check_axis(axis: int, shape: Sequence[int | None]) -> int:
     """``axis`` counted from the front."""
     if not shape:
         raise ValueError("logits must have at least one axis, the classes; got a scalar.")
-    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+    if not is_integer_number(axis) or not -len(shape) <= axis < len(shape):
         raise ValueError(
             f"axis must be an integer in [{-len(shape)}, {len(shape) - 1}] for logits of shape {tuple(shape)}, "
             f"got {axis}."
         )
-    return axis % len(shape)
+    return int(axis) % len(shape)
 
 
 def check_labels(

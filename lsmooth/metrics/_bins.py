@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lsmooth._sums import bin_totals, has_float64, long_sum
 from lsmooth.backends import Array, Backend
 
 
@@ -16,6 +17,8 @@ class BinSums(NamedTuple):
     weight: Array
     confidence: Array
     correct: Array
+    gap: Array
+    """correct - confidence, which float32 sums of many rows would have no digits for."""
 
 
 def exact_edges(n_bins: int, dtype: str) -> list[float]:
@@ -91,7 +94,7 @@ def bin_index(xp: Backend, values: Array, n_bins: int, convention: str) -> Array
     A product with n_bins may be rounded across an edge, so its bin is checked against the edges.
     """
     rule = CONVENTIONS[convention]
-    values = xp.where((values >= 0) & (values <= 1), values, 0.0)  # NaN shows in the sums
+    values = xp.where(values >= 0, xp.where(values <= 1, values, 1.0), 0.0)  # NaN shows in the sums
     last = n_bins if rule.one_apart else n_bins - 1
     dtype = xp.dtype(values)
     values = xp.cast(values, "float64") if rule.wide else values
@@ -117,17 +120,19 @@ def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> 
     running = xp.cumsum(xp.cast(xp.take(weight, order), "float64"))
     below = xp.searchsorted(ranked, values, "left")
     before = xp.where(below > 0, xp.take(running, xp.where(below > 0, below - 1, 0)), 0.0)
-    total = xp.sum(xp.cast(weight, "float64"))
-    return _clipped(xp, _floor(xp, before * n_bins / xp.where(xp.equal(total, 0), 1.0, total)), n_bins - 1)
+    whole = long_sum(xp, weight)
+    return _clipped(xp, _floor(xp, before * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)), n_bins - 1)
 
 
 def bin_sums(
     xp: Backend, index: Array, weight: Array, confidence: Array, correct: Array, n_bins: int, groups: int = 1
 ) -> BinSums:
-    """Sums per group and bin, in float64 where the backend has it; ``index`` is group * n_bins + bin, flat."""
-    weight, confidence, correct = (xp.cast(x, "float64") for x in (weight, confidence, correct))
-    flat = (xp.bincount(index, w, groups * n_bins) for w in (weight, weight * confidence, weight * correct))
-    return BinSums(*(xp.reshape(x, (groups, n_bins)) for x in flat))
+    """Sums per group and bin of arrays (rows, ...); ``index`` is group * n_bins + bin."""
+    if has_float64(xp, weight):
+        weight, confidence, correct = (xp.cast(x, "float64") for x in (weight, confidence, correct))
+    values = (weight, weight * confidence, weight * correct)
+    held, stated, true = (bin_totals(xp, index, x, groups * n_bins) for x in values)
+    return BinSums(*(xp.reshape(x, (groups, n_bins)) for x in (held.value, stated.value, true.value, true - stated)))
 
 
 def _floor(xp: Backend, x: Array) -> Array:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lsmooth import _validation as check
+from lsmooth._probabilities import check_distributions
+from lsmooth._sums import has_float64, long_sum
 from lsmooth.backends import Array, Backend, backend_of, load_backend
 from lsmooth.backends.formulas import accumulate
 
@@ -36,6 +38,9 @@ class Inputs(NamedTuple):
 # Up to this many predictions on a processor, NumPy's calls cost less than a framework's.
 SMALL = 2**20
 
+# How far below 0 or above 1 the rounding of sums and quotients takes a probability.
+_ROUNDING = 1e-6
+
 
 def prepare(
     labels: Any,
@@ -44,75 +49,128 @@ def prepare(
     axis: int,
     ignore_index: int | None,
     from_logits: bool,
-    binary: bool = False,
+    binary: bool | None = None,
 ) -> Inputs:
     """Check labels and predictions; of a yes-or-no question make two classes.
+
+    ``binary`` is None for a metric that has no such option.
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
         ValueError: if shapes do not fit.
     """
+    from_logits = check.check_flag("from_logits", from_logits)
+    two = binary is not None and check.check_flag("binary", binary)
+    ignore_index = check_ignore_index(ignore_index)
     xp = backend_of(labels=labels, predictions=predictions, sample_weight=sample_weight)
     predictions = check.float_array(xp, "predictions", predictions, like=labels if xp.is_array(labels) else None)
     home, given = xp, predictions
     host = _on_host(xp, labels, predictions, sample_weight)
     if host is not None:
         xp, (labels, predictions, sample_weight) = load_backend("numpy"), host
-    if binary:
-        labels, predictions = _two_classes(xp, labels, predictions, from_logits)
+    given_labels = labels
+    if two:
+        given_labels, labels, predictions = _two_classes(xp, labels, predictions, from_logits, ignore_index)
         axis = -1
     labels, front, soft = check.check_labels(xp, labels, predictions, axis, "predictions")
     predictions = accumulate(xp, xp.moveaxis(predictions, front, -1))
     dtype, classes = xp.dtype(predictions), xp.shape(predictions)[-1]
     if soft:
+        instead = "stack 1 - p and p as two classes" if binary is None else "give binary=True"
         raise ValueError(
             f"labels must be class ids of shape {xp.shape(predictions)[:-1]}, got {xp.shape(labels)}; "
-            "take the argmax of one-hot rows."
+            f"take the argmax of one-hot rows. If every label answers a yes-or-no question of its own, {instead}."
         )
-    counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
-    if check.is_validating(xp, labels, predictions):
-        check.check_not_nan(xp, "predictions", predictions)
-        check.check_class_ids(xp, labels, classes, counted)
     weight = xp.ones_like(labels, dtype)
     if sample_weight is not None:
         sample_weight = xp.asarray(sample_weight, dtype, like=predictions)
         check.check_weight_shape("sample_weight", xp.shape(sample_weight), xp.shape(labels))
         weight = weight * sample_weight
-    valid = (labels >= 0) & (labels < classes)
-    if counted is not None:
-        valid = valid | ~counted
-        weight = xp.where(counted, weight, 0.0)
-    weight = xp.where(valid, weight, float("nan"))
-    labels, weight = xp.reshape(xp.where(weight > 0, labels, 0), (-1,)), xp.reshape(weight, (-1,))
+    if ignore_index is not None:
+        weight = xp.where(xp.equal(labels, ignore_index), 0.0, weight)
+    valid = (labels >= 0) & (labels < classes) & (weight >= 0)
+    if ignore_index is not None or sample_weight is not None:
+        left_out = xp.equal(weight, 0)
+        predictions = xp.where(left_out[..., None], 0.0 if from_logits else 1.0 / classes, predictions)
+        valid = valid | left_out
+    if check.is_validating(xp, labels, predictions):
+        _check_values(xp, given_labels if two else labels, predictions, weight, from_logits, two)
+    labels, weight, valid = (xp.reshape(x, (-1,)) for x in (labels, weight, valid))
     predictions = xp.reshape(predictions, (-1, classes))
-    if counted is not None or sample_weight is not None:  # a pass over the predictions, for what they hold there
-        predictions = xp.where(xp.equal(weight, 0)[:, None], 0.0 if from_logits else 1.0 / classes, predictions)
+    if not from_logits:
+        valid = valid & are_probabilities(xp, predictions)
+    weight = xp.where(valid, weight, float("nan"))
+    labels = xp.where(weight > 0, labels, 0)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given)
 
 
+def check_ignore_index(ignore_index: Any) -> int | None:
+    """None, or an integer as Python's int."""
+    if ignore_index is None:
+        return None
+    if not check.is_integer_number(ignore_index):
+        raise TypeError(f"ignore_index must be None or an integer, got {ignore_index!r}.")
+    return int(ignore_index)
+
+
+def are_probabilities(xp: Backend, predictions: Array) -> Array:
+    """(rows,), whether all of a row is in [0, 1], rounding aside; NaN passes, since it shows in the result."""
+    if xp.name == "numpy" and predictions.size and predictions.min() >= 0 and predictions.max() <= 1:
+        return np.ones(len(predictions), bool)  # two quick passes, where those along the rows are slow
+    below, above = xp.max(-predictions, axis=-1), xp.max(predictions, axis=-1)
+    return ~((below > _ROUNDING) | (above > 1.0 + _ROUNDING))
+
+
+def _check_values(
+    xp: Backend, labels: Array, predictions: Array, weight: Array, from_logits: bool, binary: bool
+) -> None:
+    """Under `validate`: labels that are classes, predictions that are probabilities, weights of at least 0."""
+    y, p, w = (xp.to_numpy(x) for x in (labels, predictions, weight))
+    counted = ~(w == 0)
+    if (w < 0).any() or np.isnan(w).any():
+        raise ValueError("sample_weight must be numbers of at least 0.")
+    bad = counted & ~((y == 0) | (y == 1) if binary else (y >= 0) & (y < p.shape[-1]))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        what = "0 or 1 where binary=True" if binary else f"class ids in 0..{p.shape[-1] - 1}"
+        raise ValueError(f"labels must be {what}, got {y[where]} at index {where}.")
+    check.check_not_nan(xp, "predictions", predictions)
+    if not from_logits:
+        check_distributions("predictions", p)
+
+
 def _on_host(xp: Backend, *arrays: Any) -> list[Any] | None:
-    """Labels, predictions and weights for NumPy, where they are small, near and nothing watches them."""
+    """Labels, predictions and weights for NumPy, where it can read them and is faster or has more digits."""
     own = [x for x in arrays if xp.is_array(x)]
     if xp.name == "numpy" or not all(xp.is_concrete(x) for x in own):
         return None
-    if xp.size(arrays[1]) > SMALL or xp.is_watched(*own) or any(xp.host_view(x) is None for x in own):
+    if xp.size(arrays[1]) > SMALL and has_float64(xp, own[0]):
+        return None
+    if xp.is_watched(*own) or any(xp.host_view(x) is None for x in own):
         return None
     return [xp.host_view(x) if xp.is_array(x) else x for x in arrays]
 
 
-def _two_classes(xp: Backend, labels: Any, predictions: Array, from_logits: bool) -> tuple[Array, Array]:
-    """Labels of any dtype as ids, and the class 0 put before the class 1 that was given."""
+def _two_classes(
+    xp: Backend, labels: Any, predictions: Array, from_logits: bool, ignore_index: int | None
+) -> tuple[Array, Array, Array]:
+    """Labels as they are, and as ids, 2 or 3 where they are neither 0 nor 1; the class 0 before the class 1."""
     labels = xp.asarray(labels, like=predictions)
     if not check.same_shape(xp.shape(labels), xp.shape(predictions)):
         raise ValueError(
             f"labels must have the shape of the predictions, {xp.shape(predictions)}, where binary=True; "
             f"got {xp.shape(labels)}."
         )
+    ids = labels
     if not check.is_integer(xp, labels):
-        labels = xp.cast(labels, "int32")
+        if xp.dtype(labels) != "bool":
+            known = xp.equal(labels, 0) | xp.equal(labels, 1)
+            known = known if ignore_index is None else known | xp.equal(labels, ignore_index)
+            labels = xp.where(known, labels, 3 if ignore_index == 2 else 2)
+        ids, labels = xp.cast(labels, "int32"), ids
     predictions = accumulate(xp, predictions)[..., None]
     first = xp.asarray(np.array([True, False]), like=predictions)
-    return labels, xp.where(first, predictions * 0.0 if from_logits else 1.0 - predictions, predictions)
+    return labels, ids, xp.where(first, predictions * 0.0 if from_logits else 1.0 - predictions, predictions)
 
 
 def top_label(inputs: Inputs) -> tuple[Array, Array]:
@@ -125,17 +183,28 @@ def top_label(inputs: Inputs) -> tuple[Array, Array]:
     return top, xp.cast(correct, inputs.dtype)
 
 
+def centered(inputs: Inputs) -> Array:
+    """Logits less the largest of their row, so that a number common to all of them takes no digits."""
+    xp = inputs.xp
+    return inputs.predictions - xp.stop_gradient(xp.max(inputs.predictions, axis=-1))[:, None]
+
+
 def probabilities(inputs: Inputs) -> Array:
     """(rows, classes), from whichever of logits and probabilities were given."""
     if not inputs.from_logits:
         return inputs.predictions
-    xp = inputs.xp
-    return xp.exp(inputs.predictions - xp.logsumexp(inputs.predictions, axis=-1)[:, None])
+    xp, logits = inputs.xp, centered(inputs)
+    return xp.exp(logits - xp.logsumexp(logits, axis=-1)[:, None])
 
 
 def mean(xp: Backend, values: Array, weight: Array, dtype: str) -> Array:
-    """The mean of the rows by weight, summed in float64 where there is one; 0 of nothing."""
-    weight = xp.cast(weight, "float64")
-    total = xp.sum(weight)
-    summed = xp.sum(xp.where(xp.equal(weight, 0), 0.0, weight * xp.cast(values, "float64")))
-    return xp.cast(summed / xp.where(xp.equal(total, 0), 1.0, total), dtype)
+    """The mean of the rows by weight; 0 of nothing."""
+    summed, weights = weighted_sums(xp, values, weight)
+    return xp.cast(summed / xp.where(xp.equal(weights, 0), 1.0, weights), dtype)
+
+
+def weighted_sums(xp: Backend, values: Array, weight: Array) -> tuple[Array, Array]:
+    """The sum of values by weight, and that of the weights, in float64 where there is one."""
+    if has_float64(xp, weight):
+        values, weight = xp.cast(values, "float64"), xp.cast(weight, "float64")
+    return long_sum(xp, xp.where(xp.equal(weight, 0), 0.0, weight * values)), long_sum(xp, weight)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lsmooth import _validation as check
+from lsmooth._sums import long_sum
 from lsmooth.backends import Array, Backend
 from lsmooth.metrics._bins import (
     CONVENTIONS,
@@ -34,8 +36,8 @@ class Scheme:
     convention: str = "guo"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_bins, int) or isinstance(self.n_bins, bool) or self.n_bins < 1:
-            raise ValueError(f"n_bins must be an integer of at least 1, got {self.n_bins!r}.")
+        object.__setattr__(self, "n_bins", check.check_count("n_bins", self.n_bins))
+        object.__setattr__(self, "debias", check.check_flag("debias", self.debias))
         for name, value, known in (
             ("binning", self.binning, BINNINGS),
             ("norm", self.norm, NORMS),
@@ -94,7 +96,6 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
     offset = xp.asarray(list(range(0, classes * scheme.length, scheme.length)), "int32", like=p)
     index = scheme.index(xp, p, inputs.weight) + offset
     weight = inputs.weight[:, None] * xp.ones_like(p, inputs.dtype)
-    index, weight, p, correct = (xp.reshape(x, (-1,)) for x in (index, weight, p, correct))
     return bin_sums(xp, index, weight, p, correct, scheme.length, classes)
 
 
@@ -115,10 +116,9 @@ def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = Fals
     groups = xp.shape(sums.weight)[0]
     total = xp.sum(sums.weight, axis=-1)[:, None]
     total = xp.where(xp.equal(total, 0), 1.0, total)
-    gap = sums.correct - sums.confidence
-    gap = xp.where(gap < 0, -gap, gap)
+    gap = xp.where(sums.gap < 0, -sums.gap, sums.gap)
     if norm == "l1":
-        return xp.sum(gap / total) / groups
+        return long_sum(xp, gap / total) / groups
     filled = xp.where(xp.equal(sums.weight, 0), 1.0, sums.weight)
     gap = gap / filled
     if norm == "max":
@@ -130,5 +130,5 @@ def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = Fals
         several = sums.weight > 1
         spare = xp.where(several, sums.weight - 1.0, 1.0)
         squares = xp.where(several, squares - accuracy * (1.0 - accuracy) / spare, 0.0)
-    mean = xp.sum(sums.weight * squares / total) / groups
+    mean = long_sum(xp, sums.weight * squares / total) / groups
     return xp.where(mean > 0, mean, mean * 0.0) ** 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lsmooth._sums import long_sum
 from lsmooth.backends import Array
 from lsmooth.metrics._inputs import mean, prepare
 from lsmooth.metrics._tables import Scheme, classwise_table
@@ -71,15 +72,15 @@ def brier_decomposition(
     scheme = Scheme(n_bins, binning)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
     xp = inputs.xp
-    weight, confidence, correct = classwise_table(inputs, scheme)
-    total = xp.sum(weight, axis=-1)[:, None]
-    total = xp.where(xp.equal(total, 0), 1.0, total)
+    weight, _, correct, gap = classwise_table(inputs, scheme)
+    rows = xp.sum(weight, axis=-1)[:, None]
+    rows = xp.where(xp.equal(rows, 0), 1.0, rows)
     filled = xp.where(xp.equal(weight, 0), 1.0, weight)
-    overall = xp.sum(correct, axis=-1)[:, None] / total
-    share, frequency = weight / total, correct / filled
-    reliability = xp.sum(share * (frequency - confidence / filled) ** 2)
-    resolution = xp.sum(share * (frequency - overall) ** 2)
-    uncertainty = xp.sum(overall * (1.0 - overall))
+    overall = xp.sum(correct, axis=-1)[:, None] / rows
+    share, frequency = weight / rows, correct / filled
+    reliability = long_sum(xp, share * (gap / filled) ** 2)
+    resolution = long_sum(xp, share * (frequency - overall) ** 2)
+    uncertainty = long_sum(xp, overall * (1.0 - overall))
     score = mean(xp, squared_distances(inputs), inputs.weight, xp.dtype(reliability))
     parts = (score, reliability, resolution, uncertainty, score - (reliability - resolution + uncertainty))
     return BrierDecomposition(*(inputs.answer(part) for part in parts))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.metrics._bins import BinSums, exact_edges
 from lsmooth.metrics._inputs import Inputs, prepare, top_label
@@ -167,10 +168,8 @@ def consistency_band(
         True
     """
     scheme = Scheme(n_bins)
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level}.")
-    if not isinstance(n_resamples, int) or n_resamples < 1:
-        raise ValueError(f"n_resamples must be an integer of at least 1, got {n_resamples!r}.")
+    confidence_level = check.check_fraction("confidence_level", confidence_level)
+    n_resamples = check.check_count("n_resamples", n_resamples)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
     xp = inputs.xp
     if not xp.is_concrete(inputs.predictions):
@@ -179,8 +178,10 @@ def consistency_band(
     index = xp.to_numpy(scheme.index(xp, confidence, inputs.weight))
     confidence, weight = (xp.to_numpy(x).astype(np.float64) for x in (confidence, inputs.weight))
     rng = np.random.default_rng(seed)
-    drawn = [np.bincount(index, weight * (rng.random(len(index)) < confidence), n_bins) for _ in range(n_resamples)]
-    total = np.bincount(index, weight, n_bins)
+    drawn = [
+        np.bincount(index, weight * (rng.random(len(index)) < confidence), scheme.n_bins) for _ in range(n_resamples)
+    ]
+    total = np.bincount(index, weight, scheme.n_bins)
     tail = 0.5 * (1.0 - confidence_level)
     ends = np.quantile(drawn, [tail, 1.0 - tail], axis=0) / np.where(total == 0, np.nan, total)
     return ConsistencyBand(*(inputs.home.asarray(end, inputs.dtype, like=inputs.given) for end in ends))
@@ -197,7 +198,7 @@ def curve_of(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
 
 
 def _curves(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
-    weight, confidence, correct = sums
+    weight, confidence, correct, _ = sums
     edges = xp.asarray(exact_edges(xp.shape(weight)[-1], dtype), dtype, like=weight)
     divisor = xp.where(xp.equal(weight, 0), float("nan"), weight)
     return ReliabilityCurve(*(xp.cast(x, dtype) for x in (edges, confidence / divisor, correct / divisor, weight)))

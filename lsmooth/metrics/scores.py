@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array
-from lsmooth.metrics._inputs import Inputs, mean, prepare, probabilities
+from lsmooth.metrics._inputs import Inputs, centered, mean, prepare, probabilities
 
 
 def negative_log_likelihood(
@@ -11,6 +12,7 @@ def negative_log_likelihood(
     predictions: Array,
     *,
     from_logits: bool = False,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -25,6 +27,7 @@ def negative_log_likelihood(
         predictions: probabilities, or logits if ``from_logits``; floating point, any shape,
             classes along ``axis``.
         from_logits: whether ``predictions`` are logits; never guessed.
+        binary: labels are 0 or 1, and predictions the probability (or logit) of 1, in the same shape.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows, at least 0: a scalar, or of their rank, each dimension equal or 1.
@@ -43,7 +46,7 @@ def negative_log_likelihood(
         >>> float(negative_log_likelihood([0, 1], [[0.5, 0.5], [0.75, 0.25]]).round(6))
         1.039721
     """
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     return inputs.answer(mean(inputs.xp, likelihood_losses(inputs), inputs.weight, inputs.dtype))
 
 
@@ -52,6 +55,7 @@ def brier_score(
     predictions: Array,
     *,
     from_logits: bool = False,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -65,6 +69,7 @@ def brier_score(
         labels: as in `negative_log_likelihood`.
         predictions: as there.
         from_logits: as there.
+        binary: as there; the score is that of two classes, twice the mean of (p - y)^2.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -83,7 +88,7 @@ def brier_score(
         >>> float(brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]]))
         0.25
     """
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     return inputs.answer(mean(inputs.xp, squared_distances(inputs), inputs.weight, inputs.dtype))
 
 
@@ -123,7 +128,7 @@ def top_k_accuracy(
         >>> float(top_k_accuracy([0, 1], [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
         0.5
     """
-    check_k(k)
+    k = check.check_count("k", k)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, True)
     return inputs.answer(mean(inputs.xp, among_k(inputs, k), inputs.weight, inputs.dtype))
 
@@ -131,8 +136,10 @@ def top_k_accuracy(
 def likelihood_losses(inputs: Inputs) -> Array:
     """-log p_y of each row."""
     xp = inputs.xp
-    picked = xp.pick(inputs.predictions, inputs.labels)
-    return xp.logsumexp(inputs.predictions, axis=-1) - picked if inputs.from_logits else -xp.log(picked)
+    if not inputs.from_logits:
+        return -xp.log(xp.pick(inputs.predictions, inputs.labels))
+    logits = centered(inputs)
+    return xp.logsumexp(logits, axis=-1) - xp.pick(logits, inputs.labels)
 
 
 def squared_distances(inputs: Inputs) -> Array:
@@ -153,9 +160,3 @@ def among_k(inputs: Inputs, k: int) -> Array:
     rank = xp.sum(xp.cast(before, inputs.dtype), axis=-1)
     # No class is before one whose prediction is NaN: that row has no rank.
     return xp.where(xp.equal(picked[:, 0], picked[:, 0]), xp.cast(rank < k, inputs.dtype), 0.0)
-
-
-def check_k(k: int) -> None:
-    """A positive integer."""
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array
 from lsmooth.metrics._inputs import prepare, top_label
+from lsmooth.metrics._relplot import RelplotError
 from lsmooth.metrics._tables import judged
 
-_MESH = 200
-_FLOOR = 1e-4
-"""Added to the density, where there are no rows."""
+CONVENTIONS = ("exact", "relplot")
+_NODES = 2**18
+_NODES_PER_BANDWIDTH = 256
+_WIDEST_FREQUENCY = 9.0
+"""exp(-x^2 / 2) is 0 in float64's digits from here on."""
 
 
 def smooth_calibration_error(
@@ -18,6 +25,7 @@ def smooth_calibration_error(
     predictions: Array,
     *,
     bandwidth: float | None = None,
+    convention: str = "exact",
     from_logits: bool = False,
     binary: bool = False,
     axis: int = -1,
@@ -26,8 +34,8 @@ def smooth_calibration_error(
 ) -> Array:
     """Distance between confidence and accuracy, both smoothed by a kernel: no bins, no jumps.
 
-    ``integral |E[correct - conf | conf near t]| d density(t)``, near by a Gaussian of the given
-    bandwidth, reflected at 0 and 1.
+    ``integral_0^1 | mean_i K(t, conf_i) (correct_i - conf_i) | dt``, K the Gaussian of the given bandwidth,
+    reflected at 0 and 1 as often as it takes: ``K(t, x) = sum_j phi(t - x + 2 j) + phi(t + x + 2 j)``.
 
     Unless it is given, the bandwidth is the least at which it exceeds the error itself, found to
     1 / 1024: wide enough to average out chance, and no wider than what is measured.
@@ -36,6 +44,8 @@ def smooth_calibration_error(
         labels: as in `expected_calibration_error`, and so are the arguments that follow.
         predictions: probabilities, or logits if ``from_logits``.
         bandwidth: the kernel's standard deviation, above 0.
+        convention: ``"exact"``; or ``"relplot"``, which reflects a confidence of 0 or 1 once and not
+            twice, and divides by the smoothed number of rows, so that its error can be larger.
         from_logits: whether ``predictions`` are logits.
         binary: whether predictions are the probability of 1, which is then judged itself.
         axis: the class axis.
@@ -48,17 +58,20 @@ def smooth_calibration_error(
 
     Raises:
         TypeError: if tensors of two frameworks meet, a dtype is wrong, or the call is traced.
-        ValueError: if shapes do not fit, or the bandwidth is not above 0.
+        ValueError: if shapes do not fit, or an option is out of range.
 
-    Source: Błasiok and Nakkiran 2023, "Smooth ECE"; relplot 1.0's ``smECE``, whose grid this is.
+    Source: Błasiok and Nakkiran 2023, "Smooth ECE: Principled Reliability Diagrams via Kernel
+        Smoothing"; ``convention="relplot"``: relplot 1.0's ``smECE``.
 
     Example:
         >>> from lsmooth.metrics import smooth_calibration_error
         >>> float(smooth_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]).round(3))
         0.25
     """
-    if bandwidth is not None and not 0 < bandwidth < float("inf"):
-        raise ValueError(f"bandwidth must be a finite number above 0, got {bandwidth}.")
+    if bandwidth is not None and not (check.is_real_number(bandwidth) and 0 < bandwidth < float("inf")):
+        raise ValueError(f"bandwidth must be a finite number above 0, got {bandwidth!r}.")
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}; got {convention!r}.")
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
     if not xp.is_concrete(inputs.predictions):
@@ -70,44 +83,54 @@ def smooth_calibration_error(
     elif weight.sum() == 0:
         error = 0.0
     else:
-        error = _error(confidence, weight * (confidence - correct), weight, bandwidth)
+        kind = _Exact if convention == "exact" else RelplotError
+        error = _error(kind(confidence, weight * (confidence - correct), weight), bandwidth)
     return inputs.home.asarray(error, inputs.dtype, like=inputs.given)
 
 
-def _error(confidence: np.ndarray, residual: np.ndarray, weight: np.ndarray, bandwidth: float | None) -> float:
+def _error(at_bandwidth: Callable[[float], float], bandwidth: float | None) -> float:
+    """The error of the given bandwidth, or of the one that relplot's bisection chooses."""
     if bandwidth is not None:
-        return _at_bandwidth(confidence, residual, weight, bandwidth)
+        return at_bandwidth(float(bandwidth))
     low, high = 0.0, 1.0
-    if high >= (error := _at_bandwidth(confidence, residual, weight, high)):
+    if high >= (error := at_bandwidth(high)):
         for _ in range(10):
             middle = 0.5 * (low + high)
-            if middle < 0.001 or middle < _at_bandwidth(confidence, residual, weight, middle):
+            if middle < 0.001 or middle < (of_middle := at_bandwidth(middle)):
                 low = middle
             else:
-                high = middle
-        error = _at_bandwidth(confidence, residual, weight, high)
+                high, error = middle, of_middle
     return error
 
 
-def _at_bandwidth(confidence: np.ndarray, residual: np.ndarray, weight: np.ndarray, bandwidth: float) -> float:
-    mesh = np.linspace(0.0, 1.0, max(round(10 / bandwidth), _MESH))
-    size = max(2000, round(20 / bandwidth)) // 2 + 1
-    density = _smoothed(confidence, weight, size, bandwidth, mesh) + _FLOOR
-    smoothed = _smoothed(confidence, residual, size, bandwidth, mesh)
-    return float(np.abs(smoothed).sum() / density.sum())
+class _Exact:
+    """The error of any bandwidth, from the cosine transform of the residuals.
+
+    On [0, 1] with both ends reflecting, the kernel is ``1 + 2 sum_k exp(-(pi k s)^2 / 2) cos(pi k t) cos(pi k x)``.
+    Residuals are shared between the nodes of a fine grid, with an error of (its spacing / bandwidth)^2 / 12.
+    """
+
+    def __init__(self, confidence: np.ndarray, residual: np.ndarray, weight: np.ndarray):
+        self._confidence, self._residual, self._total = confidence, residual, weight.sum()
+        self._coefficients = _cosines(confidence, residual, _NODES)
+
+    def __call__(self, bandwidth: float) -> float:
+        """The integral of the smoothed residuals' magnitude, per unit of weight."""
+        nodes = max(4097, math.ceil(_NODES_PER_BANDWIDTH / bandwidth) + 1)
+        coefficients = self._coefficients
+        if nodes > _NODES:
+            coefficients = _cosines(self._confidence, self._residual, nodes)
+        needed = min(len(coefficients), nodes, math.ceil(_WIDEST_FREQUENCY / (math.pi * bandwidth)) + 1)
+        smooth = coefficients[:needed] * np.exp(-0.5 * (math.pi * bandwidth * np.arange(needed)) ** 2)
+        # Per node; the trapezoidal rule halves the two at the ends.
+        values = np.abs(np.fft.irfft(smooth, 2 * (nodes - 1))[:nodes])
+        return float((values.sum() - 0.5 * (values[0] + values[-1])) / self._total)
 
 
-def _smoothed(at: np.ndarray, values: np.ndarray, size: int, bandwidth: float, mesh: np.ndarray) -> np.ndarray:
-    """Values at points of [0, 1], shared between grid points, smoothed there, and read off at the mesh."""
-    left = np.clip((at * (size - 1)).astype(np.int64), 0, size - 2)
-    share = at * (size - 1) - left
-    grid = np.bincount(left, (1.0 - share) * values, size) + np.bincount(left + 1, share * values, size)
-    # Reflected at both ends; a Fourier transform of three periods is a convolution with the whole kernel.
-    reflected = np.concatenate([grid[:0:-1], grid, grid[-2::-1]])
-    offset = np.linspace(0.0, 1.0, size) - 0.5
-    kernel = np.exp(-0.5 * (offset / bandwidth) ** 2) / (np.sqrt(2.0 * np.pi) * bandwidth)
-    length = len(reflected) + size - 1
-    product = np.fft.rfft(reflected, length) * np.fft.rfft(kernel, length)
-    whole = np.fft.irfft(product, length)
-    first = size - 1 + size // 2  # the "valid" part, from the middle copy on
-    return np.interp(mesh, np.linspace(0.0, 1.0, size), whole[first : first + size])
+def _cosines(at: np.ndarray, values: np.ndarray, nodes: int) -> np.ndarray:
+    """``2 sum_i values_i cos(pi k at_i)``, k = 0, 1, ..., of values shared between the nodes of a grid on [0, 1]."""
+    left = np.clip((at * (nodes - 1)).astype(np.int64), 0, nodes - 2)
+    share = at * (nodes - 1) - left
+    grid = np.bincount(left, (1.0 - share) * values, nodes) + np.bincount(left + 1, share * values, nodes)
+    grid[[0, -1]] *= 2.0  # their own reflections
+    return np.fft.rfft(np.concatenate([grid, grid[-2:0:-1]])).real

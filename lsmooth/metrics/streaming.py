@@ -6,12 +6,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, load_backend
 from lsmooth.metrics._bins import BinSums
-from lsmooth.metrics._inputs import Inputs, prepare
+from lsmooth.metrics._inputs import Inputs, check_ignore_index, prepare, weighted_sums
 from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
 from lsmooth.metrics.reliability import ReliabilityCurve, curve_of
-from lsmooth.metrics.scores import among_k, check_k, likelihood_losses, squared_distances
+from lsmooth.metrics.scores import among_k, likelihood_losses, squared_distances
 
 
 class Metric:
@@ -27,9 +28,11 @@ class Metric:
         from_logits: bool = False,
         axis: int = -1,
         ignore_index: int | None = None,
-        binary: bool = False,
+        binary: bool | None = False,
     ):
-        self._options = (axis, ignore_index, from_logits, binary)
+        from_logits = check.check_flag("from_logits", from_logits)
+        binary = None if binary is None else check.check_flag("binary", binary)
+        self._options = (axis, check_ignore_index(ignore_index), from_logits, binary)
         self._state: tuple[np.ndarray, ...] | None = None
 
     def update_state(self, labels: Array, predictions: Array, sample_weight: Array | None = None) -> None:
@@ -138,8 +141,8 @@ class CalibrationError(Metric):
     ):
         super().__init__(from_logits=from_logits, axis=axis, ignore_index=ignore_index, binary=binary)
         self._scheme = Scheme(n_bins, "equal_width", norm, debias, convention)
-        self._classwise = classwise
-        self._binary = binary
+        self._classwise = check.check_flag("classwise", classwise)
+        self._binary = bool(binary)
 
     def result(self) -> float:
         """The error of all rows so far; 0 before the first."""
@@ -177,10 +180,7 @@ class _Mean(Metric):
         return float(self._state[0] / self._state[1])
 
     def _sums(self, inputs: Inputs) -> tuple[Array, ...]:
-        xp = inputs.xp
-        weight = xp.cast(inputs.weight, "float64")
-        values = xp.cast(self._values(inputs), "float64")
-        return xp.sum(xp.where(xp.equal(weight, 0), 0.0, weight * values)), xp.sum(weight)
+        return weighted_sums(inputs.xp, self._values(inputs), inputs.weight)
 
     def _values(self, inputs: Inputs) -> Array:
         raise NotImplementedError
@@ -246,9 +246,8 @@ class TopKAccuracy(_Mean):
     """
 
     def __init__(self, *, k: int = 1, axis: int = -1, ignore_index: int | None = None):
-        super().__init__(from_logits=True, axis=axis, ignore_index=ignore_index)
-        check_k(k)
-        self._k = k
+        super().__init__(from_logits=True, axis=axis, ignore_index=ignore_index, binary=None)
+        self._k = check.check_count("k", k)
 
     def _settings(self) -> tuple[Any, ...]:
         return (*self._options, self._k)

@@ -61,8 +61,8 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, dtype,
     edges = (np.arange(n_bins + 1) / n_bins).astype(dtype)
     near = np.concatenate([edges, np.nextafter(edges, np.array(2, dtype)), np.nextafter(edges, np.array(-1, dtype))])
     near = near[(near >= 0) & (near <= 1)]
-    # Of more classes than one, so that any confidence can be a top label's: the others are -1.
-    p = np.stack([near, np.full_like(near, -1)], axis=1)
+    # Of more classes than one, so that any confidence can be a top label's: the others are 0.
+    p = np.stack([near, np.zeros_like(near)], axis=1)
     curve = reliability_curve(backend.asarray(np.zeros(len(near), np.int64)), backend.asarray(p), n_bins=n_bins)
     table = reference.bins_of(near, np.ones(len(near)), np.ones(len(near)), n_bins)
     np.testing.assert_array_equal(backend.to_numpy(curve.weight), [row[0] for row in table])
@@ -72,14 +72,14 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, dtype,
 def test_a_half_is_in_the_lower_of_two_bins(backend: Backend):
     # [lo, hi) would give 0.125.
     p, y = [0.5, 0.5, 0.3, 0.8], [1, 1, 0, 1]
-    top = np.stack([p, np.full(4, -1.0)], axis=1)
+    top = np.stack([p, np.zeros(4)], axis=1)
     got = expected_calibration_error(backend.asarray(np.array([1 - v for v in y])), backend.asarray(top), n_bins=2)
     assert_close(backend, got, abs(2 - 1.3) / 4 + 0.2 / 4, "float64")
 
 
 def test_a_confidence_of_one_is_in_the_last_bin(backend: Backend):
     p = two_classes([0.95, 1.0, 1.0])
-    p = np.concatenate([p, [[0.2, -1.0]]])
+    p = np.concatenate([p, [[0.2, 0.0]]])
     got = expected_calibration_error(backend.asarray(np.array([0, 1, 0, 1])), backend.asarray(p), n_bins=10)
     assert_close(backend, got, 0.2875, "float64")
 

@@ -27,7 +27,7 @@ def test_the_smooth_error_is_relplots(backend: Backend, bandwidth, binary):
     labels, p = drawn(classes=2 if binary else 3)
     given = p[:, 1] if binary else p
     got = metrics.smooth_calibration_error(
-        backend.asarray(labels), backend.asarray(given), bandwidth=bandwidth, binary=binary
+        backend.asarray(labels), backend.asarray(given), bandwidth=bandwidth, binary=binary, convention="relplot"
     )
     f, y = (given, labels.astype(float)) if binary else reference.top_label(labels, p)
     expected = relplot.smECE(f, y) if bandwidth is None else relplot.smECE_sigma(f, y, bandwidth)

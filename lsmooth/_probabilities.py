@@ -1,0 +1,64 @@
+"""Whether numbers can be the probabilities of a distribution, by what their rounding explains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_HALF, _BRAIN = 2e-2, 1e-1
+"""How far sums are off that were taken in float16 and in bfloat16."""
+_FLOAT = 1e-4
+"""The same of float32."""
+
+
+def check_distributions(name: str, p: np.ndarray) -> None:
+    """Rows of probabilities, classes last: in [0, 1], with a sum of one within their rounding.
+
+    Raises:
+        ValueError: with the first row that is none.
+    """
+    outside = (p < -1e-6) | (p > 1.0 + 1e-6)
+    if outside.any():
+        where = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(
+            f"{name} must be probabilities in [0, 1], got {p[where]:g} at index {where}; if they are logits, give "
+            "from_logits=True."
+        )
+    wrong = ~sums_to_one(p)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{name} must sum to 1 over the classes, got a sum of {p[where].sum(dtype=np.float64):g} at row "
+            f"{where[0] if len(where) == 1 else where}; if they are logits, give from_logits=True."
+        )
+
+
+def sums_to_one(p: np.ndarray) -> np.ndarray:
+    """(...), whether each row of (..., classes) has a sum of 1, within what the rounding of its entries explains.
+
+    Entries that float16 or bfloat16 can hold may have been rounded to it, and likewise decimal numbers of 2 to 6
+    digits, each by half a unit of the last digit at most.
+    """
+    p = np.asarray(p)
+    good = np.abs(p.sum(axis=-1, dtype=np.float64) - 1.0) <= _FLOAT
+    rest = np.flatnonzero(~good.reshape(-1))
+    if rest.size:
+        explained = _is_explained(p.reshape(-1, p.shape[-1])[rest].astype(np.float64))
+        good = np.array(good)
+        good.reshape(-1)[rest] = explained
+    return good
+
+
+def _is_explained(p: np.ndarray) -> np.ndarray:
+    """(rows,), whether rounding explains the sum of each row of (rows, classes)."""
+    excess = p.sum(axis=1) - 1.0
+    single = p.astype(np.float32)
+    half = (np.clip(single, -1.0, 1.0).astype(np.float16) == p).all(axis=1)
+    brain = (single == p).all(axis=1) & ((single.view(np.uint32) & 0xFFFF) == 0).all(axis=1)
+    good = (half & (np.abs(excess) <= _HALF)) | (brain & (np.abs(excess) <= _BRAIN))
+    for digits in range(2, 7):
+        scaled = p * 10.0**digits
+        decimal = (np.abs(scaled - np.round(scaled)) <= 10.0**digits * 2.0**-23 * np.maximum(p, 2.0**-10)).all(axis=1)
+        unit = 0.5 * 10.0**-digits * 1.001
+        # Only an entry that is not 0 can have been rounded up.
+        good |= decimal & (excess <= unit * (p > 0).sum(axis=1)) & (excess >= -unit * p.shape[1])
+    return good
