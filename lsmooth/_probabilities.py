@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+ROUNDING = 1e-6
+"""How far below 0 or above 1 the rounding of sums and quotients takes a probability."""
 _HALF, _BRAIN = 2e-2, 1e-1
 """How far sums are off that were taken in float16 and in bfloat16."""
 _FLOAT = 1e-4
@@ -16,7 +18,7 @@ def check_distributions(name: str, p: np.ndarray) -> None:
     Raises:
         ValueError: with the first row that is none.
     """
-    outside = (p < -1e-6) | (p > 1.0 + 1e-6)
+    outside = (p < -ROUNDING) | (p > 1.0 + ROUNDING)
     if outside.any():
         where = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ValueError(

@@ -104,6 +104,8 @@ class Objective:
         if self._normalize:
             top = z.max(axis=1, keepdims=True)
             z = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+        elif not self._shape:  # a number common to a row changes nothing
+            z = z - z.max(axis=1, keepdims=True)
         masked = z == -np.inf
         return np.where(masked, 0.0, z * self._scale), masked
 

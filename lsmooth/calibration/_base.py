@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lsmooth import _validation as check
+from lsmooth._probabilities import ROUNDING, check_distributions
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.calibration._moments import Rows
 
@@ -71,7 +72,7 @@ class Calibrator:
             "format": FORMAT,
             "version": VERSION,
             "class": type(self).__name__,
-            "parameters": self.get_params(),
+            "parameters": {name: _plain(value) for name, value in self.get_params().items()},
             "fitted": {name: _to_json(getattr(self, name)) for name in self._fitted},
         }
         text = json.dumps(content, indent=2, allow_nan=False)
@@ -98,7 +99,10 @@ class Calibrator:
     @classmethod
     def _from_content(cls, path: str | PathLike[str], content: dict[str, Any]) -> Self:
         parameters, fitted = content["parameters"], content["fitted"]
-        _check_names(path, "parameters", parameters, set(inspect.signature(cls).parameters))
+        known = set(inspect.signature(cls).parameters)
+        if isinstance(parameters, dict) and "clip" in known:  # files of earlier releases have none
+            parameters = {"clip": None, **parameters}
+        _check_names(path, "parameters", parameters, known)
         _check_names(path, "fitted", fitted, set(cls._fitted))
         for name, value in parameters.items():
             _check_plain(path, f"parameters.{name}", value)
@@ -190,6 +194,7 @@ def rows_of(calibrator: Any, logits: Any, labels: Any, sample_weight: Any, **opt
         logits, labels, weight, axis = fit_arguments(xp, logits, labels, sample_weight, calibrator.axis)
     names = ("ignore_index", "from_logits", "binary")
     options |= {name: getattr(calibrator, name) for name in names}
+    options |= {"clip": getattr(calibrator, "clip", None), "validate": check.is_validating(xp, logits, labels)}
     return Rows(xp, logits, labels, weight, axis=axis, **options)
 
 
@@ -203,11 +208,50 @@ def _row_weight(xp: Backend, sample_weight: Any, rows: Array, logits: Array) -> 
 
 
 def check_option(name: str, value: Any, kind: type, *, optional: bool = False) -> None:
-    """An option of a constructor has the type it must have (a bool is no int)."""
+    """An option of a constructor is an integer or a bool, Python's or NumPy's (a bool is no integer)."""
     if optional and value is None:
         return
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not (check.is_integer_number(value) if kind is int else isinstance(value, (kind, np.bool_))):
         raise TypeError(f"{name} must be {'None or ' if optional else ''}of type {kind.__name__}, got {value!r}.")
+
+
+def check_clip(calibrator: Any) -> None:
+    """The option ``clip`` is a small number, and for probabilities."""
+    clip = calibrator.clip
+    if clip is None:
+        return
+    if not check.is_real_number(clip) or not 0 < clip < 0.5:
+        raise ValueError(f"clip must be None or between 0 and 0.5, got {clip!r}.")
+    if calibrator.from_logits:
+        raise ValueError(f"clip={clip!r} is for probabilities; give from_logits=False, or clip=None for logits.")
+
+
+def predictions_of(calibrator: Any, xp: Backend, logits: Any, like: Array | None = None) -> Array:
+    """Logits or probabilities to be mapped, checked; a number that is no probability becomes NaN."""
+    array = check.float_array(xp, "logits", logits, like=like)
+    if check.is_validating(xp, array):
+        check.check_not_nan(xp, "logits", array)
+        if not calibrator.from_logits:
+            p = xp.to_numpy(array)
+            axis = check.check_axis(calibrator.axis, p.shape) if not calibrator.binary else 0
+            check_distributions("logits", np.stack([1 - p, p], -1) if calibrator.binary else np.moveaxis(p, axis, -1))
+    if calibrator.from_logits:
+        return array
+    return xp.where((array < -ROUNDING) | (array > 1.0 + ROUNDING), float("nan"), array)
+
+
+def log_of(xp: Backend, p: Array, clip: float | None) -> Array:
+    """log(p), or log(max(p, clip))."""
+    if clip is not None:
+        p = xp.where(p < clip, float(clip), p)
+    return xp.log(p)
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON has it."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _refuse_constant(name: str) -> float:

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from lsmooth._probabilities import ROUNDING, sums_to_one
+from lsmooth._sums import long_sum
 from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.backends.formulas import MINUS_INFINITY, accumulate
 
@@ -91,6 +93,9 @@ class Rows:
         binary: every element is a row, the logit or probability of its label, which is 0, 1 or between.
         groups: the group of each row, 0..n_groups-1, in the rows' shape; one for all if None.
         n_groups: how many there are.
+        clip: smaller probabilities count as this one.
+        any_label: whether labels may have the probability 0; then only `blocks` can be asked for.
+        validate: whether sums of probabilities are checked too.
 
     Raises:
         ValueError: if a row that counts has a logit that is no number, or a label that is no
@@ -110,6 +115,9 @@ class Rows:
         binary: bool = False,
         groups: np.ndarray | None = None,
         n_groups: int = 0,
+        clip: float | None = None,
+        any_label: bool = False,
+        validate: bool = False,
     ):
         host = xp.host_view(logits)
         if host is not None:
@@ -119,7 +127,12 @@ class Rows:
         self._binary, self._groups, self._n_groups = binary, groups, n_groups
         self._soft = "float" in xp.dtype(labels) if binary else len(xp.shape(labels)) == len(xp.shape(logits))
         if self._soft and not binary and ignore_index is not None:
-            raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
+            raise ValueError(
+                "ignore_index needs integer labels; with distributions, give those rows sample_weight 0. If every "
+                "element is a label of its own, 0 or 1, give binary=True."
+            )
+        self._clip, self._any_label, self._validate = clip, any_label, validate
+        self._lost, self._first_lost = 0, ""
         self._xp, self._from_logits, self._ignore_index = xp, from_logits, ignore_index
         self._logits = logits[..., None] if binary else xp.moveaxis(logits, axis, -1)
         self._labels = xp.moveaxis(labels, axis, -1) if self._soft and not binary else labels
@@ -137,6 +150,13 @@ class Rows:
         """Sums at the betas that have been asked for."""
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
+        if self._lost:
+            clip_hint = "" if from_logits else ", or give clip=1e-6"
+            raise ValueError(
+                f"labels must be classes of some probability, got {self._first_lost}. {self._lost} of "
+                f"{math.prod(rows)} rows have such a label: leave them out, by "
+                f"{'a' if self._soft else 'ignore_index or a'} sample_weight of 0{clip_hint}."
+            )
 
     def sums(self, beta: float | np.ndarray) -> Sums:
         """The sums at ``beta``, by a pass over the rows unless it is one that has been asked for before.
@@ -207,7 +227,9 @@ class Rows:
         block = accumulate(self._xp, block)
         if self._binary:
             block = two_columns(self._xp, block[:, 0], self._from_logits)
-        return block if self._from_logits or as_given else self._xp.log(block)
+        if self._from_logits or as_given:
+            return block
+        return self._xp.log(block if self._clip is None else self._xp.where(block < self._clip, self._clip, block))
 
     def _labels_of(self, index: tuple[Any, ...]) -> Array:
         labels = self._labels[index]
@@ -224,9 +246,11 @@ class Rows:
             counted = xp.cast(~xp.equal(labels[:, 1] if self._soft else labels, self._ignore_index), dtype)
             weight = counted if weight is None else xp.where(counted > 0, weight, 0.0)
         top = xp.max(logits, axis=-1)
+        plausible = None if self._from_logits else self._are_probabilities(index, weight)
         shifted = logits - top[:, None]
         if self._soft:
-            labels = xp.cast(labels, dtype)
+            given, labels = xp.dtype(labels), xp.cast(labels, dtype)
+            self._check_one_hot(index, given, labels, weight)
             fits = xp.max(-labels, axis=-1) <= 0
             mass = xp.sum(labels, axis=-1)
             gap = xp.sum(xp.where(xp.equal(labels, 0), 0.0, labels * shifted), axis=-1) / xp.where(
@@ -236,11 +260,15 @@ class Rows:
         else:
             fits = (labels >= 0) & (labels < classes)
             gap = xp.pick(shifted, xp.where(fits, labels, 0))
+        lost = fits & (top > MINUS_INFINITY) & (gap <= MINUS_INFINITY)
+        gap = xp.where(lost, 0.0, gap)
         good = fits & (top < math.inf) & (gap > MINUS_INFINITY)
+        good = good if plausible is None else good & plausible
         if weight is not None:
             good = (good & (weight >= 0) & (weight < math.inf)) | xp.equal(weight, 0)
             top, gap = xp.where(xp.equal(weight, 0), 0.0, top), xp.where(xp.equal(weight, 0), 0.0, gap)
-        self._check(index, good, logits, labels, weight)
+        self._check(index, good, plausible, logits, labels, weight)
+        self._count_lost(index, lost if weight is None else lost & (weight > 0), labels)
 
         kept, spread = classes, xp.sum(shifted, axis=-1)
         if self._number(xp.sum(xp.cast(xp.equal(spread, MINUS_INFINITY), dtype))):
@@ -270,36 +298,101 @@ class Rows:
             row = xp.where(xp.equal(weight, 0), 0.0, row * weight)
         if group is not None:
             return np.bincount(group, xp.to_numpy(row), self._n_groups)
-        return self._number(xp.sum(xp.cast(row, "float64")))
+        return self._number(long_sum(xp, row))
 
     def _number(self, scalar: Array) -> float:
         return float(self._xp.to_numpy(scalar))
 
-    def _check(self, index: tuple[Any, ...], good: Array, logits: Array, labels: Array, weight: Array | None) -> None:
+    def _are_probabilities(self, index: tuple[Any, ...], weight: Array | None) -> Array:
+        """Whether each row of a block is one of probabilities; of their sums only if they are to be validated."""
+        xp, p = self._xp, self._block_of(index, as_given=True)
+        inside = ~((xp.max(-p, axis=-1) > ROUNDING) | (xp.max(p, axis=-1) > 1.0 + ROUNDING))
+        if self._validate:
+            inside = inside & xp.asarray(sums_to_one(xp.to_numpy(p)), like=p)
+        return inside if weight is None else inside | xp.equal(weight, 0)
+
+    def _check_one_hot(self, index: tuple[Any, ...], dtype: str, labels: Array, weight: Array | None) -> None:
+        """Integer labels in the shape of the logits are one-hot rows, and so are floating-point ones of 0 and 1."""
+        if self._binary:
+            return
+        xp = self._xp
+        ones, total = (xp.sum(x, axis=-1) for x in (xp.cast(xp.equal(labels, 1), xp.dtype(labels)), labels))
+        if "float" in dtype:
+            wrong = xp.equal(ones, total) & (ones > 1)
+        else:
+            others = xp.sum(xp.cast(~(xp.equal(labels, 0) | xp.equal(labels, 1)), xp.dtype(labels)), axis=-1)
+            wrong = ~(xp.equal(ones, 1) & xp.equal(others, 0))
+        wrong = wrong if weight is None else wrong & ~xp.equal(weight, 0)
+        if self._number(xp.sum(xp.cast(wrong, "float32"))):
+            row = int(np.argmax(xp.to_numpy(wrong)))
+            y = np.array2string(xp.to_numpy(labels)[row].astype(np.int64), threshold=8, edgeitems=3)
+            raise ValueError(
+                f"labels of 0 and 1 in the shape of the {self._name} must be one-hot rows, got {y} at row "
+                f"{_row_name(index, row, self._logits.shape[:-1])}. If every element is a label of its own, give "
+                "binary=True."
+            )
+
+    def _count_lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> None:
+        """Count rows whose label has the probability 0, of which no map of the logits can make another."""
+        if self._any_label:
+            return
+        xp = self._xp
+        count = int(self._number(xp.sum(xp.cast(lost, "float32"))))
+        if count and not self._lost:
+            row = int(np.argmax(xp.to_numpy(lost)))
+            y = xp.to_numpy(labels)[row]
+            of = "mass on a class" if self._soft and not self._binary else f"class {np.ravel(y)[-1]:g}"
+            self._first_lost = f"{of} of probability 0 at row {_row_name(index, row, self._logits.shape[:-1])}"
+        self._lost += count
+
+    @property
+    def _name(self) -> str:
+        return "logits" if self._from_logits else "predictions"
+
+    def _check(
+        self,
+        index: tuple[Any, ...],
+        good: Array,
+        plausible: Array | None,
+        logits: Array,
+        labels: Array,
+        weight: Array | None,
+    ) -> None:
         xp = self._xp
         if not self._number(xp.sum(xp.cast(~good, "float32"))):
             return
         row = int(np.argmin(xp.to_numpy(good)))
         z, y = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row]
         where = f"at row {_row_name(index, row, self._logits.shape[:-1])}"
-        name = "logits" if self._from_logits else "predictions"
+        name = self._name
         given = self._weight is not None and np.isfinite(y).all()  # else the labels are at fault, if the weight is
         if weight is not None and given and not 0 <= xp.to_numpy(weight)[row] < math.inf:
             raise ValueError(
                 f"sample_weight must be finite numbers of at least 0, got {xp.to_numpy(weight)[row]} {where}."
             )
+        if plausible is not None and not xp.to_numpy(plausible)[row]:
+            p = xp.to_numpy(self._block_of(index, as_given=True))[row]
+            off = p[np.argmax(np.maximum(-p, p - 1.0))]
+            if off < 0 or off > 1:
+                raise ValueError(
+                    f"predictions must be probabilities in [0, 1], got {off:g} {where}; if they are logits, give "
+                    "from_logits=True."
+                )
+            raise ValueError(f"predictions must sum to 1 over the classes, got a sum of {p.sum():g} {where}.")
         if np.isnan(z).any() or z.max() == math.inf or z.max() == -math.inf:
             raise ValueError(f"{name} must hold no NaN, no infinity and a class that is not masked; see {where}.")
         if self._binary and self._soft:
-            raise ValueError(f"labels must be in [0, 1], and none of probability 0, got {y[1]} {where}.")
+            raise ValueError(f"labels must be in [0, 1] where binary=True, got {y[1]} {where}.")
         if self._soft:
-            raise ValueError(f"labels must be distributions without mass on classes of probability 0; see {where}.")
+            raise ValueError(f"labels must be distributions, whose entries are at least 0; see {where}.")
         if not 0 <= y < len(z):
             hint = (
                 "" if self._ignore_index is not None else " Rows to leave out: ignore_index, or a sample_weight of 0."
             )
+            if len(z) == 1:
+                hint = " If every element is a label of its own, give binary=True, and labels in the logits' shape."
             raise ValueError(f"labels must be class ids in 0..{len(z) - 1}, got {y} {where}.{hint}")
-        raise ValueError(f"labels must be classes of some probability, got class {y} of probability 0 {where}.")
+        raise ValueError(f"{name} and labels must be numbers; see {where}.")
 
 
 def two_columns(xp: Backend, x: Array, from_logits: bool) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import log_softmax
-from lsmooth.calibration._base import Calibrator, check_option, rows_of
+from lsmooth.calibration._base import Calibrator, check_clip, check_option, log_of, predictions_of, rows_of
 from lsmooth.calibration._moments import Rows
 
 STATUSES = ("converged", "separable", "uninformative", "at_bound", "max_iter")
@@ -25,6 +25,7 @@ class TemperatureCalibrator(Calibrator):
     binary: bool
     bounds: tuple[float, float]
     max_iter: int
+    clip: float | None
 
     def _check_parameters(self) -> None:
         check_option("axis", self.axis, int)
@@ -34,8 +35,9 @@ class TemperatureCalibrator(Calibrator):
         check_option("max_iter", self.max_iter, int)
         if self.max_iter < 3:
             raise ValueError(f"max_iter must be at least 3, got {self.max_iter}.")
+        check_clip(self)
         bounds = self.bounds
-        numbers = isinstance(bounds, (tuple, list)) and [b for b in bounds if isinstance(b, (int, float))]
+        numbers = isinstance(bounds, (tuple, list)) and [b for b in bounds if check.is_real_number(b)]
         if not numbers or len(numbers) != 2 or not 0 < bounds[0] <= 1 <= bounds[1] < math.inf:
             raise ValueError(f"bounds must be two temperatures, 0 < low <= 1 <= high, got {bounds!r}.")
 
@@ -53,13 +55,22 @@ class TemperatureCalibrator(Calibrator):
     ) -> Rows:
         return rows_of(self, logits, labels, sample_weight, groups=groups, n_groups=n_groups)
 
-    def _scaled(self, logits: Array, temperature: Any) -> Array:
-        """Logits over temperatures, which are a number or an array that broadcasts to the rows."""
+    def _scaled(self, logits: Array, temperature: Any, centered: bool = False) -> Array:
+        """Logits over temperatures, which are a number or an array that broadcasts to the rows.
+
+        ``centered`` logits have the maximum 0 in each row, so that a number common to a row takes no digits.
+        """
         xp = backend_of(logits=logits, temperature=temperature)
-        z = check.float_array(xp, "logits", logits)
+        z = predictions_of(self, xp, logits)
         if not self.from_logits:
-            z = xp.log(z) - xp.log(1.0 - z) if self.binary else xp.log(z)
-        return z / temperature if self.binary else apply_temperature(z, temperature, axis=self.axis)
+            z = log_of(xp, z, self.clip) - log_of(xp, 1.0 - z, self.clip) if self.binary else log_of(xp, z, self.clip)
+        if self.binary:
+            return z / temperature
+        if centered:
+            axis = check.check_axis(self.axis, xp.shape(z))
+            top = xp.stop_gradient(xp.max(z, axis=axis))
+            z = z - xp.moveaxis(top[..., None], -1, axis)
+        return apply_temperature(z, temperature, axis=self.axis)
 
     def _probabilities(self, xp: Backend, scaled: Array) -> Array:
         if self.binary:

@@ -12,7 +12,15 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax
 from lsmooth.calibration._affine import Map, Objective, fit_map
-from lsmooth.calibration._base import Calibrator, ConvergenceWarning, check_option, rows_of
+from lsmooth.calibration._base import (
+    Calibrator,
+    ConvergenceWarning,
+    check_clip,
+    check_option,
+    log_of,
+    predictions_of,
+    rows_of,
+)
 from lsmooth.calibration._moments import Rows, two_columns
 from lsmooth.calibration._newton import solve, warm_start
 
@@ -34,6 +42,7 @@ class AffineCalibrator(Calibrator):
     binary: bool
     max_iter: int
     tol: float
+    clip: float | None
 
     _normalize: ClassVar[bool] = False
 
@@ -117,29 +126,37 @@ class AffineCalibrator(Calibrator):
         """
         self._check_fitted()
         xp = backend_of(logits=logits)
-        p = xp.exp(log_softmax(xp, self._mapped(xp, logits)))
+        p = xp.exp(log_softmax(xp, self._mapped(xp, logits, centered=True)))
         return p[..., 1] if self.binary else xp.moveaxis(p, -1, self.axis)
 
-    def _mapped(self, xp: Backend, logits: Any) -> Array:
-        """The map, with the classes last."""
-        logits = check.float_array(xp, "logits", logits)
+    def _mapped(self, xp: Backend, logits: Any, centered: bool = False) -> Array:
+        """The map, with the classes last; if ``centered``, less a number that is common to the classes of a row.
+
+        The maximum m of a row, which may be large, is subtracted before the product: ``W z = W (z - m) + m W 1``.
+        """
+        logits = predictions_of(self, xp, logits)
         if self.binary:
             z = two_columns(xp, accumulate(xp, logits), self.from_logits)
         else:
             z = accumulate(xp, xp.moveaxis(logits, check.check_axis(self.axis, xp.shape(logits)), -1))
-        weight, bias = (xp.asarray(x, xp.dtype(z), like=z) for x in self._map())
-        if not check.same_shape(xp.shape(z)[-1:], xp.shape(bias)):
-            raise ValueError(f"logits must have {xp.shape(bias)[0]} classes, as in fit; got {xp.shape(z)[-1]}.")
-        z = z if self.from_logits else xp.log(z)
-        z = log_softmax(xp, z) if self._normalize else z
-        masked = xp.equal(z, MINUS_INFINITY)
-        finite = xp.where(masked, 0.0, z)
-        if len(xp.shape(weight)) == 2:
-            flat = xp.reshape(finite, (-1, xp.shape(bias)[0])) @ xp.moveaxis(weight, 0, 1)
-            product = xp.reshape(flat, tuple(-1 if n is None else n for n in xp.shape(z)))
-        else:
-            product = finite * weight
-        return xp.where(masked, MINUS_INFINITY, product + bias)
+        weight, bias = self._map()
+        if not check.same_shape(xp.shape(z)[-1:], bias.shape):
+            raise ValueError(f"logits must have {bias.shape[0]} classes, as in fit; got {xp.shape(z)[-1]}.")
+        z = z if self.from_logits else log_of(xp, z, self.clip)
+        masked = z <= MINUS_INFINITY
+        top = xp.stop_gradient(xp.max(z, axis=-1))[..., None]
+        z = log_softmax(xp, z - top) if self._normalize else z - top
+        z = xp.where(masked, 0.0, z)
+        matrix, vector = (xp.asarray(x, xp.dtype(z), like=z) for x in (weight, bias))
+        mapped = _product(xp, z, matrix) + vector
+        if not self._normalize:
+            share = weight.sum(axis=1) if weight.ndim == 2 else weight + np.zeros(len(bias))
+            share = share - share.mean() if centered else share
+            if share.any():
+                mapped = mapped + top * xp.asarray(share, xp.dtype(z), like=z)
+            if weight.ndim == 2:
+                mapped = mapped - top * _product(xp, xp.cast(masked, xp.dtype(z)), matrix)
+        return xp.where(masked, MINUS_INFINITY, mapped)
 
     def _check_parameters(self) -> None:
         check_option("axis", self.axis, int)
@@ -147,12 +164,13 @@ class AffineCalibrator(Calibrator):
         check_option("from_logits", self.from_logits, bool)
         check_option("binary", self.binary, bool)
         check_option("max_iter", self.max_iter, int)
+        check_clip(self)
         if self.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
-        if not isinstance(self.tol, (int, float)) or not 0 < self.tol < math.inf:
+        if not check.is_real_number(self.tol) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a finite number above 0, got {self.tol!r}.")
         for penalty in self._penalties():
-            if not isinstance(penalty, (int, float)) or not 0 <= penalty < math.inf:
+            if not check.is_real_number(penalty) or not 0 <= penalty < math.inf:
                 raise ValueError(f"Penalties must be finite numbers of at least 0, got {penalty!r}.")
 
     def _check_values(self) -> None:
@@ -181,6 +199,14 @@ class AffineCalibrator(Calibrator):
         raise NotImplementedError
 
 
+def _product(xp: Backend, z: Array, weight: Array) -> Array:
+    """(..., classes) times a number, (classes,) or a matrix (classes, classes)."""
+    if len(xp.shape(weight)) < 2:
+        return z * weight
+    flat = xp.reshape(z, (-1, xp.shape(weight)[1])) @ xp.moveaxis(weight, 0, 1)
+    return xp.reshape(flat, tuple(-1 if n is None else n for n in xp.shape(z)))
+
+
 _DIAGNOSTICS: dict[str, type] = {"status_": str, "n_iter_": int, "nll_before_": float, "nll_after_": float}
 
 
@@ -200,6 +226,8 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
             ``sigmoid(z / T + b_1 - b_0)``.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
+        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
+            probability 0 can be fitted.
 
     Attributes:
         temperature_: T, above 0.
@@ -235,6 +263,7 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
         binary: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-7,
+        clip: float | None = None,
     ):
         self.axis = axis
         self.ignore_index = ignore_index
@@ -242,6 +271,7 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
         self.binary = binary
         self.max_iter = max_iter
         self.tol = tol
+        self.clip = clip
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         return ()
@@ -271,6 +301,8 @@ class VectorScaling(AffineCalibrator):
             the map is of the logits (0, z) of two classes, or of log(1 - p) and log p.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
+        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
+            probability 0 can be fitted.
 
     Attributes:
         weight_: w, (classes,), a NumPy array.
@@ -306,6 +338,7 @@ class VectorScaling(AffineCalibrator):
         binary: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-7,
+        clip: float | None = None,
     ):
         self.use_bias = use_bias
         self.axis = axis
@@ -314,6 +347,7 @@ class VectorScaling(AffineCalibrator):
         self.binary = binary
         self.max_iter = max_iter
         self.tol = tol
+        self.clip = clip
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         return (classes,)
@@ -347,6 +381,8 @@ class MatrixScaling(AffineCalibrator):
             the map is of the logits (0, z) of two classes, or of log(1 - p) and log p.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
+        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
+            probability 0 can be fitted.
 
     Attributes:
         weight_: W, (classes, classes), a NumPy array.
@@ -382,6 +418,7 @@ class MatrixScaling(AffineCalibrator):
         binary: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-7,
+        clip: float | None = None,
     ):
         self.off_diagonal = off_diagonal
         self.intercept = intercept
@@ -391,6 +428,7 @@ class MatrixScaling(AffineCalibrator):
         self.binary = binary
         self.max_iter = max_iter
         self.tol = tol
+        self.clip = clip
 
     def _warn_of(self, rows: Rows) -> None:
         needed = 20 * rows.classes**2

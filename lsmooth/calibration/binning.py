@@ -9,7 +9,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.backends.formulas import accumulate, log_softmax
-from lsmooth.calibration._base import Calibrator, check_option, eager, rows_of
+from lsmooth.calibration._base import Calibrator, check_option, eager, predictions_of, rows_of
 
 BINNINGS = ("equal_width", "equal_mass")
 _NUMPY = load_backend("numpy")
@@ -49,7 +49,7 @@ class ClasswiseCalibrator(Calibrator):
                 are not finite, or no row counts.
         """
         self._check_parameters()
-        rows = rows_of(self, logits, labels, sample_weight)
+        rows = rows_of(self, logits, labels, sample_weight, any_label=True)
         if not rows.totals.count > 0:
             raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
         parts: list[tuple[np.ndarray, ...]] = []
@@ -96,7 +96,7 @@ class ClasswiseCalibrator(Calibrator):
         """
         self._check_fitted()
         xp = eager("predict_proba", logits=logits)
-        array = check.float_array(xp, "logits", logits)
+        array = predictions_of(self, xp, logits)
         if self.binary:
             array = accumulate(xp, array)
             p = xp.to_numpy(_sigmoid(xp, array) if self.from_logits else array).astype(np.float64)
@@ -108,7 +108,7 @@ class ClasswiseCalibrator(Calibrator):
             raise ValueError(f"logits must have {self._classes()} classes, as in fit; got {p.shape[-1]}.")
         mapped = np.stack([self._map_class(k, p[..., k]) for k in range(p.shape[-1])], axis=-1)
         total = mapped.sum(axis=-1, keepdims=True)
-        calibrated = np.where(total > 0, mapped / np.where(total > 0, total, 1.0), p)
+        calibrated = np.where(total == 0, p, mapped / np.where(total == 0, 1.0, total))
         return xp.moveaxis(xp.asarray(calibrated, xp.dtype(array), like=array), -1, axis)
 
     def _probabilities(self, xp: Backend, array: Array) -> Array:
@@ -211,7 +211,7 @@ class HistogramBinning(ClasswiseCalibrator):
         return np.concatenate([[0.0], p[order][np.minimum(inner, len(p) - 1)], [1.0]])
 
     def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
-        return self.values_[k][np.searchsorted(self.edges_[k][1:-1], p, side="left")]
+        return np.where(np.isnan(p), p, self.values_[k][np.searchsorted(self.edges_[k][1:-1], p, side="left")])
 
     def _classes(self) -> int:
         return len(self.values_)
@@ -272,7 +272,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
 
     def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
         rows = self.points_[self.points_[:, 0] == k]
-        return np.interp(p, rows[:, 1], rows[:, 2])
+        return interpolated(p, rows[:, 1], rows[:, 2])
 
     def _classes(self) -> int:
         return int(self.points_[-1, 0]) + 1
@@ -309,6 +309,19 @@ def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarr
     ends = np.append(starts[1:] - 1, len(x) - 1)
     kept = np.unique(np.concatenate([starts, ends]))
     return x[kept], np.clip(level[np.searchsorted(starts, kept, side="right") - 1], 0.0, 1.0)
+
+
+def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The broken line through points (x, y), constant beyond them; always between two neighbours of ``at``.
+
+    The share of the way from one point to the next is in [0, 1], where the slope between them may overflow.
+    """
+    right = np.clip(np.searchsorted(x, at, side="left"), 1, max(len(x) - 1, 1))
+    right = np.minimum(right, len(x) - 1)
+    left = np.maximum(right - 1, 0)
+    width = x[right] - x[left]
+    share = np.clip((at - x[left]) / np.where(width > 0, width, 1.0), 0.0, 1.0)
+    return np.clip(y[left] + share * (y[right] - y[left]), y[left], y[right])
 
 
 def _sigmoid(xp: Backend, z: Array) -> Array:

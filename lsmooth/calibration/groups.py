@@ -37,6 +37,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             `TemperatureScaling`, and a row of its own: ``sigmoid(z / T_g)``.
         bounds: the smallest and the largest T.
         max_iter: the most passes over the data for the temperature of all rows, and again for the groups'.
+        clip: for ``from_logits=False``: smaller probabilities count as this one.
 
     Attributes:
         groups_: the ids of the groups that were seen, ascending, (groups,), a NumPy array.
@@ -93,6 +94,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         binary: bool = False,
         bounds: tuple[float, float] = (1e-8, 1e8),
         max_iter: int = 12,
+        clip: float | None = None,
     ):
         self.by = by
         self.axis = axis
@@ -101,6 +103,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         self.binary = binary
         self.bounds = bounds
         self.max_iter = max_iter
+        self.clip = clip
 
     def fit(
         self, logits: Array, labels: Array, sample_weight: Array | None = None, *, groups: Array | None = None
@@ -246,7 +249,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         """
         self._check_fitted()
         temperatures = self._temperatures_of(logits, groups)
-        return self._probabilities(backend_of(logits=logits), self._scaled(logits, temperatures))
+        return self._probabilities(backend_of(logits=logits), self._scaled(logits, temperatures, centered=True))
 
     def _groups_of(self, logits: Array, groups: Array | None) -> Array:
         """The group of each row, in the rows' shape."""

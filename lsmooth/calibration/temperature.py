@@ -44,6 +44,8 @@ class TemperatureScaling(TemperatureCalibrator):
             between; the labels have the logits' shape, and there is no class axis.
         bounds: the smallest and the largest T.
         max_iter: the most passes over the data.
+        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
+            probability 0 can be fitted.
 
     Attributes:
         temperature_: T, above 0.
@@ -94,6 +96,7 @@ class TemperatureScaling(TemperatureCalibrator):
         binary: bool = False,
         bounds: tuple[float, float] = (1e-8, 1e8),
         max_iter: int = 12,
+        clip: float | None = None,
     ):
         self.axis = axis
         self.ignore_index = ignore_index
@@ -101,6 +104,7 @@ class TemperatureScaling(TemperatureCalibrator):
         self.binary = binary
         self.bounds = bounds
         self.max_iter = max_iter
+        self.clip = clip
 
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
         """Find the temperature.
@@ -249,7 +253,7 @@ class TemperatureScaling(TemperatureCalibrator):
             ValueError: if nothing has been fitted.
         """
         self._check_fitted()
-        return self._probabilities(backend_of(logits=logits), self._scaled(logits, self.temperature_))
+        return self._probabilities(backend_of(logits=logits), self._scaled(logits, self.temperature_, centered=True))
 
     def _rows_of_batch(self, batch: Any) -> Rows:
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):

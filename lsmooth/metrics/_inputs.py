@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth._probabilities import check_distributions
+from lsmooth._probabilities import ROUNDING, check_distributions
 from lsmooth._sums import has_float64, long_sum
 from lsmooth.backends import Array, Backend, backend_of, load_backend
 from lsmooth.backends.formulas import accumulate
@@ -37,9 +37,6 @@ class Inputs(NamedTuple):
 
 # Up to this many predictions on a processor, NumPy's calls cost less than a framework's.
 SMALL = 2**20
-
-# How far below 0 or above 1 the rounding of sums and quotients takes a probability.
-_ROUNDING = 1e-6
 
 
 def prepare(
@@ -118,7 +115,7 @@ def are_probabilities(xp: Backend, predictions: Array) -> Array:
     if xp.name == "numpy" and predictions.size and predictions.min() >= 0 and predictions.max() <= 1:
         return np.ones(len(predictions), bool)  # two quick passes, where those along the rows are slow
     below, above = xp.max(-predictions, axis=-1), xp.max(predictions, axis=-1)
-    return ~((below > _ROUNDING) | (above > 1.0 + _ROUNDING))
+    return ~((below > ROUNDING) | (above > 1.0 + ROUNDING))
 
 
 def _check_values(

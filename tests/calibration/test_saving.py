@@ -40,6 +40,7 @@ def test_parameters_are_scikit_learns():
         "binary": False,
         "bounds": (1e-8, 1e8),
         "max_iter": 7,
+        "clip": None,
     }
     assert repr(scaler) == "TemperatureScaling(axis=1, max_iter=7)"
     with pytest.raises(ValueError, match="no parameter 'steps'"):
