@@ -43,7 +43,8 @@ def calibrate(
     logits_key: Annotated[
         str | None,
         typer.Option(
-            help="The logits' name in the file (logits); of a table, how its columns' names begin.",
+            help="The logits' name in the file (logits); of a table, the columns of the classes: a,b,c or a pattern "
+            "such as 'p_*', or how their names begin.",
             show_default=False,
         ),
     ] = None,
@@ -66,6 +67,13 @@ def calibrate(
         float, typer.Option(help="matrix, dirichlet: the penalty of weights that mix classes.")
     ] = 0.0,
     intercept: Annotated[float, typer.Option(help="matrix, dirichlet: the penalty of the bias.")] = 0.0,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            help="Probabilities below it count as it in the fit, so that labels of probability 0 can be fitted.",
+            show_default=False,
+        ),
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap that gives the intervals.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the split and the bootstrap.")] = 0,
 ) -> None:
@@ -77,6 +85,7 @@ def calibrate(
     to be so with the row and the remedy, and then nothing is written.
     """
     _check_options(method, fit_fraction, convention, n_bins, resamples, seed, off_diagonal, intercept)
+    _check_clip(clip, method, from_logits)
     if eval_labels is not None and eval_logits is None:
         fail("--eval-labels needs --eval-logits, the logits of the same rows.")
     try:
@@ -85,7 +94,7 @@ def calibrate(
         from lsmooth.calibrate import Options, open_data, write_report
         from lsmooth.calibrate import calibrate as run
 
-        options = Options(method, fit_fraction, n_bins, convention, resamples, seed, off_diagonal, intercept)
+        options = Options(method, fit_fraction, n_bins, convention, resamples, seed, off_diagonal, intercept, clip)
         with staged(output) as content, stages() as progress:
             scratch = content.parent / "scratch"
             scratch.mkdir()
@@ -133,6 +142,17 @@ def _check_options(
             fail(f"{name} is a penalty of --method matrix and dirichlet, got --method {method}.")
 
 
+def _check_clip(clip: float | None, method: str, from_logits: bool) -> None:
+    if clip is None:
+        return
+    if not 0 < clip < 0.5:
+        fail(f"--clip must be between 0 and 0.5, got {clip:g}.")
+    if from_logits:
+        fail(f"--clip is for probabilities, got --clip {clip:g}; say --from-probabilities if the file holds them.")
+    if method in ("histogram", "isotonic"):
+        fail(f"--clip is for a fit by likelihood; --method {method} takes probabilities of 0 as they are.")
+
+
 def _check_packages() -> None:
     missing = [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
     if missing:
@@ -142,7 +162,7 @@ def _check_packages() -> None:
 
 
 def _print(results, path: Path) -> None:
-    from lsmooth.calibrate.report import BETTER, WORSE, fitted, summary
+    from lsmooth.calibrate.report import BETTER, WORSE, columns, fitted, summary
 
     rows = results.rows
     used = f"fitted on {rows['fit']:,} rows, measured on {rows['evaluation']:,} others"
@@ -151,6 +171,8 @@ def _print(results, path: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if columns(results):
+        console.print(escape(columns(results)), highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for heading in ("before", "after", "change"):

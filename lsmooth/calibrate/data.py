@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lsmooth._probabilities import ROUNDING, sums_to_one
 from lsmooth.calibrate.files import Progress, StoredArray, open_array
 from lsmooth.calibrate.tables import FileError
 
 BLOCK_ELEMENTS = 2**21
 """Of the logits of a block: 8 MiB in float32. Rows are split within blocks, so the split depends on it."""
 FLOATS = ("float64", "float32", "bfloat16", "float16")
-_SUM_TOLERANCE = 1e-2
-"""How far probabilities of a row may be from a sum of 1: those of bfloat16 are."""
 
 
 class Block(NamedTuple):
@@ -78,6 +77,10 @@ class Counts:
     """Rows with a label: of dense data, positions."""
     ignored: int
     per_class: np.ndarray
+    impossible: int = 0
+    """Rows whose label has the probability 0."""
+    first_impossible: str = ""
+    """The first of them, in words."""
 
 
 def open_data(
@@ -117,7 +120,7 @@ def open_data(
     axis = _check_shapes(z, y, axis)
     if y.dtype in FLOATS:
         _check_whole(y)
-    elif not y.dtype.startswith(("int", "uint")):
+    elif not y.dtype.startswith(("int", "uint", "bool")):
         raise FileError(f"{y.name} must be integers, got {y.dtype}; save class ids, e.g. with astype(numpy.int64).")
     return Data(z, y, axis, ignore_index, from_logits)
 
@@ -157,10 +160,14 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
     Raises:
         FileError: at the first row that cannot be used, with its number and what to do.
     """
-    per_class, ignored, rows = np.zeros(data.classes, np.int64), 0, 0
+    per_class, ignored, rows, impossible, first = np.zeros(data.classes, np.int64), 0, 0, 0, ""
     with np.errstate(invalid="ignore", over="ignore"):
         for block in data.blocks():
             counted = _check_block(data, block)
+            lost = counted & _impossible(data, block, counted)
+            if lost.any() and not first:
+                first = _row(block, tuple(np.argwhere(lost)[0]))
+            impossible += int(lost.sum())
             labels = block.labels[counted]
             per_class += np.bincount(labels, minlength=data.classes)
             rows += labels.size
@@ -168,7 +175,7 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
             progress(stage, block.start + len(block.labels), len(data))
     if not rows:
         raise FileError(f"{data.labels.name} are all {data.ignore_index}, the --ignore-index: there is nothing to fit.")
-    return Counts(rows, ignored, per_class)
+    return Counts(rows, ignored, per_class, impossible, first)
 
 
 def fit_rows(seed: int, fraction: float, block: Block) -> np.ndarray:
@@ -209,26 +216,27 @@ def _check_block(data: Data, block: Block) -> np.ndarray:
             f"{data.logits.name} have {kind} in {_row(block, where)}; look at what the model made of that row, and "
             "correct it, remove it, or give it the label of --ignore-index."
         )
-    picked = np.take_along_axis(z, np.expand_dims(np.where(counted, y, 0), data.axis), data.axis).squeeze(data.axis)
     if not data.from_logits:
         _check_probabilities(data, block, counted)
-    bad = counted & (picked == (-np.inf if data.from_logits else 0))
-    if bad.any():
-        where = tuple(np.argwhere(bad)[0])
-        raise FileError(
-            f"{data.logits.name} give the label {y[where]} of {_row(block, where)} the probability 0, which no "
-            "scaling can mend; save logits that are not rounded to it, or give that row the label of --ignore-index."
-        )
     return counted
 
 
+def _impossible(data: Data, block: Block, counted: np.ndarray) -> np.ndarray:
+    """Whether the label of each row has the probability 0."""
+    ids = np.expand_dims(np.where(counted, block.labels, 0), data.axis)
+    picked = np.take_along_axis(block.logits, ids, data.axis).squeeze(data.axis)
+    return picked == -np.inf if data.from_logits else picked <= 0
+
+
 def _check_probabilities(data: Data, block: Block, counted: np.ndarray) -> None:
-    total = block.logits.sum(axis=data.axis, dtype=np.float32)
-    low = block.logits.min(axis=data.axis)
-    bad = counted & ((low < 0) | ~(np.abs(total - 1.0) <= _SUM_TOLERANCE))
+    p = np.moveaxis(block.logits, data.axis, -1)
+    low, high = p.min(axis=-1), p.max(axis=-1)
+    inside = (low >= -ROUNDING) & (high <= 1.0 + ROUNDING)
+    bad = counted & ~(inside & sums_to_one(p))
     if bad.any():
         where = tuple(np.argwhere(bad)[0])
-        said = f"a value of {low[where]:g}" if low[where] < 0 else f"a sum of {total[where]:g}"
+        outside = low[where] if low[where] < -ROUNDING else high[where]
+        said = f"a sum of {p[where].sum(dtype=np.float64):g}" if inside[where] else f"a value of {outside:g}"
         raise FileError(
             f"{data.logits.name} are no probabilities: {_row(block, where)} has {said}; say --from-logits if they are "
             "logits."

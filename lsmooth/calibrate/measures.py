@@ -23,6 +23,7 @@ from lsmooth.metrics import (
     smooth_calibration_error,
 )
 from lsmooth.metrics._inputs import prepare, probabilities, top_label
+from lsmooth.metrics.intervals import bootstrap_interval
 from lsmooth.metrics.scores import likelihood_losses, squared_distances
 
 SAMPLE_ROWS = 200_000
@@ -74,21 +75,24 @@ class Measures:
         example: np.ndarray,
         *,
         from_logits: bool,
+        dtype: Any = np.float64,
     ) -> None:
         """Take in rows.
 
         Args:
             labels: (rows,) class ids.
-            predictions: (rows, classes).
+            predictions: (rows, classes), float64: a probability that is 0 in float32 need not be.
             kept: (rows,) bool, which to keep.
             classwise: (rows,) bool, which classwise errors look at.
             example: (rows,) which rows belong together, and to no others.
             from_logits: whether predictions are logits.
+            dtype: of the predictions in the file, whose rounding says in which bin a confidence is.
         """
         with use_backend("numpy"), np.errstate(divide="ignore"):
-            inputs = prepare(labels, predictions, None, -1, None, from_logits)
+            exact = prepare(labels, predictions, None, -1, None, from_logits)
+            inputs = prepare(labels, predictions.astype(dtype, copy=False), None, -1, None, from_logits)
             confidence, correct = top_label(inputs)
-            rows = {"accuracy": correct, "nll": likelihood_losses(inputs), "brier": squared_distances(inputs)}
+            rows = {"accuracy": correct, "nll": likelihood_losses(exact), "brier": squared_distances(exact)}
             two = predictions.shape[1] == 2
             stand_in = probabilities(inputs) if two else _stand_in(confidence)
             stand_in_labels = labels if two else np.where(correct > 0, 0, 1)
@@ -151,8 +155,9 @@ class Sample:
         error = expected_calibration_error(
             *arguments, n_bins=self.n_bins, convention=self.convention, sample_weight=weight
         )
-        total = weight.sum()
-        means = {name: float(weight @ getattr(self, name).astype(np.float64) / total) for name in _MEANS}
+        drawn = np.flatnonzero(weight)  # the likelihood of others may be infinite
+        part = weight[drawn] / weight.sum()
+        means = {name: float(part @ getattr(self, name)[drawn].astype(np.float64)) for name in _MEANS}
         return {**means, "ece": float(error), "aurc": float(area_under_risk_coverage(*arguments, sample_weight=weight))}
 
 
@@ -169,9 +174,8 @@ def bootstrap(
     """Bootstrap intervals of each measure before, after, and of their difference.
 
     Examples are drawn with replacement, the same before and after; positions of one example stay
-    together. An interval is the measure plus the percentiles of what the draws deviate from their
-    own mean: a calibration error grows with every draw, by chance that is not in the data. Where
-    only a part of the examples was kept, deviations are narrowed by the root of its share.
+    together. The draws' bias is taken off as by `lsmooth.metrics.metric_interval`. Where only a part
+    of the examples was kept, deviations are narrowed by the root of its share.
 
     Args:
         before: rows before calibration.
@@ -190,23 +194,31 @@ def bootstrap(
 
     def both(weight: np.ndarray) -> dict[str, np.ndarray]:
         first, second = before.measures(weight), after.measures(weight)
-        return {name: np.array([first[name], second[name], second[name] - first[name]]) for name in first}
+        return {name: np.array([first[name], second[name], _change(first[name], second[name])]) for name in first}
 
     with use_backend("numpy"), np.errstate(invalid="ignore"):
         for i in range(resamples):
             weight = np.bincount(rng.integers(len(ids), size=len(ids)), minlength=len(ids))[index]
             drawn.append(both(weight.astype(np.float64)))
             progress("resampling", i + 1, resamples)
-        tail = 0.5 * (1.0 - confidence_level)
-        intervals = {}
-        for name in drawn[0]:
-            pair = np.array([values[0][name], values[1][name]], np.float64)
-            value = np.append(pair, pair[1] - pair[0])
-            each = np.array([one[name] for one in drawn])
-            low, high = value + narrowing * (np.quantile(each, [tail, 1 - tail], axis=0) - each.mean(axis=0))
-            low[:2] = np.maximum(low[:2], 0.0)  # no measure is below it
-            intervals[name] = tuple(Interval(*map(float, three)) for three in zip(value, low, high, strict=True))
+        centers = both(np.ones(len(index)))
+    intervals = {}
+    for name, center in centers.items():
+        pair = np.array([values[0][name], values[1][name]], np.float64)
+        each = np.array([one[name] for one in drawn])
+        three = zip((*pair, _change(*pair)), each.T, center, (0.0, 0.0, -np.inf), strict=True)
+        intervals[name] = tuple(
+            bootstrap_interval(
+                float(value), draws, confidence_level, least=least, center=float(middle), narrowing=narrowing
+            )
+            for value, draws, middle, least in three
+        )
     return intervals
+
+
+def _change(before: float, after: float) -> float:
+    """Of two infinite likelihoods none."""
+    return 0.0 if before == after else after - before
 
 
 def _stand_in(confidence: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -79,10 +79,13 @@ def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
 
 
 def worth(name: str, change: Interval) -> str:
-    """Whether a change is for the better; nothing where none is seen, nor said where 0 is within its interval."""
-    if abs(change.value) < _SEEN:
+    """Whether a change is for the better; chance where 0 is within its interval, and nothing where none is seen.
+
+    A change to an infinite value is for the worse in any case, and one from it for the better.
+    """
+    if abs(change.value) < _SEEN or math.isnan(change.value):
         return ""
-    if change.low <= 0 <= change.high or not math.isfinite(change.high - change.low):
+    if change.low <= 0 <= change.high and math.isfinite(change.value):
         return SAME
     return BETTER if (change.value > 0) == (_SIGNS.get(name, -1) > 0) else WORSE
 
@@ -94,6 +97,20 @@ def fitted(results: Results) -> str:
         return name
     error = getattr(scaler, "temperature_stderr_", math.nan)
     return f"{name}, T = {scaler.temperature_:.4g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
+
+
+def columns(results: Results) -> str:
+    """The columns of a table that were used, in words; nothing where the file was none."""
+    logits, labels = results.data.logits.columns, results.data.labels.columns
+    parts = [f"{results.data.name} are the columns {shortened(logits)}"] if len(logits) > 1 else []
+    parts += [f"labels the column {labels[0]}"] if labels else []
+    return f"Classes in order: {', '.join(parts)}." if len(parts) > 1 else "".join(f"{part}." for part in parts)
+
+
+def shortened(names: Sequence[str], most: int = 20) -> str:
+    """Names between commas, those in the middle left out where they are many."""
+    shown = names if len(names) <= most else (*names[: most - 1], "...", names[-1])
+    return ", ".join(shown)
 
 
 def to_html(results: Results, pictures: dict[str, bytes]) -> str:
@@ -130,7 +147,7 @@ NLL: negative log-likelihood, in nats.{_sampled_note(results)}</p>
 <ul class="note">{"".join(f"<li>{escape(reason)}</li>" for reason in results.explanations[0].reasons)}</ul>
 
 <h2>What was run</h2>
-{html_table(["file", "array", "shape", "dtype"], _file_rows(results))}
+{html_table(["file", "array", "shape", "dtype", "columns"], _file_rows(results))}
 <p>{_run(results)} lsmooth {lsmooth.__version__}, {results.seconds:.1f} seconds. The calibrator is in
 <code>{CALIBRATOR}</code>, all numbers in <code>report.json</code>.</p>
 <pre>{escape(_usage(results))}</pre>
@@ -209,7 +226,8 @@ def _file_rows(results: Results) -> Iterable[list[str]]:
     for data, use in ((results.data, ""), (results.evaluation, "evaluation ")):
         if data is not None:
             for role, array in ((data.name, data.logits), ("labels", data.labels)):
-                yield [str(array.path), f"{use}{role}", " x ".join(f"{n:,}" for n in array.shape), array.dtype]
+                shape = " x ".join(f"{n:,}" for n in array.shape)
+                yield [str(array.path), f"{use}{role}", shape, array.dtype, shortened(array.columns)]
 
 
 def _run(results: Results) -> str:
@@ -241,7 +259,12 @@ def _diagnostics(results: Results) -> dict[str, Any]:
 
 def _file_json(data: Data) -> dict[str, Any]:
     return {
-        name: {"path": str(array.path), "shape": list(array.shape), "dtype": array.dtype}
+        name: {
+            "path": str(array.path),
+            "shape": list(array.shape),
+            "dtype": array.dtype,
+            **({"columns": list(array.columns)} if array.columns else {}),
+        }
         for name, array in ((data.name, data.logits), ("labels", data.labels))
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -48,6 +49,7 @@ class Options:
         seed: of the split, the samples and the bootstrap.
         off_diagonal: a penalty of `PENALISED` methods.
         intercept: the other one.
+        clip: smaller probabilities count as this one in the fit; None: none do.
     """
 
     method: str = "temperature"
@@ -58,6 +60,7 @@ class Options:
     seed: int = 0
     off_diagonal: float = 0.0
     intercept: float = 0.0
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
     """
     begin = time.perf_counter()
     counts = judged_counts = check(data, progress)
+    _check_likelihood(data, counts, options)
     if evaluation is not None:
         _check_alike(evaluation, data)
         judged_counts = check(evaluation, progress, "checking the evaluation part")
@@ -117,7 +121,7 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         data=data,
         evaluation=evaluation,
         scaler=scaler,
-        notes=(*notes, *_notes(counts, findings["intervals"])),
+        notes=(*notes, *_notes(counts, judged_counts, findings)),
         rows={
             "fit": rows.count,
             "evaluation": before.rows,
@@ -227,14 +231,16 @@ def flat(data: Data, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
 def _fit(rows: FitRows, options: Options, scratch: Path) -> tuple[Any, tuple[str, ...]]:
     """The calibrator, and what it has warned of."""
     data = rows.data
-    penalties: dict[str, float] = {}
+    given: dict[str, float] = {}
     if options.method in PENALISED:
-        penalties = {"off_diagonal": options.off_diagonal, "intercept": options.intercept}
+        given = {"off_diagonal": options.off_diagonal, "intercept": options.intercept}
+    if options.clip is not None:
+        given["clip"] = options.clip
     scaler: Any = METHODS[options.method](
         axis=data.axis - len(data.logits.shape),
         ignore_index=data.ignore_index,
         from_logits=data.from_logits,
-        **penalties,
+        **given,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -253,17 +259,19 @@ def _evaluate(
     expected = rows * (1.0 - (split.fraction or 0.0))
     shares = SAMPLE_ROWS / expected, CLASSWISE_ELEMENTS / (expected * data.classes)
     before, after = (Measures(options.n_bins, options.convention) for _ in range(2))
-    logits_after = data.from_logits and options.method not in _PROBABILITIES
+    transform, logits_after = _exact(scaler, data, options)
     for block in data.blocks():
         chosen = np.flatnonzero(split.measured(block))
         logits, labels = block.logits[chosen], block.labels[chosen]
         if len(chosen):
             z, y, example = flat(data, logits, labels)
-            calibrated, *_ = flat(data, scaler.transform(logits), labels)
+            exact = logits.astype(np.float64)
+            z, calibrated = z.astype(np.float64), flat(data, transform(exact), labels)[0]
             kept, classwise = (rng.random(len(y)) < share for share in shares)
             example = block.start + chosen[example]
-            before.update(y, z, kept, classwise, example, from_logits=data.from_logits)
-            after.update(y, calibrated, kept, classwise, example, from_logits=logits_after)
+            how = {"kept": kept, "classwise": classwise, "example": example, "dtype": logits.dtype}
+            before.update(y, z, from_logits=data.from_logits, **how)
+            after.update(y, calibrated, from_logits=logits_after, **how)
         progress("measuring", block.start + len(block.labels), len(data))
     if not before.rows:
         raise FileError(
@@ -271,6 +279,19 @@ def _evaluate(
             "--eval-logits."
         )
     return before, after
+
+
+def _exact(scaler: Any, data: Data, options: Options) -> tuple[Any, bool]:
+    """A function that calibrates, and whether it gives logits, which keep likelihoods that probabilities lose."""
+    if data.from_logits or options.method in _PROBABILITIES:
+        return scaler.transform, options.method not in _PROBABILITIES
+    of_logits = copy.copy(scaler).set_params(from_logits=True, clip=None)
+
+    def transform(p: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return of_logits.transform(np.log(np.maximum(p, options.clip or 0.0)))
+
+    return transform, True
 
 
 def _findings(measures: tuple[Measures, Measures], options: Options, progress: Progress) -> dict[str, Any]:
@@ -289,6 +310,11 @@ def _findings(measures: tuple[Measures, Measures], options: Options, progress: P
 
 
 def _check_alike(evaluation: Data, data: Data) -> None:
+    if evaluation.logits.columns != data.logits.columns and evaluation.logits.columns and data.logits.columns:
+        raise FileError(
+            f"{evaluation.logits.name} must have the columns of {data.logits.path}, {', '.join(data.logits.columns)}; "
+            f"got {', '.join(evaluation.logits.columns)}. Rename them."
+        )
     if (evaluation.classes, len(evaluation.logits.shape)) != (data.classes, len(data.logits.shape)):
         raise FileError(
             f"{evaluation.logits.name} must have {data.classes} classes and {len(data.logits.shape)} axes, as those of "
@@ -296,12 +322,37 @@ def _check_alike(evaluation: Data, data: Data) -> None:
         )
 
 
-def _notes(counts: Counts, intervals: dict[str, tuple[Interval, Interval, Interval]]) -> list[str]:
+def _check_likelihood(data: Data, counts: Counts, options: Options) -> None:
+    """A fit by likelihood needs a label of some probability in each row."""
+    if not counts.impossible or options.clip is not None or options.method in _PROBABILITIES:
+        return
+    clip = "" if data.from_logits else ", or with --clip 1e-6, which takes smaller probabilities for that"
+    raise FileError(
+        f"{data.logits.name} give the label the probability 0 in {counts.impossible:,} of {counts.rows:,} rows, the "
+        f"first {counts.first_impossible}, which a fit of the likelihood cannot use; run it with --method isotonic or "
+        f"histogram{clip}, or give those rows the label of --ignore-index."
+    )
+
+
+def _notes(counts: Counts, judged: Counts, findings: dict[str, Any]) -> list[str]:
     """What a reader of the numbers should know."""
     notes = []
     absent = int((counts.per_class == 0).sum())
     if absent:
         notes.append(f"{absent} of {len(counts.per_class)} classes have no row.")
-    if intervals["nll"][2].low > 0:
+    if judged.impossible:
+        notes.append(
+            f"{judged.impossible:,} rows give their label the probability 0 before calibration; the NLL of such a row "
+            "is infinite."
+        )
+    before, after = findings["before"]["nll"], findings["after"]["nll"]
+    if math.isinf(after) and not math.isinf(before):
+        notes.append(
+            "On the evaluation part calibrated labels have the probability 0, so the NLL has become infinite: do not "
+            "use this calibrator."
+        )
+    elif math.isinf(after):
+        notes.append("The NLL is infinite before and after calibration; compare the other measures.")
+    elif findings["intervals"]["nll"][2].low > 0:
         notes.append("On the evaluation part the likelihood has become worse: do not use this calibrator.")
     return notes

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os.path
+import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,14 @@ def stream(
 ) -> tuple[tuple[int, ...], np.dtype, int, Iterator[np.ndarray], tuple[str, ...]]:
     """The shape of a row, dtype, number of rows or 0, slabs of rows, and the columns' names.
 
-    Logits are a column of lists called ``key``; or else the columns whose names begin with ``key``;
-    or else all columns but ``other``, which holds the labels; in the table's order.
+    Logits are a column of lists called ``key``; or else the columns that ``key`` stands for: names
+    between commas, in that order, a pattern such as ``p_*``, or how the names begin; or else, where
+    the user has not chosen the key, all columns but ``other``, which holds the labels. Columns that
+    end in numbers are in the order of the numbers, others in the table's.
 
     Raises:
         ImportError: if pyarrow is not installed.
-        FileError: if there are no such columns.
+        FileError: if there are no such columns, or they are not named alike and not listed.
     """
     try:
         import pyarrow  # noqa: F401
@@ -143,15 +148,66 @@ def _columns(
         return (key,)
     if key in nested:
         return (key,)
-    chosen = tuple(name for name in names if name.startswith(key) and name != other)
+    others = [name for name in names if name != other]
+    if named and "," in key:
+        return _listed(path, key, names, listed)
+    pattern = named and any(character in key for character in "*?[")
+    chosen = [name for name in others if (fnmatchcase(name, key) if pattern else name.startswith(key))]
     if named and not chosen:
-        raise FileError(f"{path} has no column whose name begins with {key!r}, but {listed}; see --logits-key.")
-    chosen = chosen or tuple(name for name in names if name != other)
+        how = "matches" if pattern else "begins with"
+        raise FileError(f"{path} has no column whose name {how} {key!r}, but {listed}; see --logits-key.")
+    prefix = key if chosen else ""
+    chosen = chosen or others
     if len(chosen) < 2:
         raise FileError(
             f"{path} must have a column of logits for each class, got {listed}; columns are separated by commas."
         )
-    return chosen
+    numbers = _numbers(chosen)
+    if numbers is not None:
+        return tuple(name for _, name in sorted(zip(numbers, chosen, strict=True)))
+    if not pattern and not _alike(chosen, prefix):
+        shown = ", ".join(map(repr, chosen[:12])) + (", ..." if len(chosen) > 12 else "")
+        raise FileError(
+            f"{path} has columns that are not named alike, {shown}, so it is not known which of them are classes; list "
+            f"the classes' columns in order, --logits-key {','.join(chosen[-2:])}, or give a pattern, --logits-key "
+            "'p_*'."
+        )
+    return tuple(chosen)
+
+
+def _listed(path: Path, key: str, names: Sequence[str], listed: str) -> tuple[str, ...]:
+    """The columns whose names stand in the key, between commas."""
+    chosen = [name.strip() for name in key.split(",") if name.strip()]
+    absent = [name for name in chosen if name not in names]
+    if absent:
+        raise FileError(f"{path} has no column {absent[0]!r}, but {listed}; correct --logits-key.")
+    if len(set(chosen)) < max(2, len(chosen)):
+        raise FileError(f"--logits-key must list two columns or more, each once; got {key!r}.")
+    return tuple(chosen)
+
+
+def _numbers(names: Sequence[str]) -> list[int] | None:
+    """The numbers in names that differ in one number and in nothing else, such as ``p0`` and ``p1``."""
+    parts = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name) for name in names]
+    if not all(parts):
+        return None
+    numbers = [int(part[2]) for part in parts if part]
+    same = len({(part[1], part[3]) for part in parts if part}) == 1
+    return numbers if same and len(set(numbers)) == len(numbers) else None
+
+
+def _alike(names: Sequence[str], prefix: str) -> bool:
+    """Whether names without such numbers are of one kind: ``p_cat`` and ``p_dog``, or ``a`` and ``b``.
+
+    A common beginning counts if it was asked for, or ends in a separator; and then no name goes on with
+    a number alone, since another does not.
+    """
+    if all(len(name) == 1 and name.isalpha() for name in names):
+        return True
+    common = prefix or os.path.commonprefix(list(names))
+    rests = [name.removeprefix(common) for name in names]
+    separated = bool(prefix) or bool(common and not common[-1].isalnum())
+    return separated and not any(rest.strip("_-. ").isdigit() for rest in rests)
 
 
 def _table_of(

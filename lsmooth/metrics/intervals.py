@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import accumulate, log_softmax
 from lsmooth.metrics._inputs import prepare, probabilities
+from lsmooth.metrics.scores import negative_log_likelihood
 
 METHODS = ("bootstrap", "consistency")
 
@@ -37,9 +40,12 @@ def metric_interval(
 ) -> Interval:
     """A metric, and where it could as well have been.
 
-    ``"bootstrap"``: the percentiles of the metric over rows drawn with replacement: how far the data
-    pin it down. ``"consistency"``: its percentiles over labels drawn from the predictions
-    themselves: what a perfectly calibrated model of these predictions would show.
+    ``"bootstrap"``: how far the data pin the metric down, by the percentiles of the metric over rows
+    drawn with replacement. Where the draws show that the metric is biased, as a calibration error is
+    that grows with every draw, the percentiles are moved back by the bias; see `bootstrap_interval`.
+    The value of the data is always within. ``"consistency"``: the metric's percentiles over labels
+    drawn from the predictions themselves: what a perfectly calibrated model of these predictions
+    would show. The value is outside where the model is not calibrated.
 
     Args:
         metric: a function of this module, such as `expected_calibration_error`.
@@ -69,22 +75,75 @@ def metric_interval(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level}.")
-    if not isinstance(n_resamples, int) or n_resamples < 1:
-        raise ValueError(f"n_resamples must be an integer of at least 1, got {n_resamples!r}.")
+    confidence_level = check.check_fraction("confidence_level", confidence_level)
+    n_resamples = check.check_count("n_resamples", n_resamples)
     xp = backend_of(labels=labels, predictions=predictions)
     labels, predictions = xp.asarray(labels, like=predictions), xp.asarray(predictions)
     rng = np.random.default_rng(seed)
     value = _number(xp, metric(labels, predictions, **options))
+    if options.get("from_logits") and metric is not negative_log_likelihood:
+        # Once, and not at every draw. A likelihood needs the logits: probabilities are rounded to 0.
+        predictions = _probabilities(xp, predictions, options.get("axis", -1), options.get("binary", False))
+        options = {**options, "from_logits": False}
     resample = _bootstrap if method == "bootstrap" else _consistency
-    values = [
-        _number(xp, metric(*arguments, **weights))
-        for arguments, weights in resample(xp, labels, predictions, options, n_resamples, rng)
-    ]
+    draws = np.array(
+        [
+            _number(xp, metric(*arguments, **weights))
+            for arguments, weights in resample(xp, labels, predictions, options, n_resamples, rng)
+        ]
+    )
+    if method == "bootstrap":
+        least = 0.0 if min(value, draws.min()) >= 0 else -np.inf
+        return bootstrap_interval(value, draws, confidence_level, least=least)
+    low, high = _percentiles(draws, confidence_level)
+    return Interval(value, low, high)
+
+
+def bootstrap_interval(
+    value: float,
+    draws: np.ndarray,
+    confidence_level: float,
+    *,
+    least: float,
+    center: float | None = None,
+    narrowing: float = 1.0,
+) -> Interval:
+    """The interval of a metric from its draws, corrected for their bias.
+
+    The bias of the draws, b = mean(draws) - value, is that of the value where it is far from the
+    least that it can be. A calibration error that should be 0 is nothing but bias: a draw has twice
+    its variance, so its mean is sqrt(2) times as large, and the bias is (1 + sqrt(2)) b. It is not
+    known which of the two holds. So both percentiles are moved by b, and the end on the side of the
+    bias by (1 + sqrt(2)) b more. A b that is within the error of a mean of so many draws is taken as 0.
+
+    Args:
+        value: the metric of the data.
+        draws: the metric of each draw, (draws,).
+        confidence_level: between 0 and 1.
+        least: what no value of the metric is below.
+        center: the metric of the rows that were drawn from, where they are a part of the data.
+        narrowing: of deviations, the root of that part.
+
+    Returns:
+        An `Interval` that holds the value.
+    """
+    center = value if center is None else center
+    low, high = _percentiles(draws, confidence_level)
+    if np.isfinite(draws).all() and np.isfinite([value, center]).all():
+        bias = float(np.mean(draws)) - center
+        chance = 3.0 * float(np.std(draws)) / len(draws) ** 0.5
+        bias = bias if abs(bias) > chance else 0.0
+        most = (1.0 + 2.0**0.5) * bias
+        low = max(least, value + narrowing * (low - center - bias - max(most, 0.0)))
+        high = value + narrowing * (high - center - bias - min(most, 0.0))
+    return Interval(value, min(low, value), max(high, value))
+
+
+def _percentiles(draws: np.ndarray, confidence_level: float) -> tuple[float, float]:
     tail = 0.5 * (1.0 - confidence_level)
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return Interval(value, float(low), float(high))
+    finite = bool(np.isfinite(draws).all())  # else one of the draws, since inf - inf is no number
+    low, high = np.quantile(draws, [tail, 1.0 - tail], method="linear" if finite else "nearest")
+    return float(low), float(high)
 
 
 def _bootstrap(xp: Backend, labels: Array, predictions: Array, options: dict[str, Any], n: int, rng: Any) -> Any:
@@ -112,6 +171,15 @@ def _consistency(xp: Backend, labels: Array, predictions: Array, options: dict[s
         drawn = np.minimum(drawn, running.shape[1] - 1).reshape(old.shape).astype(old.dtype)
         drawn = drawn if ignore_index is None else np.where(old == ignore_index, old, drawn)
         yield (xp.asarray(drawn, like=predictions), predictions), options
+
+
+def _probabilities(xp: Backend, logits: Array, axis: int, binary: bool) -> Array:
+    """The probabilities of logits, in their shape."""
+    logits = accumulate(xp, check.float_array(xp, "predictions", logits))
+    if binary:
+        return xp.exp(-xp.softplus(-logits))
+    front = check.check_axis(axis, xp.shape(logits))
+    return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(logits, front, -1))), -1, front)
 
 
 def _number(xp: Backend, scalar: Array) -> float:
