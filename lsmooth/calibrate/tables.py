@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os.path
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -204,7 +203,9 @@ def _alike(names: Sequence[str], prefix: str) -> bool:
     """
     if all(len(name) == 1 and name.isalpha() for name in names):
         return True
-    common = prefix or os.path.commonprefix(list(names))
+    first, last = min(names), max(names)
+    differs = [k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b]
+    common = prefix or first[: differs[0] if differs else len(first)]
     rests = [name.removeprefix(common) for name in names]
     separated = bool(prefix) or bool(common and not common[-1].isalnum())
     return separated and not any(rest.strip("_-. ").isdigit() for rest in rests)

@@ -64,7 +64,6 @@ def test_the_classes_may_be_on_any_axis_but_the_first(tmp_path):
         (changed(Z, (33, 2), np.nan), Y, {}, "have NaN in row 33; look"),
         (changed(Z, (8, 2), np.inf), Y, {}, "have an infinity in row 8"),
         (changed(Z, 8, -np.inf), Y, {}, "have no class that is not masked in row 8"),
-        (changed(Z, (9, Y[9]), -np.inf), Y, {}, f"give the label {Y[9]} of row 9 the probability 0"),
         (Z, changed(Y, 17, 5), {}, "must be class ids in 0..4, got 5 in row 17. Are they counted from 1? Subtract 1."),
         (Z, changed(Y, 17, -1), {}, "got -1 in row 17. Rows to leave out: --ignore-index -1."),
         (Z, changed(Y, 17, 0).astype(float) + (np.arange(40) == 21) / 2, {}, "must be integers, got "),
@@ -87,6 +86,42 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, logits, labels, options, m
     with pytest.raises(FileError) as caught:
         checked(tmp_path, logits, labels, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("label_dtype", ["bool", "uint8"])
+def test_labels_of_two_classes_may_be_bools(tmp_path, label_dtype):
+    counts = checked(tmp_path, Z[:, :2], (Y % 2).astype(label_dtype))
+    np.testing.assert_array_equal(counts.per_class, np.bincount(Y % 2))
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_rows_whose_label_has_the_probability_0_are_counted(tmp_path, from_logits):
+    p = np.exp(Z) / np.exp(Z).sum(-1, keepdims=True)
+    for row in (9, 21, 33):
+        p[row] = 0.0
+        p[row, (Y[row] + 1) % 5] = 1.0
+    with np.errstate(divide="ignore"):
+        counts = checked(tmp_path, np.log(p) if from_logits else p, Y, from_logits=from_logits)
+    assert (counts.rows, counts.impossible, counts.first_impossible) == (40, 3, "row 9")
+    ignored = checked(tmp_path, p, np.where(np.arange(40) == 9, -1, Y), from_logits=False, ignore_index=-1)
+    assert (ignored.rows, ignored.impossible, ignored.first_impossible) == (39, 2, "row 21")
+
+
+@pytest.mark.parametrize("classes", [5, 100, 1000])
+@pytest.mark.parametrize("rounding", [2, 3, 5, np.float16, np.float32, "bfloat16"])
+def test_rounded_probabilities_are_probabilities(tmp_path, classes, rounding):
+    logits = np.random.default_rng(1).normal(0, 3, (20, classes))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    if isinstance(rounding, int):
+        p = p.round(rounding)
+    elif rounding == "bfloat16":
+        p = (((p.astype(np.float32).view(np.uint32) + 0x8000) >> 16) << 16).view(np.float32)
+    else:
+        p = p.astype(rounding)
+    assert checked(tmp_path, p, p.argmax(-1), from_logits=False).rows == 20
+    for wrong in (np.full_like(p, 2 / classes), 0.5 * p):
+        with pytest.raises(FileError, match="are no probabilities: row 0 has a sum of"):
+            checked(tmp_path, wrong, p.argmax(-1), from_logits=False)
 
 
 def test_a_position_is_named_as_one_would_index_it(tmp_path):

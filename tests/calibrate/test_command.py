@@ -153,6 +153,127 @@ def test_probabilities_are_taken_for_what_they_are(saved):
     assert scaler.temperature_ == pytest.approx(1.0, abs=0.1)
 
 
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture
+def rounded(saved) -> np.ndarray:
+    """Probabilities of two digits, as forests give them; some labels have the probability 0."""
+    p = np.exp(2 * HONEST - 2 * HONEST.max(-1, keepdims=True))
+    p = (p / p.sum(-1, keepdims=True)).round(2)
+    np.savez(saved / "rounded.npz", logits=p.astype(np.float32), labels=Y)
+    assert 0 < (p[np.arange(600), Y] == 0).sum() < 100
+    return p
+
+
+@pytest.mark.parametrize("method", ["isotonic", "histogram"])
+def test_labels_of_probability_0_are_calibrated_by_bins(saved, rounded, method):
+    result = calibrate("rounded.npz", "--from-probabilities", "--method", method, "--out", "report")
+    assert result.exit_code == 0, result.output
+    lost = int((rounded[np.arange(600), Y] == 0).sum())
+    assert f"{lost} rows give their label the probability 0 before calibration" in result.output
+    report, held = report_of(saved / "report"), ~split(saved)
+    assert report["measures"]["nll"]["before"]["value"] is None
+    brier = float(metrics.brier_score(Y[held], rounded[held].astype(np.float32)))
+    assert report["measures"]["brier"]["before"]["value"] == pytest.approx(brier, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector", "bias-corrected", "dirichlet"])
+def test_labels_of_probability_0_need_a_clip_for_a_fit_by_likelihood(saved, rounded, method):
+    arguments = ["rounded.npz", "--from-probabilities", "--method", method, "--out", "report"]
+    lost = rounded[np.arange(600), Y] == 0
+    refused = calibrate(*arguments)
+    assert refused.exit_code == 2
+    assert f"the probability 0 in {lost.sum()} of 600 rows, the first row {lost.argmax()}, which" in refused.output
+    assert "--clip 1e-6" in refused.output
+    result = calibrate(*arguments, "--clip", 1e-4)
+    assert result.exit_code == 0, result.output
+    scaler = calibration.load(saved / "report" / "calibrator.json")
+    fitted = split(saved)
+    p = rounded.astype(np.float32)
+    expected = METHODS[method](from_logits=False, clip=1e-4).fit(p[fitted], Y[fitted])
+    np.testing.assert_allclose(scaler.predict_proba(p), expected.predict_proba(p), rtol=1e-5, atol=1e-7)
+    after = -np.log(expected.predict_proba(p.astype(np.float64))[~fitted, Y[~fitted]]).mean()
+    assert report_of(saved / "report")["measures"]["nll"]["after"]["value"] == pytest.approx(after, rel=1e-5)
+
+
+def test_masked_labels_are_refused_with_what_takes_them(saved):
+    logits = Z.copy()
+    logits[[5, 7], Y[[5, 7]]] = -np.inf
+    np.savez(saved / "masked.npz", logits=logits, labels=Y)
+    refused = calibrate("masked.npz", "--out", "report")
+    assert refused.exit_code == 2
+    assert "the probability 0 in 2 of 600 rows, the first row 5, which" in refused.output
+    assert "--clip" not in refused.output
+    assert calibrate("masked.npz", "--method", "isotonic", "--out", "report").exit_code == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("probabilities", [True, False])
+def test_a_likelihood_is_finite_where_float32_probabilities_would_be_0(saved, dtype, probabilities):
+    flat = 0.1 * HONEST
+    apart = np.array([[0.0, 90.0, 3.0, 3.0], [90.0, 0.0, 5.0, 5.0]] * 300)
+    labels = np.array([1, 0] * 299 + [0, 1])  # the two last have a probability of exp(-90)
+    for name, logits, y in (("fit", flat, Y), ("apart", apart, labels)):
+        p = np.exp(logits - logits.max(-1, keepdims=True))
+        given = p / p.sum(-1, keepdims=True) if probabilities else logits
+        np.savez(saved / f"{name}.npz", logits=given.astype(dtype), labels=y)
+    kind = ["--from-probabilities"] if probabilities else []
+    result = calibrate("fit.npz", "--eval-logits", "apart.npz", *kind, "--out", "report", resamples=2)
+    assert result.exit_code == 0, result.output
+    measures, scaler = report_of(saved / "report")["measures"]["nll"], calibration.load("report/calibrator.json")
+    assert scaler.temperature_ == pytest.approx(0.1, rel=0.2)  # so that exp(-90 / T) is 0 in float64 too
+    assert measures["before"]["value"] == pytest.approx(90 * 2 / 600, rel=1e-5)
+    assert measures["after"]["value"] == pytest.approx(90 * 2 / 600 / scaler.temperature_, rel=1e-5)
+
+
+def test_a_likelihood_that_becomes_infinite_is_worse_and_the_calibrator_is_not_to_be_used(saved):
+    # All rows alike, but one label of the evaluation part that the fit has not seen.
+    logits = np.tile(np.float32([[0.0, 0.5, 1.0]]), (400, 1))
+    np.savez(saved / "fit.npz", logits=logits, labels=np.arange(400) % 2 + 1)
+    np.savez(saved / "eval.npz", logits=logits, labels=np.where(np.arange(400) == 9, 0, np.arange(400) % 2 + 1))
+    result = calibrate("fit.npz", "--eval-logits", "eval.npz", "--method", "isotonic", "--out", "report", resamples=40)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"NLL +0\.\d+ +inf +\+inf .*worse", result.output)
+    for text in (result.output, (saved / "report" / "report.html").read_text(encoding="utf-8")):
+        assert "the NLL has become infinite: do not use this calibrator" in " ".join(text.split())
+    assert report_of(saved / "report")["measures"]["nll"]["after"]["value"] is None
+
+
+def table_of(folder: Path, header: str, rows: np.ndarray) -> None:
+    lines = [",".join(map(repr, row)) for row in rows.tolist()]
+    (folder / "table.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_columns_that_were_used_are_listed(saved):
+    pytest.importorskip("pyarrow")
+    table_of(saved, "id,hen,cat,dog,cow,truth", np.column_stack([np.arange(600), Z[:, [3, 0, 1, 2]], Y]))
+    refused = calibrate("table.csv", "--labels-key", "truth", "--out", "report")
+    assert refused.exit_code == 2
+    assert "are not named alike, 'id', 'hen', 'cat', 'dog', 'cow'" in refused.output
+    result = calibrate("table.csv", "--labels-key", "truth", "--logits-key", "cat,dog,cow,hen", "--out", "report")
+    assert result.exit_code == 0, result.output
+    assert "Classes in order: logits are the columns cat, dog, cow, hen, labels the column truth." in result.output
+    assert "cat, dog, cow, hen" in (saved / "report" / "report.html").read_text(encoding="utf-8")
+    stored = report_of(saved / "report")["files"][0]
+    assert stored["logits"]["columns"] == ["cat", "dog", "cow", "hen"]
+    assert stored["labels"]["columns"] == ["truth"]
+    fitted = split(saved)
+    expected = calibration.TemperatureScaling().fit(Z[fitted], Y[fitted]).temperature_
+    assert calibration.load("report/calibrator.json").temperature_ == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_evaluation_table_has_the_columns_of_the_first(saved):
+    pytest.importorskip("pyarrow")
+    table_of(saved, "p_b,p_a,p_c,p_d,labels", np.column_stack([Z, Y]))
+    (saved / "table.csv").rename(saved / "other.csv")
+    table_of(saved, "p_a,p_b,p_c,p_d,labels", np.column_stack([Z, Y]))
+    result = calibrate("table.csv", "--eval-logits", "other.csv", "--out", "report")
+    assert result.exit_code == 2
+    assert "must have the columns of table.csv, p_a, p_b, p_c, p_d; got p_b, p_a, p_c, p_d" in result.output
+
+
 def test_half_precision_is_measured_in_full(saved):
     np.savez(saved / "half.npz", logits=Z.astype(np.float16), labels=Y)
     result = calibrate("half.npz", "--out", "report")
@@ -223,6 +344,9 @@ BAD = {
         (["both.npz", "--off-diagonal", 1], "is a penalty of --method matrix"),
         (["both.npz", "--method", "matrix", "--intercept", -1], "--intercept must be a finite number"),
         (["both.npz", "--out", "both.npz"], "--output must be a folder"),
+        (["both.npz", "--clip", 0.6], "--clip must be between 0 and 0.5"),
+        (["both.npz", "--clip", 1e-6], "--clip is for probabilities"),
+        (["both.npz", "--from-probabilities", "--method", "isotonic", "--clip", 1e-6], "is for a fit by likelihood"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(saved, arguments, message):

@@ -68,7 +68,7 @@ def save_parquet_columns(path: Path) -> None:
 
 def save_csv(path: Path) -> None:
     pytest.importorskip("pyarrow")
-    lines = ["cat,dog,cow,labels,hen"]
+    lines = ["logit cat,logit dog,logit cow,labels,logit hen"]
     lines += [",".join(map(repr, map(float, (*z[:3], y, z[3])))) for z, y in zip(Z, Y, strict=True)]
     path.write_text("\n".join(lines))
 
@@ -250,6 +250,63 @@ def test_a_csv_that_does_not_fit_is_refused(tmp_path, text, role, message):
     with pytest.raises(FileError) as caught:
         opened(tmp_path / "file.csv", role)
     assert message in str(caught.value)
+
+
+COLUMNS = {
+    "p0,p1,p2,labels": (None, ["p0", "p1", "p2"]),
+    "labels,p_2,p_10,p_1": (None, ["p_1", "p_2", "p_10"]),
+    "c2,c1,c0": (None, ["c0", "c1", "c2"]),
+    "p_cat,labels,p_dog": (None, ["p_cat", "p_dog"]),
+    "id,logits_1,logits_0,labels": (None, ["logits_0", "logits_1"]),
+    "id,VF,F,labels,M": ("F,M,VF", ["F", "M", "VF"]),
+    "id,p.a,p.b,labels": ("p.*", ["p.a", "p.b"]),
+    "id,a_prob,labels,b_prob": ("*_prob", ["a_prob", "b_prob"]),
+    "id,x2,x1,labels": ("x", ["x1", "x2"]),
+    "id,p1,p0,patient,labels": ("p[0-9]", ["p0", "p1"]),
+    "id,p1,p0,labels": ("p1, p0", ["p1", "p0"]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("header", COLUMNS)
+def test_the_columns_of_the_classes_are_found(tmp_path, suffix, header):
+    pa = pytest.importorskip("pyarrow")
+    key, expected = COLUMNS[header]
+    names = header.split(",")
+    path = tmp_path / f"file{suffix}"
+    if suffix == ".csv":
+        path.write_text(f"{header}\n{','.join(str(k) for k in range(len(names)))}\n")
+    else:
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({name: [float(k)] for k, name in enumerate(names)}), path)
+    array = opened(path, key=key)
+    assert array.columns == tuple(expected)
+    np.testing.assert_array_equal(array.read(0, 1), [[names.index(name) for name in expected]])
+
+
+@pytest.mark.parametrize(
+    ("header", "key", "message"),
+    [
+        ("id,p0,p1,labels", None, "columns that are not named alike, 'id', 'p0', 'p1'"),
+        ("id,cat,dog,labels", None, "columns that are not named alike, 'id', 'cat', 'dog'"),
+        ("p_0,p_1,p_fold,labels", None, "columns that are not named alike"),
+        ("logits_0,logits_1,logits_scale,labels", None, "columns that are not named alike"),
+        ("fold_id,row_id,labels", None, "columns that are not named alike"),
+        ("p0,p1,patient,labels", "p", "columns that are not named alike, 'p0', 'p1', 'patient'"),
+        ("id,p0,p1,labels", "p0,p2", "has no column 'p2'"),
+        ("id,p0,p1,labels", "q*", "has no column whose name matches 'q*'"),
+        ("id,p0,p1,labels", "p0,p0", "must list two columns or more, each once"),
+    ],
+)
+def test_columns_that_may_not_be_classes_are_refused(tmp_path, header, key, message):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "file.csv"
+    path.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
+    with pytest.raises(FileError) as caught:
+        opened(path, key=key)
+    assert message in str(caught.value)
+    assert "--logits-key" in str(caught.value)
 
 
 def test_what_a_table_lacks_is_nan(tmp_path):
