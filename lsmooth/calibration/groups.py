@@ -248,8 +248,8 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             ValueError: if nothing has been fitted, or groups are missing, not wanted, or do not fit.
         """
         self._check_fitted()
-        temperatures = self._temperatures_of(logits, groups)
-        return self._probabilities(backend_of(logits=logits), self._scaled(logits, temperatures, centered=True))
+        scaled = self._scaled(logits, self._temperatures_of(logits, groups), centered=True)
+        return self._probabilities(backend_of(scaled=scaled), scaled)
 
     def _groups_of(self, logits: Array, groups: Array | None) -> Array:
         """The group of each row, in the rows' shape."""

@@ -225,8 +225,9 @@ def poly_loss_cross_entropy(
         >>> poly_loss_cross_entropy(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
         array([1.181951])
     """
-    xp = backend_of(logits=logits, labels=labels, where=where)
+    xp = backend_of(logits=logits, labels=labels, epsilon=epsilon, where=where)
     logits, labels, where, dtype = _rows_of_classes(xp, logits, labels, axis, where)
+    epsilon = _option(xp, epsilon, logits)
     log_probs = masked_log_softmax(xp, logits, where)
     missed = masked_sum(xp, labels * (1.0 - xp.exp(log_probs)), where)
     return xp.cast(epsilon * missed - masked_sum(xp, labels * log_probs, where), dtype)
@@ -359,10 +360,16 @@ def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma
     xp = backend_of(logits=logits, labels=labels, alpha=alpha, gamma=gamma)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels, least_rank=0)
     labels = xp.asarray(labels, xp.dtype(logits), like=logits)
+    alpha, gamma = _option(xp, alpha, logits), _option(xp, gamma, logits)
     losses = focused_cross_entropy(xp, logits, labels, gamma)
     if alpha is not None:
         losses = (alpha * labels + (1.0 - alpha) * (1.0 - labels)) * losses
     return xp.cast(losses, dtype)
+
+
+def _option(xp: Backend, value: Any, like: Array) -> Any:
+    """A number, or an array in the dtype and on the device of ``like``."""
+    return xp.asarray(value, xp.dtype(like), like=like) if hasattr(value, "shape") else value
 
 
 def _floats(xp: Backend, **arrays: Any) -> tuple[list[Array], str]:

@@ -58,7 +58,7 @@ class LabelSmoother:
             ValueError: if shapes do not fit.
         """
         logits = model_output["logits"] if isinstance(model_output, Mapping) else model_output[0]
-        xp = backend_of(logits=logits, labels=labels)
+        xp = backend_of(logits=logits, labels=labels, num_items_in_batch=num_items_in_batch)
         logits, _ = _rows.scores(xp, "logits", logits, like=labels)
         labels = xp.asarray(labels, like=logits)
         if shift_labels:

@@ -40,8 +40,9 @@ def prepare(
     teacher_name: str = "teacher_logits",
     student_name: str = "student_logits",
     same_classes: bool = True,
+    **others: Any,
 ) -> Pair:
-    """Check what the losses share."""
+    """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call."""
     xp = backend_of(
         teacher_logits=teacher_logits,
         student_logits=student_logits,
@@ -49,6 +50,7 @@ def prepare(
         labels=labels,
         mask=mask,
         sample_weight=sample_weight,
+        **others,
     )
     reduction = check_reduction(reduction)
     like = teacher_logits if xp.is_array(teacher_logits) else None

@@ -46,7 +46,9 @@ def hint_loss(
         >>> float(hint_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]])))
         2.5
     """
-    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient, sample_weight)
+    xp, teacher, student = _features(
+        teacher_features, student_features, stop_teacher_gradient, sample_weight=sample_weight
+    )
     _check_same(xp, teacher, student)
     difference = _flat(xp, teacher) - _flat(xp, student)
     return _reduce(xp, _mean(xp, difference * difference), sample_weight, reduction)
@@ -93,7 +95,9 @@ def attention_transfer_loss(
         1.0
     """
     check.check_range("power", power, 0.0, float("inf"))
-    xp, teacher, student = _features(teacher_features, student_features, stop_teacher_gradient, sample_weight)
+    xp, teacher, student = _features(
+        teacher_features, student_features, stop_teacher_gradient, sample_weight=sample_weight
+    )
     maps = [_attention(xp, x, axis, power) for x in (teacher, student)]
     _check_same(xp, *maps)
     difference = _unit(xp, _flat(xp, maps[0])) - _unit(xp, _flat(xp, maps[1]))
@@ -248,7 +252,7 @@ def contrastive_distillation_loss(
     check.check_range("temperature", temperature, 0.0, float("inf"))
     ratio = 1.0 if prior_ratio is None else prior_ratio
     check.check_range("prior_ratio", ratio, 0.0, float("inf"))
-    xp, teacher, student = _features(teacher_embeddings, student_embeddings, stop_teacher_gradient)
+    xp, teacher, student = _features(teacher_embeddings, student_embeddings, stop_teacher_gradient, labels=labels)
     _check_same(xp, teacher, student)
     cosines = _unit(xp, _flat(xp, teacher)) @ xp.moveaxis(_unit(xp, _flat(xp, student)), 0, 1)
     lead = cosines / temperature - math.log(ratio)
@@ -264,9 +268,9 @@ def contrastive_distillation_loss(
     return _reduce(xp, losses, None, reduction)
 
 
-def _features(teacher: Any, student: Any, stop: bool, sample_weight: Any = None) -> tuple[Backend, Array, Array]:
+def _features(teacher: Any, student: Any, stop: bool, **others: Any) -> tuple[Backend, Array, Array]:
     """Both in the precision of the result, with a batch in common."""
-    xp = backend_of(teacher_features=teacher, student_features=student, sample_weight=sample_weight)
+    xp = backend_of(teacher_features=teacher, student_features=student, **others)
     student = check.float_array(xp, "student_features", student, like=teacher if xp.is_array(teacher) else None)
     teacher = check.float_array(xp, "teacher_features", teacher, like=student)
     shapes = xp.shape(teacher), xp.shape(student)

@@ -244,6 +244,7 @@ def standardized_distillation_loss(
         axis=axis,
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
+        row_temperature=temperature,
     )
     xp = pair.xp
     rows = xp.shape(pair.student)[:-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, backend_of
+from lsmooth.backends import Array
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.distillation._pair import prepare
 from lsmooth.distillation.divergences import parameter_of
@@ -95,25 +95,17 @@ class DistillationLoss:
             ValueError: if shapes do not fit.
         """
         common = {"ignore_index": self.ignore_index, "axis": self.axis, "reduction": self.reduction}
-        xp = backend_of(
-            labels=labels,
-            teacher_logits=teacher_logits,
-            student_logits=student_logits,
-            sample_weight=sample_weight,
-            temperature=self.temperature,
-            label_smoothing=self.label_smoothing,
-        )
-        # Converted before `prepare`, which would choose a backend by fewer arguments.
-        like = next(filter(xp.is_array, (student_logits, teacher_logits, labels)), None)
-        student_logits = xp.asarray(student_logits, like=like)
         pair = prepare(
             teacher_logits,
             student_logits,
             self.temperature,
             labels=None if self.ignore_index is None else labels,
             sample_weight=sample_weight,
+            hard_labels=labels,
+            label_smoothing=self.label_smoothing,
             **common,
         )
+        xp = pair.xp
         rows = _rows.prepare(xp, labels, student_logits, self.label_smoothing, sample_weight, **common)
         # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
         rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(self.alpha)))

@@ -93,6 +93,7 @@ def sparse_distillation_loss(
         stop_teacher_gradient=stop_teacher_gradient,
         teacher_name="teacher_log_probs",
         same_classes=False,
+        teacher_indices=teacher_indices,
     )
     xp = pair.xp
     teacher, student = tempered(pair)

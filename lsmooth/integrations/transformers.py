@@ -74,9 +74,10 @@ def compute_loss_func(
             f"the labels to ignore to {TRAINER_IGNORE_INDEX}."
         )
     logits = _logits(outputs)
-    xp = backend_of(labels=labels, logits=logits)
+    xp = backend_of(labels=labels, logits=logits, num_items_in_batch=num_items_in_batch)
+    logits = xp.asarray(logits, like=labels if xp.is_array(labels) else None)
     if shift_labels:
-        labels = _next_labels(xp, xp.asarray(labels, like=logits if xp.is_array(logits) else None), int(ignore_index))
+        labels = _next_labels(xp, xp.asarray(labels, like=logits), int(ignore_index))
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = softmax_cross_entropy(labels, logits, ignore_index=int(ignore_index), reduction=reduction, **options)
     if num_items_in_batch is None:
