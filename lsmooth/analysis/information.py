@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lsmooth import _validation as check
+from lsmooth._sums import long_sum
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas import accumulate
 
@@ -46,9 +47,9 @@ def mutual_information(differences: Array) -> Array:
     examples, draws = shape
     center = xp.sum(differences, axis=1) / draws
     own = (differences - center[:, None]) ** 2
-    variance = xp.sum(own) / (examples * draws)
+    variance = xp.cast(long_sum(xp, own), xp.dtype(own)) / (examples * draws)
     # Draws that do not differ: the limit of ever smaller noise.
     variance = xp.where(xp.equal(variance, 0), 1e-30, variance)
     distance = (differences[:, :, None] - center) ** 2
     mixture = xp.logsumexp(-distance / (2 * variance), axis=-1) - math.log(examples)
-    return xp.sum(-own / (2 * variance) - mixture) / (examples * draws)
+    return xp.cast(long_sum(xp, -own / (2 * variance) - mixture), xp.dtype(own)) / (examples * draws)

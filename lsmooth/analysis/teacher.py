@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lsmooth import _validation as check
+from lsmooth._sums import long_sum
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
 
@@ -80,11 +81,13 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     xp = backend_of(teacher_logits=teacher_logits)
     logits = check.float_array(xp, "teacher_logits", teacher_logits)
     front = check.check_axis(axis, xp.shape(logits))
+    if not check.is_real_number(temperature):
+        raise TypeError(f"temperature must be a number, got {temperature!r}.")
     check.check_range("temperature", temperature, 0.0, float("inf"))
-    log_p = log_softmax(xp, accumulate(xp, xp.moveaxis(logits, front, -1)) / temperature)
+    log_p = log_softmax(xp, _centered(xp, accumulate(xp, xp.moveaxis(logits, front, -1))) / temperature)
     p = xp.exp(log_p)
     entropy = -xp.sum(p * xp.where(xp.equal(p, 0), 0.0, log_p), axis=-1)
-    return xp.sum(entropy) / xp.size(entropy)
+    return xp.cast(long_sum(xp, entropy), xp.dtype(entropy)) / xp.size(entropy)
 
 
 def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axis: int = -1) -> float:
@@ -115,6 +118,8 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
         >>> round(match_temperature([0, 1], logits, 0.5), 4)  # 4 / log(3)
         3.641
     """
+    if not check.is_real_number(gamma):
+        raise TypeError(f"gamma must be a number, got {gamma!r}.")
     xp, labels, logits = _labels_and_logits(labels, teacher_logits, axis)
     if not xp.is_concrete(logits):
         raise TypeError("teacher_logits must have values that can be read, and these are traced; call it outside.")
@@ -138,12 +143,18 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
 def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Array:
     """From checked arguments, classes last."""
     classes = xp.shape(logits)[-1]
-    logits = logits / (temperature if isinstance(temperature, float) else temperature[..., None])
+    logits = _centered(xp, logits) / (temperature if isinstance(temperature, float) else temperature[..., None])
     label = xp.equal(xp.one_hot(labels, classes, xp.dtype(logits)), 1)
     others = xp.where(label, MINUS_INFINITY, logits)
     mass = xp.exp(xp.logsumexp(others, axis=-1) - xp.logsumexp(logits, axis=-1))
     mass = xp.where((labels >= 0) & (labels < classes), mass, float("nan"))
-    return xp.sum(mass) / xp.size(mass) * (classes / (classes - 1))
+    return xp.cast(long_sum(xp, mass), xp.dtype(mass)) / xp.size(mass) * (classes / (classes - 1))
+
+
+def _centered(xp: Backend, logits: Array) -> Array:
+    """Logits less their row's maximum, so that a number common to a row takes no digits."""
+    top = xp.stop_gradient(xp.max(logits, axis=-1))
+    return logits - xp.where(top > MINUS_INFINITY, top, 0.0)[..., None]
 
 
 def _labels_and_logits(labels: Array, logits: Array, axis: int) -> tuple[Backend, Array, Array]:

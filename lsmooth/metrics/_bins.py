@@ -121,7 +121,8 @@ def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> 
     below = xp.searchsorted(ranked, values, "left")
     before = xp.where(below > 0, xp.take(running, xp.where(below > 0, below - 1, 0)), 0.0)
     whole = long_sum(xp, weight)
-    return _clipped(xp, _floor(xp, before * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)), n_bins - 1)
+    index = before * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)
+    return _clipped(xp, _floor(xp, xp.where(index >= 0, index, 0.0)), n_bins - 1)  # NaN shows in the sums
 
 
 def bin_sums(

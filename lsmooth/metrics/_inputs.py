@@ -95,7 +95,10 @@ def prepare(
     labels, weight, valid = (xp.reshape(x, (-1,)) for x in (labels, weight, valid))
     predictions = xp.reshape(predictions, (-1, classes))
     if not from_logits:
-        valid = valid & are_probabilities(xp, predictions)
+        possible = are_probabilities(xp, predictions)
+        valid = valid & possible
+        if xp.name == "numpy" and not possible.all():  # NumPy warns of logarithms of negative numbers
+            predictions = np.where(possible[:, None], predictions, np.asarray(1.0 / classes, dtype))
     weight = xp.where(valid, weight, float("nan"))
     labels = xp.where(weight > 0, labels, 0)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given)

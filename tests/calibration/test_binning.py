@@ -10,6 +10,7 @@ from conftest import assert_close
 
 from lsmooth.backends import Backend
 from lsmooth.calibration import HistogramBinning, IsotonicCalibration
+from lsmooth.calibration.binning import interpolated
 
 
 def drawn(rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -121,3 +122,30 @@ def test_points_that_no_fit_leaves_are_refused(tmp_path, points, message):
     (tmp_path / "c.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         IsotonicCalibration.load(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("power", [-738.0, -700.0, -90.0, -30.0])
+def test_isotonic_values_are_finite_and_between_their_neighbours(backend: Backend, dtype, power):
+    # The slope between probabilities as small as these is beyond the largest float.
+    points = np.array([power, power * 0.98, -5.0, 0.0, 5.0]).astype(dtype)
+    scaler = IsotonicCalibration(binary=True).fit(backend.asarray(points), backend.asarray(np.array([0, 1, 0, 1, 1])))
+    at = np.sort(np.concatenate([points, np.linspace(1.1 * power, 8.0, 500)])).astype(dtype)
+    got = backend.to_numpy(scaler.predict_proba(backend.asarray(at)))
+    assert np.isfinite(got).all()
+    assert (np.diff(got) >= 0).all()
+    assert ((got >= 0) & (got <= 1)).all()
+    known = np.minimum(np.searchsorted(points, at), 4)
+    of_points = backend.to_numpy(scaler.predict_proba(backend.asarray(points)))
+    assert (got <= of_points[known] + 1e-6).all()
+
+
+def test_between_two_points_the_line_is_straight():
+    x, y = np.array([0.0, 5e-324, 1e-310, 0.25, 0.75, 1.0]), np.array([0.0, 0.1, 0.2, 0.4, 0.9, 0.9])
+    at = np.array([-1.0, 0.0, 5e-324, 1e-310, 0.25, 0.5, 0.75, 0.9, 2.0])
+    np.testing.assert_allclose(interpolated(at, x, y), [0.0, 0.0, 0.1, 0.2, 0.4, 0.65, 0.9, 0.9, 0.9])
+    assert np.isnan(interpolated(np.array([np.nan]), x, y)).all()
+    np.testing.assert_array_equal(interpolated(np.array([0.1, 0.9]), x[:1], y[1:2]), [0.1, 0.1])
+    rng = np.random.default_rng(0)
+    x, y, at = np.sort(rng.random(20)), np.sort(rng.random(20)), rng.random(100)
+    np.testing.assert_allclose(interpolated(at, x, y), np.interp(at, x, y), rtol=1e-12)

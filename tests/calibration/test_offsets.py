@@ -1,0 +1,108 @@
+"""Facts about a number that is common to all logits of a row: it changes nothing, however large."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lsmooth import analysis, metrics
+from lsmooth.backends import Backend
+from lsmooth.calibration import (
+    BiasCorrectedTemperatureScaling,
+    DirichletCalibration,
+    GroupTemperatureScaling,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+    apply_temperature,
+)
+
+pytestmark = [pytest.mark.usefixtures("memory"), pytest.mark.filterwarnings("ignore::UserWarning")]
+OFFSETS = [0.0, 1e2, 1e4, -1e6, 1e8]
+SCALERS = {
+    "temperature": TemperatureScaling(),
+    "group": GroupTemperatureScaling(by="prediction"),
+    "bias": BiasCorrectedTemperatureScaling(),
+    "vector": VectorScaling(),
+    "matrix": MatrixScaling(off_diagonal=0.1),
+    "dirichlet": DirichletCalibration(off_diagonal=0.1),
+    "histogram": HistogramBinning(),
+    "isotonic": IsotonicCalibration(),
+}
+
+
+def drawn(offset: float) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 logits, whose differences at a large offset are few."""
+    rng = np.random.default_rng(0)
+    logits = (offset + rng.integers(-4, 4, (200, 3)) + rng.random((200, 3))).astype(np.float32)
+    labels = np.where(rng.random(200) < 0.7, logits.argmax(axis=1), rng.integers(0, 3, 200))
+    return logits.astype(np.float32), labels
+
+
+METRICS = [
+    metrics.negative_log_likelihood,
+    metrics.brier_score,
+    metrics.expected_calibration_error,
+    metrics.classwise_calibration_error,
+    metrics.smooth_calibration_error,
+]
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("function", METRICS, ids=lambda function: function.__name__)
+def test_metrics_are_those_of_float64(backend: Backend, function, offset):
+    logits, labels = drawn(offset)
+    got = function(backend.asarray(labels), backend.asarray(logits), from_logits=True)
+    expected = function(labels, logits.astype(np.float64) - offset, from_logits=True)
+    np.testing.assert_allclose(float(backend.to_numpy(got)), float(expected), rtol=2e-6)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("name", SCALERS)
+def test_calibrated_probabilities_are_those_of_float64(backend: Backend, name, offset):
+    plain, labels = drawn(0.0)
+    scaler = SCALERS[name].fit(plain.astype(np.float64), labels)
+    logits, _ = drawn(offset)
+    got = backend.to_numpy(scaler.predict_proba(backend.asarray(logits)))
+    expected = scaler.predict_proba(logits.astype(np.float64))
+    np.testing.assert_allclose(got, expected, rtol=2e-5 if name == "matrix" else 2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("name", ["temperature", "bias", "dirichlet"])
+def test_fits_are_those_of_float64(backend: Backend, name, offset):
+    logits, labels = drawn(offset)
+    got = (
+        SCALERS[name].fit(backend.asarray(logits), backend.asarray(labels)).predict_proba(np.zeros((1, 3)) + [0, 1, 2])
+    )
+    expected = SCALERS[name].fit(logits.astype(np.float64) - offset, labels).predict_proba(np.arange(3.0)[None])
+    np.testing.assert_allclose(got, expected, rtol=2e-6 if name == "temperature" else 1e-4)
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_divided_logits_are_those_of_float64(backend: Backend, offset):
+    logits, labels = drawn(offset)
+    got = backend.to_numpy(apply_temperature(backend.asarray(logits), 1.7))
+    np.testing.assert_allclose(got, logits.astype(np.float64) / 1.7, rtol=2e-7)
+    plain, _ = drawn(0.0)
+    for name in ("temperature", "bias", "vector", "matrix"):
+        scaler = SCALERS[name].fit(plain.astype(np.float64), labels)
+        got = backend.to_numpy(scaler.transform(backend.asarray(logits)))
+        expected = scaler.transform(logits.astype(np.float64))
+        np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6 * max(1.0, abs(offset)))
+
+
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_what_a_teacher_tells_is_that_of_float64(backend: Backend, offset):
+    logits, labels = drawn(offset)
+    of_float64 = logits.astype(np.float64) - offset
+    mass = analysis.teacher_wrong_class_mass(backend.asarray(labels), backend.asarray(logits))
+    entropy = analysis.teacher_entropy(backend.asarray(logits), temperature=2.0)
+    np.testing.assert_allclose(
+        float(backend.to_numpy(mass)), float(analysis.teacher_wrong_class_mass(labels, of_float64)), rtol=2e-6
+    )
+    np.testing.assert_allclose(
+        float(backend.to_numpy(entropy)), float(analysis.teacher_entropy(of_float64, temperature=2.0)), rtol=2e-6
+    )
