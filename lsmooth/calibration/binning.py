@@ -112,7 +112,9 @@ class ClasswiseCalibrator(Calibrator):
         return xp.moveaxis(xp.asarray(calibrated, xp.dtype(array), like=array), -1, axis)
 
     def _probabilities(self, xp: Backend, array: Array) -> Array:
-        return xp.exp(log_softmax(xp, array)) if self.from_logits else array
+        if not self.from_logits:
+            return array
+        return xp.exp(log_softmax(xp, array - xp.max(array, axis=-1)[..., None]))
 
     def _check_parameters(self) -> None:
         check_option("axis", self.axis, int)
@@ -320,7 +322,7 @@ def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     right = np.minimum(right, len(x) - 1)
     left = np.maximum(right - 1, 0)
     width = x[right] - x[left]
-    share = np.clip((at - x[left]) / np.where(width > 0, width, 1.0), 0.0, 1.0)
+    share = np.clip(at - x[left], 0.0, width) / np.where(width > 0, width, 1.0)
     return np.clip(y[left] + share * (y[right] - y[left]), y[left], y[right])
 
 

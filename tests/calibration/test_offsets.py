@@ -66,6 +66,10 @@ def test_calibrated_probabilities_are_those_of_float64(backend: Backend, name, o
     scaler = SCALERS[name].fit(plain.astype(np.float64), labels)
     logits, _ = drawn(offset)
     got = backend.to_numpy(scaler.predict_proba(backend.asarray(logits)))
+    if name in ("histogram", "isotonic"):  # of which a difference in the last digit can make a step
+        same = (logits.astype(np.float64) - offset).astype(np.float32)
+        np.testing.assert_array_equal(got, backend.to_numpy(scaler.predict_proba(backend.asarray(same))))
+        return
     expected = scaler.predict_proba(logits.astype(np.float64))
     np.testing.assert_allclose(got, expected, rtol=2e-5 if name == "matrix" else 2e-6, atol=1e-7)
 
@@ -74,10 +78,9 @@ def test_calibrated_probabilities_are_those_of_float64(backend: Backend, name, o
 @pytest.mark.parametrize("name", ["temperature", "bias", "dirichlet"])
 def test_fits_are_those_of_float64(backend: Backend, name, offset):
     logits, labels = drawn(offset)
-    got = (
-        SCALERS[name].fit(backend.asarray(logits), backend.asarray(labels)).predict_proba(np.zeros((1, 3)) + [0, 1, 2])
-    )
-    expected = SCALERS[name].fit(logits.astype(np.float64) - offset, labels).predict_proba(np.arange(3.0)[None])
+    at = np.arange(3.0)[None]
+    got = SCALERS[name].fit(backend.asarray(logits), backend.asarray(labels)).predict_proba(at)
+    expected = SCALERS[name].fit(logits.astype(np.float64) - offset, labels).predict_proba(at)
     np.testing.assert_allclose(got, expected, rtol=2e-6 if name == "temperature" else 1e-4)
 
 
