@@ -370,13 +370,19 @@ CALLS: Mapping[str, Callable[..., Any]] = {
         ids, probabilities, n_bins=2, sample_weight=row_weight
     ),
     "metrics.classwise_calibration_error": lambda f, ids, probabilities: f(ids, probabilities, n_bins=3),
-    "metrics.smooth_calibration_error": lambda f, many_ids, many_logits: f(many_ids, many_logits, from_logits=True),
+    "metrics.smooth_calibration_error": lambda f, many_ids, many_logits: f(
+        many_ids, many_logits, from_logits=True, bandwidth=0.125
+    ),
     "metrics.brier_score": lambda f, ids_with_gap, probabilities: f(ids_with_gap, probabilities, ignore_index=-100),
     "metrics.brier_decomposition": lambda f, ids, probabilities: f(ids, probabilities, n_bins=3),
     "metrics.negative_log_likelihood": lambda f, ids, logits: f(ids, logits, from_logits=True),
-    "metrics.reliability_curve": lambda f, ids, probabilities: f(ids, probabilities, n_bins=2),
-    "metrics.classwise_reliability_curve": lambda f, ids, probabilities: f(ids, probabilities, n_bins=2),
-    "metrics.consistency_band": lambda f, ids, probabilities: f(ids, probabilities, n_bins=2, n_resamples=20),
+    "metrics.reliability_curve": lambda f, many_ids, many_logits: f(many_ids, many_logits, from_logits=True, n_bins=2),
+    "metrics.classwise_reliability_curve": lambda f, many_ids, many_logits: f(
+        many_ids, many_logits, from_logits=True, n_bins=2
+    ),
+    "metrics.consistency_band": lambda f, many_ids, many_logits: f(
+        many_ids, many_logits, from_logits=True, n_bins=2, n_resamples=20
+    ),
     "metrics.risk_coverage_curve": lambda f, ids, probabilities: f(ids, probabilities),
     "metrics.area_under_risk_coverage": lambda f, ids, probabilities: f(ids, probabilities),
     "metrics.top_k_accuracy": lambda f, ids, logits: f(ids, logits, k=2),

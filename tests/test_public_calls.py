@@ -1,13 +1,24 @@
-"""What holds of every public call: it is in the table, and gives the same numbers everywhere."""
+"""What holds of every public call: it is in the table, gives the same numbers everywhere, and minds strict modes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import public_calls
 import pytest
+from conftest import require_backend
 
 from lsmooth.backends import Backend
 
 ROWS = sorted(public_calls.CALLS)
+TRACED = [row for row in ROWS if row not in public_calls.READ_VALUES]
+DTYPES = (("float64", "int64"), ("float32", "int32"))
 
 
 def test_every_public_name_has_a_row_or_a_reason():
@@ -25,3 +36,92 @@ def test_every_row_takes_arrays_of_the_table():
 @pytest.mark.parametrize("row", ROWS)
 def test_public_calls_give_the_same_numbers_on_every_backend(backend: Backend, row: str):
     public_calls.check(backend, row, public_calls.call(row, public_calls.converted(backend, row)))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_numpy_raises_no_floating_point_error(row: str):
+    xp = require_backend("numpy")
+    for floats, integers in DTYPES:
+        arrays = public_calls.converted(xp, row, floats, integers)
+        with np.errstate(all="raise"):
+            result = public_calls.call(row, arrays)
+        public_calls.check(xp, row, result, floats)
+
+
+@contextmanager
+def jax_strict() -> Iterator[None]:
+    """JAX's stricter settings, all at once, for the calls inside."""
+    jax = pytest.importorskip("jax")
+    with jax.debug_nans(True), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_jax_calls_work_in_strict_modes(row: str):
+    xp = require_backend("jax")
+    for floats, integers in DTYPES:
+        arrays = public_calls.converted(xp, row, floats, integers)
+        with jax_strict():
+            result = public_calls.call(row, arrays)
+        public_calls.check(xp, row, result, floats)
+
+
+@pytest.mark.parametrize("row", TRACED)
+def test_jax_compiles_calls_and_gradients_in_strict_modes(row: str):
+    xp = require_backend("jax")
+    import jax
+
+    arrays = public_calls.converted(xp, row, "float32", "int32")
+    floating = {name: x for name, x in arrays.items() if "float" in xp.dtype(x)}
+    structure: list[Any] = []
+
+    def loss(floating: dict[str, Any]) -> tuple[Any, list[Any]]:
+        result = public_calls.call(row, {**arrays, **floating})
+        total = public_calls.total(xp, result)
+        leaves, structure[:] = (split := jax.tree.flatten(result))[0], [split[1]]
+        return 0.0 if total is None else total, leaves
+
+    with jax_strict():
+        (_, leaves), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(floating)
+    public_calls.check(xp, row, jax.tree.unflatten(structure[0], leaves), "float32")
+    assert all(np.isfinite(xp.to_numpy(g)).all() for g in gradients.values())
+
+
+@contextmanager
+def torch_mode(mode: str) -> Iterator[None]:
+    """One of torch's stricter settings, for the calls inside."""
+    torch = pytest.importorskip("torch")
+    if mode == "detect_anomaly":
+        with torch.autograd.set_detect_anomaly(True):
+            yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("mode", ["detect_anomaly", "deterministic"])
+@pytest.mark.parametrize("row", ROWS)
+def test_torch_calls_and_gradients_work_in_strict_modes(row: str, mode: str):
+    xp = require_backend("torch")
+    for floats, integers in DTYPES:
+        arrays = public_calls.converted(xp, row, floats, integers)
+        floating = [x.requires_grad_() for x in arrays.values() if x.is_floating_point()]
+        with torch_mode(mode):
+            result = public_calls.call(row, arrays)
+            total = public_calls.total(xp, result)
+            if total is not None and total.requires_grad:
+                total.backward()
+        public_calls.check(xp, row, result, floats)
+        assert all(x.grad is None or bool(x.grad.isfinite().all()) for x in floating)
+
+
+@pytest.mark.parametrize("mode", ["check_numerics"])
+def test_tensorflow_calls_and_gradients_work_in_strict_modes(mode: str):
+    """In a process of its own, since what is compiled under the mode keeps it."""
+    require_backend("tensorflow")
+    script = Path(__file__).with_name("public_calls_tensorflow.py")
+    done = subprocess.run([sys.executable, str(script), mode], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]

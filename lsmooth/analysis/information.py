@@ -50,6 +50,6 @@ def mutual_information(differences: Array) -> Array:
     variance = xp.cast(long_sum(xp, own), xp.dtype(own)) / (examples * draws)
     # Draws that do not differ: the limit of ever smaller noise.
     variance = xp.where(xp.equal(variance, 0), 1e-30, variance)
-    distance = (differences[:, :, None] - center) ** 2
+    distance = (differences[:, :, None] - center[None, None, :]) ** 2
     mixture = xp.logsumexp(-distance / (2 * variance), axis=-1) - math.log(examples)
     return xp.cast(long_sum(xp, -own / (2 * variance) - mixture), xp.dtype(own)) / (examples * draws)

@@ -81,7 +81,7 @@ def penultimate_projection(activations: Array, labels: Array, weight: Array, cla
     second = _unit(xp, second - xp.sum(second * first) * first)
 
     def onto_plane(x: Array) -> Array:
-        x = (x - corners[0])[:, None, :]
+        x = (x - corners[0][None, :])[:, None, :]
         return xp.sum(x * _rows_of(xp, first, second), axis=-1)
 
     return Projection(onto_plane(kept), ids[rows], onto_plane(corners))
@@ -124,7 +124,9 @@ def cluster_tightness(points: Array, labels: Array) -> Array:
         raise ValueError(f"labels must hold at least two classes, got {len(members)}.")
     clusters = [xp.take(points, xp.asarray(rows, like=points)) for rows in members]
     means = [xp.sum(cluster, axis=0) / len(rows) for cluster, rows in zip(clusters, members, strict=True)]
-    scatter = sum(xp.sum((cluster - mean) ** 2) for cluster, mean in zip(clusters, means, strict=True)) / shape[0]
+    scatter = (
+        sum(xp.sum((cluster - mean[None, :]) ** 2) for cluster, mean in zip(clusters, means, strict=True)) / shape[0]
+    )
     pairs = list(combinations(means, 2))
     return scatter**0.5 * len(pairs) / sum(xp.sum((a - b) ** 2) ** 0.5 for a, b in pairs)
 
@@ -152,6 +154,6 @@ def _unit(xp: Backend, x: Array) -> Array:
 
 
 def _rows_of(xp: Backend, first: Array, second: Array) -> Array:
-    """(2, units)."""
-    is_first = xp.asarray(np.array([[True], [False]]), like=first)
-    return xp.where(is_first, first, second)
+    """(1, 2, units)."""
+    is_first = xp.asarray(np.array([[[True], [False]]]), like=first)
+    return xp.where(is_first, first[None, None, :], second[None, None, :])

@@ -26,6 +26,13 @@ def log_softmax(xp: Backend, logits: Array) -> Array:
     return logits - xp.logsumexp(logits, axis=-1)[..., None]
 
 
+def match_rank(xp: Backend, x: Array, like: Array) -> Array:
+    """``x`` with leading axes of length 1, in the rank of ``like``; JAX can be told to refuse ranks that differ."""
+    shape = tuple(-1 if n is None else n for n in xp.shape(x))
+    missing = len(xp.shape(like)) - len(shape)
+    return xp.reshape(x, (1,) * missing + shape) if shape and missing > 0 else x
+
+
 def label_factor(xp: Backend, labels: Array, num_classes: int | None, dtype: str) -> tuple[Array, Array]:
     """Class ids that can be looked up, and what to multiply their rows by: 1, or NaN where the id is no class.
 
@@ -42,7 +49,7 @@ def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logi
         logits = xp.where(logits <= MINUS_INFINITY, logits, capped)
     if isinstance(temperature, float):
         return logits if temperature == 1.0 else logits / temperature
-    return logits / temperature[..., None]
+    return logits / (temperature[..., None] if xp.shape(temperature) else temperature)
 
 
 def unmasked_mean(xp: Backend, x: Array) -> Array:
@@ -58,6 +65,7 @@ def smooth_nll(xp: Backend, logits: Array, lse: Array, prior: Array | None, clas
     masked = logits <= MINUS_INFINITY
     finite = xp.where(masked, 0.0, logits)
     kept = xp.cast(~masked, xp.dtype(logits))
+    prior, class_weight = (x if x is None else match_rank(xp, x, logits) for x in (prior, class_weight))
     left = xp.sum(kept if prior is None else kept * prior, axis=-1)
     weight = prior if class_weight is None else class_weight if prior is None else prior * class_weight
     mass = left if class_weight is None else xp.sum(kept * weight, axis=-1)
@@ -138,7 +146,7 @@ def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, cl
 
 
 def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
-    weighted = labels if class_weight is None else labels * class_weight
+    weighted = labels if class_weight is None else labels * match_rank(xp, class_weight, labels)
     # A masked class costs nothing where the label has no mass on it.
     terms = weighted * xp.where(xp.equal(weighted, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
@@ -165,7 +173,7 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: Si
     labels = smooth_binary_labels(labels, label_smoothing)
     yes = xp.where(xp.equal(labels, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
-    positive = labels if pos_weight is None else labels * pos_weight
+    positive = labels if pos_weight is None else labels * match_rank(xp, pos_weight, labels)
     loss = (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
     if scale is not None:
         loss = loss * scale

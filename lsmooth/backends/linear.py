@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas import accumulate, match_rank
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def without_ignored(xp: Backend, call: Call) -> Call:
 def head_logits(xp: Backend, head: Head) -> Array:
     """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in."""
     logits = accumulate(xp, head.hidden @ xp.moveaxis(head.weight, 0, 1))
-    return logits if head.bias is None else logits + accumulate(xp, head.bias)
+    return logits if head.bias is None else logits + match_rank(xp, accumulate(xp, head.bias), logits)
 
 
 def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int:

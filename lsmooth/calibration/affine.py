@@ -10,7 +10,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax
+from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax, match_rank
 from lsmooth.calibration._affine import Map, Objective, fit_map
 from lsmooth.calibration._base import (
     Calibrator,
@@ -148,12 +148,12 @@ class AffineCalibrator(Calibrator):
         z = log_softmax(xp, z - top) if self._normalize else z - top
         z = xp.where(masked, 0.0, z)
         matrix, vector = (xp.asarray(x, xp.dtype(z), like=z) for x in (weight, bias))
-        mapped = _product(xp, z, matrix) + vector
+        mapped = _product(xp, z, matrix) + match_rank(xp, vector, z)
         if not self._normalize:
             share = weight.sum(axis=1) if weight.ndim == 2 else weight + np.zeros(len(bias))
             share = share - share.mean() if centered else share
             if share.any():
-                mapped = mapped + top * xp.asarray(share, xp.dtype(z), like=z)
+                mapped = mapped + top * match_rank(xp, xp.asarray(share, xp.dtype(z), like=z), z)
             if weight.ndim == 2:
                 mapped = mapped - top * _product(xp, xp.cast(masked, xp.dtype(z)), matrix)
         return xp.where(masked, MINUS_INFINITY, mapped)
@@ -202,7 +202,7 @@ class AffineCalibrator(Calibrator):
 def _product(xp: Backend, z: Array, weight: Array) -> Array:
     """(..., classes) times a number, (classes,) or a matrix (classes, classes)."""
     if len(xp.shape(weight)) < 2:
-        return z * weight
+        return z * match_rank(xp, weight, z)
     flat = xp.reshape(z, (-1, xp.shape(weight)[1])) @ xp.moveaxis(weight, 0, 1)
     return xp.reshape(flat, tuple(-1 if n is None else n for n in xp.shape(z)))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import accumulate, label_factor
+from lsmooth.backends.formulas import accumulate, label_factor, match_rank
 from lsmooth.smoothing import smooth_labels
 
 
@@ -61,7 +61,8 @@ def nll_and_spread(
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
     nll = -factor * xp.pick(log_probs, labels)
-    spread = -xp.sum(log_probs if class_weight is None else log_probs * class_weight, axis=-1)
+    weighted = log_probs if class_weight is None else log_probs * match_rank(xp, class_weight, log_probs)
+    spread = -xp.sum(weighted, axis=-1)
     if counted is None:
         return nll, spread
     return xp.where(counted, nll, 0.0), xp.where(counted, spread, 0.0)

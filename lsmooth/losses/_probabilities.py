@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import centered
-from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.formulas import MINUS_INFINITY, match_rank
 from lsmooth.losses._rows import Rows, counted_logits, smoothed_targets, weight_of_ids
 
 
@@ -56,7 +56,9 @@ def expected_cost(
         return losses if class_weight is None else losses * class_weight
     targets = smoothed_targets(rows, logits)
     values = cost(log_probabilities(xp, logits))
-    return expectation(xp, targets if class_weight is None else targets * class_weight, values)
+    if class_weight is not None:
+        targets = targets * (class_weight if isinstance(class_weight, Real) else match_rank(xp, class_weight, targets))
+    return expectation(xp, targets, values)
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:

@@ -51,10 +51,11 @@ def quotient_edges(n_bins: int, dtype: str) -> np.ndarray:
 def _least(scaled: Callable[[np.ndarray], np.ndarray], n_bins: int, dtype: str) -> np.ndarray:
     index = np.arange(n_bins + 1)
     edges = (index / n_bins).astype(dtype)
-    for _ in range(3):
-        lower = np.nextafter(edges, np.asarray(-1.0, dtype))
-        edges = np.where(scaled(lower) >= index, lower, edges)
-        edges = np.where(scaled(edges) < index, np.nextafter(edges, np.asarray(2.0, dtype)), edges)
+    with np.errstate(under="ignore"):  # the neighbours of 0
+        for _ in range(3):
+            lower = np.nextafter(edges, np.asarray(-1.0, dtype))
+            edges = np.where(scaled(lower) >= index, lower, edges)
+            edges = np.where(scaled(edges) < index, np.nextafter(edges, np.asarray(2.0, dtype)), edges)
     return edges
 
 

@@ -94,7 +94,7 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
         ]
         return BinSums(*(_stacked(xp, parts) for parts in zip(*tables, strict=True)))
     offset = xp.asarray(list(range(0, classes * scheme.length, scheme.length)), "int32", like=p)
-    index = scheme.index(xp, p, inputs.weight) + offset
+    index = scheme.index(xp, p, inputs.weight) + offset[None, :]
     weight = inputs.weight[:, None] * xp.ones_like(p, inputs.dtype)
     return bin_sums(xp, index, weight, p, correct, scheme.length, classes)
 

@@ -156,7 +156,7 @@ def among_k(inputs: Inputs, k: int) -> Array:
     xp, p, labels = inputs.xp, inputs.predictions, inputs.labels
     classes = xp.asarray(list(range(xp.shape(p)[-1])), xp.dtype(labels), like=p)
     picked = xp.pick(p, labels)[:, None]
-    before = (p > picked) | (xp.equal(p, picked) & (classes < labels[:, None]))
+    before = (p > picked) | (xp.equal(p, picked) & (classes[None, :] < labels[:, None]))
     rank = xp.sum(xp.cast(before, inputs.dtype), axis=-1)
     # No class is before one whose prediction is NaN: that row has no rank.
     return xp.where(xp.equal(picked[:, 0], picked[:, 0]), xp.cast(rank < k, inputs.dtype), 0.0)

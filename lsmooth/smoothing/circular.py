@@ -6,6 +6,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import match_rank
 
 WINDOWS = ("pulse", "rectangle", "triangle", "gaussian")
 
@@ -53,7 +54,7 @@ def circular_smooth_labels(
     check.check_range("radius", radius, 0.0, float("inf"))
     xp = backend_of(labels=labels)
     labels = _class_ids(xp, labels, num_classes)
-    around = (_arange(xp, num_classes, labels) - labels[..., None]) % num_classes
+    around = _offsets(xp, labels, num_classes) % num_classes
     distance = xp.cast(xp.where(2 * around > num_classes, num_classes - around, around), _default_float(xp))
     if window == "gaussian":
         values = xp.exp(distance * distance / (-2.0 * radius * radius))
@@ -128,7 +129,7 @@ def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0)
     top = xp.equal(scores, largest)
     before = xp.moveaxis(xp.take(xp.moveaxis(top, -1, 0), (_arange(xp, classes, scores, "int32") - 1) % classes), 0, -1)
     first = xp.argmax(xp.cast(top & ~before, xp.dtype(scores)), axis=-1)[..., None]
-    after = (_arange(xp, classes, scores, xp.dtype(first)) - first) % classes
+    after = (match_rank(xp, _arange(xp, classes, scores, xp.dtype(first)), first) - first) % classes
     last = -xp.max(xp.where(top, -classes, -after), axis=-1)[..., None] - 1  # of the run, from its first on
     middle = (xp.cast(first, xp.dtype(scores)) + 0.5 * xp.cast(last, xp.dtype(scores)) + 0.5) % classes
     return start + xp.where(xp.equal(largest, largest), middle, float("nan"))[..., 0] * (period / classes)
@@ -163,7 +164,7 @@ def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0
     valid = (labels >= 0) & (labels < num_classes)
     if check.is_validating(xp, labels):
         check.check_class_ids(xp, labels, num_classes)
-    distance = xp.cast(_arange(xp, num_classes, labels) - xp.where(valid, labels, 0)[..., None], _default_float(xp))
+    distance = xp.cast(_offsets(xp, xp.where(valid, labels, 0), num_classes), _default_float(xp))
     values = xp.exp(distance * distance / (-2.0 * sigma * sigma))
     return xp.where(valid[..., None], values / xp.sum(values, axis=-1)[..., None], float("nan"))
 
@@ -179,6 +180,12 @@ def _class_ids(xp: Backend, labels: Array, num_classes: int) -> Array:
 def _check_num_classes(num_classes: int) -> None:
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+
+
+def _offsets(xp: Backend, labels: Array, num_classes: int) -> Array:
+    """``k - y`` of each class k, (..., classes)."""
+    labels = labels[..., None]
+    return match_rank(xp, _arange(xp, num_classes, labels), labels) - labels
 
 
 def _arange(xp: Backend, num_classes: int, like: Array, dtype: str | None = None) -> Array:

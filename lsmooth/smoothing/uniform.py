@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import match_rank
 
 
 def smooth_labels(
@@ -63,6 +64,7 @@ def smooth_labels(
         prior = xp.asarray(prior, dtype, like=target)
         if not check.same_shape(xp.shape(prior), (classes,)):
             raise ValueError(f"prior must have shape ({classes},), one number a class; got {xp.shape(prior)}.")
+        prior = match_rank(xp, prior, target)
     if padding_idx is None and not exclude_target:
         spread = 1.0 / classes if prior is None else prior / xp.sum(prior)
         return (1.0 - eps) * target + eps * spread
@@ -74,7 +76,8 @@ def smooth_labels(
     if padding_idx is not None:
         if not 0 <= padding_idx < classes:
             raise ValueError(f"padding_idx must be in 0..{classes - 1}, got {padding_idx}.")
-        kept = 1.0 - xp.one_hot(xp.asarray(padding_idx, "int32", like=target), classes, dtype)
+        padding = xp.one_hot(xp.asarray(padding_idx, "int32", like=target), classes, dtype)
+        kept = 1.0 - match_rank(xp, padding, target)
         target, mass = target * kept, mass * kept
     # What label j gives class k is eps u_k / (1 - u_j): the sum over all j, less the term k = j.
     given = target / (xp.sum(mass, axis=-1)[..., None] - mass)

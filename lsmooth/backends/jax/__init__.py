@@ -211,7 +211,9 @@ def _is_spread(x: Array) -> bool:
 
 @functools.partial(jax.jit, inline=True)
 def _chosen(x: Array, index: Array) -> Array:
-    return jnp.sum(jnp.where(index[..., None] == jnp.arange(x.shape[-1]), x, 0), axis=-1)
+    wide = index.dtype if index.dtype.itemsize > 4 else jnp.int32
+    classes = jax.lax.broadcasted_iota(wide, (1,) * index.ndim + (x.shape[-1],), index.ndim)
+    return jnp.sum(jnp.where(index[..., None].astype(wide) == classes, x, 0), axis=-1)
 
 
 def _pick(x: Array, index: Array) -> Array:
@@ -234,12 +236,16 @@ def _top(x: Array, index: Array) -> tuple[Array, Array]:
     """`Backend.top`; an argmax, which XLA does not vectorise on processors, only where a maximum may be shared."""
     highest = jnp.max(x, axis=-1)
     if x.shape[-1] >= _LONG and x.shape[-1] % _PART == 0:
-        return highest, _argmax_by_parts(x) == index
+        return highest, _is_at(_argmax_by_parts(x), index)
     hit = _pick(x, index) == highest
     # 1 for each entry that has the maximum, 0 for one that is below, between them for one that is hardly so.
     shares = jnp.sum(jnp.exp((jax.lax.stop_gradient(x) - highest[..., None]) * 1e30), axis=-1)
     alone = jnp.all(~hit | (shares == 1))
-    return highest, jax.lax.cond(alone, lambda: hit, lambda: jnp.argmax(x, axis=-1) == index)
+    return highest, jax.lax.cond(alone, lambda: hit, lambda: _is_at(jnp.argmax(x, axis=-1), index))
+
+
+def _is_at(winner: Array, index: Array) -> Array:
+    return winner == index.astype(winner.dtype)
 
 
 def _argmax_by_parts(x: Array) -> Array:

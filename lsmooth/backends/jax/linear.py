@@ -202,7 +202,7 @@ def _joined(shared: list[Any], of_rows: list[Any]) -> list[Any]:
 def head_logits(head: Head) -> Array:
     """``hidden @ weight.T + bias``, accumulated and kept in at least float32."""
     logits = _product(head.hidden, head.weight, 1, 1)
-    return logits if head.bias is None else logits + head.bias
+    return logits if head.bias is None else logits + head.bias[None, :]
 
 
 def _head_gradients(head: Head, slope: Array, moves: list[bool], sums: list[Any]) -> list[Any]:
