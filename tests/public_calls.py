@@ -457,6 +457,7 @@ READ_VALUES = {
     "metrics.consistency_band",
     "metrics.explain_difference",
     "metrics.metric_interval",
+    "metrics.smooth_calibration_error",
     "smoothing.OnlineLabelSmoothing",
 }
 """Calls that read the values of arrays, and so cannot be traced."""

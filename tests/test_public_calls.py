@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,12 +113,3 @@ def test_torch_calls_and_gradients_work_in_strict_modes(row: str, mode: str):
                 total.backward()
         public_calls.check(xp, row, result, floats)
         assert all(x.grad is None or bool(x.grad.isfinite().all()) for x in floating)
-
-
-@pytest.mark.parametrize("mode", ["check_numerics"])
-def test_tensorflow_calls_and_gradients_work_in_strict_modes(mode: str):
-    """In a process of its own, since what is compiled under the mode keeps it."""
-    require_backend("tensorflow")
-    script = Path(__file__).with_name("public_calls_tensorflow.py")
-    done = subprocess.run([sys.executable, str(script), mode], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
