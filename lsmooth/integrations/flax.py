@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lsmooth.calibration import TemperatureScaling, apply_temperature
+from lsmooth.calibration import TemperatureScaling
 from lsmooth.distillation import DistillationLoss
+from lsmooth.integrations._temperature import check_last_activation, fit_temperature, scaled
 from lsmooth.losses import softmax_cross_entropy
 
 
@@ -110,9 +111,15 @@ class TemperatureScaled(nnx.Module):
     The temperature is part of the module's state, as a `Temperature`.
 
     Args:
-        model: returns logits.
+        model: returns logits; or probabilities, if ``from_logits`` is False.
         temperature: T > 0, a number; or an array that broadcasts to the logits' shape without ``axis``.
         axis: the class axis.
+        from_logits: False for a model that returns probabilities, of which ``log p`` takes the logits' place:
+            probabilities come out.
+        binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
+
+    Raises:
+        ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
@@ -125,26 +132,39 @@ class TemperatureScaled(nnx.Module):
         True
     """
 
-    def __init__(self, model: nnx.Module, temperature: float | jax.Array = 1.0, *, axis: int = -1):
+    def __init__(
+        self,
+        model: nnx.Module,
+        temperature: float | jax.Array = 1.0,
+        *,
+        axis: int = -1,
+        from_logits: bool = True,
+        binary: bool = False,
+    ):
+        last = model.layers[-1] if isinstance(model, nnx.Sequential) else None
+        check_last_activation(getattr(last, "__name__", None), from_logits=from_logits, binary=binary)
         value = jnp.asarray(temperature, jnp.float32)
         if not bool((value > 0).all()):
             raise ValueError(f"temperature must be above 0, got {temperature}.")
         self.model = model
         self.temperature = Temperature(value)
         self.axis = axis
+        self.from_logits = from_logits
+        self.binary = binary
 
     def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
-        """The model's logits, divided by the temperature.
+        """The model's logits, divided by the temperature; or the probabilities that they give.
 
         Args:
             *args: the model's own.
             **kwargs: the model's own.
 
         Returns:
-            The logits' shape and dtype.
+            The shape and dtype of the model's outputs.
         """
-        logits = self.model(*args, **kwargs)  # type: ignore[operator]
-        return apply_temperature(logits, self.temperature[...], axis=self.axis)
+        outputs = self.model(*args, **kwargs)  # type: ignore[operator]
+        options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
+        return scaled(outputs, self.temperature[...], **options)
 
     def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = None) -> TemperatureScaling:
         """Give it the temperature of greatest likelihood; the model runs once on each batch.
@@ -164,6 +184,7 @@ class TemperatureScaled(nnx.Module):
         """
         run = nnx.jit(lambda model, inputs: model(inputs))
         pairs = ((run(self.model, inputs), *rest) for inputs, *rest in batches)
-        scaler = TemperatureScaling(axis=self.axis, ignore_index=ignore_index).fit_batches(pairs, once=True)
+        options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
+        scaler = fit_temperature(TemperatureScaling(ignore_index=ignore_index, **options), pairs)
         self.temperature = Temperature(jnp.full_like(self.temperature[...], scaler.temperature_))
         return scaler

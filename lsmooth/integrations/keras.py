@@ -16,7 +16,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import keras
@@ -26,6 +26,7 @@ from lsmooth import distillation
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.distillation.divergences import parameter_of
+from lsmooth.integrations._temperature import check_last_activation, fit_temperature, probabilities, scaled
 from lsmooth.losses import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
@@ -35,7 +36,7 @@ from lsmooth.losses import (
     SparseCategoricalCrossentropy,
 )
 from lsmooth.losses.keras_base import join_keras
-from lsmooth.losses.keras_settings import get_mask, share_of_replica
+from lsmooth.losses.keras_settings import get_mask, logits_behind, share_of_replica
 
 __all__ = [
     "BinaryCrossentropy",
@@ -217,10 +218,16 @@ class TemperatureScaled(keras.Model):
     Saved and loaded with both in one ``.keras`` file.
 
     Args:
-        model: returns logits.
+        model: returns logits; or probabilities, if ``from_logits`` is False.
         temperature: T > 0, to begin with.
         axis: the class axis.
+        from_logits: False for a model that ends in a softmax, or in a sigmoid if ``binary``: probabilities come
+            out, ``softmax(z / T)``. The logits z are those that Keras has kept, or else ``log p``.
+        binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
         **kwargs: of ``keras.Model``.
+
+    Raises:
+        ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
@@ -233,22 +240,41 @@ class TemperatureScaled(keras.Model):
         3.641
     """
 
-    def __init__(self, model: keras.Model, temperature: float = 1.0, *, axis: int = -1, **kwargs: Any):
+    def __init__(
+        self,
+        model: keras.Model,
+        temperature: float = 1.0,
+        *,
+        axis: int = -1,
+        from_logits: bool = True,
+        binary: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
+        check_last_activation(_last_activation(model), from_logits=from_logits, binary=binary)
         self.model = model
         self.scale = Temperature(temperature)
         self.axis = axis
+        self.from_logits = from_logits
+        self.binary = binary
 
     def call(self, inputs: Any) -> Array:
-        """The model's logits, divided by the temperature."""
-        return self.scale(self.model(inputs))
+        """The model's logits, divided by the temperature; or the probabilities that they give."""
+        outputs = self.model(inputs)
+        if self.from_logits:
+            return self.scale(outputs)
+        logits, known = self._logits(outputs)
+        options = {"axis": self.axis, "binary": self.binary}
+        if known:
+            return probabilities(self.scale(logits), **options)
+        return scaled(outputs, self.scale.temperature.value, from_logits=False, **options)
 
     def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = None) -> TemperatureScaling:
         """Give it the temperature of greatest likelihood; the model runs once on each batch.
 
         Args:
             batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)`` of held-out data, such as
-                a ``tf.data.Dataset``, a ``DataLoader`` or a list.
+                a ``tf.data.Dataset``, a ``DataLoader`` or a list. What a layer has masked counts for nothing.
             ignore_index: labels with this id have no part.
 
         Returns:
@@ -256,20 +282,64 @@ class TemperatureScaled(keras.Model):
 
         Raises:
             TypeError: as `TemperatureScaling.fit`.
-            ValueError: as `TemperatureScaling.fit`.
+            ValueError: as `TemperatureScaling.fit`; or if the outputs are probabilities that were not said to be.
         """
-        pairs = ((self.model(inputs, training=False), *rest) for inputs, *rest in batches)
-        scaler = TemperatureScaling(axis=self.axis, ignore_index=ignore_index).fit_batches(pairs, once=True)
+        scaler = TemperatureScaling(
+            axis=self.axis, ignore_index=ignore_index, from_logits=self.from_logits, binary=self.binary
+        )
+
+        def run() -> Iterator[tuple[Any, ...]]:
+            for inputs, labels, *weight in batches:
+                if not self.built:
+                    self(inputs, training=False)  # `export` asks for a model that has been called
+                outputs = self.model(inputs, training=False)
+                logits, known = self._logits(outputs)
+                if self.from_logits and known:
+                    check_last_activation("sigmoid" if self.binary else "softmax", from_logits=True, binary=self.binary)
+                scaler.from_logits = self.from_logits or known
+                mask = get_mask(outputs)
+                yield logits, labels, *(weight if mask is None else [_masked_weight(mask, outputs, self, *weight)])
+
+        fit_temperature(scaler, run())
+        scaler.from_logits = self.from_logits
         self.scale.temperature.assign(scaler.temperature_)
         return scaler
+
+    def _logits(self, outputs: Array) -> tuple[Array, bool]:
+        """The logits behind probabilities and True, if they are known; or the outputs and False."""
+        activation = "Sigmoid" if self.binary else "Softmax"
+        return logits_behind(backend_of(outputs=outputs), outputs, False, activation, "TemperatureScaled")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; the temperature that was fitted is in the weights."""
         model = keras.saving.serialize_keras_object(self.model)
-        return {"name": self.name, "model": model, "temperature": self.scale._first, "axis": self.axis}
+        options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
+        return {"name": self.name, "model": model, "temperature": self.scale._first, **options}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """The model of a config."""
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
         return cls(**{**config, "model": model})
+
+
+def _last_activation(model: Any) -> str | None:
+    """The name of the activation that a model is seen to end in, as far as Keras keeps it."""
+    while isinstance(model, keras.Model):
+        outputs = None if isinstance(model, keras.Sequential) else getattr(model, "outputs", None)
+        if outputs:  # a functional model
+            model = outputs[0]._keras_history.operation
+        else:
+            model = model.layers[-1] if isinstance(model, keras.Sequential) and model.layers else None
+    activation = getattr(model, "activation", None)
+    name = getattr(activation, "__name__", None) or type(activation if activation is not None else model).__name__
+    return name.lower()
+
+
+def _masked_weight(mask: Array, outputs: Array, model: TemperatureScaled, weight: Any = None) -> Array:
+    """The weights of the rows, 0 where a layer has masked them."""
+    xp = backend_of(outputs=outputs)
+    kept = xp.cast(mask, "float32")
+    if model.binary and len(xp.shape(kept)) < len(xp.shape(outputs)):
+        kept = kept[..., None]
+    return kept if weight is None else kept * xp.asarray(weight, "float32", like=kept)

@@ -9,7 +9,8 @@ import torch
 
 from lsmooth import _validation as check
 from lsmooth import distillation
-from lsmooth.calibration import TemperatureScaling, apply_temperature
+from lsmooth.calibration import TemperatureScaling
+from lsmooth.integrations._temperature import check_last_activation, fit_temperature, scaled
 from lsmooth.integrations._torch_options import (
     LossModule,
     changed_options,
@@ -299,9 +300,15 @@ class TemperatureScaled(torch.nn.Module):
     ``torch.nn.Parameter`` as ``temperature`` becomes one of the module's parameters, and is learned.
 
     Args:
-        model: returns logits.
+        model: returns logits; or probabilities, if ``from_logits`` is False.
         temperature: T > 0, a number; or a tensor that broadcasts to the logits' shape without ``axis``.
         axis: the class axis; as in torch by default.
+        from_logits: False for a model that returns probabilities, of which ``log p`` takes the logits' place:
+            probabilities come out.
+        binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
+
+    Raises:
+        ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
@@ -318,10 +325,21 @@ class TemperatureScaled(torch.nn.Module):
 
     temperature: torch.Tensor
 
-    def __init__(self, model: torch.nn.Module, temperature: float | torch.Tensor = 1.0, *, axis: int = 1):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        temperature: float | torch.Tensor = 1.0,
+        *,
+        axis: int = 1,
+        from_logits: bool = True,
+        binary: bool = False,
+    ):
         super().__init__()
+        check_last_activation(_last_activation(model), from_logits=from_logits, binary=binary)
         self.model = model
         self.axis = class_axis(axis)
+        self.from_logits = from_logits
+        self.binary = binary
         value = real_tensor("temperature", temperature)
         if value is None or (has_values(value) and not bool((value > 0).all())):
             raise ValueError(f"temperature must be above 0, got {temperature}.")
@@ -335,16 +353,17 @@ class TemperatureScaled(torch.nn.Module):
         return changed_options(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The model's logits, divided by the temperature.
+        """The model's logits, divided by the temperature; or the probabilities that they give.
 
         Args:
             *args: the model's own.
             **kwargs: the model's own.
 
         Returns:
-            The logits' shape and dtype.
+            The shape and dtype of the model's outputs.
         """
-        return apply_temperature(self.model(*args, **kwargs), self.temperature, axis=self.axis)
+        options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
+        return scaled(self.model(*args, **kwargs), self.temperature, **options)
 
     def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = -100) -> TemperatureScaling:
         """Give it the temperature of greatest likelihood; the model runs once on each batch, in evaluation mode.
@@ -366,8 +385,8 @@ class TemperatureScaled(torch.nn.Module):
             self.eval()
             with torch.no_grad():
                 pairs = ((_call(self.model, inputs), *rest) for inputs, *rest in batches)
-                scaler = TemperatureScaling(axis=self.axis, ignore_index=ignore_index)
-                scaler.fit_batches(pairs, once=True)
+                options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
+                scaler = fit_temperature(TemperatureScaling(ignore_index=ignore_index, **options), pairs)
                 self.temperature.fill_(scaler.temperature_)
         finally:
             for module, training in modes:
@@ -377,6 +396,13 @@ class TemperatureScaled(torch.nn.Module):
 
 def _axis_of(logits: torch.Tensor, axis: int | None) -> int:
     return min(1, logits.dim() - 1) if axis is None else axis
+
+
+def _last_activation(model: torch.nn.Module) -> str | None:
+    """The name of the activation that a model is seen to end in."""
+    while isinstance(model, torch.nn.Sequential) and len(model):
+        model = model[-1]
+    return type(model).__name__.lower()
 
 
 def _call(model: torch.nn.Module, inputs: Any) -> torch.Tensor:
