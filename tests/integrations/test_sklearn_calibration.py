@@ -23,7 +23,17 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.fixes import parse_version
 
-from lsmooth.calibration import GroupTemperatureScaling, HistogramBinning, TemperatureScaling, VectorScaling
+from lsmooth.calibration import (
+    BiasCorrectedTemperatureScaling,
+    DirichletCalibration,
+    GroupTemperatureScaling,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+    load,
+)
 from lsmooth.integrations.sklearn import CALIBRATORS, CalibratedLogitClassifier
 
 
@@ -31,10 +41,44 @@ from lsmooth.integrations.sklearn import CALIBRATORS, CalibratedLogitClassifier
     [
         CalibratedLogitClassifier(),
         CalibratedLogitClassifier(GaussianNB(), ensemble=False, cv=3),
+        *(CalibratedLogitClassifier(calibrator=name, cv=2) for name in CALIBRATORS),
+        CalibratedLogitClassifier(calibrator=GroupTemperatureScaling(by="prediction"), cv=2),
+        CalibratedLogitClassifier(SVC(), calibrator=MatrixScaling(off_diagonal=0.1), ensemble=False, cv=2),
+        CalibratedLogitClassifier(GaussianNB(), calibrator=VectorScaling(use_bias=False), cv=2),
     ]
 )
+@pytest.mark.filterwarnings("ignore:.*will overfit:UserWarning")
+@pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
 def test_scikit_learns_checks_of_classifiers_pass(estimator, check):
     check(estimator)
+
+
+GRIDS = [
+    (TemperatureScaling(), {"max_iter": np.arange(6, 9), "axis": np.array([-1, 1])}),
+    (TemperatureScaling(), {"bounds": [tuple(np.float32([1e-3, 1e3])), tuple(np.array([0.5, 4.0]))]}),
+    (TemperatureScaling(), {"ignore_index": np.array([-1, 7], np.int32), "from_logits": np.array([True])}),
+    (GroupTemperatureScaling(by="prediction"), {"max_iter": np.array([8, 12], np.uint8)}),
+    (BiasCorrectedTemperatureScaling(), {"max_iter": np.int64([100, 200]), "tol": np.float32([1e-6, 1e-4])}),
+    (VectorScaling(), {"use_bias": np.array([True, False]), "tol": np.geomspace(1e-7, 1e-5, 2)}),
+    (MatrixScaling(), {"off_diagonal": np.linspace(0.1, 1, 3), "intercept": np.float32([0, 1])}),
+    (DirichletCalibration(), {"off_diagonal": np.float32([0.1, 1]), "max_iter": np.int16([50, 100])}),
+    (HistogramBinning(), {"n_bins": np.arange(3, 6), "ignore_index": np.int8([-1])}),
+    (IsotonicCalibration(), {"axis": np.int64([-1, 1])}),
+]
+
+
+@pytest.mark.parametrize(("calibrator", "grid"), GRIDS)
+@pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
+def test_a_grid_search_goes_over_the_calibrators_parameters(tmp_path, calibrator, grid):
+    x, y = make_classification(120, flip_y=0.3, random_state=0)
+    grid = {f"calibrator__{name}": values for name, values in grid.items()} | {"cv": np.arange(2, 4)}
+    base = CalibratedLogitClassifier(LogisticRegression(), calibrator=calibrator)
+    search = GridSearchCV(base, grid, scoring="neg_brier_score", cv=2, error_score="raise").fit(x, y)
+    fitted = search.best_estimator_.calibrated_classifiers_[0].calibrator
+    fitted.save(tmp_path / "calibrator.json")
+    loaded = load(tmp_path / "calibrator.json")
+    z = np.random.default_rng(0).normal(size=(9, 2))
+    np.testing.assert_array_equal(loaded.predict_proba(z), fitted.predict_proba(z))
 
 
 @pytest.fixture(scope="module")
