@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -113,3 +115,35 @@ def test_torch_calls_and_gradients_work_in_strict_modes(row: str, mode: str):
                 total.backward()
         public_calls.check(xp, row, result, floats)
         assert all(x.grad is None or bool(x.grad.isfinite().all()) for x in floating)
+
+
+def numpy_numbers(public, integer, number):
+    """The public object, whose numbers arrive as NumPy's, and so do its defaults."""
+    kinds = {int: integer, float: number}
+
+    def converted(value):
+        if type(value) is tuple:
+            return tuple(map(converted, value))
+        return kinds.get(type(value), lambda x: x)(value)
+
+    signature = inspect.signature(public)
+
+    def called(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        for name, parameter in signature.parameters.items():
+            if name in bound.arguments or type(parameter.default) in kinds:
+                bound.arguments[name] = converted(bound.arguments.get(name, parameter.default))
+        return public(*bound.args, **bound.kwargs)
+
+    return called
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.filterwarnings("ignore")
+def test_options_may_be_numpys_numbers(backend: Backend, row: str):
+    path, _, name = public_calls.public_name(row).rpartition(".")
+    public = getattr(importlib.import_module(f"lsmooth.{path}"), name)
+    arrays = public_calls.converted(backend, row)
+    for integer, number in ((np.int64, np.float64), (np.int16, np.float64)):
+        result = public_calls.CALLS[row](numpy_numbers(public, integer, number), **arrays)
+        public_calls.check(backend, row, result)

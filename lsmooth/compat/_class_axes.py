@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from lsmooth._validation import is_integer_number
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY, log_softmax
 
@@ -12,7 +13,7 @@ Axes: TypeAlias = int | tuple[int, ...] | None
 
 def counted_axes(axis: Axes, rank: int) -> list[int]:
     """The axes counted from the front, in the order given."""
-    axes = list(range(rank)) if axis is None else [axis] if isinstance(axis, int) else list(axis)
+    axes = list(range(rank)) if axis is None else [axis] if is_integer_number(axis) else list(axis)
     if not all(-rank <= a < rank for a in axes):
         raise ValueError(f"axis must be in [{-rank}, {rank - 1}], got {axis}.")
     return [a % rank for a in axes]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from lsmooth._validation import is_integer_number
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import MINUS_INFINITY, label_factor, log_softmax
 from lsmooth.compat import _rows
@@ -185,7 +186,7 @@ def softmax_cross_entropy_with_integer_labels(
         >>> softmax_cross_entropy_with_integer_labels(np.log([[0.7, 0.2, 0.1]]), np.array([0])).round(6)
         array([0.356675])
     """
-    if not isinstance(axis, (int, tuple)):
+    if not (is_integer_number(axis) or isinstance(axis, tuple)):
         raise ValueError(f"axis must be an int or a tuple of ints, got {axis!r}.")
     xp = backend_of(logits=logits, labels=labels, where=where)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels)

@@ -79,7 +79,7 @@ def sparse_distillation_loss(
     """
     if tail not in TAILS:
         raise ValueError(f"tail must be one of {', '.join(TAILS)}; got {tail!r}.")
-    if tail != "renormalize" and not (isinstance(temperature, (int, float)) and temperature == 1):
+    if tail != "renormalize" and not (check.is_real_number(temperature) and temperature == 1):
         raise ValueError(f"temperature must be 1 for tail={tail!r}, whose mass at another temperature is not known.")
     pair = prepare(
         teacher_log_probs,

@@ -321,7 +321,7 @@ def _arrays(y_true: Any, y_pred: Any, axis: int) -> tuple[Backend, Array, Array]
     if xp.dtype(y_pred) not in check.FLOATS:
         y_pred = xp.cast(y_pred, keras_settings.floatx())
     rank = len(xp.shape(y_pred))
-    if isinstance(axis, bool) or not isinstance(axis, int) or not -rank <= axis < rank:
+    if not check.is_integer_number(axis) or not -rank <= axis < rank:
         raise ValueError(f"axis must be an integer in [{-rank}, {rank - 1}] for y_pred of rank {rank}, got {axis!r}.")
     if check.is_validating(xp, y_pred):
         check.check_not_nan(xp, "y_pred", y_pred)

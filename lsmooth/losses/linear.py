@@ -133,7 +133,7 @@ def over_rows(xp: Backend, value: Array, rows: Array) -> Array:
 
 def check_block_size(block_size: int | None) -> None:
     """A positive int, or None."""
-    if block_size is not None and not (isinstance(block_size, int) and block_size > 0):
+    if block_size is not None and not (check.is_integer_number(block_size) and block_size > 0):
         raise ValueError(f"block_size must be a positive number of rows, or None; got {block_size!r}.")
 
 
