@@ -43,4 +43,4 @@ def _sweep(
         return None
     losses, gradient = first
     second = divergence.sweep(student, teacher, soft, with_gradient, upstream, onto=gradient)
-    return None if second is None else (losses.add_(second[0]), gradient)
+    return None if second is None else (losses.add_(second[0].view(-1)), gradient)
