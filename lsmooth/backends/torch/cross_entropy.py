@@ -5,7 +5,7 @@ several times as long. So the logits are worked through in blocks that stay in c
 becomes the gradient: one read and one write of the logits, where autograd makes a dozen of each. With x the
 logits after soft-cap and temperature, r one class of the row, and q the smoothed label times the class weights,
 
-``lse = x_r - log p_r``, ``loss = Q lse - sum_k q_k x_k + a lse^2``, ``gradient = (Q + 2 a lse) p - q``, ``Q = sum_k q_k``.
+``lse = x_r - log p_r``, ``loss = Q lse - sum_k q_k x_k + a lse^2``, ``gradient = (Q + 2 a lse) p - q``, Q the sum of q.
 
 A block is (rows, classes), or (classes, rows) where the classes lie along another axis than the last: no copy
 of all logits is made. Blocks take a first, quick way. Where a loss comes out that is not finite, or a label is
@@ -29,7 +29,9 @@ from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain,
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
 # The class r is looked for among the first so many, where it is not the label.
-SAMPLE = 1024
+SAMPLE = 32
+# Up to this many logits of a group are one block: fewer calls.
+ONE_BLOCK = 2**18
 # Beyond this size, x_r is subtracted from a row first: else the sum over its classes rounds digits of the loss away.
 # Up to it the rounding is that of float32. The subtraction takes a seventh of the plain loss's time.
 OFFSET = 16.0
@@ -245,7 +247,10 @@ def _loss(
 
 
 class _Blocks:
-    """A way through the logits: what is the same for all blocks, and what is kept of each row."""
+    """A way through the logits: what is the same for all blocks, and what is kept of each row.
+
+    Sums over classes and the log-sum-exp are relative to the row's reference x_r, and so exact however large it is.
+    """
 
     def __init__(
         self,
@@ -262,20 +267,29 @@ class _Blocks:
         self.counted, self.careful, self.gradient = counted, careful, gradient
         self.num_rows, self.num_classes = z.shape[2 - layout.dim], z.shape[1 + layout.dim]
         rows = len(z) * self.num_rows
-        picked = z.gather(layout.dim + 1, self._column(loss.reference).view(self._column_shape())).view(-1).to(dtype)
-        if careful:
-            picked = z.amax(layout.dim + 1).view(-1).to(dtype)
-            picked = picked.where(picked.isfinite(), 0.0)
-        self.reference = picked if loss.softcap is None else _capped(picked, loss.softcap)
-        changed = z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
-        self.shift = careful or changed or not self.reference.abs().max().item() <= OFFSET
-        self.block = block_rows(self.num_rows, self.num_classes)
+        self.shift = careful or z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
+        self.reference = None
+        if self.shift or loss.spread is not None or loss.z_loss or loss.reference is not loss.index:
+            self.reference = self._reference()
+            self.shift = self.shift or not self.reference.abs().max().item() <= OFFSET
+        self.block = self.num_rows if self.num_rows * self.num_classes <= ONE_BLOCK else self._block_rows()
         self.scratch = self._scratch()
         self.lse, self.spread_x, self.target_x, self.label_x, self.mass = z.new_empty((5, rows), dtype=dtype).unbind()
         self.spread_sum = self.lse.new_empty(rows) if careful and loss.spread is not None else loss.spread_sum
 
-    def _column_shape(self) -> tuple[int, ...]:
-        return (len(self.z), 1, self.num_rows) if self.dim == 0 else (1, self.num_rows, 1)
+    def _block_rows(self) -> int:
+        return block_rows(self.num_rows, self.num_classes)
+
+    def _reference(self) -> Tensor:
+        """x_r of each row before the temperature; the careful way takes the largest."""
+        loss, dim = self.loss, self.dim
+        if self.careful:
+            picked = self.z.amax(dim + 1).view(-1).to(self.dtype)
+            picked = picked.where(picked.isfinite(), 0.0)
+        else:
+            shape = (len(self.z), 1, self.num_rows) if dim == 0 else (1, self.num_rows, 1)
+            picked = self.z.gather(dim + 1, loss.reference.view(shape)).view(-1).to(self.dtype)
+        return picked if loss.softcap is None else _capped(picked, loss.softcap)
 
     def _column(self, x: Any, part: slice | None = None) -> Any:
         """Entries of rows, to be broadcast along the classes of a block; a number stays one."""
@@ -301,12 +315,17 @@ class _Blocks:
             if not self._block(group, within, part):
                 return None
             # The blocks to come are mostly like the first.
-            if i == 0 and not self.careful and part.stop < len(self.lse) and not self._are_finite(part):
+            if (
+                i == 0
+                and not self.careful
+                and part.stop < len(self.lse)
+                and not self._are_finite(self._rows(part), part)
+            ):
                 return None
-        return self._rows(slice(None)) if self.careful or self._are_finite(slice(None)) else None
+        losses = self._rows(slice(None))
+        return losses if self.careful or self._are_finite(losses, slice(None)) else None
 
-    def _are_finite(self, part: slice) -> bool:
-        losses = self._rows(part)
+    def _are_finite(self, losses: Tensor, part: slice) -> bool:
         losses = losses if self.counted is None else losses.where(self.counted[part], 0.0)
         return math.isfinite(losses.sum().item())
 
@@ -322,56 +341,62 @@ class _Blocks:
             losses = self.mass[part] * lse - self.target_x[part]
             losses = losses if loss.spread is None else losses.mul_(of(1.0 - loss.eps))
         else:
-            losses = lse - self.label_x[part]
+            losses = lse if loss.reference is loss.index and not self.careful else lse - self.label_x[part]
             if self.careful:  # a masked class costs nothing where it has no weight
                 free = (losses == math.inf) & torch.as_tensor(label_weight == 0, device=losses.device)
                 losses = losses.masked_fill(free, 0.0)
-            losses = losses * label_weight
+            losses = losses if _is(label_weight, 1.0) else losses * label_weight
         if loss.spread is not None:
             losses = losses + of(loss.eps) * (of(self.spread_sum) * lse - self.spread_x[part])
         if loss.z_loss:
             losses = losses + loss.z_loss * (lse + self._origin(part)).square()
         return losses * of(loss.factor)
 
-    def _origin(self, part: slice) -> float | Tensor:
-        """What the log-sum-exp is relative to."""
-        if not self.shift:
-            return 0.0
+    def _origin(self, part: slice) -> Tensor:
+        """x_r, which the log-sum-exp is relative to."""
         temperature = self.loss.temperature
-        return self.reference[part] / (temperature[part] if isinstance(temperature, Tensor) else temperature)
+        origin = self.reference[part]  # pyright: ignore[reportOptionalSubscript]
+        return origin / (temperature[part] if isinstance(temperature, Tensor) else temperature)
 
     def _block(self, group: int, within: slice, part: slice) -> bool:
         """Sums of a block, and its gradient; False where the quick way has lost a log-sum-exp for good."""
-        loss, dim = self.loss, self.dim
-        region = (group, within) if dim == 1 else (group, slice(None), within)
+        loss, dim, n = self.loss, self.dim, part.stop - part.start
+        region = (group,) if n == self.num_rows else (group, within) if dim == 1 else (group, slice(None), within)
         z = self.z[region]
         target = None if self.target is None else self.target[region]
-        scratch = self.scratch.narrow(2 - dim, 0, part.stop - part.start)
+        scratch = self.scratch if n == self.block else self.scratch.narrow(2 - dim, 0, n)
         x, slope = self._transformed(z, scratch, part)
         out = None if self.gradient is None else self.gradient[region]
         p = out if out is not None and out.dtype == self.dtype else scratch[1]
         spread = loss.spread
         if not self.careful:  # before the softmax, which may be written over x
             target = self._sums(x, target, spread, scratch, part)
-        x = x if x.data_ptr() != p.data_ptr() else None
-        torch.softmax(z if x is None else x, dim, out=p)
+        torch.softmax(x, dim, out=p)
         if self.careful:
-            torch.logsumexp(x, dim, out=self.lse[part])
+            torch.log(p.amax(dim), out=self.lse[part]).neg_()
             masked = x == -math.inf
             spread = None if spread is None else self._spread_of_rows(masked, part)
             target = self._sums(x, target, spread, scratch, part, masked)
-        else:
-            picked = p.gather(dim, self._column(loss.reference, part)).squeeze(dim)
-            lse = torch.log(picked, out=self.lse[part]).neg_()
-            lse = lse if self.shift else lse.add_(self.reference[part])
-            if not picked.amin().item() >= _SMALLEST[self.dtype]:
-                if x is None:
-                    return False
-                torch.logsumexp(x, dim, out=lse)
+        elif not self._log_sum_exp(x, p, part):
+            return False
         if out is not None:
             self._gradient(p, target, spread, slope, part)
             if p is not out:
                 out.copy_(p)
+        return True
+
+    def _log_sum_exp(self, x: Tensor, p: Tensor, part: slice) -> bool:
+        """Read it off the softmax; False where that is too small at the reference, and x is overwritten."""
+        picked = p.gather(self.dim, self._column(self.loss.reference, part)).squeeze(self.dim)
+        lse = torch.log(picked, out=self.lse[part]).neg_()
+        if picked.amin().item() >= _SMALLEST[self.dtype]:
+            return True
+        if x.data_ptr() == p.data_ptr():
+            return False
+        torch.sub(x.amax(self.dim), torch.log(p.amax(self.dim)), out=lse)
+        if not self.shift:
+            reference = self._reference() if self.reference is None else self.reference
+            lse.sub_(reference[part])
         return True
 
     def _transformed(self, z: Tensor, scratch: Tensor, part: slice) -> tuple[Tensor, Tensor | None]:
@@ -380,7 +405,7 @@ class _Blocks:
         if not self.shift:
             return z, None
         x = scratch[0]
-        reference = self._column(self.reference, part)
+        reference: Any = self._column(self.reference, part)
         if loss.softcap is not None:
             masked = z == -math.inf
             torch.tanh(x.copy_(z).div_(loss.softcap), out=x)
@@ -410,11 +435,13 @@ class _Blocks:
                 target = torch.mul(target, loss.class_weight.unsqueeze(1 - dim), out=scratch[4])
             torch.sum(target, dim, out=self.mass[part])
             seen = x if masked is None else x.masked_fill(masked & (target == 0), 0.0)
-            torch.sum(torch.mul(target, seen, out=scratch[3]), dim, out=self.target_x[part])
-        elif masked is None and loss.reference is loss.index:
-            self.label_x[part] = 0.0 if self.shift else self.reference[part]
-        else:
-            torch.gather(x, dim, self._column(loss.index, part), out=self._column(self.label_x, part))
+            target_x = torch.sum(torch.mul(target, seen, out=scratch[3]), dim, out=self.target_x[part])
+            if not self.shift:
+                target_x.addcmul_(self.mass[part], self.reference[part], value=-1.0)  # pyright: ignore
+        elif masked is not None or loss.reference is not loss.index:
+            label_x = torch.gather(x, dim, self._column(loss.index, part), out=self._column(self.label_x, part))
+            if not self.shift:
+                label_x.sub_(self._column(self.reference, part))
         if spread is not None:
             seen = x if masked is None else x.masked_fill_(masked, 0.0)
             if isinstance(spread, float):
@@ -424,6 +451,8 @@ class _Blocks:
             else:
                 spread = spread if spread.ndim == 2 else spread.unsqueeze(1 - dim)
                 torch.sum(torch.mul(seen, spread, out=scratch[3]), dim, out=self.spread_x[part])
+            if not self.shift:
+                self.spread_x[part].sub_(self.reference[part] * self.spread_sum)  # pyright: ignore
         return target
 
     def _spread_of_rows(self, masked: Tensor, part: slice) -> Tensor:
