@@ -113,10 +113,10 @@ class Layout(NamedTuple):
         """A tensor in the logits' shape as ``shape``, without a copy where it lies as the logits do."""
         return (x.movedim(-1, self.axis) if self.dim == 0 else x).reshape(self.shape)
 
-    def like_logits(self, x: Tensor, shape: torch.Size) -> Tensor:
-        """Undo `matrices`."""
+    def gradient(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """A gradient in ``shape`` as (rows, classes), or as the logits lie."""
         if self.dim == 1:
-            return x.view(shape)
+            return x[0]
         rows = shape[:-1]
         return x.view(*rows[: self.axis], shape[-1], *rows[self.axis :]).movedim(self.axis, -1)
 
@@ -176,7 +176,7 @@ def sweep(
             losses = losses.where(counted, 0.0)
             if gradient is not None:
                 _zero_ignored(gradient, counted, layout)
-        return losses, gradient if gradient is None or layout.dim == 1 else layout.like_logits(gradient, logits.shape)
+        return losses, None if gradient is None else layout.gradient(gradient, logits.shape)
     return None
 
 
