@@ -121,6 +121,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
     """
     if not check.is_real_number(gamma):
         raise TypeError(f"gamma must be a number, got {gamma!r}.")
+    gamma = float(gamma)
     xp, labels, logits = _labels_and_logits(labels, teacher_logits, axis)
     if not xp.is_concrete(logits):
         raise TypeError("teacher_logits must have values that can be read, and these are traced; call it outside.")

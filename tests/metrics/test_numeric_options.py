@@ -144,29 +144,3 @@ def test_numbers_are_numbers(value):
     ):
         with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
             call()
-
-
-@pytest.mark.parametrize("value", [None, "0.5", "abc"])
-def test_arrays_are_arrays_of_numbers(value):
-    for name, call in (
-        ("predictions", lambda: metrics.brier_score(LABELS, value)),
-        ("labels", lambda: metrics.brier_score(value, P)),
-        ("labels", lambda: metrics.brier_score(value, P[:, 0], binary=True)),
-        ("predictions", lambda: metrics.BrierScore().update_state(LABELS, value)),
-        ("logits", lambda: calibration.TemperatureScaling().fit(value, LABELS)),
-        ("labels", lambda: calibration.TemperatureScaling().fit(P, value)),
-        ("labels", lambda: calibration.TemperatureScaling(binary=True).fit(P[:, 0], value)),
-        ("logits", lambda: calibration.TemperatureScaling().fit(P, LABELS).transform(value)),
-        ("logits", lambda: calibration.VectorScaling().fit(P, LABELS).predict_proba(value)),
-        ("logits", lambda: calibration.apply_temperature(value, 2.0)),
-        ("temperature", lambda: calibration.apply_temperature(P, value)),
-        ("teacher_logits", lambda: analysis.teacher_entropy(value)),
-        ("differences", lambda: analysis.mutual_information(value)),
-    ):
-        with pytest.raises((TypeError, ValueError), match=f"{name}.* must"):
-            call()
-    if value is not None:
-        with pytest.raises((TypeError, ValueError), match="sample_weight must"):
-            metrics.brier_score(LABELS, P, sample_weight=value)
-        with pytest.raises((TypeError, ValueError), match="sample_weight must"):
-            calibration.TemperatureScaling().fit(P, LABELS, value)
