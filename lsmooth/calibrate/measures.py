@@ -92,7 +92,7 @@ class Measures:
             exact = prepare(labels, predictions, None, -1, None, from_logits)
             inputs = prepare(labels, predictions.astype(dtype, copy=False), None, -1, None, from_logits)
             confidence, correct = top_label(inputs)
-            rows = {"accuracy": correct, "nll": likelihood_losses(exact), "brier": squared_distances(exact)}
+            rows = {"accuracy": correct, "nll": likelihood_losses(exact), "brier": squared_distances(inputs)}
             two = predictions.shape[1] == 2
             stand_in = probabilities(inputs) if two else _stand_in(confidence)
             stand_in_labels = labels if two else np.where(correct > 0, 0, 1)

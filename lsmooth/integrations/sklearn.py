@@ -52,7 +52,7 @@ class HeldOut(NamedTuple):
     estimator: Any
     logits: np.ndarray
     """(rows, classes)."""
-    index: np.ndarray
+    label_ids: np.ndarray
     """(rows,), of the label in ``classes_``."""
     weight: np.ndarray | None
 
@@ -148,8 +148,10 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         if not frozen and not self.ensemble:
             parts = [_pooled(parts, _fitted(estimator, inputs, y, weight))]
         parts = _without_unseen(parts)
+        fresh: list[Any] = [clone(calibrator) for _ in parts]
         self.calibrated_classifiers_ = [
-            Calibrated(part.estimator, clone(calibrator).fit(part.logits, part.index, part.weight)) for part in parts
+            Calibrated(part.estimator, one.fit(part.logits, part.label_ids, part.weight))
+            for part, one in zip(parts, fresh, strict=True)
         ]
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(parts[0].estimator, name):
@@ -253,9 +255,10 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
 def _fitted(estimator: Any, X: Any, y: Any, weight: Any, rows: Any = None) -> Any:  # noqa: N803
     """A copy of the estimator, fitted on some rows; on all of them if None."""
     inputs, targets = (X, y) if rows is None else (_safe_indexing(X, rows), y[rows])
+    fresh: Any = clone(estimator)
     if weight is None or not has_fit_parameter(estimator, "sample_weight"):
-        return clone(estimator).fit(inputs, targets)
-    return clone(estimator).fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
+        return fresh.fit(inputs, targets)
+    return fresh.fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
 
 
 def _positions(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -267,7 +270,7 @@ def _positions(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def _pooled(parts: list[HeldOut], estimator: Any) -> HeldOut:
     """The rows of all parts together, for one estimator."""
-    logits, index = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
+    logits, index = np.concatenate([part.logits for part in parts]), np.concatenate([part.label_ids for part in parts])
     weights = [part.weight for part in parts if part.weight is not None]
     return HeldOut(estimator, logits, index, np.concatenate(weights) if weights else None)
 
@@ -276,8 +279,8 @@ def _without_unseen(parts: list[HeldOut]) -> list[HeldOut]:
     """The parts without rows of a class that has no logit, which their classifier had not seen."""
     kept, lost, rows = [], 0, 0
     for part in parts:
-        picked = np.take_along_axis(part.logits, np.maximum(part.index, 0)[:, None], axis=1)[:, 0]
-        seen = (part.index >= 0) & ~np.isneginf(picked)
+        picked = np.take_along_axis(part.logits, np.maximum(part.label_ids, 0)[:, None], axis=1)[:, 0]
+        seen = (part.label_ids >= 0) & ~np.isneginf(picked)
         rows, lost = rows + len(seen), lost + int((~seen).sum())
         if not seen.any():
             raise ValueError(
@@ -285,7 +288,7 @@ def _without_unseen(parts: list[HeldOut]) -> list[HeldOut]:
                 "classes that it has not seen; give rows of its classes, or a stratified cv."
             )
         weight = None if part.weight is None else part.weight[seen]
-        kept.append(HeldOut(part.estimator, part.logits[seen], part.index[seen], weight))
+        kept.append(HeldOut(part.estimator, part.logits[seen], part.label_ids[seen], weight))
     if lost:
         warnings.warn(
             f"{lost} of {rows} rows are left out of the calibration: they are of a class that the classifier which "
