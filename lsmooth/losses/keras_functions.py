@@ -384,7 +384,10 @@ def _sparse_losses_of_probabilities(
     if check.is_validating(xp, labels, y_pred):
         check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
     labels, factor = label_factor(xp, labels, xp.shape(log_p)[-1], xp.dtype(log_p))
-    losses = -factor * ((1.0 - eps) * xp.pick(log_p, labels) + eps * _mean(xp, log_p, -1))
+    log_q = xp.pick(log_p, labels)
+    if not isinstance(eps, float) or eps > 0.0:
+        log_q = (1.0 - eps) * log_q + eps * _mean(xp, log_p, -1)
+    losses = -factor * log_q
     return losses if counted is None else xp.where(counted, losses, 0.0)
 
 

@@ -213,8 +213,13 @@ def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, r
         return losses
     if reduction == "sum":
         return xp.sum(losses)
-    by_weight = reduction == "mean_with_sample_weight" and weight is not None
-    mean = _divide_no_nan(xp, xp.sum(losses), xp.sum(weight) if by_weight else _size(xp, losses, dtype))
+    total, size = xp.sum(losses), xp.size(losses)
+    if reduction == "mean_with_sample_weight" and weight is not None:
+        mean = _divide_no_nan(xp, total, xp.sum(weight))
+    elif isinstance(size, int):
+        mean = total / max(size, 1)
+    else:
+        mean = _divide_no_nan(xp, total, _size(xp, losses, dtype))
     return keras_settings.share_of_replica(xp, mean)
 
 

@@ -70,3 +70,28 @@ def test_ignored_labels_have_no_part(batches):
 def test_no_temperature_is_0_or_less():
     with pytest.raises(ValueError, match="temperature must be above 0"):
         flax.TemperatureScaled(linear(), 0.0)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_model_that_ends_in_a_softmax_is_calibrated_as_probabilities(batches, hidden):
+    model = nnx.Sequential(linear(), jax.nn.softmax, *([lambda p: p] if hidden else []))
+    with pytest.raises(ValueError, match="from_logits=False"):
+        flax.TemperatureScaled(model).calibrate(batches)
+    scaled, expected = flax.TemperatureScaled(model, from_logits=False), flax.TemperatureScaled(linear())
+    scaled.calibrate([(logits, labels[:, None], *rest) for logits, labels, *rest in batches])
+    expected.calibrate(batches)
+    np.testing.assert_allclose(scaled.temperature[...], expected.temperature[...], rtol=1e-4)
+    logits = batches[0][0]
+    np.testing.assert_allclose(scaled(logits), jax.nn.softmax(expected(logits)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_with_one_output_is_calibrated_as_a_question():
+    rng = np.random.default_rng(0)
+    logits = (3.0 * rng.standard_normal((400, 1))).astype(np.float32)
+    labels = (logits[:, 0] / 2.0 + rng.logistic(size=400) > 0).astype(int)
+    expected = TemperatureScaling(binary=True).fit(logits, labels[:, None]).temperature_
+    identity = nnx.Sequential(lambda x: x)
+    scaled = flax.TemperatureScaled(identity, binary=True)
+    assert scaled.calibrate([(logits, labels)]).temperature_ == pytest.approx(expected, rel=1e-3)
+    with pytest.raises(ValueError, match="binary=True"):
+        flax.TemperatureScaled(identity).calibrate([(logits, labels)])

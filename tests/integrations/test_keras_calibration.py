@@ -53,3 +53,29 @@ def test_the_layer_is_saved_and_loaded(seen):
     assert seen["layer"]["loaded"] == 3.0
     assert seen["layer"]["error"] < 1e-6
     assert seen["layer"]["config"] == 4.0
+
+
+def test_probabilities_are_refused_as_logits(seen):
+    for case in ("refused", "refused_when_calibrated"):
+        assert "from_logits=False" in seen["probabilities"][case]
+
+
+def test_a_model_that_ends_in_a_softmax_gets_the_temperature_of_its_logits(seen):
+    probabilities = seen["probabilities"]
+    assert probabilities["temperatures"] == pytest.approx([probabilities["expected"]] * 2, rel=1e-4)
+    assert probabilities["error"] < 1e-5
+    assert probabilities["loaded_error"] < 1e-6
+
+
+def test_a_model_with_one_output_is_calibrated_as_a_question(seen):
+    question = seen["one_output"]
+    assert question["temperatures"] == pytest.approx([question["expected"]] * 2, rel=1e-3)
+    assert "binary=True" in question["refused"]
+    assert "binary=True" in question["contradiction"]
+
+
+def test_masked_time_steps_count_for_nothing(seen):
+    masked = seen["masked"]
+    assert masked["temperature"] == pytest.approx(masked["expected"], rel=1e-4)
+    assert abs(masked["unmasked"] / masked["expected"] - 1.0) > 1e-3
+    assert masked["built"]

@@ -108,3 +108,31 @@ def test_the_temperature_follows_the_module():
 def test_no_temperature_is_0_or_less(temperature):
     with pytest.raises(ValueError, match="temperature must be above 0"):
         TemperatureScaled(nn.Identity(), temperature)
+
+
+def test_a_model_that_ends_in_a_softmax_is_calibrated_as_probabilities(batches):
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Softmax(dim=1))
+    with pytest.raises(ValueError, match="model ends in a softmax.*from_logits=False"):
+        TemperatureScaled(model)
+    with pytest.raises(ValueError, match="The model returns probabilities.*from_logits=False"):
+        TemperatureScaled(torch.nn.Sequential(model, torch.nn.Identity())).calibrate(batches)
+    scaled, expected = TemperatureScaled(model, from_logits=False), TemperatureScaled(torch.nn.Identity())
+    columns = [(logits, labels[:, None], *rest) for logits, labels, *rest in batches]
+    scaled.calibrate(columns)
+    expected.calibrate(batches)
+    torch.testing.assert_close(scaled.temperature, expected.temperature, rtol=1e-4, atol=0.0)
+    logits = batches[0][0]
+    torch.testing.assert_close(scaled(logits), expected(logits).softmax(1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_a_model_with_one_output_is_calibrated_as_a_question(from_logits):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3.0 * torch.randn(400, 1, generator=generator)
+    labels = (torch.rand(400, generator=generator) < torch.sigmoid(logits[:, 0] / 2.0)).long()
+    model = torch.nn.Identity() if from_logits else torch.nn.Sigmoid()
+    scaled = TemperatureScaled(model, from_logits=from_logits, binary=True)
+    expected = TemperatureScaling(binary=True).fit(logits, labels[:, None]).temperature_
+    assert scaled.calibrate([(logits, labels)]).temperature_ == pytest.approx(expected, rel=1e-3)
+    with pytest.raises(ValueError, match="binary=True"):
+        TemperatureScaled(torch.nn.Identity()).calibrate([(logits, labels)])

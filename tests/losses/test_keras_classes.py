@@ -229,3 +229,78 @@ def test_two_frameworks_in_one_call_are_an_error():
 def test_call_must_be_written():
     with pytest.raises(NotImplementedError, match="Loss must implement call"):
         losses.Loss()([0.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        (
+            "CategoricalCrossentropy",
+            {"label_smoothing": None},
+            "label_smoothing must be a number or a tensor, got None",
+        ),
+        ("BinaryCrossentropy", {"label_smoothing": "0.1"}, "label_smoothing must be a number or a tensor, got '0.1'"),
+        ("SparseCategoricalCrossentropy", {"label_smoothing": True}, "label_smoothing must be a number or a tensor"),
+        ("SparseCategoricalCrossentropy", {"ignore_class": "-1"}, "ignore_class must be None or an integer, got '-1'"),
+        ("SparseCategoricalCrossentropy", {"from_logits": "False"}, "from_logits must be True or False, got 'False'"),
+        ("CategoricalFocalCrossentropy", {"gamma": None}, "gamma must be a number or a tensor, got None"),
+        ("CategoricalFocalCrossentropy", {"alpha": "0.25"}, "alpha must be a number or a tensor, got '0.25'"),
+        ("BinaryFocalCrossentropy", {"apply_class_balancing": None}, "apply_class_balancing must be True or False"),
+        ("BinaryFocalCrossentropy", {"axis": 1.0}, "axis must be an integer, got 1.0"),
+        ("CategoricalCrossentropy", {"axis": True}, "axis must be an integer, got True"),
+    ],
+)
+def test_options_of_a_wrong_type_are_an_error_when_the_loss_is_made(name, options, error):
+    with pytest.raises(TypeError, match=error):
+        getattr(losses, name)(**options)
+
+
+@pytest.mark.parametrize(("option", "value"), [("label_smoothing", 1.5), ("label_smoothing", -0.1), ("gamma", -1.0)])
+def test_options_out_of_range_are_an_error_when_the_loss_is_made(option, value):
+    with pytest.raises(ValueError, match=f"{option} must be .*, got {value}"):
+        losses.BinaryFocalCrossentropy(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["label_smoothing", "alpha", "gamma"])
+@pytest.mark.parametrize("value", [None, "0.1"])
+def test_functions_name_an_option_of_a_wrong_type(backend, option, value):
+    with pytest.raises(TypeError, match=f"{option} must be a number or a tensor, got {value!r}"):
+        losses.categorical_focal_crossentropy(ONE_HOT, backend.asarray(P), **{option: value})
+
+
+def test_options_as_arrays_make_configs_that_json_can_hold(backend):
+    loss = losses.CategoricalFocalCrossentropy(
+        alpha=backend.asarray(np.arange(1.0, 6.0)),
+        gamma=np.float32(1.5),
+        axis=np.int64(-1),
+        label_smoothing=np.array(0.5),
+    )
+    config = json.loads(json.dumps(loss.get_config()))
+    assert (config["alpha"], config["gamma"], config["axis"]) == ([1.0, 2.0, 3.0, 4.0, 5.0], 1.5, -1)
+    y_pred = backend.asarray(P)
+    again = losses.CategoricalFocalCrossentropy.from_config(config)
+    assert_close(backend, again(ONE_HOT, y_pred), backend.to_numpy(loss(ONE_HOT, y_pred)), "float32")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_keras_losses_where_keras_has_been_imported(keras, name):
+    loss = getattr(losses, name)()
+    assert isinstance(loss, keras.losses.Loss)
+    assert isinstance(SquaredError(), keras.losses.Loss)
+    integration = pytest.importorskip("lsmooth.integrations.keras")
+    assert getattr(integration, name) is getattr(losses, name)
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e8])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_common_to_float32_logits_changes_nothing(backend, name, offset):
+    if "from_logits" not in getattr(losses, name)().get_config():
+        pytest.skip("it takes probabilities")
+    binary = name.startswith("Binary")
+    y_true = ONE_HOT.argmax(-1) if name.startswith("Sparse") else ONE_HOT
+    logits = (np.log(P) * 2 + (0.0 if binary else offset)).astype("float32")
+    loss = getattr(losses, name)(from_logits=True, label_smoothing=0.1)
+    exact = getattr(losses, name)(from_logits=True, label_smoothing=0.1, dtype="float64")(
+        y_true, logits.astype("float64") - (0.0 if binary else offset)
+    )
+    assert_close(backend, loss(y_true, backend.asarray(logits)), exact, "float32", factor=10)

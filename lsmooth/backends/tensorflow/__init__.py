@@ -90,6 +90,9 @@ class TensorflowBackend(Backend):
     def equal(self, x: Array, y: Any) -> Array:
         return tf.equal(x, y)  # `==` compares identities in graphs of tf.compat.v1
 
+    def clip(self, x: Array, low: float, high: float) -> Array:
+        return tf.clip_by_value(x, low, high)
+
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
         return tf.where(condition, _as_dtype(x, dtype), _as_dtype(y, dtype))
