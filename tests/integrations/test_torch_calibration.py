@@ -112,9 +112,9 @@ def test_no_temperature_is_0_or_less(temperature):
 
 def test_a_model_that_ends_in_a_softmax_is_calibrated_as_probabilities(batches):
     model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Softmax(dim=1))
-    with pytest.raises(ValueError, match="model ends in a softmax.*from_logits=False"):
+    with pytest.raises(ValueError, match=r"model ends in a softmax.*from_logits=False"):
         TemperatureScaled(model)
-    with pytest.raises(ValueError, match="The model returns probabilities.*from_logits=False"):
+    with pytest.raises(ValueError, match=r"The model returns probabilities.*from_logits=False"):
         TemperatureScaled(torch.nn.Sequential(model, torch.nn.Identity())).calibrate(batches)
     scaled, expected = TemperatureScaled(model, from_logits=False), TemperatureScaled(torch.nn.Identity())
     columns = [(logits, labels[:, None], *rest) for logits, labels, *rest in batches]

@@ -291,7 +291,7 @@ def test_losses_are_keras_losses_where_keras_has_been_imported(keras, name):
     assert getattr(integration, name) is getattr(losses, name)
 
 
-@pytest.mark.parametrize("offset", [1e4, 1e8])
+@pytest.mark.parametrize("offset", [100.0, 1e4])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_number_common_to_float32_logits_changes_nothing(backend, name, offset):
     if "from_logits" not in getattr(losses, name)().get_config():
