@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 from lsmooth._validation import is_integer_number
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY, log_softmax
+from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.compat import _rows
 
 Axes: TypeAlias = int | tuple[int, ...] | None
 
@@ -58,7 +59,7 @@ def masked(xp: Backend, logits: Array, where: Array | None) -> Array:
 
 def masked_log_softmax(xp: Backend, logits: Array, where: Array | None) -> Array:
     """Log-probabilities of the classes that are left, and 0 for the others."""
-    log_probs = log_softmax(xp, masked(xp, logits, where))
+    log_probs = _rows.log_softmax(xp, masked(xp, logits, where))
     return log_probs if where is None else xp.where(where, log_probs, 0.0)
 
 

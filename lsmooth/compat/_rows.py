@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend
+from lsmooth.backends import Array, Backend, divergences
 from lsmooth.backends.formulas import accumulate, label_factor, match_rank
 from lsmooth.smoothing import smooth_labels
 
@@ -41,6 +41,28 @@ def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index
     return labels
 
 
+def log_softmax(xp: Backend, logits: Array) -> Array:
+    """``z - log(sum(exp(z)))`` over the last axis, which may be empty."""
+    return logits if xp.shape(logits)[-1] == 0 else divergences.log_softmax(xp, logits)
+
+
+def pick(xp: Backend, log_probs: Array, labels: Array) -> Array:
+    """The label's log-probability in each row; 0 where there are no classes."""
+    return xp.sum(log_probs, axis=-1) if xp.shape(log_probs)[-1] == 0 else xp.pick(log_probs, labels)
+
+
+def per_class(xp: Backend, eps: float, log_probs: Array) -> float:
+    """``eps / classes``, which is infinite where there are no classes."""
+    return eps / classes if (classes := class_count(xp, log_probs)) else float("inf")
+
+
+def divide(xp: Backend, numerator: Array, divisor: Array) -> Array:
+    """A quotient that is NaN where 0 is divided by 0, and is no error where NumPy is told to raise."""
+    empty = xp.equal(divisor, 0)
+    one = xp.ones_like(divisor, xp.dtype(divisor))
+    return xp.where(empty, float("nan"), one) * numerator / xp.where(empty, one, divisor)
+
+
 def nll_and_spread(
     xp: Backend,
     log_probs: Array,
@@ -59,8 +81,8 @@ def nll_and_spread(
         labels = xp.where(counted, labels, 0)
     labels, factor = label_factor(xp, labels, xp.shape(log_probs)[-1], xp.dtype(log_probs))
     if class_weight is not None:
-        factor = factor * xp.take(class_weight, labels)
-    nll = -factor * xp.pick(log_probs, labels)
+        factor = factor * (xp.take(class_weight, labels) if xp.shape(class_weight)[0] != 0 else 1.0)
+    nll = -factor * pick(xp, log_probs, labels)
     weighted = log_probs if class_weight is None else log_probs * match_rank(xp, class_weight, log_probs)
     spread = -xp.sum(weighted, axis=-1)
     if counted is None:
@@ -96,7 +118,7 @@ def padded_kl_divergence(
 
 def mean(xp: Backend, losses: Array) -> Array:
     """The mean of all losses; NaN where there are none."""
-    return xp.sum(losses) / xp.sum(xp.ones_like(losses, xp.dtype(losses)))
+    return divide(xp, xp.sum(losses), xp.sum(xp.ones_like(losses, xp.dtype(losses))))
 
 
 def reduced(xp: Backend, losses: Array, reduction: str) -> Array:

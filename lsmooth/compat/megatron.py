@@ -8,7 +8,6 @@ each rank's slice of the vocabulary, so that its loss is wrong and differs by ra
 from __future__ import annotations
 
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import log_softmax
 from lsmooth.compat import _rows
 
 
@@ -43,7 +42,7 @@ def vocab_parallel_cross_entropy(vocab_parallel_logits: Array, target: Array, la
     if label_smoothing >= 1.0:
         raise ValueError(f"label_smoothing must be below 1, got {label_smoothing}.")
     logits, _ = _rows.scores(xp, "vocab_parallel_logits", vocab_parallel_logits, like=target)
-    log_probs = log_softmax(xp, logits)
+    log_probs = _rows.log_softmax(xp, logits)
     nll, spread = _rows.nll_and_spread(xp, log_probs, _rows.class_ids(xp, "target", target, log_probs))
     if label_smoothing <= 0.0:
         return nll

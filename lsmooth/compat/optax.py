@@ -11,7 +11,7 @@ from typing import Any
 
 from lsmooth._validation import is_integer_number
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import MINUS_INFINITY, label_factor, log_softmax
+from lsmooth.backends.formulas import MINUS_INFINITY, label_factor
 from lsmooth.compat import _rows
 from lsmooth.compat._class_axes import (
     Axes,
@@ -153,7 +153,7 @@ def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     """
     xp = backend_of(logits=logits, labels=labels)
     logits, labels, _, dtype = _rows_of_classes(xp, logits, labels, -1, None)
-    log_probs = log_softmax(xp, logits)
+    log_probs = _rows.log_softmax(xp, logits)
     # Only where both are so: elsewhere a label of 0 has a gradient.
     log_probs = xp.where(xp.equal(labels, 0) & xp.equal(log_probs, MINUS_INFINITY), 0.0, log_probs)
     return xp.cast(-xp.sum(labels * log_probs, axis=-1), dtype)
@@ -196,7 +196,11 @@ def softmax_cross_entropy_with_integer_labels(
     labels = xp.asarray(labels, like=logits)
     labels = _rows.class_ids(xp, "labels", xp.where(labels < 0, labels + classes, labels), logits)
     labels, factor = label_factor(xp, labels, classes, xp.dtype(logits))
-    losses = factor * (xp.logsumexp(masked(xp, logits, where), axis=-1) - xp.pick(logits, labels))
+    left = masked(xp, logits, where)
+    # The largest logit first: a common offset of float32 logits would cost the digits of the difference.
+    top = xp.stop_gradient(xp.max(left, axis=-1))
+    top = xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
+    losses = factor * (xp.logsumexp(left - top[..., None], axis=-1) - (xp.pick(logits, labels) - top))
     return xp.cast(losses if where is None else xp.where(any_left(xp, where), losses, 0.0), dtype)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import label_factor, log_softmax
+from lsmooth.backends.formulas import label_factor
 from lsmooth.compat import _rows
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 
@@ -40,7 +40,7 @@ class LabelSmoothingCrossEntropy:
         """The loss of logits (batch, classes) against class ids (batch), a scalar in the dtype of the logits."""
         xp = backend_of(x=x, target=target)
         logits, dtype = _rows.scores(xp, "x", x, like=target)
-        log_probs = log_softmax(xp, logits)
+        log_probs = _rows.log_softmax(xp, logits)
         nll, spread = _rows.nll_and_spread(xp, log_probs, _rows.class_ids(xp, "target", target, log_probs))
         losses = self.confidence * nll + self.smoothing / _rows.class_count(xp, log_probs) * spread
         return xp.cast(_rows.mean(xp, losses), dtype)
@@ -67,7 +67,7 @@ class SoftTargetCrossEntropy:
         target = xp.asarray(target, xp.dtype(logits), like=logits)
         if not check.same_shape(xp.shape(target), xp.shape(logits)):
             raise ValueError(f"target must have the shape of x, {xp.shape(logits)}; got {xp.shape(target)}.")
-        return xp.cast(_rows.mean(xp, -xp.sum(target * log_softmax(xp, logits), axis=-1)), dtype)
+        return xp.cast(_rows.mean(xp, -xp.sum(target * _rows.log_softmax(xp, logits), axis=-1)), dtype)
 
     forward = __call__
 

@@ -12,7 +12,7 @@ import warnings
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import label_factor, log_softmax
+from lsmooth.backends.formulas import label_factor
 from lsmooth.compat import _rows
 
 
@@ -87,7 +87,7 @@ def cross_entropy(
             raise ValueError(
                 f"weight must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(weight)}."
             )
-    log_probs = log_softmax(xp, logits)
+    log_probs = _rows.log_softmax(xp, logits)
     options = (weight, ignore_index, reduction, float(label_smoothing))
     loss = (_of_probabilities if soft else _of_class_ids)(xp, log_probs, target, *options)
     return xp.cast(loss, dtype)
@@ -151,13 +151,13 @@ def _of_class_ids(
         counted = xp.cast(~xp.equal(labels, ignore_index), xp.dtype(nll))
         if weight is not None:
             known, _ = label_factor(xp, labels, _rows.class_count(xp, log_probs), xp.dtype(nll))
-            counted = counted * xp.take(weight, known)
+            counted = counted * (xp.take(weight, known) if xp.shape(weight)[0] != 0 else 1.0)
         total = xp.sum(counted)
-        nll, spread = xp.sum(nll) / total, xp.sum(spread) / total
+        nll, spread = _rows.divide(xp, xp.sum(nll), total), _rows.divide(xp, xp.sum(spread), total)
     elif reduction == "sum":
         nll, spread = xp.sum(nll), xp.sum(spread)
     # Mixed last, as torch does: a mean over no weight is NaN and not inf.
-    return nll if eps == 0.0 else (1.0 - eps) * nll + eps / _rows.class_count(xp, log_probs) * spread
+    return nll if eps == 0.0 else (1.0 - eps) * nll + _rows.per_class(xp, eps, log_probs) * spread
 
 
 def _of_probabilities(
@@ -170,7 +170,9 @@ def _of_probabilities(
         target = xp.moveaxis(target, 1, -1)
     target = xp.cast(target, xp.dtype(log_probs))
     if eps > 0.0:
-        target = (1.0 - eps) * target + eps / _rows.class_count(xp, log_probs)
+        target = (1.0 - eps) * target + _rows.per_class(xp, eps, log_probs)
+    if reduction == "mean" and _rows.class_count(xp, log_probs) == 0:
+        return xp.sum(log_probs) * float("nan")  # torch divides by the number of logits over that of classes
     terms = target * log_probs
     return _rows.reduced(xp, -xp.sum(terms if weight is None else terms * weight, axis=-1), reduction)
 

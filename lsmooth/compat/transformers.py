@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import log_softmax
 from lsmooth.compat import _rows
 
 
@@ -65,12 +64,12 @@ class LabelSmoother:
             logits, labels = logits[..., :-1, :], labels[..., 1:]
         if len(xp.shape(labels)) == len(xp.shape(logits)):
             labels = labels[..., 0]
-        log_probs = log_softmax(xp, logits)
+        log_probs = _rows.log_softmax(xp, logits)
         labels = xp.where((labels < 0) & ~xp.equal(labels, self.ignore_index), 0, labels)
         labels = _rows.class_ids(xp, "labels", labels, log_probs, self.ignore_index)
         nll, spread = _rows.nll_and_spread(xp, log_probs, labels, ignore_index=self.ignore_index)
         divisor = num_items_in_batch
         if divisor is None:
             divisor = xp.sum(xp.cast(~xp.equal(labels, self.ignore_index), xp.dtype(nll)))
-        nll, spread = xp.sum(nll) / divisor, xp.sum(spread) / divisor
+        nll, spread = _rows.divide(xp, xp.sum(nll), divisor), _rows.divide(xp, xp.sum(spread), divisor)
         return (1.0 - self.epsilon) * nll + self.epsilon / _rows.class_count(xp, log_probs) * spread

@@ -111,6 +111,26 @@ def test_a_mean_over_an_empty_batch_is_nan_and_its_sum_0(backend):
     assert_same_as_torch(backend, logits, target, reduction="sum", label_smoothing=0.1)
 
 
+@pytest.mark.parametrize(
+    "shape", [(5, 0), (0, 4), (0, 0), (0,), (1,), (2, 1), (0, 4, 2), (2, 4, 0), (2, 0, 3), (0, 0, 2)]
+)
+@pytest.mark.parametrize("kind", ["class ids", "ignored ids", "probabilities"])
+def test_empty_shapes_are_torchs(backend, shape, kind):
+    rows, classes = (shape[:1] + shape[2:], shape[1]) if len(shape) > 1 else ((), shape[0])
+    if kind != "probabilities" and classes == 0 and (len(shape) > 2 or kind == "class ids"):
+        pytest.skip("torch has no answer")
+    target = {
+        "class ids": np.zeros(rows, int),
+        "ignored ids": np.full(rows, -100),
+        "probabilities": np.full(shape, 1.0 / max(classes, 1)),
+    }[kind]
+    for weight in (None, np.ones(classes)):
+        for label_smoothing in (0.0, 0.1):
+            for reduction in ("none", "mean", "sum"):
+                options = {"weight": weight, "label_smoothing": label_smoothing, "reduction": reduction}
+                assert_same_as_torch(backend, np.zeros(shape), target, **options)
+
+
 def test_a_mean_over_rows_of_no_weight_is_nan_as_there(backend):
     for label_smoothing in (0.0, 0.1, 1.0):
         assert_same_as_torch(backend, LOGITS[0], np.asarray(1), weight=WEIGHT, label_smoothing=label_smoothing)
