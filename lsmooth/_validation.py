@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -55,9 +55,30 @@ def is_validating(xp: Backend, *arrays: Array | None) -> bool:
     return _validating.get()
 
 
+def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like: Array | None = None) -> Array:
+    """``value`` as an array of this backend.
+
+    Raises:
+        TypeError: if it is None, text, or another object that holds no numbers.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "OSUMm":
+            raise TypeError(f"{name} must be an array, a tensor or numbers, got an array of dtype {value.dtype}.")
+    elif not xp.is_array(value) and not hasattr(value, "__array__"):
+        nested = isinstance(value, (list, tuple)) and any(hasattr(x, "__array__") for x in value)
+        if value is None or isinstance(value, (str, bytes)) or not (nested or np.asarray(value).dtype.kind in "biufc"):
+            raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.")
+    return xp.asarray(value, dtype, like=like)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"a {type(value).__name__}"
+
+
 def float_array(xp: Backend, name: str, value: Any, like: Array | None = None) -> Array:
     """``value`` as an array of this backend, which must be of a float dtype."""
-    array = xp.asarray(value, like=like)
+    array = to_array(xp, name, value, like=like)
     if xp.dtype(array) not in FLOATS:
         raise TypeError(f"{name} must be floating point, got {xp.dtype(array)}; cast it, e.g. to float32.")
     return array
@@ -69,6 +90,15 @@ def class_ids(xp: Backend, labels: Array) -> Array:
     return xp.cast(labels, _WIDER[dtype]) if dtype in _WIDER else labels
 
 
+def check_ignore_index(value: Any) -> int | None:
+    """None, or an integer as Python's int."""
+    if value is None:
+        return None
+    if not is_integer_number(value):
+        raise TypeError(f"ignore_index must be None or an integer, got {value!r}.")
+    return int(value)
+
+
 def is_integer(xp: Backend, array: Array) -> bool:
     """Whether the dtype is an integer one (bool is not)."""
     return "int" in xp.dtype(array)
@@ -78,11 +108,18 @@ def number_or_rows(
     xp: Backend, name: str, value: Any, rows: Sequence[int | None], like: Array, dtype: str, *, low: float, high: float
 ) -> Any:
     """A Python number in [low, high] as a float, or a tensor that broadcasts to the rows."""
-    if type(value) is float or isinstance(value, (Real, np.number)):
-        check_range(name, float(value), low, high)
+    if type(value) is float or isinstance(value, Real):  # NumPy's numbers too
+        check_range(name, value, low, high)
         return float(value)
-    array = xp.asarray(value, dtype, like=like)
+    if value is None or isinstance(value, str):
+        raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
+    array = to_array(xp, name, value, dtype, like=like)
     check_broadcast(name, xp.shape(array), rows)
+    if is_validating(xp, array):
+        values = xp.to_numpy(array)
+        allowed = (values > low) & (values < high) if high == float("inf") else (values >= low) & (values <= high)
+        if not allowed.all():
+            check_range(name, float(values[~allowed].reshape(-1)[0]), low, high)
     return array
 
 
@@ -119,6 +156,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """A number in [low, high]; (low, inf) where there is no upper end."""
+    check_number(name, value)
     if high == float("inf"):
         if not low < value < high:
             raise ValueError(f"{name} must be a finite number above {low:g}, got {value:g}.")
@@ -126,8 +164,15 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value:g}.")
 
 
+def check_number(name: str, value: Any) -> None:
+    """A Python or NumPy number; a bool is none."""
+    if type(value) is not float and (isinstance(value, (bool, np.bool_)) or not isinstance(value, Real)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+
+
 def check_at_least(name: str, value: float, low: float) -> None:
     """A finite number of at least ``low``."""
+    check_number(name, value)
     if not low <= value < float("inf"):
         raise ValueError(f"{name} must be a finite number of at least {low:g}, got {value}.")
 
@@ -165,7 +210,7 @@ def check_labels(
         shape = (*shape[:front], xp.shape(weight)[0], *shape[front + 1 :])
     if shape[front] == 0:
         raise ValueError(f"{name} must have at least one class, got shape {shape} with axis={axis}.")
-    labels = xp.asarray(labels, like=logits)
+    labels = to_array(xp, "labels", labels, like=logits)
     if same_shape(xp.shape(labels), shape):
         return labels, front, True
     if not same_shape(xp.shape(labels), rows):
@@ -216,9 +261,31 @@ def check_class_ids(xp: Backend, labels: Array, num_classes: int, counted: Array
         raise ValueError(f"labels must be class ids in 0..{num_classes - 1}, got {values[where]} at index {where}.")
 
 
-def check_not_nan(xp: Backend, name: str, array: Array) -> None:
-    """Under `validate`: no NaN."""
-    bad = np.isnan(xp.to_numpy(array))
+def check_not_nan(xp: Backend, name: str, array: Array, counted: Array | None = None) -> None:
+    """Under `validate`: no NaN, but in rows that are not counted; their axes are the first of the array's."""
+    _check_values(xp, name, array, counted, np.isnan, "hold no NaN")
+
+
+def check_distributions(xp: Backend, labels: Array, counted: Array | None = None) -> None:
+    """Under `validate`: labels (..., classes) of no negative mass, and no NaN, in the rows that are counted."""
+    check_not_nan(xp, "labels", labels, counted)
+    _check_values(xp, "labels", labels, counted, lambda x: x < 0, "be distributions, which are non-negative")
+
+
+def check_binary_labels(xp: Backend, labels: Array, counted: Array | None = None) -> None:
+    """Under `validate`: labels in [0, 1], and no NaN, where they are counted."""
+    check_not_nan(xp, "labels", labels, counted)
+    _check_values(xp, "labels", labels, counted, lambda x: (x < 0) | (x > 1), "be in [0, 1]")
+
+
+def _check_values(
+    xp: Backend, name: str, array: Array, counted: Array | None, is_bad: Callable[[np.ndarray], np.ndarray], must: str
+) -> None:
+    values = xp.to_numpy(array)
+    bad = is_bad(values)
+    if counted is not None:
+        rows = xp.to_numpy(counted)
+        bad &= rows.reshape(rows.shape + (1,) * (bad.ndim - rows.ndim))
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{name} must hold no NaN, got one at index {where}.")
+        raise ValueError(f"{name} must {must}, got {values[where]:g} at index {where}.")

@@ -133,6 +133,10 @@ class Backend(ABC):
         """``x`` in [low, high]; at the ends the gradient is the framework's own, which may be that of a tie."""
         return self.where(x < low, low, self.where(x > high, high, x))
 
+    def one_or_nan(self, proper: Array, dtype: str) -> Array:
+        """1 where an input is proper, NaN elsewhere: multiplied by it, a value and its gradient become NaN."""
+        return self.where(proper, self.cast(proper, dtype), float("nan"))
+
     # Reductions.
 
     @abstractmethod
@@ -149,9 +153,9 @@ class Backend(ABC):
     def logsumexp(self, x: Array, axis: int) -> Array:
         """log(sum(exp(x))), with -inf entries contributing nothing."""
 
-    def unmasked_mean(self, x: Array) -> Array:
-        """The mean over the last axis of the entries that are not -inf."""
-        return formulas.unmasked_mean(self, x)
+    def unmasked_mean(self, x: Array, shift: Array) -> Array:
+        """The mean over the last axis of ``x - shift``, one number a row, without the entries that are -inf."""
+        return formulas.unmasked_mean(self, x, shift)
 
     # Moving and indexing.
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lsmooth.backends.formulas import MINUS_INFINITY, transform_logits
+from lsmooth.backends.formulas import MINUS_INFINITY, along_classes, log_softmax, over_temperature
 from lsmooth.backends.options import DIVERGENCE, DivergenceOptions
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def tempered(
     both = (xp.cast(teacher, dtype), xp.cast(student, dtype))
     if counted is not None:
         both = (xp.where(counted[..., None], z, 0.0) for z in both)
-    teacher, student = (transform_logits(xp, z, temperature=temperature) for z in both)
+    of_rows = along_classes(xp, temperature)
+    teacher, student = (over_temperature(z, of_rows) for z in both)
     return teacher, student
 
 
@@ -96,18 +97,6 @@ def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> A
     absent = xp.equal(teacher, MINUS_INFINITY) & xp.equal(student, MINUS_INFINITY)
     difference = xp.where(absent, 0.0, teacher) - xp.where(absent, 0.0, student)
     return xp.sum(difference * difference, axis=-1) / xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
-
-
-def centered(xp: Backend, logits: Array) -> Array:
-    """Logits less their maximum: the same softmax, and no precision lost to their common size."""
-    top = xp.stop_gradient(xp.max(logits, axis=-1))[..., None]
-    return logits - xp.where(xp.equal(top, MINUS_INFINITY), 0.0, top)
-
-
-def log_softmax(xp: Backend, logits: Array) -> Array:
-    """``z - lse`` over the last axis; -inf stays -inf."""
-    logits = centered(xp, logits)
-    return logits - xp.logsumexp(logits, axis=-1)[..., None]
 
 
 DIVERGENCES: dict[str, Callable[[Backend, Array, Array, float], Array]] = {

@@ -6,7 +6,7 @@ computes, and nothing of how it is called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
 
@@ -21,9 +21,21 @@ def accumulate(xp: Backend, x: Array) -> Array:
     return x if xp.dtype(x) in ("float64", "float32") else xp.cast(x, "float32")
 
 
+def row_maximum(xp: Backend, logits: Array) -> Array:
+    """The largest logit of each row, as a constant: subtracted first, so that no digits are lost to a common offset."""
+    top = xp.stop_gradient(xp.max(logits, axis=-1))
+    return xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
+
+
+def centered(xp: Backend, logits: Array) -> Array:
+    """Logits less the largest of their row; their softmax is the same."""
+    return logits - row_maximum(xp, logits)[..., None]
+
+
 def log_softmax(xp: Backend, logits: Array) -> Array:
     """``z - log(sum(exp(z)))`` over the last axis; -inf stays -inf."""
-    return logits - xp.logsumexp(logits, axis=-1)[..., None]
+    logits = centered(xp, logits)
+    return logits - xp.log(xp.sum(xp.exp(logits), axis=-1))[..., None]
 
 
 def match_rank(xp: Backend, x: Array, like: Array) -> Array:
@@ -39,37 +51,79 @@ def label_factor(xp: Backend, labels: Array, num_classes: int | None, dtype: str
     A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
     """
     valid = (labels >= 0) & (labels < num_classes)
-    return xp.where(valid, labels, 0), xp.where(valid, xp.cast(valid, dtype), float("nan"))
+    return xp.where(valid, labels, 0), xp.one_or_nan(valid, dtype)
 
 
-def transform_logits(xp: Backend, logits: Array, *, temperature: Any = 1.0, logit_softcap: float | None = None):
-    """``c tanh(z / c) / T``; a masked class (-inf) stays masked, whatever the cap."""
-    if logit_softcap is not None:
-        capped = logit_softcap * xp.tanh(logits / logit_softcap)
-        logits = xp.where(logits <= MINUS_INFINITY, logits, capped)
-    if isinstance(temperature, float):
-        return logits if temperature == 1.0 else logits / temperature
-    return logits / (temperature[..., None] if xp.shape(temperature) else temperature)
+def proper_rows(xp: Backend, labels: Array) -> Array:
+    """1 for each row of labels (..., classes), and NaN where a class has negative mass."""
+    return xp.one_or_nan(xp.max(-labels, axis=-1) <= 0, xp.dtype(labels))
 
 
-def unmasked_mean(xp: Backend, x: Array) -> Array:
-    """The mean over the last axis of the entries that are not -inf."""
+def proper_binary_labels(xp: Backend, labels: Array) -> Array:
+    """Labels of yes-or-no questions, and NaN in place of those outside [0, 1]."""
+    return labels * xp.one_or_nan((labels >= 0) & (labels <= 1), xp.dtype(labels))
+
+
+def capped_logits(xp: Backend, logits: Array, logit_softcap: float | None) -> Array:
+    """``c tanh(z / c)``; a masked class (-inf) stays masked, whatever the cap."""
+    if logit_softcap is None:
+        return logits
+    capped = logit_softcap * xp.tanh(logits / logit_softcap)
+    return xp.where(logits <= MINUS_INFINITY, logits, capped)
+
+
+def unmasked_mean(xp: Backend, x: Array, shift: Array) -> Array:
+    """The mean over the last axis of ``x - shift``, without the entries that are -inf."""
     masked = x <= MINUS_INFINITY
-    return xp.sum(xp.where(masked, 0.0, x), axis=-1) / xp.sum(xp.cast(~masked, xp.dtype(x)), axis=-1)
+    kept = xp.cast(~masked, xp.dtype(x))
+    return xp.sum(xp.where(masked, 0.0, x - shift[..., None]), axis=-1) / xp.sum(kept, axis=-1)
 
 
-def smooth_nll(xp: Backend, logits: Array, lse: Array, prior: Array | None, class_weight: Array | None) -> Array:
+class ShiftedRows(NamedTuple):
+    """Rows of logits z, of which a softmax takes ``(z - shift) / T``."""
+
+    xp: Backend
+    logits: Array
+    shift: Array  # (...), the largest logit of each row
+    temperature: Any  # a float, or an array that broadcasts to the rows
+
+    def below(self, x: Array) -> Array:
+        """``(x - shift) / T`` of one number a row."""
+        return over_temperature(x - self.shift, self.temperature)
+
+    def log_sum_exp(self) -> Array:
+        """Of ``(z - shift) / T``: the maximum is 0, so that nothing overflows."""
+        z = over_temperature(self.logits - self.shift[..., None], along_classes(self.xp, self.temperature))
+        return self.xp.log(self.xp.sum(self.xp.exp(z), axis=-1))
+
+    def weighted_sum(self, weights: Array, masked: Array) -> Array:
+        """``sum_k w_k (z_k - shift) / T`` over the classes that are not masked."""
+        z = self.xp.where(masked, 0.0, self.logits - self.shift[..., None])
+        return over_temperature(self.xp.sum(weights * z, axis=-1), self.temperature)
+
+
+def over_temperature(x: Array, temperature: Any) -> Array:
+    """``x / T``, and ``x`` itself where T is the number 1."""
+    return x if isinstance(temperature, float) and temperature == 1.0 else x / temperature
+
+
+def along_classes(xp: Backend, temperature: Any) -> Any:
+    """One temperature a row with an axis for the classes; a number as it is."""
+    return temperature if isinstance(temperature, float) or not xp.shape(temperature) else temperature[..., None]
+
+
+def smooth_nll(rows: ShiftedRows, lse: Array, prior: Array | None, class_weight: Array | None) -> Array:
     """``sum_k u_k w_k (lse - z_k)``, the prior u renormalised over the classes that are not masked."""
+    xp, logits = rows.xp, rows.logits
     if prior is None and class_weight is None:
-        return lse - xp.unmasked_mean(logits)
+        return lse - over_temperature(xp.unmasked_mean(logits, rows.shift), rows.temperature)
     masked = logits <= MINUS_INFINITY
-    finite = xp.where(masked, 0.0, logits)
     kept = xp.cast(~masked, xp.dtype(logits))
     prior, class_weight = (x if x is None else match_rank(xp, x, logits) for x in (prior, class_weight))
     left = xp.sum(kept if prior is None else kept * prior, axis=-1)
     weight = prior if class_weight is None else class_weight if prior is None else prior * class_weight
     mass = left if class_weight is None else xp.sum(kept * weight, axis=-1)
-    return (mass * lse - xp.sum(finite * weight, axis=-1)) / left
+    return (mass * lse - rows.weighted_sum(weight, masked)) / left
 
 
 def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
@@ -91,14 +145,15 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
     logits = accumulate(xp, logits)
     if counted is not None:
         logits = xp.where(counted[..., None], logits, 0.0)
-    logits = transform_logits(xp, logits, temperature=temperature, logit_softcap=logit_softcap)
-    lse = xp.logsumexp(logits, axis=-1)
+    logits = capped_logits(xp, logits, logit_softcap)
+    rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
+    lse = rows.log_sum_exp()
     hard = _soft_label_nll if len(xp.shape(labels)) == len(xp.shape(logits)) else _integer_label_nll
-    loss = hard(xp, logits, lse, labels, class_weight)
+    loss = hard(rows, lse, labels, class_weight)
     if not _is(label_smoothing, 0.0):
-        smooth = smooth_nll(xp, logits, lse, prior, class_weight)
-        loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth
-    if z_loss:
+        loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth_nll(rows, lse, prior, class_weight)
+    if not _is(z_loss, 0.0):
+        lse = lse + over_temperature(rows.shift, temperature)
         loss = loss + z_loss * lse * lse
     if scale is not None:
         loss = loss * scale
@@ -135,9 +190,10 @@ def _is(value: Any, number: float) -> bool:
     return isinstance(value, float) and value == number
 
 
-def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
+def _integer_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: Array | None) -> Array:
+    xp, logits = rows.xp, rows.logits
     labels, factor = label_factor(xp, labels, xp.shape(logits)[-1], xp.dtype(lse))
-    picked = xp.pick(logits, labels)
+    picked = rows.below(xp.pick(logits, labels))
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
         # A masked class costs nothing where it has no weight.
@@ -145,11 +201,13 @@ def _integer_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, cl
     return factor * (lse - picked)
 
 
-def _soft_label_nll(xp: Backend, logits: Array, lse: Array, labels: Array, class_weight: Array | None) -> Array:
+def _soft_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: Array | None) -> Array:
+    xp = rows.xp
     weighted = labels if class_weight is None else labels * match_rank(xp, class_weight, labels)
     # A masked class costs nothing where the label has no mass on it.
-    terms = weighted * xp.where(xp.equal(weighted, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
-    return xp.sum(weighted, axis=-1) * lse - xp.sum(terms, axis=-1)
+    without = xp.equal(weighted, 0) & (rows.logits <= MINUS_INFINITY)
+    losses = xp.sum(weighted, axis=-1) * lse - rows.weighted_sum(weighted, without)
+    return losses * proper_rows(xp, labels)
 
 
 def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
@@ -170,7 +228,7 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: Si
     logits = accumulate(xp, logits)
     if counted is not None:
         logits, labels = (xp.where(counted, x, 0.0) for x in (logits, labels))
-    labels = smooth_binary_labels(labels, label_smoothing)
+    labels = smooth_binary_labels(proper_binary_labels(xp, labels), label_smoothing)
     yes = xp.where(xp.equal(labels, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
     no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
     positive = labels if pos_weight is None else labels * match_rank(xp, pos_weight, labels)

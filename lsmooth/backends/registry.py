@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,9 @@ _loaded: dict[str, Backend] = {}
 _backend_of_type: dict[type, Backend | None] = dict.fromkeys(
     (np.ndarray, np.float64, np.float32, np.int64, np.int32, float, int, bool, list, tuple, type(None))
 )
+_UNKNOWN: Any = object()
+# Held while the tables are changed; look-ups need no lock.
+_registering = threading.RLock()
 _default: ContextVar[str | None] = ContextVar("lsmooth_backend", default=None)
 
 
@@ -47,7 +51,7 @@ def installed_backends() -> tuple[str, ...]:
         True
     """
     built_in = [name for name, (package, _, _) in _BUILT_IN.items() if importlib.util.find_spec(package)]
-    third_party = [name for name in (*_loaded, *_entry_points()) if name not in _BUILT_IN]
+    third_party = [name for name in (*tuple(_loaded), *_entry_points()) if name not in _BUILT_IN]
     return tuple(dict.fromkeys(built_in + third_party))
 
 
@@ -103,11 +107,12 @@ def register_backend(backend: Backend) -> Backend:
     """
     if not isinstance(backend, Backend):
         raise TypeError(f"backend must be an instance of lsmooth.backends.Backend, got {type(backend).__name__}.")
-    _loaded[backend.name] = backend
-    _backend_of_type.update(dict.fromkeys(backend.types, backend))
-    for cls in [cls for cls, known in _backend_of_type.items() if known is None and cls.__module__ != "builtins"]:
-        if cls.__module__ != "numpy":
-            del _backend_of_type[cls]
+    with _registering:
+        _loaded[backend.name] = backend
+        _backend_of_type.update(dict.fromkeys(backend.types, backend))
+        for cls, known in tuple(_backend_of_type.items()):
+            if known is None and cls.__module__ not in ("builtins", "numpy"):
+                del _backend_of_type[cls]
     return backend
 
 
@@ -192,7 +197,9 @@ def backend_of(**arrays: Any) -> Backend:
     decider = ""
     for name, array in arrays.items():
         cls = type(array)
-        backend = _backend_of_type[cls] if cls in _backend_of_type else _find(cls, array)
+        backend = _backend_of_type.get(cls, _UNKNOWN)  # one step, since other threads change the table
+        if backend is _UNKNOWN:
+            backend = _find(cls, array)
         if backend is None or backend is found:
             continue
         if found is not None:
@@ -222,8 +229,9 @@ def _find(cls: type, array: Array) -> Backend | None:
         )
     if cls.__module__.startswith("keras.") and hasattr(array, "value"):  # a layer's variable: what it holds decides
         cls, array = type(array.value), array.value
-        if cls in _backend_of_type:
-            return _backend_of_type[cls]
+        backend = _backend_of_type.get(cls, _UNKNOWN)
+        if backend is not _UNKNOWN:
+            return backend
     packages = {base.__module__.partition(".")[0].replace("jaxlib", "jax") for base in cls.__mro__}
     for name, (package, _, _) in _BUILT_IN.items():
         if package in packages:
@@ -233,12 +241,14 @@ def _find(cls: type, array: Array) -> Backend | None:
         for name in _entry_points():
             load_backend(name)
         found = _owner(array)
-    _backend_of_type[cls] = found
+    with _registering:
+        # Asked again: a backend may have been registered meanwhile.
+        found = _backend_of_type[cls] = _owner(array)
     return found
 
 
 def _owner(array: Array) -> Backend | None:
-    others = (backend for backend in reversed(_loaded.values()) if backend.name != "numpy")
+    others = (backend for backend in reversed(tuple(_loaded.values())) if backend.name != "numpy")
     return next((backend for backend in others if backend.is_array(array)), None)
 
 

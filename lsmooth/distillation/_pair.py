@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of, divergences
-from lsmooth.losses._rows import row_weight, rows_of
+from lsmooth.losses._rows import row_mask, row_weight, rows_of
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
@@ -66,14 +66,14 @@ def prepare(
     if front != len(shape) - 1:
         student, teacher = xp.moveaxis(student, front, -1), xp.moveaxis(teacher, front, -1)
     dtype = "float64" if xp.dtype(student) == "float64" else "float32"
-    if check.is_validating(xp, teacher, student):
-        check.check_not_nan(xp, teacher_name, teacher)
-        check.check_not_nan(xp, student_name, student)
     if stop_teacher_gradient:
         teacher = xp.stop_gradient(teacher)
 
     rows = rows_of(xp, student)
     labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows)
+    if check.is_validating(xp, teacher, student):
+        check.check_not_nan(xp, teacher_name, teacher, counted)
+        check.check_not_nan(xp, student_name, student, counted)
     temperature = check.number_or_rows(
         xp, "temperature", temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")
     )
@@ -105,18 +105,13 @@ def _labels_and_counted(
     xp: Backend, labels: Any, ignore_index: int | None, mask: Any, rows: Array
 ) -> tuple[Array | None, Array | None]:
     shape = xp.shape(rows)
-    counted = None
-    if mask is not None:
-        counted = xp.asarray(mask, like=rows)
-        if xp.dtype(counted) != "bool":
-            raise TypeError(f"mask must be bool, True for the rows that count; got {xp.dtype(counted)}.")
-        if not check.same_shape(xp.shape(counted), shape):
-            raise ValueError(f"mask must have the rows' shape {shape}, got {xp.shape(counted)}.")
+    counted = row_mask(xp, mask, rows)
+    ignore_index = check.check_ignore_index(ignore_index)
     if labels is None:
         if ignore_index is not None:
             raise ValueError("ignore_index needs labels; without, say with mask which rows count.")
         return None, counted
-    labels = xp.asarray(labels, like=rows)
+    labels = check.to_array(xp, "labels", labels, like=rows)
     if not check.is_integer(xp, labels):
         raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
     if not check.same_shape(xp.shape(labels), shape):

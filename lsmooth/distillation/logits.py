@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import centered, forward_kl, relative_entropy
-from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.divergences import forward_kl, relative_entropy
+from lsmooth.backends.formulas import MINUS_INFINITY, centered
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
 from lsmooth.distillation.divergences import parameter_of

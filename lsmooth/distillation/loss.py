@@ -77,7 +77,13 @@ class DistillationLoss:
         self.reduction = reduction
 
     def __call__(
-        self, labels: Array, teacher_logits: Array, student_logits: Array, *, sample_weight: Array | None = None
+        self,
+        labels: Array,
+        teacher_logits: Array,
+        student_logits: Array,
+        *,
+        sample_weight: Array | None = None,
+        mask: Array | None = None,
     ) -> Array:
         """The loss of a batch.
 
@@ -86,6 +92,7 @@ class DistillationLoss:
             teacher_logits: floating point, classes along ``axis``; they get no gradient.
             student_logits: floating point, in the same shape.
             sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+            mask: bool, in the shape of the rows, True for the rows that count.
 
         Returns:
             A scalar; or the rows' losses for ``reduction="none"``.
@@ -101,12 +108,13 @@ class DistillationLoss:
             self.temperature,
             labels=None if self.ignore_index is None else labels,
             sample_weight=sample_weight,
+            mask=mask,
             hard_labels=labels,
             label_smoothing=self.label_smoothing,
             **common,
         )
         xp = pair.xp
-        rows = _rows.prepare(xp, labels, student_logits, self.label_smoothing, sample_weight, **common)
+        rows = _rows.prepare(xp, labels, student_logits, self.label_smoothing, sample_weight, mask=mask, **common)
         # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
         rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(self.alpha)))
         pair = pair._replace(scale=_weighted(pair.scale, float(self.alpha)))

@@ -9,8 +9,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.divergences import log_softmax
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas import accumulate, log_softmax
 from lsmooth.distillation.logits import distillation_loss
 
 

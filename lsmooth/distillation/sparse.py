@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import log_softmax, relative_entropy
-from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.divergences import relative_entropy
+from lsmooth.backends.formulas import MINUS_INFINITY, log_softmax
 from lsmooth.distillation._pair import Pair, finish, prepare, tempered
 
 TAILS = ("renormalize", "drop", "bucket")

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import centered
-from lsmooth.backends.formulas import MINUS_INFINITY, match_rank
+from lsmooth.backends.formulas import MINUS_INFINITY, centered, match_rank
 from lsmooth.losses._rows import Rows, counted_logits, smoothed_targets, weight_of_ids
 
 
@@ -62,8 +61,10 @@ def expected_cost(
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:
-    """``sum_k q_k f_k``, where a class without mass costs nothing, whatever its value."""
-    return xp.sum(targets * xp.where(xp.equal(targets, 0), 0.0, values), axis=-1)
+    """``sum_k q_k f_k``, where a class without mass costs nothing, even where f is infinite."""
+    # A finite f_k stays: it is the derivative by q_k, at q_k = 0 too.
+    without = xp.equal(targets, 0) & xp.equal(abs(values), -MINUS_INFINITY)
+    return xp.sum(targets * xp.where(without, 0.0, values), axis=-1)
 
 
 def entropy(xp: Backend, log_p: Array) -> Array:

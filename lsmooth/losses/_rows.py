@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY, accumulate
+from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, proper_binary_labels, proper_rows
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
@@ -37,12 +37,14 @@ def prepare(
     reduction: str | None,
     class_weight: Any = None,
     weight: Array | None = None,
+    mask: Any = None,
 ) -> Rows:
-    """Check what losses over classes share; rows that are ignored get the label 0.
+    """Check the arguments of a loss over classes; ignored rows get the label 0.
 
-    With a ``weight`` (classes, features), ``logits`` stands for what it multiplies: hidden states.
+    With a ``weight`` (classes, features), ``logits`` are the hidden states that it multiplies.
     """
     reduction = check_reduction(reduction)
+    ignore_index = check.check_ignore_index(ignore_index)
     name = "logits" if weight is None else "hidden"
     logits = check.float_array(xp, name, logits, like=labels if xp.is_array(labels) else None)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
@@ -54,19 +56,20 @@ def prepare(
     class_weight = per_class(xp, "class_weight", class_weight, classes, dtype)
     sample_weight = row_weight(xp, sample_weight, rows, logits, dtype)
 
-    counted = None
+    counted = row_mask(xp, mask, rows)
     if ignore_index is not None:
         if soft:
-            raise ValueError("ignore_index needs integer labels; with distributions, give those rows sample_weight 0.")
-        counted = ~xp.equal(labels, ignore_index)
+            raise ValueError("ignore_index needs integer labels; with distributions, pass mask=, False for those rows.")
+        named = ~xp.equal(labels, ignore_index)
+        counted = named if counted is None else counted & named
     if check.is_validating(xp, labels, logits):
-        check.check_not_nan(xp, name, logits)
+        check.check_not_nan(xp, name, logits, counted)
         if soft:
-            check.check_not_nan(xp, "labels", labels)
+            check.check_distributions(xp, labels, counted)
         else:
             check.check_class_ids(xp, labels, xp.shape(classes)[-1], counted)
     if counted is not None:
-        labels = xp.where(counted, labels, 0)
+        labels = xp.where(counted[..., None] if soft else counted, labels, 0)
 
     label_weight = None
     if class_weight is not None and reduction == "mean":
@@ -78,23 +81,30 @@ def prepare(
 
 
 def prepare_binary(
-    xp: Backend, labels: Any, logits: Any, label_smoothing: Any, sample_weight: Any, reduction: str | None
+    xp: Backend,
+    labels: Any,
+    logits: Any,
+    label_smoothing: Any,
+    sample_weight: Any,
+    reduction: str | None,
+    mask: Any = None,
 ) -> Rows:
     """Check what losses over yes-or-no questions share: every element is a row."""
     reduction = check_reduction(reduction)
     logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    labels = xp.asarray(labels, dtype, like=logits)
+    labels = check.to_array(xp, "labels", labels, dtype, like=logits)
     shape = xp.shape(logits)
     if not check.same_shape(xp.shape(labels), shape):
         raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.")
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
     sample_weight = row_weight(xp, sample_weight, logits, logits, dtype)
+    counted = row_mask(xp, mask, logits)
     if check.is_validating(xp, labels, logits):
-        check.check_not_nan(xp, "logits", logits)
-        check.check_not_nan(xp, "labels", labels)
-    scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight)
-    return Rows(xp, labels, logits, True, shape, dtype, eps, None, None, scale, reduction)
+        check.check_not_nan(xp, "logits", logits, counted)
+        check.check_binary_labels(xp, labels, counted)
+    scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight, counted=counted)
+    return Rows(xp, labels, logits, True, shape, dtype, eps, None, counted, scale, reduction)
 
 
 def finish(rows: Rows, losses: Array) -> Array:
@@ -108,12 +118,35 @@ def counted_logits(rows: Rows) -> Array:
     return logits if rows.counted is None else rows.xp.where(rows.counted[..., None], logits, 0.0)
 
 
+def counted_elements(rows: Rows) -> tuple[Array, Array]:
+    """Logits and labels of yes-or-no questions in the precision of the result, zeros where one is ignored."""
+    xp, logits = rows.xp, accumulate(rows.xp, rows.logits)
+    labels = proper_binary_labels(xp, rows.labels)
+    if rows.counted is None:
+        return logits, labels
+    return xp.where(rows.counted, logits, 0.0), xp.where(rows.counted, labels, 0.0)
+
+
+def row_mask(xp: Backend, mask: Any, rows: Array) -> Array | None:
+    """The mask as a bool array in the shape of the rows, or None."""
+    if mask is None:
+        return None
+    mask = check.to_array(xp, "mask", mask, like=rows)
+    if xp.dtype(mask) != "bool":
+        raise TypeError(f"mask must be bool, True for the rows that count; got {xp.dtype(mask)}.")
+    if not check.same_shape(xp.shape(mask), xp.shape(rows)):
+        raise ValueError(f"mask must have the shape of the rows, {xp.shape(rows)}; got {xp.shape(mask)}.")
+    return mask
+
+
 def smoothed_targets(rows: Rows, logits: Array) -> Array:
     """q, (..., classes): the smoothed labels, with no smoothing mass on masked classes."""
     xp, eps = rows.xp, rows.label_smoothing
     classes = check.known_classes("logits", xp.shape(logits))
     target = rows.labels
-    if not rows.soft:
+    if rows.soft:
+        target = target * proper_rows(xp, target)[..., None]
+    else:
         valid = (target >= 0) & (target < classes)
         row = xp.where(valid, xp.cast(valid, rows.dtype), float("nan"))
         target = xp.one_hot(target, classes, rows.dtype) * row[..., None]
@@ -135,7 +168,7 @@ def per_class(xp: Backend, name: str, value: Any, logits: Array, dtype: str) -> 
     """One number a class, or None."""
     if value is None:
         return None
-    array = xp.asarray(value, dtype, like=logits)
+    array = check.to_array(xp, name, value, dtype, like=logits)
     if not check.same_shape(xp.shape(array), xp.shape(logits)[-1:]):
         raise ValueError(
             f"{name} must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(array)}."
@@ -147,7 +180,7 @@ def row_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) 
     """The sample_weight as an array that fits the rows, or None."""
     if value is None:
         return None
-    array = xp.asarray(value, dtype, like=logits)
+    array = check.to_array(xp, "sample_weight", value, dtype, like=logits)
     check.check_weight_shape("sample_weight", xp.shape(array), xp.shape(rows))
     return array
 

@@ -14,10 +14,13 @@ def begin(
     label_smoothing: Any,
     sample_weight: Any,
     ignore_index: int | None,
+    mask: Any,
     axis: int,
     reduction: str | None,
 ) -> tuple[Backend, Rows, Array]:
     """The backend, the call with its arguments checked, and its logits, zeros where a row is ignored."""
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp = backend_of(
+        labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
+    )
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
     return xp, rows, counted_logits(rows)

@@ -19,6 +19,7 @@ def softmax_cross_entropy(
     class_weight: Array | None = None,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     temperature: float | Array = 1.0,
     z_loss: float = 0.0,
@@ -47,6 +48,7 @@ def softmax_cross_entropy(
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing, have a zero
             gradient and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows; the softmax is of z / T.
         z_loss: a >= 0, the weight of lse^2 (PaLM's stabiliser).
@@ -82,10 +84,11 @@ def softmax_cross_entropy(
         smoothing_prior=smoothing_prior,
         class_weight=class_weight,
         sample_weight=sample_weight,
+        mask=mask,
         temperature=temperature,
     )
     if (
-        smoothing_prior is class_weight is sample_weight is ignore_index is logit_softcap is None
+        smoothing_prior is class_weight is sample_weight is ignore_index is mask is logit_softcap is None
         and type(temperature) is float
         and temperature == 1.0
         and (z_loss, axis, reduction) == (0.0, -1, "mean")
@@ -93,7 +96,9 @@ def softmax_cross_entropy(
         loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing)
         if loss is not None:
             return loss
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight)
+    rows = prepare(
+        xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight, mask=mask
+    )
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     return xp.softmax_cross_entropy(rows.logits, rows.labels, options)
 
@@ -105,6 +110,7 @@ def sigmoid_cross_entropy(
     label_smoothing: float | Array = 0.0,
     pos_weight: Array | None = None,
     sample_weight: Array | None = None,
+    mask: Array | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy between smoothed binary labels and the sigmoid of logits, element by element.
@@ -120,6 +126,8 @@ def sigmoid_cross_entropy(
         pos_weight: w, the weight of the positive answers; broadcasts to the logits.
         sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension
             equal or 1.
+        mask: bool, in the shape of the logits, True for the elements that count; the others cost
+            nothing, have a zero gradient and count in no mean.
         reduction: as in `softmax_cross_entropy`, each element being a row.
 
     Returns:
@@ -145,14 +153,15 @@ def sigmoid_cross_entropy(
         label_smoothing=label_smoothing,
         pos_weight=pos_weight,
         sample_weight=sample_weight,
+        mask=mask,
     )
-    if pos_weight is sample_weight is None and reduction == "mean":
+    if pos_weight is sample_weight is mask is None and reduction == "mean":
         loss = xp.small_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
         if loss is not None:
             return loss
-    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
+    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction, mask)
     if pos_weight is not None:
-        pos_weight = xp.asarray(pos_weight, rows.dtype, like=rows.logits)
+        pos_weight = check.to_array(xp, "pos_weight", pos_weight, rows.dtype, like=rows.logits)
         check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
     options = SigmoidOptions(rows.label_smoothing, pos_weight, rows.counted, rows.scale, rows.reduction != "none")
     return xp.sigmoid_cross_entropy(rows.logits, rows.labels, options)

@@ -6,15 +6,18 @@ from numbers import Real
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import smooth_binary_labels
+from lsmooth.backends.formulas import MINUS_INFINITY, smooth_binary_labels
 from lsmooth.losses._probabilities import LogProbabilities, expected_cost
 from lsmooth.losses._rows import (
-    counted_logits,
+    counted_elements,
     finish,
     per_class,
     prepare,
     prepare_binary,
 )
+
+# exp of it is far within float32's range, also where it is multiplied.
+LARGEST_EXPONENT = 80.0
 
 
 def softmax_focal_loss(
@@ -26,6 +29,7 @@ def softmax_focal_loss(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -42,6 +46,7 @@ def softmax_focal_loss(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -63,9 +68,14 @@ def softmax_focal_loss(
     """
     check.check_at_least("gamma", gamma, 0.0)
     xp = backend_of(
-        labels=labels, logits=logits, alpha=alpha, label_smoothing=label_smoothing, sample_weight=sample_weight
+        labels=labels,
+        logits=logits,
+        alpha=alpha,
+        label_smoothing=label_smoothing,
+        sample_weight=sample_weight,
+        mask=mask,
     )
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
     if alpha is not None and not isinstance(alpha, Real):
         alpha = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
 
@@ -83,6 +93,7 @@ def sigmoid_focal_loss(
     alpha: float | None = None,
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
+    mask: Array | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Binary cross-entropy in which what is already right counts little, element by element.
@@ -100,6 +111,7 @@ def sigmoid_focal_loss(
         alpha: the weight of the positives in [0, 1], 1 - alpha that of the negatives; None weighs neither.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
         sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension equal or 1.
+        mask: bool, in the shape of the logits, True for the elements that count.
         reduction: as in `softmax_cross_entropy`, each element being a row.
 
     Returns:
@@ -121,9 +133,12 @@ def sigmoid_focal_loss(
     check.check_at_least("gamma", gamma, 0.0)
     if alpha is not None:
         check.check_range("alpha", alpha, 0.0, 1.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction)
-    z, label = counted_logits(rows), smooth_binary_labels(rows.labels, rows.label_smoothing)
+    xp = backend_of(
+        labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
+    )
+    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction, mask)
+    z, label = counted_elements(rows)
+    label = smooth_binary_labels(label, rows.label_smoothing)
     losses = focused_cross_entropy(xp, z, label, gamma) if gamma else xp.sigmoid_cross_entropy(z, label)
     if alpha is not None:
         losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
@@ -141,8 +156,11 @@ def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> 
     right = xp.equal(mass, 0)
     normalizer = xp.softplus(log_odds)
     error = xp.where(right, 1.0, mass + (1.0 - mass) * xp.exp(log_odds))
-    log_error = xp.where(right, log_odds, xp.log(error)) - normalizer
-    return xp.exp(gamma * log_error) * (normalizer - mass * xp.where(right, 0.0, log_odds))
+    # Without mass log(error) is log_odds; the second term is 0, and has the derivative by the mass, 1 / e - 1.
+    slope = xp.exp(xp.where(log_odds < -LARGEST_EXPONENT, LARGEST_EXPONENT, -log_odds)) - 1.0
+    log_error = xp.where(right, log_odds + mass * slope, xp.log(error)) - normalizer
+    infinite = right & xp.equal(log_odds, MINUS_INFINITY)
+    return xp.exp(gamma * log_error) * (normalizer - mass * xp.where(infinite, 0.0, log_odds))
 
 
 def poly_cross_entropy(
@@ -153,6 +171,7 @@ def poly_cross_entropy(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -167,6 +186,7 @@ def poly_cross_entropy(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -187,6 +207,8 @@ def poly_cross_entropy(
         0.319019
     """
     check.check_at_least("epsilon", epsilon, -1.0)
-    xp = backend_of(labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight)
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp = backend_of(
+        labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
+    )
+    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
     return finish(rows, expected_cost(rows, lambda log: epsilon * xp.exp(log.rest) - log.p))

@@ -23,6 +23,7 @@ def linear_softmax_cross_entropy(
     class_weight: Array | None = None,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     temperature: float | Array = 1.0,
     z_loss: float = 0.0,
@@ -51,8 +52,10 @@ def linear_softmax_cross_entropy(
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label cost nothing and count in no mean, whatever their hidden states hold.
-            A row with a sample_weight of 0 still counts: its NaN makes the gradients NaN.
+        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean,
+            whatever their hidden states hold. A row with a sample_weight of 0 still counts: its NaN
+            makes the gradients NaN.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the feature axis of ``hidden``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
@@ -88,6 +91,7 @@ def linear_softmax_cross_entropy(
         smoothing_prior=smoothing_prior,
         class_weight=class_weight,
         sample_weight=sample_weight,
+        mask=mask,
         temperature=temperature,
     )
     check_block_size(block_size)
@@ -103,6 +107,7 @@ def linear_softmax_cross_entropy(
         reduction,
         class_weight,
         head.weight,
+        mask,
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
     head = head._replace(hidden=rows.logits)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.formulas import MINUS_INFINITY, centered
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.losses._probabilities import entropy, log_probabilities
 from lsmooth.losses._rows import Rows, finish
@@ -22,6 +22,7 @@ def margin_label_smoothing(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -38,6 +39,7 @@ def margin_label_smoothing(
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -59,7 +61,7 @@ def margin_label_smoothing(
     """
     check.check_at_least("alpha", alpha, 0.0)
     check.check_at_least("margin", margin, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
 
@@ -72,6 +74,7 @@ def max_suppression(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -87,6 +90,7 @@ def max_suppression(
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -106,7 +110,8 @@ def max_suppression(
         0.507606
     """
     check.check_at_least("alpha", alpha, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    z = centered(xp, z)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
 
 
@@ -121,6 +126,7 @@ def adaptive_conditional_label_smoothing(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -139,6 +145,7 @@ def adaptive_conditional_label_smoothing(
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -161,7 +168,7 @@ def adaptive_conditional_label_smoothing(
     check.check_at_least("margin", margin, 0.0)
     check.check_at_least("positive_weight", positive_weight, 0.0)
     check.check_at_least("negative_weight", negative_weight, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
     kept = ~xp.equal(z, MINUS_INFINITY)
@@ -180,6 +187,7 @@ def confidence_penalty(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -195,6 +203,7 @@ def confidence_penalty(
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -215,7 +224,7 @@ def confidence_penalty(
         0.324366
     """
     check.check_at_least("beta", beta, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
 
@@ -227,6 +236,7 @@ def logit_penalty(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -241,6 +251,7 @@ def logit_penalty(
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -261,7 +272,7 @@ def logit_penalty(
         0.657606
     """
     check.check_at_least("beta", beta, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))
 

@@ -17,6 +17,7 @@ def generalized_cross_entropy(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -32,6 +33,7 @@ def generalized_cross_entropy(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -52,13 +54,13 @@ def generalized_cross_entropy(
         0.742709
     """
     check.check_range("q", q, 0.0, 1.0)
-    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     targets = smoothed_targets(rows, logits)
     log_p = log_probabilities(xp, logits).p
     if q == 0:
         return finish(rows, expectation(xp, targets, -log_p))
     # 1 - exp(x) = -2 t / (1 - t) with t = tanh(x / 2): exact where p is next to 1.
-    half = xp.tanh(0.5 * q * xp.where(targets == 0, 0.0, log_p))
+    half = xp.tanh(0.5 * q * log_p)
     return finish(rows, expectation(xp, targets, -2.0 * half / (1.0 - half) / q))
 
 
@@ -72,6 +74,7 @@ def symmetric_cross_entropy(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -89,6 +92,7 @@ def symmetric_cross_entropy(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -110,9 +114,10 @@ def symmetric_cross_entropy(
     """
     check.check_at_least("alpha", alpha, 0.0)
     check.check_at_least("beta", beta, 0.0)
+    check.check_number("log_zero", log_zero)
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
-    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     targets = smoothed_targets(rows, logits)
     log_p = log_probabilities(xp, logits).p
     log_q = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
@@ -130,6 +135,7 @@ def bootstrap_cross_entropy(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
+    mask: Array | None = None,
     axis: int = -1,
     reduction: str | None = "mean",
 ) -> Array:
@@ -147,6 +153,7 @@ def bootstrap_cross_entropy(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
+        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         reduction: as in `softmax_cross_entropy`.
 
@@ -166,7 +173,7 @@ def bootstrap_cross_entropy(
         1.609676
     """
     check.check_range("beta", beta, 0.0, 1.0)
-    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction)
+    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
     given = expectation(xp, smoothed_targets(rows, logits), -log_p)

@@ -23,6 +23,7 @@ def softmax_cross_entropy(
     class_weight: Any = None,
     sample_weight: Any = None,
     ignore_index: int | None = None,
+    mask: Any = None,
     axis: int = -1,
     temperature: Any = 1.0,
     z_loss: float = 0.0,
@@ -41,6 +42,7 @@ def softmax_cross_entropy(
         class_weight: as there.
         sample_weight: as there.
         ignore_index: as there.
+        mask: as there.
         axis: as there.
         temperature: as there.
         z_loss: as there.
@@ -59,11 +61,12 @@ def softmax_cross_entropy(
     labels = np.asarray(labels)
     rows, classes = z.shape[:-1], z.shape[-1]
     w = np.ones(classes) if class_weight is None else _float64(class_weight)
+    counted = np.ones(rows, bool) if mask is None else np.asarray(mask)
     if labels.ndim == z.ndim:
-        counted = np.ones(rows, bool)
-        t = np.moveaxis(_float64(labels), axis, -1)
+        t = np.where(counted[..., None], np.moveaxis(_float64(labels), axis, -1), 0.0)
+        t = np.where((t < 0).any(-1, keepdims=True), np.nan, t)
     else:
-        counted = np.ones(rows, bool) if ignore_index is None else labels != ignore_index
+        counted = counted if ignore_index is None else counted & (labels != ignore_index)
         t = one_hot(np.where(counted, labels, 0), classes)
     eps = np.broadcast_to(_float64(label_smoothing), rows)[..., None]
     divisor = np.broadcast_to(_float64(temperature), rows)[..., None]
@@ -101,6 +104,7 @@ def sigmoid_cross_entropy(
     label_smoothing: Any = 0.0,
     pos_weight: Any = None,
     sample_weight: Any = None,
+    mask: Any = None,
     reduction: str | None = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Value and gradient of `lsmooth.losses.sigmoid_cross_entropy`.
@@ -114,6 +118,7 @@ def sigmoid_cross_entropy(
         label_smoothing: as there.
         pos_weight: as there.
         sample_weight: as there.
+        mask: as there.
         reduction: as there.
 
     Returns:
@@ -124,16 +129,18 @@ def sigmoid_cross_entropy(
         >>> float(value), gradient.tolist()
         (0.6931471805599453, [-0.5])
     """
-    z = _float64(logits)
-    eps = _float64(label_smoothing)
-    smoothed = (1.0 - eps) * _float64(labels) + eps / 2.0
+    z, labels, eps = _float64(logits), _float64(labels), _float64(label_smoothing)
+    counted = np.ones(z.shape, bool) if mask is None else np.asarray(mask)
+    z, labels = np.where(counted, z, 0.0), np.where(counted, labels, 0.0)
+    labels = np.where((labels < 0) | (labels > 1), np.nan, labels)
+    smoothed = (1.0 - eps) * labels + eps / 2.0
     positive = smoothed * (1.0 if pos_weight is None else _float64(pos_weight))
     negative = 1.0 - smoothed
     log_yes, log_no = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
     losses = -positive * np.where(positive == 0.0, 0.0, log_yes) - negative * np.where(negative == 0.0, 0.0, log_no)
     gradient = negative * np.exp(log_yes) - positive * np.exp(log_no)
 
-    factor = row_factor(reduction, z.shape, sample_weight, np.ones(z.shape, bool), np.ones(z.shape))
+    factor = row_factor(reduction, z.shape, sample_weight, counted, np.ones(z.shape))
     value = factor * losses
     return (value if reduction in (None, "none") else value.sum()), factor * gradient
 

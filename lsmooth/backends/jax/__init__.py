@@ -102,8 +102,8 @@ class JaxBackend(Backend):
     def logsumexp(self, x: Array, axis: int) -> Array:
         return jax.nn.logsumexp(x, axis=axis)
 
-    def unmasked_mean(self, x: Array) -> Array:
-        return _small_mean(x) if _is_small(x) else _unmasked_mean(x)
+    def unmasked_mean(self, x: Array, shift: Array) -> Array:
+        return _small_mean(x, shift) if _is_small(x) else _unmasked_mean(x, shift)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         # Outside jit even a move to the same place is a copy.
@@ -199,9 +199,10 @@ def _compiled(formula: Callable[..., Array], xp: Backend, read: Any, others: Any
 
 
 @functools.partial(jax.jit, inline=True)
-def _small_mean(x: Array) -> Array:
+def _small_mean(x: Array, shift: Array) -> Array:
     masked = x == -jnp.inf
-    return jnp.sum(jnp.where(masked, 0.0, x), axis=-1) / jnp.sum((~masked).astype(x.dtype), axis=-1)
+    terms = jnp.where(masked, 0.0, x - shift[..., None])
+    return jnp.sum(terms, axis=-1) / jnp.sum((~masked).astype(x.dtype), axis=-1)
 
 
 def _is_spread(x: Array) -> bool:
@@ -257,29 +258,29 @@ def _argmax_by_parts(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _unmasked_mean(x: Array) -> Array:
+def _unmasked_mean(x: Array, shift: Array) -> Array:
     """`formulas.unmasked_mean`, where the common case, nothing masked, costs one pass and no mask."""
-    return _unmasked_mean_and_count(x)[0]
+    return _unmasked_mean_and_count(x, shift)[0]
 
 
 @_unmasked_mean.defjvp
-def _unmasked_mean_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    mean, count = _unmasked_mean_and_count(x)
-    return mean, jnp.sum(jnp.where(x == -jnp.inf, 0.0, dx), axis=-1) / count
+def _unmasked_mean_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, shift), (dx, d_shift) = primals, tangents
+    mean, count = _unmasked_mean_and_count(x, shift)
+    return mean, jnp.sum(jnp.where(x == -jnp.inf, 0.0, dx), axis=-1) / count - d_shift
 
 
 @functools.partial(jax.jit, inline=True)  # called eagerly, the branches would be compiled at every call
-def _unmasked_mean_and_count(x: Array) -> tuple[Array, Array]:
-    x = jax.lax.stop_gradient(x)
-    total = jnp.sum(x, axis=-1)
+def _unmasked_mean_and_count(x: Array, shift: Array) -> tuple[Array, Array]:
+    x, shift = jax.lax.stop_gradient(x), jax.lax.stop_gradient(shift)
+    total = jnp.sum(x - shift[..., None], axis=-1)
 
-    def masked(x: Array) -> tuple[Array, Array]:
+    def masked(x: Array, shift: Array) -> tuple[Array, Array]:
         mask = x == -jnp.inf
         count = jnp.sum(~mask, axis=-1).astype(x.dtype)
-        return jnp.sum(jnp.where(mask, 0.0, x), axis=-1) / count, count
+        return jnp.sum(jnp.where(mask, 0.0, x - shift[..., None]), axis=-1) / count, count
 
-    def plain(x: Array) -> tuple[Array, Array]:
+    def plain(x: Array, shift: Array) -> tuple[Array, Array]:
         return total / x.shape[-1], jnp.full_like(total, x.shape[-1])
 
-    return jax.lax.cond(jnp.all(total > -jnp.inf), plain, masked, x)
+    return jax.lax.cond(jnp.all(total > -jnp.inf), plain, masked, x, shift)

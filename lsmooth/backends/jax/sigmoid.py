@@ -27,9 +27,15 @@ def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Arra
     if total and one_factor and blocks_pay(logits):
         loss = _total(label_smoothing, logits, labels)
         return loss if scale is None else loss * scale
-    losses = _elements(logits.astype(precision(logits)), smooth_binary_labels(labels, label_smoothing))
+    losses = _elements(logits.astype(precision(logits)), _smoothed(labels, label_smoothing))
     losses = losses if scale is None else losses * scale
     return jnp.sum(losses) if total else losses
+
+
+def _smoothed(labels: Array, label_smoothing: Any) -> Array:
+    """The smoothed labels; NaN in place of labels outside [0, 1]."""
+    proper = ((labels >= 0) & (labels <= 1)).astype(labels.dtype)
+    return smooth_binary_labels(labels * (proper / proper), label_smoothing)
 
 
 @jax.custom_jvp
@@ -51,7 +57,7 @@ def _total(eps: float, z: Array, labels: Array) -> Array:
 def _total_jvp(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (z, labels), (dz, d_labels) = primals, tangents
     dtype = precision(z)
-    change = _change(z.astype(dtype), smooth_binary_labels(labels, eps), dz.astype(dtype), d_labels * (1.0 - eps))
+    change = _change(z.astype(dtype), _smoothed(labels, eps), dz.astype(dtype), d_labels * (1.0 - eps))
     return _total(eps, z, labels), jnp.sum(change)
 
 
@@ -60,7 +66,7 @@ def _total_jvp(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
 def _sum(eps: float, z: Array, labels: Array) -> Array:
     def row(arrays: tuple[Array, Array]) -> Array:
         z, labels = arrays
-        return jnp.sum(_loss(z.astype(precision(z)), smooth_binary_labels(labels, eps)))
+        return jnp.sum(_loss(z.astype(precision(z)), _smoothed(labels, eps)))
 
     return jnp.sum(in_blocks(row, tuple(x.reshape(-1, x.shape[-1]) for x in (z, labels))))
 

@@ -97,6 +97,11 @@ class TensorflowBackend(Backend):
         dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
         return tf.where(condition, _as_dtype(x, dtype), _as_dtype(y, dtype))
 
+    def one_or_nan(self, proper: Array, dtype: str) -> Array:
+        # 0 / 0, since tf.debugging.enable_check_numerics refuses a constant that is NaN.
+        one = tf.cast(proper, dtype)
+        return one / one
+
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return tf.reduce_sum(x, axis=axis)
 
@@ -175,7 +180,7 @@ class TensorflowBackend(Backend):
         if sigmoid.fits_total(logits, options):
             loss = sigmoid.total(logits, labels, options.label_smoothing)  # pyright: ignore[reportArgumentType]
             return loss if options.scale is None else loss * options.scale
-        labels = formulas.smooth_binary_labels(labels, options.label_smoothing)
+        labels = sigmoid.smoothed(labels, options.label_smoothing)
         return _reduced(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:

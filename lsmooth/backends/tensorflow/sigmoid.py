@@ -66,13 +66,19 @@ def _sum(logits: Array, labels: Array, eps: Any) -> Array:
 def _losses(parts: list[tuple[Array, Array]], eps: Any) -> Array:
     """The losses of the parts, logits and labels each, added up."""
     # Smoothed as late as this, or XLA keeps all smoothed labels for the parts to read.
-    sides = [_size_and_wrong(z, smooth_binary_labels(label, eps)) for z, label in parts]
+    sides = [_size_and_wrong(z, label if eps is None else smoothed(label, eps)) for z, label in parts]
     odds = functools.reduce(lambda a, b: a + b + a * b, (tf.exp(-size) for size, _ in sides))
     return tf.add_n([tf.math.multiply_no_nan(*side) for side in sides]) + tf.math.log1p(odds)
 
 
+def smoothed(labels: Array, label_smoothing: Any) -> Array:
+    """The smoothed labels; NaN in place of labels outside [0, 1]."""
+    proper = tf.cast((labels >= 0) & (labels <= 1), labels.dtype)  # pyright: ignore[reportOperatorIssue]
+    return smooth_binary_labels(labels * (proper / proper), label_smoothing)
+
+
 def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
-    z, labels = tf.cast(logits, labels.dtype), smooth_binary_labels(labels, eps)
+    z, labels = tf.cast(logits, labels.dtype), smoothed(labels, eps)
     return tf.cast(upstream * _error(z, labels), logits.dtype)
 
 
@@ -80,7 +86,7 @@ def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
 def elements(z: Array, labels: Array) -> Any:
     """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label costs 0."""
     # The derivative is that of `backward` alone: no tape, of whatever order, is to follow the value.
-    losses = _losses([(tf.stop_gradient(z), tf.stop_gradient(labels))], 0.0)
+    losses = _losses([(tf.stop_gradient(z), tf.stop_gradient(labels))], None)
 
     def backward(upstream: Array) -> tuple[Array, Array]:
         return upstream * _error(z, labels), tf.math.multiply_no_nan(-z, upstream)

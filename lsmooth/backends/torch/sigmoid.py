@@ -54,11 +54,21 @@ def rows(
     formula: Callable[..., Tensor],
     options: SigmoidOptions,
 ) -> Tensor | None:
-    """`formulas.sigmoid_cross_entropy` for arguments that fit; None where infinite logits ask for care."""
+    """`formulas.sigmoid_cross_entropy` for arguments that fit; None for infinite logits and labels outside [0, 1]."""
+    if not _are_proper(labels):
+        return None
     scale, total = options.scale, options.total
     if options.pos_weight is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
         return _small(logits, labels.detach(), options.label_smoothing, scale)
     return run(logits, (labels, options), sweep, formula, logits.shape, total)
+
+
+def _are_proper(labels: Tensor) -> bool:
+    """Whether all labels are in [0, 1]."""
+    if labels.dtype == torch.bool:
+        return True
+    low, high = torch.aminmax(labels.detach())
+    return low.item() >= 0 and high.item() <= 1
 
 
 def sweep(
@@ -93,6 +103,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
         and logits.dtype in FLOATS
         and labels.shape == logits.shape
         and not labels.requires_grad
+        and _are_proper(labels)
     ):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         return _small(logits, labels.to(dtype), label_smoothing, 1.0 / labels.numel())

@@ -1,0 +1,133 @@
+"""Labels that are no labels, and numbers that are no numbers: NaN or an error, on every backend alike."""
+
+import numpy as np
+import pytest
+
+import lsmooth
+from lsmooth import losses
+from lsmooth.distillation import distillation_loss
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0.0, 2.0, (4, 3))
+SOFT = RNG.dirichlet(np.ones(3), 4)
+NEGATIVE = np.where(np.arange(4)[:, None] == 2, [1.5, -0.25, -0.25], SOFT)
+BINARY = (LOGITS > 0).astype(float)
+
+OVER_CLASSES = [
+    losses.softmax_cross_entropy,
+    losses.softmax_focal_loss,
+    losses.poly_cross_entropy,
+    losses.generalized_cross_entropy,
+    losses.bootstrap_cross_entropy,
+    losses.margin_label_smoothing,
+    lambda y, z, **o: losses.linear_softmax_cross_entropy(y, z, np.eye(3), **o),
+]
+OVER_ELEMENTS = [losses.sigmoid_cross_entropy, losses.sigmoid_focal_loss]
+
+
+@pytest.mark.parametrize("loss", OVER_CLASSES)
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_a_distribution_with_negative_mass_makes_its_row_nan(backend, loss, eps):
+    rows = backend.to_numpy(loss(NEGATIVE, backend.asarray(LOGITS), label_smoothing=eps, reduction="none"))
+    assert np.isnan(rows).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("loss", OVER_CLASSES)
+def test_the_gradient_of_a_row_with_negative_mass_is_nan(differentiable_backend, loss):
+    xp = differentiable_backend
+    found = xp.to_numpy(xp.value_and_grad(lambda z: loss(NEGATIVE, z, reduction="sum"), xp.asarray(LOGITS))[1])
+    assert np.isnan(found).all(-1).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("loss", OVER_ELEMENTS)
+@pytest.mark.parametrize("wrong", [255.0, -1.0, 1.0 + 1e-3, np.nan])
+@pytest.mark.parametrize("eps", [0.0, 0.2])
+def test_a_binary_label_outside_0_and_1_makes_its_element_nan(backend, loss, wrong, eps):
+    labels = BINARY.copy()
+    labels[1, 2] = wrong
+    elements = backend.to_numpy(loss(labels, backend.asarray(LOGITS), label_smoothing=eps, reduction="none"))
+    assert np.argwhere(np.isnan(elements)).tolist() == [[1, 2]]
+    assert np.isnan(backend.to_numpy(loss(labels, backend.asarray(LOGITS), label_smoothing=eps)))
+
+
+def test_integer_labels_of_255_are_no_binary_labels(backend):
+    labels = (BINARY * 255).astype(np.uint8)
+    found = losses.sigmoid_cross_entropy(backend.asarray(labels), backend.asarray(LOGITS), reduction="none")
+    assert (np.isnan(backend.to_numpy(found)) == (labels == 255)).all()
+    with lsmooth.validate(), pytest.raises(ValueError, match=r"labels must be in \[0, 1\], got 255 at index"):
+        losses.sigmoid_cross_entropy(backend.asarray(labels), backend.asarray(LOGITS))
+
+
+def test_validate_refuses_negative_mass(backend):
+    with lsmooth.validate(), pytest.raises(ValueError, match=r"labels must be distributions.* at index \(2, 1\)"):
+        losses.softmax_cross_entropy(NEGATIVE, backend.asarray(LOGITS))
+
+
+def test_validate_allows_nan_in_rows_that_do_not_count(backend):
+    ids, counted = np.array([0, 1, -100, 2]), np.array([True, True, False, True])
+    z = backend.asarray(np.where(counted[:, None], LOGITS, np.nan))
+    with lsmooth.validate():
+        value = losses.softmax_cross_entropy(ids, z, ignore_index=-100)
+        assert np.isfinite(backend.to_numpy(value))
+        soft = np.where(counted[:, None], SOFT, np.nan)
+        assert np.isfinite(backend.to_numpy(losses.softmax_cross_entropy(soft, z, mask=counted)))
+        assert np.isfinite(backend.to_numpy(distillation_loss(z, z, mask=counted)))
+        elements = np.repeat(counted[:, None], 3, 1)
+        assert np.isfinite(backend.to_numpy(losses.sigmoid_cross_entropy(soft, z, mask=elements)))
+        with pytest.raises(ValueError, match="logits must hold no NaN"):
+            losses.softmax_cross_entropy(SOFT, z)
+
+
+def test_validate_checks_tensors_of_numbers(backend):
+    eps = backend.asarray(np.array([0.1, 0.2, 1.5, 0.0]))
+    with lsmooth.validate(), pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\], got 1.5"):
+        losses.softmax_cross_entropy(SOFT, backend.asarray(LOGITS), label_smoothing=eps)
+
+
+@pytest.mark.parametrize("value", [None, "0.1", True], ids=["None", "text", "bool"])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("label_smoothing", losses.softmax_cross_entropy),
+        ("temperature", losses.softmax_cross_entropy),
+        ("z_loss", losses.softmax_cross_entropy),
+        ("label_smoothing", losses.sigmoid_cross_entropy),
+        ("gamma", losses.softmax_focal_loss),
+        ("gamma", losses.sigmoid_focal_loss),
+        ("epsilon", losses.poly_cross_entropy),
+        ("q", losses.generalized_cross_entropy),
+        ("alpha", losses.margin_label_smoothing),
+        ("beta", losses.confidence_penalty),
+        ("log_zero", losses.symmetric_cross_entropy),
+        ("temperature", distillation_loss),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(backend, name, call, value):
+    with pytest.raises(TypeError, match=f"{name} must be a number"):
+        call(SOFT, backend.asarray(LOGITS), **{name: value})
+
+
+@pytest.mark.parametrize(
+    "value", [None, "logits", np.array(["a"] * 4), object()], ids=["None", "text", "texts", "object"]
+)
+@pytest.mark.parametrize("name", ["labels", "logits"])
+@pytest.mark.parametrize("loss", [losses.softmax_cross_entropy, losses.sigmoid_cross_entropy])
+def test_what_is_no_array_is_refused_by_name(backend, loss, name, value):
+    arguments = {"labels": backend.asarray(SOFT), "logits": backend.asarray(LOGITS)}
+    with pytest.raises(TypeError, match=f"{name} must be an array, a tensor or numbers"):
+        loss(**{**arguments, name: value})
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "0", [1]])
+def test_ignore_index_is_an_integer(backend, value):
+    with pytest.raises(TypeError, match="ignore_index must be None or an integer"):
+        losses.softmax_cross_entropy([0, 1, 2, 0], backend.asarray(LOGITS), ignore_index=value)
+
+
+def test_numbers_of_numpy_are_numbers(backend):
+    ids, z = [0, 1, 2, 0], backend.asarray(LOGITS)
+    plain = losses.softmax_cross_entropy(ids, z, label_smoothing=0.125, temperature=2.0, ignore_index=1, axis=1)
+    numpy = losses.softmax_cross_entropy(
+        ids, z, label_smoothing=np.float32(0.125), temperature=np.int64(2), ignore_index=np.int32(1), axis=np.int64(1)
+    )
+    assert backend.to_numpy(plain) == backend.to_numpy(numpy)
