@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lsmooth.backends.formulas import MINUS_INFINITY, along_classes, log_softmax, over_temperature
+from lsmooth.backends.formulas import MINUS_INFINITY, along_classes, centered, log_softmax
 from lsmooth.backends.options import DIVERGENCE, DivergenceOptions
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: Div
     Returns:
         (...), the loss of each row; or their sum.
     """
-    teacher, student = tempered(xp, teacher, student, options.temperature, options.counted)
-    losses = DIVERGENCES[options.divergence](xp, teacher, student, options.parameter)
+    temperature, counted = options.temperature, options.counted
+    if options.divergence == "mse_logits":  # T comes after the difference of the logits, which may be large
+        losses = mse_logits(xp, *tempered(xp, teacher, student, 1.0, counted)) / (temperature * temperature)
+    else:
+        pair = tempered(xp, teacher, student, temperature, counted)
+        losses = DIVERGENCES[options.divergence](xp, *pair, options.parameter)
     if options.scale is not None:
         losses = losses * options.scale
     return xp.sum(losses) if options.total else losses
@@ -39,13 +43,19 @@ def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: Div
 def tempered(
     xp: Backend, teacher: Array, student: Array, temperature: Any, counted: Array | None
 ) -> tuple[Array, Array]:
-    """Both logits over T in the precision of the result; zeros where a row does not count."""
+    """Both logits over T in the precision of the result; zeros where a row does not count.
+
+    At another T than the number 1 the largest logit of each row is subtracted first, so that dividing a common
+    offset rounds no digits away.
+    """
     dtype = "float64" if xp.dtype(student) == "float64" else "float32"
     both = (xp.cast(teacher, dtype), xp.cast(student, dtype))
     if counted is not None:
         both = (xp.where(counted[..., None], z, 0.0) for z in both)
-    of_rows = along_classes(xp, temperature)
-    teacher, student = (over_temperature(z, of_rows) for z in both)
+    if isinstance(temperature, float) and temperature == 1.0:
+        teacher, student = both
+    else:
+        teacher, student = (centered(xp, z) / along_classes(xp, temperature) for z in both)
     return teacher, student
 
 
@@ -56,7 +66,19 @@ def forward_kl(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> A
 
 def reverse_kl(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """KL(s || t) = ``sum_k s_k (log s_k - log t_k)``."""
-    return forward_kl(xp, student, teacher)
+    log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
+    losses = relative_entropy(xp, log_s, log_t)
+    return losses + _level(xp, xp.exp(log_s), losses + 1.0)
+
+
+def _level(xp: Backend, s: Array, mean: Array) -> Array:
+    """0, whose derivative in a softmax s is ``-mean``: it changes no gradient of the logits but for its rounding.
+
+    With d the derivative of a loss in s, that gradient is ``s_k (d_k - sum_j s_j d_j)``. Where s is almost one-hot,
+    both are almost the same, and small only if they are small themselves: with the mean of d taken off before.
+    """
+    mean = xp.stop_gradient(xp.where(xp.equal(abs(mean), -MINUS_INFINITY), 0.0, mean))
+    return xp.sum((xp.stop_gradient(s) - s) * mean[..., None], axis=-1)
 
 
 def relative_entropy(xp: Backend, log_p: Array, log_q: Array) -> Array:
@@ -78,12 +100,17 @@ def jensen_shannon(xp: Backend, teacher: Array, student: Array, beta: float) -> 
     d = xp.where(either, 0.0, log_s) - xp.where(either, 0.0, log_t) + math.log((1.0 - beta) / beta)
     of_t = -math.log(beta) - xp.where(no_s, 0.0, xp.softplus(d))
     of_s = -math.log(1.0 - beta) - xp.where(no_t, 0.0, xp.softplus(-d))
-    return xp.sum(beta * xp.exp(log_t) * of_t + (1.0 - beta) * xp.exp(log_s) * of_s, axis=-1)
+    s = xp.exp(log_s)
+    of_s = (1.0 - beta) * of_s
+    losses = xp.sum(beta * xp.exp(log_t) * of_t + s * of_s, axis=-1)
+    return losses + _level(xp, s, xp.sum(s * of_s, axis=-1))
 
 
 def total_variation(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """``1/2 sum_k |t_k - s_k|``: the most that any event's probability differs."""
-    return 0.5 * xp.sum(abs(xp.exp(log_softmax(xp, teacher)) - xp.exp(log_softmax(xp, student))), axis=-1)
+    t, s = xp.exp(log_softmax(xp, teacher)), xp.exp(log_softmax(xp, student))
+    slope = xp.where(s > t, 0.5, xp.where(s < t, -0.5, s * 0.0))
+    return 0.5 * xp.sum(abs(t - s), axis=-1) + _level(xp, s, xp.sum(s * slope, axis=-1))
 
 
 def alpha_divergence(xp: Backend, teacher: Array, student: Array, alpha: float) -> Array:

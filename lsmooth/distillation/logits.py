@@ -281,7 +281,7 @@ def _standardized(xp: Backend, logits: Array) -> Array:
     masked = xp.equal(logits, MINUS_INFINITY)
     kept = xp.cast(~masked, xp.dtype(logits))
     count = xp.sum(kept, axis=-1)[..., None]
-    finite = xp.where(masked, 0.0, logits)
+    finite = xp.where(masked, 0.0, centered(xp, logits))
     away = (finite - xp.sum(finite, axis=-1)[..., None] / count) * kept
     variance = xp.sum(away * away, axis=-1)[..., None] / count
     flat = xp.equal(variance, 0)

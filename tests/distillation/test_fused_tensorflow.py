@@ -10,6 +10,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import divergences, load_backend  # noqa: E402
+from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.backends.tensorflow import divergence as kernel  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 
@@ -44,7 +45,7 @@ def reference(teacher, student, **options):
     teacher, student = tf.cast(teacher, tf.float64), tf.cast(student, tf.float64)
     with tf.GradientTape() as tape:
         tape.watch(student)
-        losses = REFERENCE(load_backend("tensorflow"), teacher, student, temperature=2.0, **options)
+        losses = REFERENCE(load_backend("tensorflow"), teacher, student, DivergenceOptions(temperature=2.0, **options))
     return losses, tape.gradient(losses, student)
 
 
@@ -148,6 +149,6 @@ def test_a_teacher_that_learns_too_has_its_gradient():
     _, slope = value_and_gradient(lambda x: distillation_loss(x, s, stop_teacher_gradient=False, **OPTIONS), t)
     with tf.GradientTape() as tape:
         tape.watch(t)
-        total = tf.reduce_mean(REFERENCE(load_backend("tensorflow"), t, s, temperature=2.0))
+        total = tf.reduce_mean(REFERENCE(load_backend("tensorflow"), t, s, DivergenceOptions(temperature=2.0)))
     close(slope, tape.gradient(total, t))
     assert (slope.numpy() != 0).all()

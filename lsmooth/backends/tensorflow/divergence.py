@@ -42,16 +42,21 @@ def rows(teacher: Array, student: Array, options: DivergenceOptions) -> Array:
     return losses(student)
 
 
-def _scaled(z: Array, counted: Array | None, inverse: Array) -> Array:
+def _counted(z: Array, counted: Array | None, inverse: Array) -> Array:
     z = tf.cast(z, inverse.dtype)
-    return (z if counted is None else tf.where(counted[..., None], z, tf.zeros((), z.dtype))) * inverse
+    return z if counted is None else tf.where(counted[..., None], z, tf.zeros((), z.dtype))
+
+
+def _below(z: Array, top: Array, inverse: Array) -> Array:
+    """``(z - top) / T``: the maximum is subtracted first, so that a common offset takes no digits."""
+    return (z - top[..., None]) * inverse
 
 
 def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
     """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left."""
-    t, s = (_scaled(z, counted, inverse) for z in (teacher, student))
+    t, s = (_counted(z, counted, inverse) for z in (teacher, student))
     top_t, top_s = (tf.reduce_max(z, axis=-1) for z in (t, s))
-    t, s = t - top_t[..., None], s - top_s[..., None]  # pyright: ignore[reportArgumentType]
+    t, s = _below(t, top_t, inverse), _below(s, top_s, inverse)
     mass = tf.exp(t)
     sum_t, sum_s, gap = (tf.reduce_sum(x, axis=-1) for x in (mass, tf.exp(s), _gap(mass, t, s)))
     return _kl(top_t, sum_t, top_s, sum_s, gap)
@@ -60,18 +65,18 @@ def _statistics(teacher: Array, student: Array, counted: Array | None, inverse: 
 def _fused(teacher: Array, student: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
     """`_statistics` for XLA: of parts of the rows, which it would store if they were cut from what is computed."""
 
-    def scaled(z: Array) -> Array:
-        return _scaled(z, counted, inverse)
+    def terms(z: Array) -> Array:
+        return _counted(z, counted, inverse)
 
-    top_t, top_s = (reduced(tf.maximum, tf.reduce_max, z, terms=scaled) for z in (teacher, student))
+    top_t, top_s = (reduced(tf.maximum, tf.reduce_max, z, terms=terms) for z in (teacher, student))
 
     def gaps(t: Array, s: Array) -> Array:
-        t, s = scaled(t) - top_t[..., None], scaled(s) - top_s[..., None]
+        t, s = _below(terms(t), top_t, inverse), _below(terms(s), top_s, inverse)
         # t <= 0, but XLA does not know, and takes this for another exponential.
         return _gap(tf.exp(tf.minimum(t, tf.zeros((), t.dtype))), t, s)
 
     sum_t, sum_s = (
-        row_sum(lambda z, top=top: tf.exp(scaled(z) - top[..., None]), z)
+        row_sum(lambda z, top=top: tf.exp(_below(terms(z), top, inverse)), z)
         for z, top in ((teacher, top_t), (student, top_s))
     )
     return _kl(top_t, sum_t, top_s, sum_s, row_sum(gaps, teacher, student))
@@ -98,9 +103,10 @@ def _gradient(
     log_s: Array,
     upstream: Array,
 ) -> Array:
-    t, s = (_scaled(z, counted, inverse) for z in (teacher, student))
+    t, s = (_counted(z, counted, inverse) for z in (teacher, student))
     factor = upstream * inverse
     if counted is not None:
         factor = tf.where(counted, factor, tf.zeros((), factor.dtype))
-    t, s = tf.exp((t - top_t[..., None]) - log_t[..., None]), softmax_of(s, top_s, log_s)
+    t, s = (_below(z, top, inverse) for z, top in ((t, top_t), (s, top_s)))
+    t, s = tf.exp(t - log_t[..., None]), softmax_of(s, tf.zeros_like(top_s), log_s)
     return tf.cast((s - t) * factor[..., None], student.dtype)  # pyright: ignore[reportArgumentType]

@@ -1,8 +1,9 @@
 """Divergences between two softmaxes on the CPU, their gradient written while the logits are in cache.
 
-A block of rows becomes x = log2(e) z / T - c in scratch, c a number near the largest of the row, and
-2^x, of which PyTorch is several times faster than of e^x and as exact. With Z its sum, log-sum-exp is
-log2 Z + c in units of ln 2. Two or three more passes make the loss and the gradient: each of the logits
+A block of rows becomes x = log2(e) (z - c) / T in scratch, c a number near the largest of the row, which is
+subtracted first so that a common offset of the logits takes no digits. It becomes 2^x as well, of which
+PyTorch is several times faster than of e^x and as exact. With Z its sum, log2 Z is the log-sum-exp of
+(z - c) / T in units of ln 2. Two or three more passes make the loss and the gradient: each of the logits
 is read once, the gradient written once. Every pass gives a row to the same thread, so that it stays in
 the cache of one core.
 """
@@ -118,15 +119,21 @@ def sweep(
 def _log_softmax(z: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
     """Of all rows, one after the other."""
     z = z if z.dtype == dtype else z.to(dtype)
-    return torch.log_softmax(z if temperature == 1.0 else z * (1.0 / temperature), -1).view(-1)
+    if temperature != 1.0:
+        z = (z - z.detach().amax(-1, keepdim=True)) * (1.0 / temperature)
+    return torch.log_softmax(z, -1)
 
 
 def _small_forward_kl(log_t: Tensor, log_s: Tensor, scale: float) -> Tensor:
-    return torch.dot(log_t.exp().mul_(-scale), log_s - log_t)
+    return torch.dot(log_t.exp().mul_(-scale).view(-1), (log_s - log_t).view(-1))
 
 
 def _small_reverse_kl(log_t: Tensor, log_s: Tensor, scale: float) -> Tensor:
-    return torch.dot(log_s.exp(), log_s - log_t) * scale
+    s, lead = log_s.exp(), log_s - log_t
+    # It is 0, and its gradient takes the mean off the lead: see `_through_softmax`.
+    mean = (s.detach() * lead.detach()).sum(-1, keepdim=True) + 1.0
+    nothing = torch.sum((s - s.detach()) * mean)
+    return (torch.dot(s.view(-1), lead.view(-1)) - nothing) * scale
 
 
 @torch.no_grad()
@@ -171,7 +178,8 @@ def _losses(
     losses, sums = student.new_empty((num_rows, 1), dtype=dtype), student.new_empty((2, num_rows, 1), dtype=dtype)
     scratch = student.new_empty((4, block, num_classes), dtype=dtype)
     sample, in_bits = slice(None if careful else SAMPLE), inverse / math.log(2.0)
-    shifts = [z[:, sample].amax(1, keepdim=True).to(dtype).mul_(-in_bits) for z in (teacher, student)]
+    shifts = [z[:, sample].amax(1, keepdim=True).to(dtype) for z in (teacher, student)]
+    half_in_bits = torch.full((), 0.5 * in_bits, dtype=dtype, device=student.device)
     factor = torch.as_tensor(options.scale * inverse, dtype=dtype, device=student.device)
     factors = factor.split(block) if factor.ndim else itertools.repeat(factor)
     gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
@@ -181,10 +189,15 @@ def _losses(
     for (z_t, z_s, c_t, c_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
         x_t, x_s, t, s = scratch if len(loss) == block else scratch[:, : len(loss)]
         for z, c, x, power, z_sum in ((z_t, c_t, x_t, t, z_sums[0]), (z_s, c_s, x_s, s, z_sums[1])):
-            torch.add(c, z, alpha=in_bits, out=x)
+            if z.dtype == dtype:
+                _twice_times(half_in_bits, z, c, out=x)
+            else:
+                torch.sub(z, c, out=x).mul_(in_bits)
             torch.sum(torch.exp2(x, out=power), 1, keepdim=True, out=z_sum)
         if careful:  # 0 times -inf - -inf, or times -inf
             missing = (s if options.divergence == "reverse_kl" else t) == 0
+            if options.divergence == "total_variation":
+                missing &= s == 0
             x_t.masked_fill_(missing, 0.0)
             x_s.masked_fill_(missing, 0.0)
         of_block(Block(x_t, x_s, t, s, z_sums, column, loss, out if direct else x_s), options.parameter)
@@ -221,15 +234,15 @@ def _finish_forward_kl(losses: Tensor, sums: Tensor) -> None:
 
 
 def _reverse_kl(block: Block, _: float) -> None:
-    """``2 sum_k s_k (x_s - x_t)_k``, to be finished."""
+    """``sum_k s_k (x_s - x_t)_k``, to be finished."""
     s = block.s.div_(block.sums[1])
-    in_nats = block.factor * (0.5 * math.log(2.0))
-    _through_softmax(_twice_times(s, block.x_s, block.x_t, out=block.x_t), s, block._replace(factor=in_nats))
+    in_nats = block.factor * math.log(2.0)
+    _through_softmax(torch.sub(block.x_s, block.x_t, out=block.x_t), s, block._replace(factor=in_nats))
 
 
 def _finish_reverse_kl(losses: Tensor, sums: Tensor) -> None:
     log_t, log_s = sums.log2()
-    losses.mul_(0.5).add_(log_t).sub_(log_s).mul_(math.log(2.0))
+    losses.add_(log_t).sub_(log_s).mul_(math.log(2.0))
 
 
 def _jensen_shannon(block: Block, beta: float) -> None:
@@ -238,24 +251,36 @@ def _jensen_shannon(block: Block, beta: float) -> None:
     tiny = torch.finfo(t.dtype).tiny
     m = torch.mul(t, beta, out=block.x_t).add_(s, alpha=1.0 - beta).clamp_min_(tiny)
     of_t = torch.div(t, m, out=block.x_s).clamp_min_(tiny).log_().mul_(t).sum(1, keepdim=True)
-    _through_softmax(torch.div(s, m, out=m).clamp_min_(tiny).log_().mul_(1.0 - beta).mul_(s), s, block)
+    _through_softmax(torch.div(s, m, out=m).clamp_min_(tiny).log_().mul_(1.0 - beta), s, block)
     block.loss.add_(of_t, alpha=beta)
 
 
 def _total_variation(block: Block, _: float) -> None:
-    """``1/2 sum_k |t_k - s_k|``."""
+    """``1/2 sum_k |t_k - s_k|``.
+
+    The signs are those of log s - log t: where the temperature is high, many t and s differ by little more than
+    their rounding.
+    """
+    exact = torch.stack([x.sum(1, keepdim=True, dtype=torch.float64) for x in (block.t, block.s)])
+    log_t, log_s = exact.log2()
+    signs = torch.sub(block.x_s, block.x_t, out=block.x_s).sub_((log_s - log_t).to(block.s.dtype)).sign_()
     t, s = block.t.div_(block.sums[0]), block.s.div_(block.sums[1])
-    difference = torch.sub(s, t, out=block.x_t)
-    loss = torch.abs(difference, out=block.x_s).sum(1, keepdim=True).mul_(0.5)
-    _through_softmax(difference.sign_().mul_(0.5).mul_(s), s, block)
+    loss = torch.sub(s, t, out=block.x_t).mul_(signs).sum(1, keepdim=True).mul_(0.5)
+    _through_softmax(torch.mul(signs, 0.5, out=block.x_t), s, block)
     block.loss.copy_(loss)
 
 
-def _through_softmax(products: Tensor, s: Tensor, block: Block) -> None:
-    """With d the loss's derivative in s, the products s d sum to its mean; less s times that they are the gradient."""
-    torch.sum(products, 1, keepdim=True, out=block.loss)
+def _through_softmax(d: Tensor, s: Tensor, block: Block) -> None:
+    """``sum_k s_k d_k``, and ``s_k (d_k - that)``, the gradient of a loss whose derivative in s is d.
+
+    The mean of d is subtracted twice. Where s is almost one-hot, d and its mean are almost the same at that
+    class; the first difference of the two is mostly rounding, which the second one takes off.
+    """
+    torch.sum(torch.mul(s, d, out=block.t), 1, keepdim=True, out=block.loss)
     if block.gradient is not None:
-        _twice_times(0.5 * block.factor, products, s.mul_(block.loss), out=block.gradient)
+        products = torch.mul(s, d.sub_(block.loss), out=block.t)
+        mean = products.sum(1, keepdim=True)
+        _twice_times(0.5 * block.factor, products, s.mul_(mean), out=block.gradient)
 
 
 def _twice_times(c: Tensor, a: Tensor, b: Tensor, out: Tensor) -> Tensor:

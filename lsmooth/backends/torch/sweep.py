@@ -68,9 +68,9 @@ def needs_gradient(*options: Any) -> bool:
 
 
 def multiply(gradient: Tensor, upstream: Tensor) -> None:
-    """Multiply a gradient (..., classes) by the upstream gradient of the rows, or of the elements, or one for all."""
+    """Multiply a gradient (rows, classes) by what comes from above: numbers of rows or of elements, or one for all."""
     if any(upstream.stride()):
-        gradient.mul_(upstream.reshape(*gradient.shape[:-1], -1))
+        gradient.mul_(upstream.reshape(len(gradient), -1))
     elif (factor := upstream.reshape(-1)[0].item()) != 1.0:
         gradient.mul_(factor)
 
@@ -149,6 +149,9 @@ class _Attach(torch.autograd.Function):
         if not differentiable and not is_batched(upstream):
             # Hand the stored gradient out once, because the caller may modify it; recompute it after that.
             gradient, ctx.gradient = ctx.gradient, None
+            if gradient is None and logits.dtype in (torch.float32, torch.float64):  # the same bits as the first time
+                found = swept.sweep(logits, *arguments, with_gradient=True)
+                gradient = None if found is None else found[1]
             if gradient is not None and _multiplies_exactly(gradient, upstream):
                 swept.multiply(gradient, upstream)
             else:
