@@ -139,7 +139,7 @@ def _tensor(xp: Backend, *arrays: Array) -> Array | None:
 def _read(labels: Array, rows: int) -> np.ndarray:
     """The labels' values, which decide how many rows there are."""
     xp = backend_of(labels=labels)
-    labels = xp.asarray(labels)
+    labels = check.to_array(xp, "labels", labels)
     if not check.is_integer(xp, labels):
         raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}.")
     if not check.same_shape(xp.shape(labels), (rows,)):

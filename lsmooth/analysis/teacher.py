@@ -81,8 +81,6 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     xp = backend_of(teacher_logits=teacher_logits)
     logits = check.float_array(xp, "teacher_logits", teacher_logits)
     front = check.check_axis(axis, xp.shape(logits))
-    if not check.is_real_number(temperature):
-        raise TypeError(f"temperature must be a number, got {temperature!r}.")
     check.check_range("temperature", temperature, 0.0, float("inf"))
     log_p = log_softmax(xp, _centered(xp, accumulate(xp, xp.moveaxis(logits, front, -1))) / temperature)
     p = xp.exp(log_p)
@@ -118,8 +116,8 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
         >>> round(match_temperature([0, 1], logits, 0.5), 4)  # 4 / log(3)
         3.641
     """
-    if not check.is_real_number(gamma):
-        raise TypeError(f"gamma must be a number, got {gamma!r}.")
+    check.check_number("gamma", gamma)
+    gamma = float(gamma)
     xp, labels, logits = _labels_and_logits(labels, teacher_logits, axis)
     if not xp.is_concrete(logits):
         raise TypeError("teacher_logits must have values that can be read, and these are traced; call it outside.")

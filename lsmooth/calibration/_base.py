@@ -175,7 +175,7 @@ def fit_arguments(
 def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
     """Logits, labels and weights of a fit in which every element is a row, as arrays of shapes that fit."""
     logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
-    labels = xp.asarray(labels, like=logits)
+    labels = check.to_array(xp, "labels", labels, like=logits)
     if not check.same_shape(xp.shape(labels), xp.shape(logits)):
         raise ValueError(
             f"labels must have the shape of the logits, {xp.shape(logits)}, where binary=True; got {xp.shape(labels)}."
@@ -202,7 +202,7 @@ def _row_weight(xp: Backend, sample_weight: Any, rows: Array, logits: Array) -> 
     if sample_weight is None:
         return None
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    weight = xp.asarray(sample_weight, dtype, like=logits)
+    weight = check.to_array(xp, "sample_weight", sample_weight, dtype, like=logits)
     check.check_weight_shape("sample_weight", xp.shape(weight), xp.shape(rows))
     return weight * xp.ones_like(rows, dtype)
 

@@ -265,7 +265,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             shape[front] = -1
             ids = xp.asarray(np.arange(xp.shape(logits)[front]).reshape(shape), like=logits)
             return ids * xp.cast(xp.ones_like(logits, "float32"), xp.dtype(ids))
-        ids = xp.asarray(groups, like=logits)
+        ids = check.to_array(xp, "groups", groups, like=logits)
         if not check.is_integer(xp, ids):
             raise TypeError(f"groups must be integers, got {xp.dtype(ids)}; number them, e.g. by np.unique.")
         row = logits if self.binary else xp.max(logits, axis=front)

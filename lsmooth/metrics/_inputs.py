@@ -58,7 +58,7 @@ def prepare(
     """
     from_logits = check.check_flag("from_logits", from_logits)
     two = binary is not None and check.check_flag("binary", binary)
-    ignore_index = check_ignore_index(ignore_index)
+    ignore_index = check.check_ignore_index(ignore_index)
     xp = backend_of(labels=labels, predictions=predictions, sample_weight=sample_weight)
     predictions = check.float_array(xp, "predictions", predictions, like=labels if xp.is_array(labels) else None)
     home, given = xp, predictions
@@ -80,7 +80,7 @@ def prepare(
         )
     weight = xp.ones_like(labels, dtype)
     if sample_weight is not None:
-        sample_weight = xp.asarray(sample_weight, dtype, like=predictions)
+        sample_weight = check.to_array(xp, "sample_weight", sample_weight, dtype, like=predictions)
         check.check_weight_shape("sample_weight", xp.shape(sample_weight), xp.shape(labels))
         weight = weight * sample_weight
     if ignore_index is not None:
@@ -102,15 +102,6 @@ def prepare(
     weight = xp.where(valid, weight, float("nan"))
     labels = xp.where(weight > 0, labels, 0)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given)
-
-
-def check_ignore_index(ignore_index: Any) -> int | None:
-    """None, or an integer as Python's int."""
-    if ignore_index is None:
-        return None
-    if not check.is_integer_number(ignore_index):
-        raise TypeError(f"ignore_index must be None or an integer, got {ignore_index!r}.")
-    return int(ignore_index)
 
 
 def are_probabilities(xp: Backend, predictions: Array) -> Array:
@@ -155,7 +146,7 @@ def _two_classes(
     xp: Backend, labels: Any, predictions: Array, from_logits: bool, ignore_index: int | None
 ) -> tuple[Array, Array, Array]:
     """Labels as they are, and as ids, 2 or 3 where they are neither 0 nor 1; the class 0 before the class 1."""
-    labels = xp.asarray(labels, like=predictions)
+    labels = check.to_array(xp, "labels", labels, like=predictions)
     if not check.same_shape(xp.shape(labels), xp.shape(predictions)):
         raise ValueError(
             f"labels must have the shape of the predictions, {xp.shape(predictions)}, where binary=True; "

@@ -9,7 +9,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, load_backend
 from lsmooth.metrics._bins import BinSums
-from lsmooth.metrics._inputs import Inputs, check_ignore_index, prepare, weighted_sums
+from lsmooth.metrics._inputs import Inputs, prepare, weighted_sums
 from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
 from lsmooth.metrics.reliability import ReliabilityCurve, curve_of
 from lsmooth.metrics.scores import among_k, likelihood_losses, squared_distances
@@ -32,7 +32,7 @@ class Metric:
     ):
         from_logits = check.check_flag("from_logits", from_logits)
         binary = None if binary is None else check.check_flag("binary", binary)
-        self._options = (axis, check_ignore_index(ignore_index), from_logits, binary)
+        self._options = (axis, check.check_ignore_index(ignore_index), from_logits, binary)
         self._state: tuple[np.ndarray, ...] | None = None
 
     def update_state(self, labels: Array, predictions: Array, sample_weight: Array | None = None) -> None:
