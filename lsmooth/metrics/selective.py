@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lsmooth._sums import long_sum
 from lsmooth.backends import Array, Backend
 from lsmooth.metrics._inputs import Inputs, prepare, top_label
 
@@ -99,7 +100,7 @@ def area_under_risk_coverage(
     xp = inputs.xp
     weight, covered, wrong, total = _ranked(xp, inputs)
     risk = wrong / xp.where(xp.equal(covered, 0), 1.0, covered)
-    return inputs.answer(xp.sum(weight * risk) / total)
+    return inputs.answer(long_sum(xp, weight * risk) / total)
 
 
 def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
@@ -116,7 +117,7 @@ def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
     sums = [_before(xp, x, end) for x in (covered, errors) for end in (first, last)]
     held = sums[1] - sums[0]
     spread = sums[2] + (sums[3] - sums[2]) * (covered - sums[0]) / xp.where(xp.equal(held, 0), 1.0, held)
-    total = xp.sum(weight)
+    total = long_sum(xp, weight)
     return weight, covered, spread, xp.where(xp.equal(total, 0), 1.0, total)
 
 
