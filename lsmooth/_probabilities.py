@@ -50,6 +50,7 @@ def sums_to_one(p: np.ndarray) -> np.ndarray:
     return good
 
 
+@np.errstate(all="ignore")
 def _is_explained(p: np.ndarray) -> np.ndarray:
     """(rows,), whether rounding explains the sum of each row of (rows, classes)."""
     excess = p.sum(axis=1) - 1.0

@@ -7,7 +7,8 @@ that were made on the way to it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from lsmooth.backends import Array, Backend
 
 _BLOCK = 2**10
 """Rows of a block: sums of as many 14-bit integers are exact in float32."""
+
+
+def quiet(xp: Backend) -> AbstractContextManager[Any]:
+    """Within, NumPy neither warns nor raises where a number is too small or too large, as other frameworks do not."""
+    return np.errstate(all="ignore") if xp.name == "numpy" else nullcontext()
 
 
 class Total(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lsmooth import _validation as check
-from lsmooth._sums import long_sum
+from lsmooth._sums import long_sum, quiet
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
 
@@ -84,7 +84,8 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     check.check_range("temperature", temperature, 0.0, float("inf"))
     log_p = log_softmax(xp, _centered(xp, accumulate(xp, xp.moveaxis(logits, front, -1))) / temperature)
     p = xp.exp(log_p)
-    entropy = -xp.sum(p * xp.where(xp.equal(p, 0), 0.0, log_p), axis=-1)
+    with quiet(xp):
+        entropy = -xp.sum(p * xp.where(xp.equal(p, 0), 0.0, log_p), axis=-1)
     return xp.cast(long_sum(xp, entropy), xp.dtype(entropy)) / xp.size(entropy)
 
 

@@ -68,6 +68,7 @@ class Objective:
         bias = parameters[size:] if self._has_bias else np.zeros(self._rows.classes)
         return Map(parameters[:size].reshape(self._shape), bias)
 
+    @np.errstate(all="ignore")
     def __call__(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
         """The objective and its gradient."""
         mapping = self.unpack(parameters)

@@ -14,6 +14,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth._probabilities import ROUNDING, check_distributions
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import accumulate
 from lsmooth.calibration._moments import Rows
 
 FORMAT = "lsmooth.calibration"
@@ -242,9 +243,10 @@ def predictions_of(calibrator: Any, xp: Backend, logits: Any, like: Array | None
 
 def log_of(xp: Backend, p: Array, clip: float | None) -> Array:
     """log(p), or log(max(p, clip))."""
-    if clip is not None:
-        p = xp.where(p < clip, float(clip), p)
-    return xp.log(p)
+    if clip is None:
+        return xp.log(p)
+    wide = accumulate(xp, p)  # in which the clip is not rounded to 0
+    return xp.cast(xp.log(xp.where(wide < clip, float(clip), wide)), xp.dtype(p))
 
 
 def _plain(value: Any) -> Any:

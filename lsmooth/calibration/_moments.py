@@ -148,7 +148,7 @@ class Rows:
         self.passes = 1
         self.known: dict[float, Sums] = {}
         """Sums at the betas that have been asked for."""
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
         if self._lost:
             clip_hint = "" if from_logits else ", or give clip=1e-6"
@@ -204,7 +204,7 @@ class Rows:
 
     def _sums(self, beta: float | np.ndarray) -> Sums:
         total = Sums()
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        with np.errstate(all="ignore"):
             for block in self._blocks:
                 factor: Any = beta
                 if isinstance(beta, np.ndarray):

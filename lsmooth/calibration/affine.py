@@ -169,9 +169,9 @@ class AffineCalibrator(Calibrator):
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
         if not check.is_real_number(self.tol) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a finite number above 0, got {self.tol!r}.")
-        for penalty in self._penalties():
+        for name, penalty in zip(("off_diagonal", "intercept"), self._penalties(), strict=True):
             if not check.is_real_number(penalty) or not 0 <= penalty < math.inf:
-                raise ValueError(f"Penalties must be finite numbers of at least 0, got {penalty!r}.")
+                raise ValueError(f"{name} must be a finite number of at least 0, got {penalty!r}.")
 
     def _check_values(self) -> None:
         if self.status_ not in STATUSES:

@@ -29,6 +29,7 @@ class ClasswiseCalibrator(Calibrator):
     from_logits: bool
     binary: bool
 
+    @np.errstate(all="ignore")
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
         """Find each class's function.
 
@@ -81,6 +82,7 @@ class ClasswiseCalibrator(Calibrator):
         """
         return self.predict_proba(logits)
 
+    @np.errstate(all="ignore")
     def predict_proba(self, logits: Array) -> Array:
         """Calibrated probabilities, as `transform`.
 

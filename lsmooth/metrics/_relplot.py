@@ -15,6 +15,7 @@ class RelplotError:
     def __init__(self, confidence: np.ndarray, residual: np.ndarray, weight: np.ndarray):
         self._confidence, self._residual, self._weight = confidence, residual, weight
 
+    @np.errstate(all="ignore")
     def __call__(self, bandwidth: float) -> float:
         """The sum of the smoothed residuals' magnitude over that of the smoothed weights."""
         mesh = np.linspace(0.0, 1.0, max(round(10 / bandwidth), _MESH))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lsmooth import _validation as check
-from lsmooth._sums import long_sum
+from lsmooth._sums import long_sum, quiet
 from lsmooth.backends import Array, Backend
 from lsmooth.metrics._bins import (
     CONVENTIONS,
@@ -113,6 +113,11 @@ def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = Fals
 
     With p the l1 or l2 of ``norm``: ``(mean over groups of sum_b (n_b / N) |acc_b - conf_b|^p)^(1/p)``.
     """
+    with quiet(xp):
+        return _error(xp, sums, norm, debias)
+
+
+def _error(xp: Backend, sums: BinSums, norm: str, debias: bool) -> Array:
     groups = xp.shape(sums.weight)[0]
     total = xp.sum(sums.weight, axis=-1)[:, None]
     total = xp.where(xp.equal(total, 0), 1.0, total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lsmooth import _validation as check
+from lsmooth._sums import quiet
 from lsmooth.backends import Array
 from lsmooth.metrics._inputs import Inputs, centered, mean, prepare, probabilities
 
@@ -147,7 +148,9 @@ def squared_distances(inputs: Inputs) -> Array:
     xp, p = inputs.xp, probabilities(inputs)
     picked = xp.pick(p, inputs.labels)
     # The label's own term is taken apart: 1 - 2 p_y + sum p^2 would lose what is near 0.
-    others = xp.sum(p * p * (1.0 - xp.one_hot(inputs.labels, xp.shape(p)[-1], inputs.dtype)), axis=-1)
+    with quiet(xp):
+        squares = p * p
+    others = xp.sum(squares * (1.0 - xp.one_hot(inputs.labels, xp.shape(p)[-1], inputs.dtype)), axis=-1)
     return (1.0 - picked) ** 2 + others
 
 

@@ -114,6 +114,7 @@ class _Exact:
         self._confidence, self._residual, self._total = confidence, residual, weight.sum()
         self._coefficients = _cosines(confidence, residual, _NODES)
 
+    @np.errstate(all="ignore")
     def __call__(self, bandwidth: float) -> float:
         """The integral of the smoothed residuals' magnitude, per unit of weight."""
         nodes = max(4097, math.ceil(_NODES_PER_BANDWIDTH / bandwidth) + 1)
@@ -127,6 +128,7 @@ class _Exact:
         return float((values.sum() - 0.5 * (values[0] + values[-1])) / self._total)
 
 
+@np.errstate(all="ignore")
 def _cosines(at: np.ndarray, values: np.ndarray, nodes: int) -> np.ndarray:
     """``2 sum_i values_i cos(pi k at_i)``, k = 0, 1, ..., of values shared between the nodes of a grid on [0, 1]."""
     left = np.clip((at * (nodes - 1)).astype(np.int64), 0, nodes - 2)

@@ -169,5 +169,5 @@ def test_what_is_saved_is_loaded(tmp_path, kind):
 def test_options_are_checked_in_fit(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         VectorScaling(**options).fit(*drawn(rows=10))
-    with pytest.raises(ValueError, match="Penalties must be"):
+    with pytest.raises(ValueError, match="must be a finite number of at least 0"):
         MatrixScaling(off_diagonal=-1.0).fit(*drawn(rows=10))
