@@ -153,7 +153,7 @@ def test_an_id_out_of_range_makes_its_row_nan_and_is_an_error_under_validate(bac
 def test_nan_predictions_are_an_error_under_validate(backend):
     y_pred = backend.asarray(np.array([[np.nan, 0.5]]))
     for name in ("categorical_crossentropy", "binary_crossentropy", "kl_divergence"):
-        with validate(), pytest.raises(ValueError, match=r"y_pred must hold no NaN, got one at index \(0, 0\)"):
+        with validate(), pytest.raises(ValueError, match=r"y_pred must hold no NaN, got nan at index \(0, 0\)"):
             getattr(losses, name)(np.array([[1.0, 0.0]]), y_pred)
 
 
