@@ -75,6 +75,10 @@ class Backend(ABC):
         """
         return True
 
+    def is_absent(self, index: int, labels: Array) -> bool:
+        """Whether none of the labels is ``index``; False where that is not known, or costs a synchronisation to ask."""
+        return False
+
     @abstractmethod
     def dtype(self, x: Array) -> str:
         """The name of the dtype of ``x``."""
@@ -224,16 +228,26 @@ class Backend(ABC):
         """Per-row losses, or their sum; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
         return formulas.softmax_cross_entropy(self, logits, labels, options)
 
-    def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:
-        """The mean of a loss that is told nothing else, where a small batch has a quicker way than the kernel.
+    def small_mean(
+        self,
+        loss: str,
+        labels: Any,
+        logits: Any,
+        label_smoothing: Any,
+        ignore_index: Any = None,
+        axis: Any = -1,
+    ) -> Array | None:
+        """The mean of a loss without other options, where a small batch has a quicker way than the kernel.
 
-        None of it has been checked: whatever is not as it should be gets None, and is looked at then.
+        No argument has been checked: None for whatever is not as it should be, which the caller checks then.
 
         Args:
-            loss: ``"softmax_cross_entropy"``, the classes being last, or ``"sigmoid_cross_entropy"``.
-            labels: as the user gave them, like the other two.
+            loss: ``"softmax_cross_entropy"`` or ``"sigmoid_cross_entropy"``.
+            labels: as the user gave them, like the others.
             logits: z.
             label_smoothing: eps.
+            ignore_index: class ids that do not count.
+            axis: the class axis.
         """
         return None
 

@@ -60,8 +60,9 @@ def prepare(
     if ignore_index is not None:
         if soft:
             raise ValueError("ignore_index needs integer labels; with distributions, pass mask=, False for those rows.")
-        named = ~xp.equal(labels, ignore_index)
-        counted = named if counted is None else counted & named
+        if not xp.is_absent(ignore_index, labels):
+            named = ~xp.equal(labels, ignore_index)
+            counted = named if counted is None else counted & named
     if check.is_validating(xp, labels, logits):
         check.check_not_nan(xp, name, logits, counted)
         if soft:

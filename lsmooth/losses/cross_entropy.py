@@ -88,12 +88,12 @@ def softmax_cross_entropy(
         temperature=temperature,
     )
     if (
-        smoothing_prior is class_weight is sample_weight is ignore_index is mask is logit_softcap is None
+        smoothing_prior is class_weight is sample_weight is mask is logit_softcap is None
         and type(temperature) is float
         and temperature == 1.0
-        and (z_loss, axis, reduction) == (0.0, -1, "mean")
+        and (z_loss, reduction) == (0.0, "mean")
     ):
-        loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing)
+        loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing, ignore_index, axis)
         if loss is not None:
             return loss
     rows = prepare(

@@ -121,6 +121,9 @@ class TorchBackend(Backend):
     def is_watched(self, *arrays: Array) -> bool:
         return needs_gradient(*arrays) or not is_plain(*arrays)
 
+    def is_absent(self, index: int, labels: Array) -> bool:
+        return not torch.compiler.is_compiling() and is_plain(labels) and not torch.any(labels == index).item()
+
     def dtype(self, x: Array) -> str:
         return _NAMES[x.dtype]
 
@@ -242,11 +245,20 @@ class TorchBackend(Backend):
         losses = _fastest("cross_entropy", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 
-    def small_mean(self, loss: str, labels: Any, logits: Any, label_smoothing: Any) -> Array | None:
+    def small_mean(
+        self,
+        loss: str,
+        labels: Any,
+        logits: Any,
+        label_smoothing: Any,
+        ignore_index: Any = None,
+        axis: Any = -1,
+    ) -> Array | None:
         if torch.compiler.is_compiling():
             return None
-        kernel = cross_entropy if loss == "softmax_cross_entropy" else sigmoid
-        return kernel.small_mean(labels, logits, label_smoothing)
+        if loss == "softmax_cross_entropy":
+            return cross_entropy.small_mean(labels, logits, label_smoothing, ignore_index, axis)
+        return sigmoid.small_mean(labels, logits, label_smoothing)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array, labels: Array) -> Array:

@@ -90,9 +90,9 @@ def sweep(
     return _sweep(logits, flat_labels, of_block, with_gradient, overwrite)
 
 
-def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
+def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any, axis: Any) -> Tensor | None:
     """`Backend.small_mean` of the softmax cross-entropy."""
-    if (
+    if not (
         type(label_smoothing) is float
         and 0.0 <= label_smoothing <= 1.0
         and is_plain(logits, labels)
@@ -100,9 +100,25 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
         and logits.dtype in FLOATS
         and labels.dtype in INTEGERS
         and labels.shape == logits.shape[:-1]
+        and type(axis) is int
+        and axis in (-1, logits.ndim - 1)
+        and (ignore_index is None or type(ignore_index) is int)
     ):
-        return _small(logits, labels, label_smoothing, 1.0 / labels.numel())
-    return None
+        return None
+    if label_smoothing == 0.0 and logits.ndim == 2 and labels.dtype == torch.int64 and logits.dtype in _SMALLEST:
+        try:
+            ignored = _NO_LABEL if ignore_index is None else ignore_index
+            loss = torch._C._nn.cross_entropy_loss(logits, labels, None, _MEAN, ignored, 0.0)
+        except (IndexError, RuntimeError):  # a label out of range
+            return None
+        return loss if math.isfinite(loss.item()) else None  # else perhaps no label counts
+    if ignore_index is not None and torch.any(labels == ignore_index).item():
+        return None
+    return _small(logits, labels, label_smoothing, 1.0 / labels.numel())
+
+
+_MEAN = 1  # PyTorch's name of that reduction
+_NO_LABEL = -(2**62)  # to ignore no label
 
 
 def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
