@@ -24,6 +24,13 @@ OPTIONS = {
     "sample_weight": {"label_smoothing": 0.2, "sample_weight": np.linspace(0.0, 2.0, ROWS)},
     "both": {"ignore_index": 5, "sample_weight": np.linspace(0.0, 2.0, ROWS), "reduction": "none"},
     "axis": {"label_smoothing": 0.2, "axis": 0},
+    "eps per row": {"label_smoothing": np.linspace(0.0, 0.4, ROWS)},
+    "temperature": {"label_smoothing": 0.2, "temperature": 2.0},
+    "temperature per row": {"temperature": np.linspace(0.5, 2.0, ROWS)},
+    "prior": {"label_smoothing": 0.2, "smoothing_prior": np.linspace(0.1, 1.0, CLASSES)},
+    "class_weight": {"label_smoothing": 0.2, "class_weight": np.linspace(0.1, 1.0, CLASSES)},
+    "z_loss": {"z_loss": 0.1},
+    "softcap": {"label_smoothing": 0.2, "logit_softcap": 5.0},
 }
 
 
@@ -98,28 +105,27 @@ def test_what_the_kernel_gives_up_on_is_as_in_eager_mode(case, reduction, eps):
         torch.testing.assert_close(ours, eager, rtol=1e-12, atol=1e-14, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"label_smoothing": torch.full((ROWS,), 0.1, dtype=torch.float64)},
-        {"temperature": 2.0},
-        {"smoothing_prior": np.linspace(0.1, 1.0, CLASSES)},
-        {"class_weight": np.linspace(0.1, 1.0, CLASSES)},
-        {"z_loss": 0.1},
-        {"logit_softcap": 5.0},
-    ],
-    ids=lambda option: next(iter(option)),
-)
-def test_other_options_take_the_formula(backend, option):
-    options = {"label_smoothing": 0.1, **option}
-    loss, is_operator = compiled_loss(LABELS, logits_of(), **options)
-    assert not is_operator
-    options = {name: x.numpy() if isinstance(x, torch.Tensor) else x for name, x in options.items()}
-    assert_close(backend, loss, reference.softmax_cross_entropy(LABELS, logits_of().numpy(), **options)[0], "float64")
+def test_distributions_and_images_are_known(backend):
+    rng = np.random.default_rng(1)
+    labels = rng.dirichlet(np.ones(CLASSES), ROWS)
+    z = logits_of().requires_grad_()
+    loss, is_operator = compiled_loss(labels, z, label_smoothing=0.1)
+    assert is_operator
+    expected, gradient = reference.softmax_cross_entropy(labels, logits_of().numpy(), label_smoothing=0.1)
+    assert_close(backend, loss, expected, "float64")
+    assert_close(backend, torch.autograd.grad(loss, z)[0], gradient, "float64")
+    torch._dynamo.reset()
+    image = torch.randn(2, CLASSES, 3, 4, requires_grad=True)
+    ids = torch.randint(CLASSES, (2, 3, 4))
+    loss, is_operator = compiled_loss(ids, image, axis=1, label_smoothing=0.1)
+    assert is_operator
+    expected = torch.nn.functional.cross_entropy(image, ids, label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+    ours, theirs = (torch.autograd.grad(x, image)[0] for x in (loss, expected))
+    torch.testing.assert_close(ours, theirs)
 
 
-def test_few_logits_and_distributions_take_the_formula(monkeypatch):
-    assert not compiled_loss(np.full((ROWS, CLASSES), 0.1), logits_of())[1]
+def test_few_logits_take_the_formula(monkeypatch):
     monkeypatch.setattr(compiled, "WIDE", CLASSES + 1)
     for large in (ROWS * CLASSES + 1, ROWS * CLASSES):
         monkeypatch.setattr(compiled, "LARGE", large)

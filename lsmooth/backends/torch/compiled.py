@@ -7,6 +7,7 @@ gradient from the logits, already multiplied by what comes from above.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import cross_entropy
-from lsmooth.backends.torch.sweep import PLAIN, is_transformed
+from lsmooth.backends.torch.sweep import PLAIN, is_transformed, needs_gradient
 
 # From so many classes, or logits, on the operators are faster than what the compiler makes of the formula.
 # Of a size that it is to leave open it must not be asked more than it knows.
@@ -30,16 +31,15 @@ def may_call() -> bool:
     return not torch.compiler.is_exporting() and not _is_transformed()
 
 
-KNOWN = ("label_smoothing", "counted", "scale", "total")
+KNOWN = SoftmaxOptions._fields
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
     """Whether `rows` knows these arguments; asked while tracing."""
     return (
         type(logits) in PLAIN
-        and labels.ndim == logits.ndim - 1
-        and isinstance(options.label_smoothing, float)
-        and pays(logits, logits.shape[-1], labels.numel())
+        and not needs_gradient(labels, *(x for x in options if x is not options.scale))
+        and pays(logits, logits.shape[-1], logits.numel() // logits.shape[-1])
     )
 
 
@@ -57,87 +57,110 @@ def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
 
 def rows(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor:
     """`formulas.softmax_cross_entropy` for arguments that fit."""
-    losses = torch.ops.lsmooth.softmax_cross_entropy(logits, labels, options.counted, options.label_smoothing)
+    eps, temperature = options.label_smoothing, options.temperature
+    losses = torch.ops.lsmooth.softmax_cross_entropy(
+        logits,
+        labels,
+        options.counted,
+        options.prior,
+        options.class_weight,
+        eps if isinstance(eps, Tensor) else None,
+        temperature if isinstance(temperature, Tensor) else None,
+        0.0 if isinstance(eps, Tensor) else eps,
+        1.0 if isinstance(temperature, Tensor) else temperature,
+        options.z_loss,
+        math.inf if options.logit_softcap is None else options.logit_softcap,
+    )
     losses = losses if options.scale is None else losses * options.scale
     return losses.sum() if options.total else losses
 
 
 @torch.library.custom_op("lsmooth::softmax_cross_entropy", mutates_args=())
-def _losses(logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float) -> Tensor:
-    """Losses (...) of logits (..., classes)."""
-    return _run(logits, labels, counted, label_smoothing, None)
+def _losses(
+    logits: Tensor,
+    labels: Tensor,
+    counted: Tensor | None,
+    prior: Tensor | None,
+    class_weight: Tensor | None,
+    row_smoothing: Tensor | None,
+    row_temperature: Tensor | None,
+    label_smoothing: float,
+    temperature: float,
+    z_loss: float,
+    logit_softcap: float,
+) -> Tensor:
+    """Losses (...) of logits (..., classes); a soft-cap of infinity is none."""
+    tensors = (logits, labels, counted, prior, class_weight, row_smoothing, row_temperature)
+    return _run(None, tensors, (label_smoothing, temperature, z_loss, logit_softcap))
 
 
 @torch.library.custom_op("lsmooth::softmax_cross_entropy_backward", mutates_args=())
 def _gradient(
-    upstream: Tensor, logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float
-) -> Tensor:
-    """The gradient (..., classes), each row times ``upstream`` (...)."""
-    return _run(logits, labels, counted, label_smoothing, upstream)
-
-
-def _run(
-    logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float, upstream: Tensor | None
-) -> Tensor:
-    """Losses; or the gradient, where there is an upstream."""
-    flat, y = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1, 1).long()
-    column = None if counted is None else counted.reshape(-1, 1)
-    scale = 1.0 if upstream is None else upstream.reshape(-1, 1)
-    losses, gradient = losses_and_gradient(flat, y, column, label_smoothing, scale, upstream is not None)
-    return losses.reshape(labels.shape) if gradient is None else gradient.reshape(logits.shape)
-
-
-def losses_and_gradient(
+    upstream: Tensor,
     logits: Tensor,
     labels: Tensor,
     counted: Tensor | None,
+    prior: Tensor | None,
+    class_weight: Tensor | None,
+    row_smoothing: Tensor | None,
+    row_temperature: Tensor | None,
     label_smoothing: float,
-    scale: float | Tensor,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Losses (rows, 1) and gradient (rows, classes), times the scale; no labels are known to be in range."""
-    if logits.numel() and labels.min().item() >= 0 and labels.max().item() < logits.shape[-1]:
-        options = cross_entropy.Options(label_smoothing, None, 1.0, scale, counted)
-        swept = cross_entropy._sweep(logits, labels, options, with_gradient)
-        if swept is not None:
-            return swept
-    losses, gradient = (x * scale for x in _closed_form(logits, labels, label_smoothing))
-    if counted is not None:
-        losses, gradient = (torch.where(counted, x, 0.0) for x in (losses, gradient))
-    return losses, gradient.to(logits.dtype) if with_gradient else None
+    temperature: float,
+    z_loss: float,
+    logit_softcap: float,
+) -> Tensor:
+    """The gradient (..., classes), each row times ``upstream`` (...)."""
+    tensors = (logits, labels, counted, prior, class_weight, row_smoothing, row_temperature)
+    return _run(upstream, tensors, (label_smoothing, temperature, z_loss, logit_softcap))
 
 
-def _closed_form(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """Losses (rows, 1) and gradient (rows, classes) where classes are masked or labels out of range."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    valid = (labels >= 0) & (labels < logits.shape[-1])
-    kept = (logits != -torch.inf).to(logits.dtype)
-    q = label_smoothing * kept / kept.sum(1, keepdim=True)
-    q.scatter_add_(1, torch.where(valid, labels, 0), torch.full_like(q[:, :1], 1.0 - label_smoothing))
-    log_p = logits.log_softmax(1)
-    losses = -torch.where(q == 0, 0.0, q * log_p).sum(1, keepdim=True)
-    return losses.where(valid, torch.nan), (log_p.exp() - q).where(valid, torch.nan)
+def _run(upstream: Tensor | None, tensors: tuple[Any, ...], numbers: tuple[float, ...]) -> Tensor:
+    """Losses; or the gradient, where there is an upstream gradient."""
+    logits, labels, counted, prior, class_weight, row_smoothing, row_temperature = tensors
+    label_smoothing, temperature, z_loss, logit_softcap = numbers
+    options = SoftmaxOptions(
+        label_smoothing=label_smoothing if row_smoothing is None else row_smoothing,
+        prior=prior,
+        class_weight=class_weight,
+        temperature=temperature if row_temperature is None else row_temperature,
+        z_loss=z_loss,
+        logit_softcap=None if logit_softcap == math.inf else logit_softcap,
+        counted=counted,
+    )
+    swept = cross_entropy.sweep(logits, labels, options, upstream is not None, upstream) if logits.numel() else None
+    if upstream is None:
+        losses = _empty_losses(logits)
+        return losses if swept is None else losses.copy_(swept[0].view(losses.shape))
+    gradient = torch.empty_like(logits)
+    if swept is None or swept[1] is None:
+        return gradient
+    swept_gradient = swept[1].view(logits.shape)
+    return swept_gradient if swept_gradient.stride() == gradient.stride() else gradient.copy_(swept_gradient)
+
+
+def _empty_losses(logits: Tensor) -> Tensor:
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty(logits.shape[:-1], dtype=dtype)
 
 
 @_losses.register_fake
-def _(logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float) -> Tensor:
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.new_empty(labels.shape, dtype=dtype)
+def _(logits: Tensor, *_: Any) -> Tensor:
+    return _empty_losses(logits)
 
 
 @_gradient.register_fake
-def _(upstream: Tensor, logits: Tensor, labels: Tensor, counted: Tensor | None, label_smoothing: float) -> Tensor:
-    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+def _(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    logits, labels, counted, ctx.label_smoothing = inputs
-    ctx.save_for_backward(logits, labels, counted)
+    ctx.save_for_backward(*inputs[:7])
+    ctx.numbers = inputs[7:]
 
 
-def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-    gradient = torch.ops.lsmooth.softmax_cross_entropy_backward(upstream, *ctx.saved_tensors, ctx.label_smoothing)
-    return gradient, None, None, None
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = torch.ops.lsmooth.softmax_cross_entropy_backward(upstream, *ctx.saved_tensors, *ctx.numbers)
+    return gradient, *[None] * 10
 
 
 _losses.register_autograd(_backward, setup_context=_setup)

@@ -1,19 +1,22 @@
-"""Softmax cross-entropy on the CPU, its gradient written while the logits are in cache.
+"""Softmax cross-entropy on the CPU, with every option, its gradient written while the logits are in cache.
 
-``torch.softmax`` is the one eager kernel that runs at memory speed; ``log_softmax`` and
-``logsumexp`` take several times as long. So the rows go through in blocks that stay in cache,
-log-sum-exp is read off the softmax, ``lse = z_y - log p_y``, and the softmax in place becomes
-the gradient: one read and one write of the logits, where autograd makes a dozen of each.
+``torch.softmax`` is the one eager kernel that runs at memory speed; ``log_softmax`` and ``logsumexp`` take
+several times as long. So the logits are worked through in blocks that stay in cache, and the softmax, in place,
+becomes the gradient: one read and one write of the logits, where autograd makes a dozen of each. With x the
+logits after soft-cap and temperature, r one class of the row, and q the smoothed label times the class weights,
 
-This path is for what training calls all day. Traced or transformed tensors, options that want
-a gradient of their own, masked classes and labels out of range take the general formula.
+``lse = x_r - log p_r``, ``loss = Q lse - sum_k q_k x_k + a lse^2``, ``gradient = (Q + 2 a lse) p - q``, Q the sum of q.
+
+A block is (rows, classes), or (classes, rows) where the classes lie along another axis than the last: no copy
+of all logits is made. Blocks take a first, quick way. Where a loss comes out that is not finite, or a label is
+out of range, the careful way is taken, which knows masked classes (-inf).
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -25,69 +28,38 @@ from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain,
 
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
+# The class r is looked for among the first so many, where it is not the label.
+SAMPLE = 32
+# Up to this many logits of a group are one block: fewer calls.
+ONE_BLOCK = 2**18
+# Beyond this size, x_r is subtracted from a row first: else the sum over its classes rounds digits of the loss away.
+# Up to it the rounding is that of float32. The subtraction takes a seventh of the plain loss's time.
+OFFSET = 16.0
+# Below this a probability has lost digits to underflow, and its logarithm with it.
+_SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
 
-
-class Options(NamedTuple):
-    """What the blocks know of the loss: numbers, and columns over the rows."""
-
-    label_smoothing: float
-    prior: Tensor | None
-    temperature: float
-    scale: float | Tensor
-    counted: Tensor | None
-
-
-KNOWN = ("label_smoothing", "prior", "temperature", "counted", "scale", "total")
+KNOWN = SoftmaxOptions._fields
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
-    """Whether `rows` knows these arguments: CPU tensors, no transform, no option that needs a gradient."""
-    return (
-        is_plain(logits)
-        and labels.ndim == logits.ndim - 1
-        and type(options.label_smoothing) is float
-        and type(options.temperature) is float
-        and not needs_gradient(options.prior, options.scale)
-    )
+    """Whether `rows` knows these arguments: CPU tensors, no transform, a gradient for the logits alone."""
+    return is_plain(logits) and not needs_gradient(labels, *options)
 
 
 def rows(
     logits: Tensor, labels: Tensor, formula: Callable[..., Tensor], options: SoftmaxOptions, overwrite: bool = False
 ) -> Tensor | None:
-    """`formulas.softmax_cross_entropy` for arguments that fit; None where a value does not.
+    """`formulas.softmax_cross_entropy` for arguments that fit; None where logits were to be overwritten in vain.
 
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
     With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    eps, scale, total = options.label_smoothing, options.scale, options.total
-    plain = options.prior is options.counted is None and options.temperature == 1.0
-    if plain and isinstance(scale, float) and total and logits.numel() <= SMALL:
-        return _small(logits, labels, eps, scale)
-    run_sweep = functools.partial(sweep, overwrite=overwrite)
-    return run(logits, (labels, options), run_sweep, formula, labels.shape, total)
-
-
-def sweep(
-    logits: Tensor,
-    labels: Tensor,
-    options: SoftmaxOptions,
-    with_gradient: bool,
-    upstream: Tensor | None = None,
-    overwrite: bool = False,
-) -> tuple[Tensor, Tensor | None] | None:
-    """See `lsmooth.backends.torch.sweep.Sweep`; None where a value does not fit."""
-    flat_labels = labels.reshape(-1, 1).long()
-    low, high = torch.aminmax(flat_labels)
-    if low.item() < 0 or high.item() >= logits.shape[-1]:
-        return None
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    scale = times_upstream(options.scale, upstream, dtype)
-    if isinstance(scale, Tensor):
-        scale = scale.detach().expand(labels.shape).reshape(-1, 1)
-    counted = options.counted
-    counted = None if counted is None else counted.reshape(-1, 1)
-    of_block = Options(options.label_smoothing, options.prior, options.temperature, scale, counted)
-    return _sweep(logits, flat_labels, of_block, with_gradient, overwrite)
+    if logits.numel() <= SMALL and isinstance(options.scale, float) and _is_simple(logits, labels, options):
+        loss = _small(logits, labels, options.label_smoothing, options.scale)  # pyright: ignore
+        if loss is not None:
+            return loss
+    kernel = functools.partial(sweep, overwrite=overwrite)
+    return run(logits, (labels, options), kernel, formula, logits.shape[:-1], options.total)
 
 
 def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any, axis: Any) -> Tensor | None:
@@ -121,6 +93,17 @@ _MEAN = 1  # PyTorch's name of that reduction
 _NO_LABEL = -(2**62)  # to ignore no label
 
 
+def _is_simple(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
+    return (
+        options.total
+        and labels.ndim < logits.ndim
+        and options.prior is options.class_weight is options.counted is options.logit_softcap is None
+        and type(options.label_smoothing) is type(options.temperature) is float
+        and options.temperature == 1.0
+        and not options.z_loss
+    )
+
+
 def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
     """``-sum_ik scale q_ik log p_ik`` as it stands: up to some size the number of calls is what counts."""
     rest = -scale * label_smoothing / logits.shape[-1]
@@ -135,76 +118,416 @@ def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float)
     return loss if math.isfinite(loss.item()) else None
 
 
+class Layout(NamedTuple):
+    """Where the classes lie: blocks are (rows, classes) for ``dim`` 1, (classes, rows) for ``dim`` 0."""
+
+    dim: int
+    axis: int  # of the classes in memory
+    shape: tuple[int, int, int]  # (groups, classes, rows) for dim 0, (1, rows, classes) for dim 1
+
+    def matrices(self, x: Tensor) -> Tensor:
+        """A tensor in the logits' shape as ``shape``, without a copy where it lies as the logits do."""
+        return (x.movedim(-1, self.axis) if self.dim == 0 else x).reshape(self.shape)
+
+    def gradient(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """A gradient in ``shape`` as (rows, classes), or as the logits lie."""
+        if self.dim == 1:
+            return x[0]
+        rows = shape[:-1]
+        return x.view(*rows[: self.axis], shape[-1], *rows[self.axis :]).movedim(self.axis, -1)
+
+
+def layout_of(logits: Tensor) -> Layout:
+    """The layout in which logits (..., classes) lie in memory; rows of classes if in none."""
+    num_classes = logits.shape[-1]
+    if logits.ndim > 1 and not logits.is_contiguous():
+        for axis in range(logits.ndim - 1):
+            if logits.movedim(-1, axis).is_contiguous():
+                groups = math.prod(logits.shape[:axis])
+                return Layout(0, axis, (groups, num_classes, math.prod(logits.shape[axis:-1])))
+    return Layout(1, -1, (1, logits.numel() // num_classes, num_classes))
+
+
+class Loss(NamedTuple):
+    """The options as numbers, as one entry a row (rows,), or as one a class (classes,)."""
+
+    index: Tensor | None  # (rows,) class ids in range; None for distributions
+    reference: Tensor  # (rows,) the class r
+    eps: float | Tensor
+    spread: float | Tensor | None  # u w, u summing to 1: of each class, or the same of all; None without smoothing
+    spread_sum: float | Tensor
+    label_weight: float | Tensor  # (1 - eps) w_y; NaN where the label is out of range
+    class_weight: Tensor | None
+    prior: Tensor | None
+    temperature: float | Tensor
+    z_loss: float
+    softcap: float | None
+    factor: float | Tensor  # of the loss
+
+
 @torch.no_grad()
-def _sweep(
-    logits: Tensor, labels: Tensor, options: Options, with_gradient: bool, overwrite: bool = False
+def sweep(
+    logits: Tensor,
+    labels: Tensor,
+    options: SoftmaxOptions,
+    with_gradient: bool,
+    upstream: Tensor | None = None,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """Losses (rows,) and gradient (rows, classes); None if a class is masked and smoothing is on.
-
-    Written over the logits, it is also None where a loss asks to see them again.
-    """
-    eps, prior, temperature, scale, counted = options
-    logits = logits.reshape(-1, logits.shape[-1])
-    num_rows, num_classes = logits.shape
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    # The softmax goes straight from the logits to the gradient's memory, or by way of scratch.
-    as_they_are = logits.dtype == dtype and temperature == 1.0
-    in_place = with_gradient and logits.dtype == dtype
-    block = block_rows(num_rows, num_classes)
-    gradient = None if not with_gradient else logits.detach() if overwrite else empty_like(logits)
-    label_z = logits.gather(1, labels).to(dtype) / temperature
-    scratch = None if in_place else logits.new_empty((block, num_classes), dtype=dtype)
-    scaled = None if as_they_are else logits.new_empty((block, num_classes), dtype=dtype)
-
-    if prior is not None:
-        prior = prior / prior.sum()
-    spread = logits.new_full((), eps / num_classes, dtype=dtype) if prior is None else eps * prior
-    factor = scale / temperature
-    taken = (eps - 1.0) * factor
-    taken = taken if isinstance(taken, Tensor) else logits.new_full((num_rows, 1), taken, dtype=dtype)
-    label_p = logits.new_empty((num_rows, 1), dtype=dtype)
-    mean = logits.new_empty((num_rows, 1), dtype=dtype) if eps else None
-
-    for start in range(0, num_rows, block):
-        part = slice(start, start + block)
-        x, y = logits[part], labels[part]
-        if scaled is not None:
-            x = scaled[: len(x)].copy_(x)
-            x = x if temperature == 1.0 else x.div_(temperature)
-        p = gradient[part] if gradient is not None and scratch is None else scratch[: len(x)]  # pyright: ignore
-        if mean is not None:
-            torch.sum(x if prior is None else x * prior, 1, keepdim=True, out=mean[part])
-        torch.softmax(x, 1, out=p)
-        torch.gather(p, 1, y, out=label_p[part])
-        if gradient is None:
+    """See `lsmooth.backends.torch.sweep.Sweep`; None where logits are lost that the careful way needs."""
+    logits = logits.detach()
+    layout, dtype = layout_of(logits), torch.float64 if logits.dtype == torch.float64 else torch.float32
+    z = layout.matrices(logits)
+    loss, in_range = _loss(z, logits, labels, options, upstream, layout, dtype)
+    target = None if loss.index is not None else layout.matrices(labels)
+    counted = None if options.counted is None else options.counted.reshape(-1)
+    for careful in ([False] if in_range else []) + ([] if overwrite else [True]):
+        gradient = None
+        if with_gradient:
+            gradient = z if overwrite and z.dtype == dtype and layout.dim == 1 else empty_like(z)
+        losses = _Blocks(z, target, loss, layout, dtype, counted, careful, gradient).losses()
+        if losses is None:
             continue
-        if isinstance(factor, Tensor):
-            (p.sub_(spread) if eps else p).mul_(factor[part])
-        elif eps:
-            torch.add(spread * -factor, p, alpha=factor, out=p)
+        if counted is not None:
+            losses = losses.where(counted, 0.0)
+            if gradient is not None:
+                _zero_ignored(gradient, counted, layout)
+        return losses, None if gradient is None else layout.gradient(gradient, logits.shape)
+    return None
+
+
+def _zero_ignored(gradient: Tensor, counted: Tensor, layout: Layout) -> None:
+    ignored = ~counted
+    if ignored.any().item():
+        rows = gradient.movedim(1, 2) if layout.dim == 0 else gradient
+        rows[ignored.view(rows.shape[:2])] = 0.0
+
+
+def _loss(
+    z: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    options: SoftmaxOptions,
+    upstream: Tensor | None,
+    layout: Layout,
+    dtype: torch.dtype,
+) -> tuple[Loss, bool]:
+    """The options in flat form, and whether all labels are in range."""
+    num_classes, shape = logits.shape[-1], logits.shape[:-1]
+
+    def of_rows(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        x = x.detach().to(dtype)
+        return x.expand(shape).reshape(-1) if any(x.stride()) else x.reshape(-1)[0].item()
+
+    eps, weight, prior = of_rows(options.label_smoothing), options.class_weight, options.prior
+    weight, prior = (None if x is None else x.detach().to(dtype) for x in (weight, prior))
+    spread, spread_sum = None, 0.0
+    if isinstance(eps, Tensor) or eps != 0.0:
+        spread, spread_sum = 1.0 / num_classes, 1.0
+        if prior is not None or weight is not None:
+            u = spread if prior is None else prior / prior.sum()
+            spread = u if weight is None else u * weight
+            spread_sum = 1.0 if weight is None else spread.sum()
+    index, in_range, label_weight = None, True, 1.0 - eps
+    if labels.ndim < logits.ndim:
+        index = labels.reshape(-1).long()
+        low, high = torch.aminmax(index)
+        in_range = low.item() >= 0 and high.item() < num_classes
+        valid = None if in_range else (index >= 0) & (index < num_classes)
+        index = index if valid is None else index.where(valid, 0)
+        label_weight = label_weight if weight is None else label_weight * weight[index]
+        if valid is not None:
+            label_weight = torch.as_tensor(label_weight, dtype=dtype, device=z.device).where(valid, math.nan)
+    if index is not None and not options.z_loss:
+        reference = index
+    else:
+        sample = z.narrow(layout.dim + 1, 0, min(SAMPLE, num_classes))
+        reference = sample.argmax(layout.dim + 1).view(-1)
+    loss = Loss(
+        index,
+        reference,
+        eps,
+        spread,
+        spread_sum,
+        label_weight,
+        weight,
+        prior,
+        of_rows(options.temperature),
+        options.z_loss,
+        options.logit_softcap,
+        of_rows(times_upstream(options.scale, upstream, dtype)),
+    )
+    return loss, in_range
+
+
+class _Blocks:
+    """A way through the logits: what is the same for all blocks, and what is kept of each row.
+
+    Sums over classes and the log-sum-exp are relative to the row's reference x_r, and so exact however large it is.
+    """
+
+    def __init__(
+        self,
+        z: Tensor,
+        target: Tensor | None,
+        loss: Loss,
+        layout: Layout,
+        dtype: torch.dtype,
+        counted: Tensor | None,
+        careful: bool,
+        gradient: Tensor | None,
+    ):
+        self.z, self.target, self.loss, self.dim, self.dtype = z, target, loss, layout.dim, dtype
+        self.counted, self.careful, self.gradient = counted, careful, gradient
+        self.num_rows, self.num_classes = z.shape[2 - layout.dim], z.shape[1 + layout.dim]
+        rows = len(z) * self.num_rows
+        self.shift = careful or z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
+        self.reference = None
+        if self.shift or loss.spread is not None or loss.z_loss or loss.reference is not loss.index:
+            self.reference = self._reference()
+            self.shift = self.shift or not self.reference.abs().max().item() <= OFFSET
+        self.block = self.num_rows if self.num_rows * self.num_classes <= ONE_BLOCK else self._block_rows()
+        self.scratch = self._scratch()
+        self.lse, self.spread_x, self.target_x, self.label_x, self.mass = z.new_empty((5, rows), dtype=dtype).unbind()
+        self.spread_sum = self.lse.new_empty(rows) if careful and loss.spread is not None else loss.spread_sum
+
+    def _block_rows(self) -> int:
+        return block_rows(self.num_rows, self.num_classes)
+
+    def _reference(self) -> Tensor:
+        """x_r of each row before the temperature; the careful way takes the largest."""
+        loss, dim = self.loss, self.dim
+        if self.careful:
+            picked = self.z.amax(dim + 1).view(-1).to(self.dtype)
+            picked = picked.where(picked.isfinite(), 0.0)
         else:
-            p.mul_(factor)
-        p.scatter_add_(1, y, taken[part])
-        if scratch is not None:
-            gradient[part] = p
+            shape = (len(self.z), 1, self.num_rows) if dim == 0 else (1, self.num_rows, 1)
+            picked = self.z.gather(dim + 1, loss.reference.view(shape)).view(-1).to(self.dtype)
+        return picked if loss.softcap is None else _capped(picked, loss.softcap)
 
-    # Smoothing over a masked class, or a row that is not counted and not a number.
-    suspects = mean if eps else label_p if counted is not None else None
-    if suspects is not None and not suspects.isfinite().all().item():
-        return None
-    nll = label_p.log().neg_()
-    lost = label_p < _SMALLEST[dtype]
-    if lost.any().item():
-        if overwrite:
-            return None
-        at = lost[:, 0]
-        nll[at] = torch.logsumexp(logits[at].to(dtype) / temperature, 1, keepdim=True) - label_z[at]
-    if mean is not None:
-        # lse - mean = nll + z_y - mean
-        nll += eps * (label_z - (mean / num_classes if prior is None else mean))
-    losses = nll * scale
-    return (losses if counted is None else losses.where(counted, 0.0)), gradient
+    def _column(self, x: Any, part: slice | None = None) -> Any:
+        """Entries of rows, to be broadcast along the classes of a block; a number stays one."""
+        if not isinstance(x, Tensor) or x.ndim == 0:
+            return x
+        return (x if part is None else x[part]).unsqueeze(self.dim)
+
+    def _scratch(self) -> Tensor:
+        """Memory for blocks: x, the softmax, the derivative of the soft-cap, products, and weighted labels."""
+        shape = (self.block, self.num_classes) if self.dim == 1 else (self.num_classes, self.block)
+        return self.z.new_empty((5, *shape), dtype=self.dtype)
+
+    def parts(self) -> Iterator[tuple[int, slice, slice]]:
+        """Of each block its group, its rows within it, and its rows among all."""
+        for group in range(len(self.z)):
+            for start in range(0, self.num_rows, self.block):
+                stop = min(start + self.block, self.num_rows)
+                yield group, slice(start, stop), slice(group * self.num_rows + start, group * self.num_rows + stop)
+
+    def losses(self) -> Tensor | None:
+        """The losses (rows,), the gradient written; None if one that counts is not finite and this is the quick way."""
+        for i, (group, within, part) in enumerate(self.parts()):
+            if not self._block(group, within, part):
+                return None
+            # The blocks to come are mostly like the first.
+            if (
+                i == 0
+                and not self.careful
+                and part.stop < len(self.lse)
+                and not self._are_finite(self._rows(part), part)
+            ):
+                return None
+        losses = self._rows(slice(None))
+        return losses if self.careful or self._are_finite(losses, slice(None)) else None
+
+    def _are_finite(self, losses: Tensor, part: slice) -> bool:
+        losses = losses if self.counted is None else losses.where(self.counted[part], 0.0)
+        return math.isfinite(losses.sum().item())
+
+    def _rows(self, part: slice) -> Tensor:
+        """The losses of these rows from what their blocks have left."""
+        loss = self.loss
+
+        def of(x: Any) -> Any:
+            return x[part] if isinstance(x, Tensor) and x.ndim else x
+
+        lse, label_weight = self.lse[part], of(loss.label_weight)
+        if loss.index is None:
+            losses = self.mass[part] * lse - self.target_x[part]
+            losses = losses if loss.spread is None else losses.mul_(of(1.0 - loss.eps))
+        else:
+            losses = lse if loss.reference is loss.index and not self.careful else lse - self.label_x[part]
+            if self.careful:  # a masked class costs nothing where it has no weight
+                free = (losses == math.inf) & torch.as_tensor(label_weight == 0, device=losses.device)
+                losses = losses.masked_fill(free, 0.0)
+            losses = losses if _is(label_weight, 1.0) else losses * label_weight
+        if loss.spread is not None:
+            losses = losses + of(loss.eps) * (of(self.spread_sum) * lse - self.spread_x[part])
+        if loss.z_loss:
+            losses = losses + loss.z_loss * (lse + self._origin(part)).square()
+        return losses * of(loss.factor)
+
+    def _origin(self, part: slice) -> Tensor:
+        """x_r, which the log-sum-exp is relative to."""
+        temperature = self.loss.temperature
+        origin = self.reference[part]  # pyright: ignore[reportOptionalSubscript]
+        return origin / (temperature[part] if isinstance(temperature, Tensor) else temperature)
+
+    def _block(self, group: int, within: slice, part: slice) -> bool:
+        """Sums of a block, and its gradient; False where the quick way has lost a log-sum-exp for good."""
+        loss, dim, n = self.loss, self.dim, part.stop - part.start
+        region = (group,) if n == self.num_rows else (group, within) if dim == 1 else (group, slice(None), within)
+        z = self.z[region]
+        target = None if self.target is None else self.target[region]
+        scratch = self.scratch if n == self.block else self.scratch.narrow(2 - dim, 0, n)
+        x, slope = self._transformed(z, scratch, part)
+        out = None if self.gradient is None else self.gradient[region]
+        p = out if out is not None and out.dtype == self.dtype else scratch[1]
+        spread = loss.spread
+        if not self.careful:  # before the softmax, which may be written over x
+            target = self._sums(x, target, spread, scratch, part)
+        torch.softmax(x, dim, out=p)
+        if self.careful:
+            torch.log(p.amax(dim), out=self.lse[part]).neg_()
+            masked = x == -math.inf
+            spread = None if spread is None else self._spread_of_rows(masked, part)
+            target = self._sums(x, target, spread, scratch, part, masked)
+        elif not self._log_sum_exp(x, p, part):
+            return False
+        if out is not None:
+            self._gradient(p, target, spread, slope, part)
+            if p is not out:
+                out.copy_(p)
+        return True
+
+    def _log_sum_exp(self, x: Tensor, p: Tensor, part: slice) -> bool:
+        """Read it off the softmax; False where that is too small at the reference, and x is overwritten."""
+        picked = p.gather(self.dim, self._column(self.loss.reference, part)).squeeze(self.dim)
+        lse = torch.log(picked, out=self.lse[part]).neg_()
+        if picked.amin().item() >= _SMALLEST[self.dtype]:
+            return True
+        if x.data_ptr() == p.data_ptr():
+            return False
+        torch.sub(x.amax(self.dim), torch.log(p.amax(self.dim)), out=lse)
+        if not self.shift:
+            reference = self._reference() if self.reference is None else self.reference
+            lse.sub_(reference[part])
+        return True
+
+    def _transformed(self, z: Tensor, scratch: Tensor, part: slice) -> tuple[Tensor, Tensor | None]:
+        """The logits of the softmax, and their derivative in z where a soft-cap gives one."""
+        loss, slope = self.loss, None
+        if not self.shift:
+            return z, None
+        x = scratch[0]
+        reference: Any = self._column(self.reference, part)
+        if loss.softcap is not None:
+            masked = z == -math.inf
+            torch.tanh(x.copy_(z).div_(loss.softcap), out=x)
+            slope = torch.square(x, out=scratch[2]).neg_().add_(1.0).masked_fill_(masked, 1.0)
+            x.mul_(loss.softcap).masked_fill_(masked, -math.inf).sub_(reference)
+        elif z.dtype == x.dtype:
+            torch.sub(z, reference, out=x)
+        else:
+            x.copy_(z).sub_(reference)
+        if not _is(loss.temperature, 1.0):
+            x.div_(self._column(loss.temperature, part))
+        return x, slope
+
+    def _sums(
+        self,
+        x: Tensor,
+        target: Tensor | None,
+        spread: float | Tensor | None,
+        scratch: Tensor,
+        part: slice,
+        masked: Tensor | None = None,
+    ) -> Tensor | None:
+        """Keep the sums over classes that the losses are made of; the labels times the class weights."""
+        loss, dim = self.loss, self.dim
+        if target is not None:
+            if loss.class_weight is not None:
+                target = torch.mul(target, loss.class_weight.unsqueeze(1 - dim), out=scratch[4])
+            torch.sum(target, dim, out=self.mass[part])
+            seen = x if masked is None else x.masked_fill(masked & (target == 0), 0.0)
+            target_x = torch.sum(torch.mul(target, seen, out=scratch[3]), dim, out=self.target_x[part])
+            if not self.shift:
+                target_x.addcmul_(self.mass[part], self.reference[part], value=-1.0)  # pyright: ignore
+        elif masked is not None or loss.reference is not loss.index:
+            label_x = torch.gather(x, dim, self._column(loss.index, part), out=self._column(self.label_x, part))
+            if not self.shift:
+                label_x.sub_(self._column(self.reference, part))
+        if spread is not None:
+            seen = x if masked is None else x.masked_fill_(masked, 0.0)
+            if isinstance(spread, float):
+                torch.sum(seen, dim, out=self.spread_x[part]).mul_(spread)
+            elif spread.ndim == 1 and dim == 1:
+                torch.mv(seen, spread, out=self.spread_x[part])
+            else:
+                spread = spread if spread.ndim == 2 else spread.unsqueeze(1 - dim)
+                torch.sum(torch.mul(seen, spread, out=scratch[3]), dim, out=self.spread_x[part])
+            if not self.shift:
+                self.spread_x[part].sub_(self.reference[part] * self.spread_sum)  # pyright: ignore
+        return target
+
+    def _spread_of_rows(self, masked: Tensor, part: slice) -> Tensor:
+        """The smoothing mass of each row on the classes that are not masked."""
+        loss, dim = self.loss, self.dim
+        kept = (~masked).to(self.dtype)
+        kept = kept if loss.prior is None else kept.mul_(loss.prior.unsqueeze(1 - dim))
+        kept = kept.div_(kept.sum(dim, keepdim=True))
+        kept = kept if loss.class_weight is None else kept.mul_(loss.class_weight.unsqueeze(1 - dim))
+        torch.sum(kept, dim, out=self.spread_sum[part])  # pyright: ignore
+        return kept
+
+    def _gradient(
+        self, p: Tensor, target: Tensor | None, spread: float | Tensor | None, slope: Tensor | None, part: slice
+    ) -> None:
+        """Turn the softmax into ``factor ((Q + 2 a lse) p - q) / T``."""
+        loss, dim = self.loss, self.dim
+
+        def of(x: Any) -> Any:
+            return x[part] if isinstance(x, Tensor) and x.ndim else x
+
+        factor = of(loss.factor) / of(loss.temperature)
+        of_target = 1.0 - of(loss.eps)
+        total = of_target * self.mass[part] if target is not None else of(loss.label_weight)
+        if spread is not None:
+            # Alike for all rows of class ids without weights: (1 - eps) + eps.
+            alike = target is None and spread is loss.spread and loss.class_weight is None and type(total) is float
+            total = 1.0 if alike else total + of(loss.eps) * of(self.spread_sum)
+        if loss.z_loss:
+            total = total + 2.0 * loss.z_loss * (self.lse[part] + self._origin(part))
+        of_p = factor * total
+        if not _is(of_p, 1.0):
+            p.mul_(self._column(of_p))
+        if spread is not None:
+            of_spread = factor * of(loss.eps)
+            if isinstance(spread, float):
+                p.sub_(self._column(of_spread * spread))
+            else:
+                spread = spread if spread.ndim == 2 else spread.unsqueeze(1 - dim)
+                self._subtract(p, spread, of_spread)
+        if target is not None:
+            self._subtract(p, target, factor * of_target)
+        else:
+            of_label = (factor * of(loss.label_weight)) * -1.0
+            of_label = torch.as_tensor(of_label, dtype=p.dtype, device=p.device).expand(part.stop - part.start)
+            p.scatter_add_(dim, self._column(loss.index, part), self._column(of_label))
+        if slope is not None:
+            p.mul_(slope)
+
+    def _subtract(self, p: Tensor, x: Tensor, factor: float | Tensor) -> None:
+        if isinstance(factor, Tensor) and factor.ndim:
+            p.addcmul_(x, self._column(factor), value=-1.0)
+        else:
+            p.sub_(x, alpha=float(factor))
 
 
-# Below this a probability has lost digits to underflow, and its logarithm with it.
-_SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
+def _capped(x: Tensor, softcap: float) -> Tensor:
+    return torch.where(x == -math.inf, x, softcap * torch.tanh(x / softcap))
+
+
+def _is(x: float | Tensor, number: float) -> bool:
+    return isinstance(x, float) and x == number

@@ -22,6 +22,7 @@ def rows(
     """`Backend.hard_and_soft` of two losses whose kernels know the arguments; None where they are better alone."""
     if (
         student.numel() <= divergence.SMALL
+        or cross_entropy.layout_of(student).dim == 0
         or not (are_known(hard, cross_entropy.KNOWN) and cross_entropy.fits(student, labels, hard))
         or not (are_known(soft, divergence.KNOWN) and divergence.fits(teacher, student, soft))
     ):
@@ -43,4 +44,4 @@ def _sweep(
         return None
     losses, gradient = first
     second = divergence.sweep(student, teacher, soft, with_gradient, upstream, onto=gradient)
-    return None if second is None else (losses.add_(second[0]), gradient)
+    return None if second is None else (losses.add_(second[0].view(-1)), gradient)

@@ -68,9 +68,9 @@ def needs_gradient(*options: Any) -> bool:
 
 
 def multiply(gradient: Tensor, upstream: Tensor) -> None:
-    """Multiply a gradient (rows, classes) by what comes from above: numbers of rows or of elements, or one for all."""
+    """Multiply a gradient (..., classes) by the upstream gradient of the rows, or of the elements, or one for all."""
     if any(upstream.stride()):
-        gradient.mul_(upstream.reshape(len(gradient), -1))
+        gradient.mul_(upstream.reshape(*gradient.shape[:-1], -1))
     elif (factor := upstream.reshape(-1)[0].item()) != 1.0:
         gradient.mul_(factor)
 
