@@ -200,7 +200,7 @@ class Rows:
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return 2 if self._binary else self._logits.shape[-1]
+        return 2 if self._binary else self._xp.shape(self._logits)[-1]
 
     def _sums(self, beta: float | np.ndarray) -> Sums:
         total = Sums()
@@ -223,7 +223,7 @@ class Rows:
             self._unforgotten = 0
 
     def _block_of(self, index: tuple[Any, ...], as_given: bool = False) -> Array:
-        block = self._xp.reshape(self._logits[index], (-1, self._logits.shape[-1]))
+        block = self._xp.reshape(self._logits[index], (-1, self._xp.shape(self._logits)[-1]))
         block = accumulate(self._xp, block)
         if self._binary:
             block = two_columns(self._xp, block[:, 0], self._from_logits)
@@ -328,8 +328,8 @@ class Rows:
             y = np.array2string(xp.to_numpy(labels)[row].astype(np.int64), threshold=8, edgeitems=3)
             raise ValueError(
                 f"labels of 0 and 1 in the shape of the {self._name} must be one-hot rows, got {y} at row "
-                f"{_row_name(index, row, self._logits.shape[:-1])}. If every element is a label of its own, give "
-                "binary=True."
+                f"{_row_name(index, row, xp.shape(self._logits)[:-1])}. If every element is a label of its own, "
+                "give binary=True."
             )
 
     def _count_lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> None:
@@ -342,7 +342,7 @@ class Rows:
             row = int(np.argmax(xp.to_numpy(lost)))
             y = xp.to_numpy(labels)[row]
             of = "mass on a class" if self._soft and not self._binary else f"class {np.ravel(y)[-1]:g}"
-            self._first_lost = f"{of} of probability 0 at row {_row_name(index, row, self._logits.shape[:-1])}"
+            self._first_lost = f"{of} of probability 0 at row {_row_name(index, row, xp.shape(self._logits)[:-1])}"
         self._lost += count
 
     @property
@@ -363,7 +363,7 @@ class Rows:
             return
         row = int(np.argmin(xp.to_numpy(good)))
         z, y = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row]
-        where = f"at row {_row_name(index, row, self._logits.shape[:-1])}"
+        where = f"at row {_row_name(index, row, xp.shape(self._logits)[:-1])}"
         name = self._name
         given = self._weight is not None and np.isfinite(y).all()  # else the labels are at fault, if the weight is
         if weight is not None and given and not 0 <= xp.to_numpy(weight)[row] < math.inf:
