@@ -109,8 +109,7 @@ def number_or_rows(
 ) -> Any:
     """A Python number in [low, high] as a float, or a tensor that broadcasts to the rows."""
     if type(value) is float or isinstance(value, Real):  # NumPy's numbers too
-        check_range(name, value, low, high)
-        return float(value)
+        return check_range(name, value, low, high)
     if value is None or isinstance(value, str):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
     array = to_array(xp, name, value, dtype, like=like)
@@ -154,27 +153,32 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """A number in [low, high]; (low, inf) where there is no upper end."""
-    check_number(name, value)
+def check_range(name: str, value: float, low: float, high: float) -> float:
+    """A number in [low, high], (low, inf) where there is no upper end, as Python's float."""
+    number = check_number(name, value)
     if high == float("inf"):
-        if not low < value < high:
-            raise ValueError(f"{name} must be a finite number above {low:g}, got {value:g}.")
-    elif not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value:g}.")
+        if not low < number < high:
+            raise ValueError(f"{name} must be a finite number above {low:g}, got {number:g}.")
+    elif not low <= number <= high:
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {number:g}.")
+    return number
 
 
-def check_number(name: str, value: Any) -> None:
-    """A Python or NumPy number; a bool is none."""
-    if type(value) is not float and (isinstance(value, (bool, np.bool_)) or not isinstance(value, Real)):
+def check_number(name: str, value: Any) -> float:
+    """A Python or NumPy number, but no bool, as Python's float."""
+    if type(value) is float:
+        return value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}.")
+    return float(value)
 
 
-def check_at_least(name: str, value: float, low: float) -> None:
-    """A finite number of at least ``low``."""
-    check_number(name, value)
-    if not low <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least {low:g}, got {value}.")
+def check_at_least(name: str, value: float, low: float) -> float:
+    """A finite number of at least ``low``, as Python's float."""
+    number = check_number(name, value)
+    if not low <= number < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {low:g}, got {number:g}.")
+    return number
 
 
 def known_classes(name: str, shape: Sequence[int | None]) -> int:

@@ -5,7 +5,7 @@ import pytest
 
 import lsmooth
 from lsmooth import losses
-from lsmooth.distillation import distillation_loss
+from lsmooth.distillation import decoupled_distillation_loss, distillation_loss
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0.0, 2.0, (4, 3))
@@ -131,3 +131,33 @@ def test_numbers_of_numpy_are_numbers(backend):
         ids, z, label_smoothing=np.float32(0.125), temperature=np.int64(2), ignore_index=np.int32(1), axis=np.int64(1)
     )
     assert backend.to_numpy(plain) == backend.to_numpy(numpy)
+
+
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [
+        (
+            losses.softmax_cross_entropy,
+            {"label_smoothing": 0.1, "temperature": 2.0, "z_loss": 0.1, "logit_softcap": 5.0},
+        ),
+        (losses.sigmoid_cross_entropy, {"label_smoothing": 0.1}),
+        (losses.softmax_focal_loss, {"gamma": 1.5, "alpha": 0.25}),
+        (losses.sigmoid_focal_loss, {"gamma": 1.5, "alpha": 0.25}),
+        (losses.poly_cross_entropy, {"epsilon": 2.0}),
+        (losses.generalized_cross_entropy, {"q": 0.5}),
+        (losses.symmetric_cross_entropy, {"alpha": 0.5, "beta": 0.5, "log_zero": -3.0}),
+        (losses.bootstrap_cross_entropy, {"beta": 0.5}),
+        (losses.margin_label_smoothing, {"alpha": 0.5, "margin": 1.0}),
+        (losses.max_suppression, {"alpha": 0.5}),
+        (losses.confidence_penalty, {"beta": 0.5}),
+        (losses.logit_penalty, {"beta": 0.5}),
+        (distillation_loss, {"temperature": 2.0, "divergence": "jensen_shannon", "beta": 0.3}),
+        (decoupled_distillation_loss, {"labels": [0, 1, 2, 0], "alpha": 0.5, "beta": 2.0, "temperature": 2.0}),
+    ],
+)
+def test_float32_stays_float32_beside_numbers_of_numpy(backend, call, options):
+    wide = {name: np.float64(x) if isinstance(x, float) else x for name, x in options.items()}
+    first, second = (backend.asarray(x, "float32") for x in (SOFT, LOGITS))
+    plain, numpy = call(first, second, **options), call(first, second, **wide)
+    assert backend.dtype(numpy) == "float32"
+    np.testing.assert_allclose(backend.to_numpy(numpy), backend.to_numpy(plain), rtol=1e-6)

@@ -117,8 +117,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
         >>> round(match_temperature([0, 1], logits, 0.5), 4)  # 4 / log(3)
         3.641
     """
-    check.check_number("gamma", gamma)
-    gamma = float(gamma)
+    gamma = check.check_number("gamma", gamma)
     xp, labels, logits = _labels_and_logits(labels, teacher_logits, axis)
     if not xp.is_concrete(logits):
         raise TypeError("teacher_logits must have values that can be read, and these are traced; call it outside.")

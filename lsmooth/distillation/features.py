@@ -94,7 +94,7 @@ def attention_transfer_loss(
         >>> float(attention_transfer_loss(teacher, student))
         1.0
     """
-    check.check_range("power", power, 0.0, float("inf"))
+    power = check.check_range("power", power, 0.0, float("inf"))
     xp, teacher, student = _features(
         teacher_features, student_features, stop_teacher_gradient, sample_weight=sample_weight
     )
@@ -249,7 +249,7 @@ def contrastive_distillation_loss(
         >>> float(contrastive_distillation_loss(np.eye(2), 3.0 * np.eye(2), temperature=0.5).round(6))
         0.820075
     """
-    check.check_range("temperature", temperature, 0.0, float("inf"))
+    temperature = check.check_range("temperature", temperature, 0.0, float("inf"))
     ratio = 1.0 if prior_ratio is None else prior_ratio
     check.check_range("prior_ratio", ratio, 0.0, float("inf"))
     xp, teacher, student = _features(teacher_embeddings, student_embeddings, stop_teacher_gradient, labels=labels)

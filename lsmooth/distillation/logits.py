@@ -150,8 +150,8 @@ def decoupled_distillation_loss(
         >>> float(decoupled_distillation_loss(teacher, student, [0], beta=2.0).round(6))
         1.919957
     """
-    check.check_at_least("alpha", alpha, 0.0)
-    check.check_at_least("beta", beta, 0.0)
+    alpha = check.check_at_least("alpha", alpha, 0.0)
+    beta = check.check_at_least("beta", beta, 0.0)
     pair = prepare(
         teacher_logits,
         student_logits,

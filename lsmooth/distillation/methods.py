@@ -197,7 +197,7 @@ def gkd_loss(
         >>> float(gkd_loss(teacher, student, labels=[[1, -100]]).round(6))
         0.089541
     """
-    check.check_range("beta", beta, 0.0, 1.0)
+    beta = check.check_range("beta", beta, 0.0, 1.0)
     names = {0.0: "forward_kl", 1.0: "reverse_kl"}
     return distillation_loss(
         teacher_logits,

@@ -183,7 +183,7 @@ def kernel_options(
     prior = per_class(xp, "smoothing_prior", smoothing_prior, classes, rows.dtype)
     check.check_at_least("z_loss", z_loss, 0.0)
     if logit_softcap is not None:
-        check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
+        logit_softcap = check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
     return SoftmaxOptions(
         label_smoothing=rows.label_smoothing,
         prior=prior,

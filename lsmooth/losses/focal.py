@@ -66,7 +66,7 @@ def softmax_focal_loss(
         >>> float(softmax_focal_loss([0, 2], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
         0.005824
     """
-    check.check_at_least("gamma", gamma, 0.0)
+    gamma = check.check_at_least("gamma", gamma, 0.0)
     xp = backend_of(
         labels=labels,
         logits=logits,
@@ -76,7 +76,9 @@ def softmax_focal_loss(
         mask=mask,
     )
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
-    if alpha is not None and not isinstance(alpha, Real):
+    if isinstance(alpha, Real):
+        alpha = check.check_number("alpha", alpha)
+    elif alpha is not None:
         alpha = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
 
     def cost(log: LogProbabilities) -> Array:
@@ -130,9 +132,9 @@ def sigmoid_focal_loss(
         >>> float(sigmoid_focal_loss([[1, 0]], np.array([[3.0, -1.0]]), alpha=0.25).round(6))
         0.00851
     """
-    check.check_at_least("gamma", gamma, 0.0)
+    gamma = check.check_at_least("gamma", gamma, 0.0)
     if alpha is not None:
-        check.check_range("alpha", alpha, 0.0, 1.0)
+        alpha = check.check_range("alpha", alpha, 0.0, 1.0)
     xp = backend_of(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
@@ -206,7 +208,7 @@ def poly_cross_entropy(
         >>> float(poly_cross_entropy([0, 2], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
         0.319019
     """
-    check.check_at_least("epsilon", epsilon, -1.0)
+    epsilon = check.check_at_least("epsilon", epsilon, -1.0)
     xp = backend_of(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )

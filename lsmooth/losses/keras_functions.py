@@ -405,7 +405,7 @@ def _binary_losses(
 
 def _focal_options(xp: Backend, alpha: Any, gamma: Any, label_smoothing: Any, y_pred: Array) -> tuple[Any, Any, Any]:
     gamma = value_of(xp, "gamma", gamma, y_pred)
-    check.check_at_least("gamma", gamma, 0.0)
+    gamma = check.check_at_least("gamma", gamma, 0.0)
     return value_of(xp, "alpha", alpha, y_pred), gamma, value_of(xp, "label_smoothing", label_smoothing, y_pred)
 
 

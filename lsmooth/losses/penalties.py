@@ -59,8 +59,8 @@ def margin_label_smoothing(
         >>> float(margin_label_smoothing([0], np.array([[14.0, 0.0, 8.0]])).round(6))
         0.13581
     """
-    check.check_at_least("alpha", alpha, 0.0)
-    check.check_at_least("margin", margin, 0.0)
+    alpha = check.check_at_least("alpha", alpha, 0.0)
+    margin = check.check_at_least("margin", margin, 0.0)
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
@@ -109,7 +109,7 @@ def max_suppression(
         >>> float(max_suppression([0], np.array([[2.0, 0.0, 1.0]])).round(6))
         0.507606
     """
-    check.check_at_least("alpha", alpha, 0.0)
+    alpha = check.check_at_least("alpha", alpha, 0.0)
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     z = centered(xp, z)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
@@ -164,10 +164,10 @@ def adaptive_conditional_label_smoothing(
         >>> float(adaptive_conditional_label_smoothing([0], np.array([[14.0, 0.0, 8.0]])).round(6))
         1.682477
     """
-    check.check_at_least("alpha", alpha, 0.0)
-    check.check_at_least("margin", margin, 0.0)
-    check.check_at_least("positive_weight", positive_weight, 0.0)
-    check.check_at_least("negative_weight", negative_weight, 0.0)
+    alpha = check.check_at_least("alpha", alpha, 0.0)
+    margin = check.check_at_least("margin", margin, 0.0)
+    positive_weight = check.check_at_least("positive_weight", positive_weight, 0.0)
+    negative_weight = check.check_at_least("negative_weight", negative_weight, 0.0)
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
@@ -223,7 +223,7 @@ def confidence_penalty(
         >>> float(confidence_penalty([0], np.array([[2.0, 0.0, 1.0]])).round(6))
         0.324366
     """
-    check.check_at_least("beta", beta, 0.0)
+    beta = check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
@@ -271,7 +271,7 @@ def logit_penalty(
         >>> float(logit_penalty([0], np.array([[2.0, 0.0, 1.0]]), beta=0.1).round(6))
         0.657606
     """
-    check.check_at_least("beta", beta, 0.0)
+    beta = check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))

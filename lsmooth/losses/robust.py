@@ -53,7 +53,7 @@ def generalized_cross_entropy(
         >>> float(generalized_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
         0.742709
     """
-    check.check_range("q", q, 0.0, 1.0)
+    q = check.check_range("q", q, 0.0, 1.0)
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     targets = smoothed_targets(rows, logits)
     log_p = log_probabilities(xp, logits).p
@@ -112,9 +112,9 @@ def symmetric_cross_entropy(
         >>> float(symmetric_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
         2.502194
     """
-    check.check_at_least("alpha", alpha, 0.0)
-    check.check_at_least("beta", beta, 0.0)
-    check.check_number("log_zero", log_zero)
+    alpha = check.check_at_least("alpha", alpha, 0.0)
+    beta = check.check_at_least("beta", beta, 0.0)
+    log_zero = check.check_number("log_zero", log_zero)
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
@@ -172,7 +172,7 @@ def bootstrap_cross_entropy(
         >>> float(bootstrap_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
         1.609676
     """
-    check.check_range("beta", beta, 0.0, 1.0)
+    beta = check.check_range("beta", beta, 0.0, 1.0)
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)

@@ -51,7 +51,7 @@ def circular_smooth_labels(
     """
     if window not in WINDOWS:
         raise ValueError(f"window must be one of {', '.join(WINDOWS)}; got {window!r}.")
-    check.check_range("radius", radius, 0.0, float("inf"))
+    radius = check.check_range("radius", radius, 0.0, float("inf"))
     xp = backend_of(labels=labels)
     labels = _class_ids(xp, labels, num_classes)
     around = _offsets(xp, labels, num_classes) % num_classes
@@ -88,7 +88,7 @@ def circular_bins(angles: Array, num_classes: int, *, period: float = 180.0, sta
         >>> circular_bins([0.0, 95.0, -1.0], 18).tolist()
         [0, 9, 17]
     """
-    check.check_range("period", period, 0.0, float("inf"))
+    period = check.check_range("period", period, 0.0, float("inf"))
     _check_num_classes(num_classes)
     xp = backend_of(angles=angles)
     angles = check.float_array(xp, "angles", angles)
@@ -121,7 +121,7 @@ def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0)
         >>> circular_angles(circular_smooth_labels(circular_bins([31.0, 178.0], 18), 18)).tolist()
         [35.0, 175.0]
     """
-    check.check_range("period", period, 0.0, float("inf"))
+    period = check.check_range("period", period, 0.0, float("inf"))
     xp = backend_of(scores=scores)
     scores = check.float_array(xp, "scores", scores)
     classes = check.known_classes("scores", xp.shape(scores))
@@ -158,7 +158,7 @@ def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0
         array([[0.881, 0.119, 0.   , 0.   ],
                [0.   , 0.106, 0.787, 0.106]])
     """
-    check.check_range("sigma", sigma, 0.0, float("inf"))
+    sigma = check.check_range("sigma", sigma, 0.0, float("inf"))
     xp = backend_of(labels=labels)
     labels = _class_ids(xp, labels, num_classes)
     valid = (labels >= 0) & (labels < num_classes)

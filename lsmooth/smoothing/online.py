@@ -50,7 +50,7 @@ class OnlineLabelSmoothing:
     def __init__(self, num_classes: int, *, alpha: float = 0.5):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
-        check.check_range("alpha", alpha, 0.0, 1.0)
+        alpha = check.check_range("alpha", alpha, 0.0, 1.0)
         self.num_classes = num_classes
         self.alpha = float(alpha)
         self.reset_state()

@@ -47,7 +47,7 @@ def class_prior(
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
-    check.check_at_least("pseudo_count", pseudo_count, 0.0)
+    pseudo_count = check.check_at_least("pseudo_count", pseudo_count, 0.0)
     xp = backend_of(labels=labels, sample_weight=sample_weight)
     labels = xp.asarray(labels)
     if not check.is_integer(xp, labels):
@@ -135,8 +135,8 @@ def label_aware_smoothing(
         >>> label_aware_smoothing([500, 250, 0], shape="linear")
         array([0.4 , 0.25, 0.1 ])
     """
-    check.check_range("head", head, 0.0, 1.0)
-    check.check_range("tail", tail, 0.0, 1.0)
+    head = check.check_range("head", head, 0.0, 1.0)
+    tail = check.check_range("tail", tail, 0.0, 1.0)
     if shape not in SHAPES:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}; got {shape!r}.")
     xp = backend_of(class_counts=class_counts)

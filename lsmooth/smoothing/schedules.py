@@ -74,11 +74,11 @@ def cosine_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
 
 
 def _progress(start: float, end: float, steps: int, delay: int) -> Schedule:
-    check.check_range("start", start, 0.0, 1.0)
-    check.check_range("end", end, 0.0, 1.0)
+    start = check.check_range("start", start, 0.0, 1.0)
+    end = check.check_range("end", end, 0.0, 1.0)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    check.check_at_least("delay", delay, 0)
+    delay = check.check_at_least("delay", delay, 0)
 
     def progress(step: Any) -> Any:
         if isinstance(step, Real):

@@ -54,8 +54,8 @@ def spatial_smooth_labels(
                [0.75, 0.25],
                [0.25, 0.75]])
     """
-    check.check_range("label_smoothing", label_smoothing, 0.0, 1.0)
-    check.check_range("sigma", sigma, 0.0, float("inf"))
+    label_smoothing = check.check_range("label_smoothing", label_smoothing, 0.0, 1.0)
+    sigma = check.check_range("sigma", sigma, 0.0, float("inf"))
     if radius < 1 or int(radius) != radius:
         raise ValueError(f"radius must be an integer of at least 1, got {radius}.")
     xp = backend_of(labels=labels)

@@ -78,7 +78,7 @@ def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
                [0.114, 0.844, 0.042],
                [0.045, 0.045, 0.909]])
     """
-    check.check_range("beta", beta, 0.0, float("inf"))
+    beta = check.check_range("beta", beta, 0.0, float("inf"))
     xp = backend_of(ancestors=ancestors)
     ancestors = xp.asarray(ancestors)
     if len(xp.shape(ancestors)) != 2:

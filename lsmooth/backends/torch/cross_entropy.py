@@ -447,9 +447,12 @@ class _Blocks:
         """Keep the sums over classes that the losses are made of; the labels times the class weights."""
         loss, dim = self.loss, self.dim
         if target is not None:
+            improper = target.amin(dim) < 0 if target.amin().item() < 0 else None
             if loss.class_weight is not None:
                 target = torch.mul(target, loss.class_weight.unsqueeze(1 - dim), out=scratch[4])
-            torch.sum(target, dim, out=self.mass[part])
+            mass = torch.sum(target, dim, out=self.mass[part])
+            if improper is not None:  # a distribution with negative mass has no loss
+                mass.masked_fill_(improper, math.nan)
             seen = x if masked is None else x.masked_fill(masked & (target == 0), 0.0)
             target_x = torch.sum(torch.mul(target, seen, out=scratch[3]), dim, out=self.target_x[part])
             if not self.shift:

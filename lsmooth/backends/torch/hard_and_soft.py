@@ -27,7 +27,7 @@ def rows(
         or not (are_known(soft, divergence.KNOWN) and divergence.fits(teacher, student, soft))
     ):
         return None
-    return run(student, (labels, teacher, hard, soft), _sweep, formula, labels.shape, soft.total)
+    return run(student, (labels, teacher, hard, soft), _sweep, formula, student.shape[:-1], soft.total)
 
 
 def _sweep(
