@@ -21,7 +21,7 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
-from lsmooth.backends.tensorflow import cross_entropy, divergence, linear, log_odds, sigmoid
+from lsmooth.backends.tensorflow import arrays, cross_entropy, divergence, linear, log_odds, sigmoid
 from lsmooth.backends.tensorflow.tapes import is_followed
 
 
@@ -94,8 +94,7 @@ class TensorflowBackend(Backend):
         return tf.clip_by_value(x, low, high)
 
     def where(self, condition: Array, x: Any, y: Any) -> Array:
-        dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
-        return tf.where(condition, _as_dtype(x, dtype), _as_dtype(y, dtype))
+        return arrays.where(condition, x, y)
 
     def one_or_nan(self, proper: Array, dtype: str) -> Array:
         # 0 / 0, since tf.debugging.enable_check_numerics refuses a constant that is NaN.
@@ -130,7 +129,7 @@ class TensorflowBackend(Backend):
         return tf.gather(table, index)
 
     def gather(self, x: Array, index: Array) -> Array:
-        return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
+        return arrays.gather(x, index)
 
     def put(self, x: Array, index: Array, values: Array) -> Array:
         shape, count = tf.shape(x, tf.int64), tf.shape(index)[-1:]
@@ -167,7 +166,7 @@ class TensorflowBackend(Backend):
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         if not (are_known(options, cross_entropy.KNOWN) and cross_entropy.fits(logits, labels, options)):
             return super().softmax_cross_entropy(logits, labels, options)
-        return _reduced(cross_entropy.rows(self, logits, labels, options), options)
+        return _reduced(cross_entropy.rows(logits, labels, options), options)
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
         if not divergence.fits(options):
@@ -210,8 +209,3 @@ _keep_autograph_out()
 def _reduced(losses: Array, options: Options) -> Array:
     losses = losses if options.scale is None else losses * options.scale
     return tf.reduce_sum(losses) if options.total else losses
-
-
-def _as_dtype(x: Any, dtype: tf.DType) -> Array:
-    # tf.cast would send a Python number through float32.
-    return tf.constant(x, dtype) if isinstance(x, (int, float)) else tf.cast(x, dtype)

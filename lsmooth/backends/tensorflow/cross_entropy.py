@@ -1,31 +1,37 @@
 """Softmax cross-entropy with its gradient in closed form.
 
 TensorFlow's autodiff of the formula makes many temporaries of the logits' size. The closed
-form, ``(softmax(z) - q) upstream``, makes none once XLA has fused it. Large logits of a known
-shape are therefore compiled by XLA even where the caller is not: eager, or a plain
-``tf.function``. Where the batch size is unknown they are not, since XLA compiles once per shape;
-there the softmax is TensorFlow's own operation, and its memory becomes the gradient's.
+form, ``(softmax(z) - q) upstream``, makes none once XLA has fused it. There are three lanes:
+
+- Large logits are compiled by XLA where `compile_pays`.
+- Small eager logits take one of TensorFlow's own operations, which gives the loss and its gradient;
+  starting an operation takes longer there than computing it.
+- The others take `tf.nn.softmax`, and reuse it for the gradient.
+
+The maximum of each row is taken off first, so that a common offset of the logits costs no digits.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from lsmooth.backends import formulas
-from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.base import Array
+from lsmooth.backends.formulas import MINUS_INFINITY
 from lsmooth.backends.options import SoftmaxOptions
-
-# From this many logits on, what XLA saves in one call is about what compiling costs.
-XLA_ELEMENTS = 2**22
-# Parts of a row whose terms XLA adds up before it stores them for the reduction to read.
-PARTS = 16
-# Up to as many, to look for masked classes costs less than to ask whether there are any.
-SMALL = 2**14
-
+from lsmooth.backends.tensorflow.arrays import accumulate, axis_length, float_type, one_or_nan, pick, where
+from lsmooth.backends.tensorflow.compilation import (
+    closed_form,
+    compile_pays,
+    compiled,
+    in_xla,
+    is_small,
+    reduced,
+    row_sum,
+)
+from lsmooth.backends.tensorflow.tapes import is_followed
 
 KNOWN = ("label_smoothing", "temperature", "counted", "scale", "total")
 
@@ -39,109 +45,133 @@ def fits(logits: Array, labels: Array, options: SoftmaxOptions) -> bool:
     )
 
 
-def rows(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+def rows(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
     """`formulas.softmax_cross_entropy` of each row without a scale, for arguments that fit."""
-    label_smoothing, temperature, counted = options.label_smoothing, options.temperature, options.counted
-    dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
-    # As tensors, so that a compiled function is not compiled anew for another number.
-    eps = tf.constant(label_smoothing, dtype) if label_smoothing else None
-    inverse = tf.constant(1.0 / temperature, dtype) if temperature != 1.0 else None
-    large = logits.shape.is_fully_defined() and logits.shape.num_elements() >= XLA_ELEMENTS
-    if large:
+    if tf.executing_eagerly() and is_small(logits) and "CPU" in logits.device:
+        losses = _small(logits, labels, options)
+        if losses is not None:
+            return losses
+    return _large(logits, labels, options)
+
+
+def _large(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+    dtype = float_type(logits)
+    # Tensors, so that a compiled function serves every number.
+    eps = tf.constant(options.label_smoothing, dtype) if options.label_smoothing else None
+    inverse = tf.constant(1.0 / options.temperature, dtype) if options.temperature != 1.0 else None
+    if compile_pays("softmax_cross_entropy", logits):
         value, gradient = compiled(_value), compiled(_gradient)
-    elif tf.executing_eagerly() or not (_is_small(logits) or tf.__internal__.get_enclosing_xla_context()):
+    elif tf.executing_eagerly() or not (is_small(logits) or in_xla()):
         value, gradient = _value_by_softmax, _gradient_by_softmax
-    else:  # for XLA to fuse, or in a graph, where TensorFlow's softmax takes longer to start than small logits take
+    else:  # XLA fuses these, and in a graph TensorFlow's softmax takes longer to start than small logits take
         value, gradient = _value, _gradient
+    return closed_form(value, lambda *x: [gradient(*x)], [logits], [labels, options.counted, eps, inverse])
+
+
+def _small(logits: Array, labels: Array, options: SoftmaxOptions) -> Array | None:
+    """The losses of values in host memory, None where a label is no class or a logit is not finite."""
+    eps, temperature, counted = options.label_smoothing, options.temperature, options.counted
+    ids, z, dtype = labels.numpy(), logits.numpy(), float_type(logits)
+    weight = None if counted is None else counted.numpy()
+    ids = (ids if weight is None else np.where(weight, ids, 0)).ravel()
+    classes = z.shape[-1]
+    if not (ids.size and ids.min() >= 0 and ids.max() < classes and np.isfinite(z).all()):
+        return None
+    targets = np.full((ids.size, classes), eps / classes, dtype.as_numpy_dtype)
+    targets[np.arange(ids.size), ids] += 1.0 - eps
+    features: Any = tf.cast(logits, dtype)
+    if temperature != 1.0:
+        z = z.astype(targets.dtype)
+        features = (z - z.max(-1, keepdims=True)) / np.asarray(temperature, targets.dtype)
+    features = tf.reshape(features, targets.shape) if len(z.shape) != 2 else features
 
     @tf.custom_gradient
     def losses(logits: Array) -> Any:
-        # The derivative is `gradient`'s alone: no tape, of whatever order, is to follow the value.
-        loss, *of_rows = value(xp, tf.stop_gradient(logits), labels, counted, eps, inverse)
+        loss, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=features, labels=targets)
+        loss = tf.reshape(loss, labels.shape) if len(z.shape) != 2 else loss
 
         def backward(upstream: Array) -> Array:
-            return gradient(xp, logits, labels, counted, eps, inverse, *of_rows, upstream)  # pyright: ignore[reportCallIssue]
+            if is_followed(logits):  # a tape of a higher order
+                with tf.GradientTape() as tape:
+                    tape.watch(logits)
+                    again = _large(logits, labels, options)
+                return tape.gradient(again, logits, upstream)
+            factor = upstream if temperature == 1.0 else upstream / temperature
+            factor = factor if counted is None else where(counted, factor, 0.0)
+            of_rows = slope if len(z.shape) == 2 else tf.reshape(slope, z.shape)
+            return tf.cast(of_rows * factor[..., None], logits.dtype)
 
-        return loss, backward
+        return loss if counted is None else where(counted, loss, 0.0), backward
 
     return losses(logits)
 
 
-@functools.cache
-def compiled(function: Any) -> Any:
-    """The function under XLA."""
-    return tf.function(function, jit_compile=True)
-
-
-def row_sum(terms: Callable[..., Array], *arrays: Array) -> Array:
-    """The sum of ``terms(*arrays)`` over the last axis."""
-    return reduced(tf.add, tf.reduce_sum, *arrays, terms=terms)
-
-
-def reduced(combine: Any, reduce: Any, *arrays: Array, terms: Callable[..., Array] = lambda x: x) -> Array:
-    """The reduction of ``terms(*arrays)`` over the last axis.
-
-    XLA stores what a reduction reads. Here the terms of several parts of a row are combined before, and
-    what is stored is as small as one part.
-    """
-    size, rest = divmod(arrays[0].shape[-1], PARTS)
-    if size < PARTS or not tf.__internal__.get_enclosing_xla_context():
-        return reduce(terms(*arrays), axis=-1)
-    sizes = [size] * PARTS + [rest] * (rest > 0)
-    parts = [terms(*part) for part in zip(*(tf.split(x, sizes, axis=-1) for x in arrays), strict=True)]
-    result = reduce(functools.reduce(combine, parts[:PARTS]), axis=-1)
-    return combine(result, reduce(parts[-1], axis=-1)) if rest else result
-
-
-def _transform(xp: Backend, logits: Array, counted: Array | None, inverse: Array | None) -> Array:
-    z = formulas.accumulate(xp, logits)
-    z = z if counted is None else xp.where(counted[..., None], z, 0.0)
+def _shift(logits: Array, counted: Array | None, inverse: Array | None, top: Array) -> Array:
+    """``(z - top) / T``, zeros in rows that do not count."""
+    z = _counted(logits, counted) - top[..., None]
     return z if inverse is None else z * inverse
 
 
+def _counted(logits: Array, counted: Array | None) -> Array:
+    z = accumulate(logits)
+    return z if counted is None else where(counted[..., None], z, 0.0)
+
+
+def _finite(top: Array) -> Array:
+    return where(tf.math.is_finite(top), top, 0.0)
+
+
 def _value(
-    xp: Backend, logits: Array, labels: Array, counted: Array | None, eps: Array | None, inverse: Array | None
+    logits: Array, labels: Array, counted: Array | None, eps: Array | None, inverse: Array | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """The losses, and what their gradient needs: log-sum-exp in two parts, and the number of unmasked classes."""
+    top = _finite(reduced(tf.maximum, tf.reduce_max, logits, terms=lambda x: _counted(x, counted)))
 
-    def transform(x: Array) -> Array:
-        return _transform(xp, x, counted, inverse)
+    def shifted(x: Array) -> Array:
+        return _shift(x, counted, inverse, top)
 
-    z = transform(logits)
-    top = reduced(tf.maximum, tf.reduce_max, logits, terms=transform)
-    top = xp.where(tf.math.is_finite(top), top, 0.0)
-    # Kept apart from the maximum: their sum has few digits to spare where logits are large.
-    log_sum = tf.math.log(row_sum(lambda x: tf.exp(transform(x) - top[..., None]), logits))
-    loss, count = _loss(xp, z, top + log_sum, labels, counted, eps)
+    log_sum = tf.math.log(row_sum(lambda x: tf.exp(shifted(x)), logits))
+    mean, count = (None, None) if eps is None else _mean_and_count(logits, shifted)
+    picked = pick(shifted(logits), _known(labels, logits))
+    loss = _loss(logits, labels, counted, eps, log_sum, picked, mean)
     return loss, top, log_sum, count
 
 
 def _value_by_softmax(
-    xp: Backend, logits: Array, labels: Array, counted: Array | None, eps: Array | None, inverse: Array | None
-) -> tuple[Array, Array, Array | None]:
-    """The losses, and what their gradient needs: the softmax, and the number of unmasked classes."""
-    z = _transform(xp, logits, counted, inverse)
-    p = tf.nn.softmax(z)
-    # The largest probability is exp(max(z) - lse), and at least 1 / classes.
-    lse = tf.reduce_max(z, axis=-1) - tf.math.log(tf.reduce_max(p, axis=-1))
-    loss, count = _loss(xp, z, lse, labels, counted, eps)
-    return loss, p, count
+    logits: Array, labels: Array, counted: Array | None, eps: Array | None, inverse: Array | None
+) -> tuple[Array, Array, Array, Array | None]:
+    """The losses, and what their gradient needs: the maxima, the softmax, and the number of unmasked classes."""
+    z = _counted(logits, counted)
+    top = _finite(tf.reduce_max(z, axis=-1))
+    if eps is None and inverse is None:
+        p, picked = tf.nn.softmax(z), pick(z, _known(labels, z)) - top
+        mean = count = None
+    else:
+        z = _shift(logits, counted, inverse, top)
+        p, picked = tf.nn.softmax(z), pick(z, _known(labels, z))
+        mean, count = (None, None) if eps is None else _mean_and_count(z)
+    # The largest probability is exp(-log_sum), and at least 1 / classes.
+    log_sum = -tf.math.log(tf.reduce_max(p, axis=-1))
+    return _loss(logits, labels, counted, eps, log_sum, picked, mean), top, p, count
 
 
 def _loss(
-    xp: Backend, z: Array, lse: Array, labels: Array, counted: Array | None, eps: Array | None
-) -> tuple[Array, Array | None]:
-    """The losses of the log-sum-exps, and the number of unmasked classes where that matters."""
-    valid = _is_class(labels, z)
-    loss, count = xp.where(valid, lse - xp.pick(z, xp.where(valid, labels, 0)), float("nan")), None
-    if eps is not None:
-        mean, count = unmasked_mean_and_count(z)
-        loss = (1.0 - eps) * loss + eps * (lse - mean)
-    return (loss if counted is None else xp.where(counted, loss, 0.0)), count
+    logits: Array,
+    labels: Array,
+    counted: Array | None,
+    eps: Array | None,
+    log_sum: Array,
+    picked: Array,
+    mean: Array | None,
+) -> Array:
+    """The losses, from numbers of each row of the shifted logits."""
+    loss = (log_sum - picked) * one_or_nan(_is_class(labels, logits), log_sum.dtype)
+    if eps is not None and mean is not None:
+        loss = (1.0 - eps) * loss + eps * (log_sum - mean)
+    return loss if counted is None else where(counted, loss, 0.0)
 
 
 def _gradient(
-    xp: Backend,
     logits: Array,
     labels: Array,
     counted: Array | None,
@@ -152,70 +182,76 @@ def _gradient(
     count: Array | None,
     upstream: Array,
 ) -> Array:
-    z = _transform(xp, logits, counted, inverse)
-    # Not `==`, which in a graph of tf.compat.v1 asks whether two tensors are one object.
-    at_label = tf.equal(tf.range(z.shape[-1], dtype=labels.dtype), labels[..., None])
-    if eps is None:
+    z = _shift(logits, counted, inverse, top)
+    at_label = tf.equal(tf.range(axis_length(z, -1, labels.dtype), dtype=labels.dtype), labels[..., None])
+    if eps is None or count is None:
         target = tf.cast(at_label, z.dtype)
     else:
-        rest = xp.where(z <= formulas.MINUS_INFINITY, 0.0, (eps / count)[..., None])
-        target = rest + xp.where(at_label, 1.0 - eps, 0.0)
-    factor = _factor(xp, z, labels, counted, inverse, upstream)
-    return tf.cast((softmax_of(z, top, log_sum) - target) * factor[..., None], logits.dtype)
+        rest = where(z <= MINUS_INFINITY, 0.0, (eps / count)[..., None])
+        target = rest + where(at_label, 1.0 - eps, 0.0)
+    factor = _factor(z, labels, counted, inverse, upstream)
+    return tf.cast((softmax_of(z, log_sum) - target) * factor[..., None], logits.dtype)
 
 
 def _gradient_by_softmax(
-    xp: Backend,
     logits: Array,
     labels: Array,
     counted: Array | None,
     eps: Array | None,
     inverse: Array | None,
+    top: Array,
     p: Array,
     count: Array | None,
     upstream: Array,
 ) -> Array:
-    z = _transform(xp, logits, counted, inverse)
-    num_classes = z.shape[-1]
+    z = _counted(logits, counted)
+    num_classes = axis_length(z, -1)
     if eps is None or count is None:
         target = tf.one_hot(labels, num_classes, dtype=z.dtype)
     else:
 
         def plain() -> Array:
-            return tf.one_hot(labels, num_classes, 1.0 - eps + eps / num_classes, eps / num_classes)
+            rest = eps / tf.cast(num_classes, z.dtype)
+            return tf.one_hot(labels, num_classes, 1.0 - eps + rest, rest)
 
         def masked() -> Array:
-            rest = xp.where(z <= formulas.MINUS_INFINITY, 0.0, (eps / count)[..., None])
+            rest = where(z <= MINUS_INFINITY, 0.0, (eps / count)[..., None])
             return tf.one_hot(labels, num_classes, 1.0 - eps, tf.zeros((), z.dtype)) + rest
 
-        target = masked() if _is_small(z) else tf.cond(tf.reduce_all(tf.equal(count, num_classes)), plain, masked)
-    factor = _factor(xp, z, labels, counted, inverse, upstream)
-    return tf.cast((softmax_known(z, p) - target) * factor[..., None], logits.dtype)
+        everywhere = tf.reduce_all(tf.equal(count, tf.cast(num_classes, count.dtype)))
+        target = masked() if is_small(z) else tf.cond(everywhere, plain, masked)
+    factor = _factor(z, labels, counted, inverse, upstream)
+    known = closed_form(lambda z, p, *_: (p,), _softmax_known_gradient, [z], [p, top, inverse])
+    return tf.cast((known - target) * factor[..., None], logits.dtype)
+
+
+def _softmax_known_gradient(z: Array, p: Array, top: Array, inverse: Array | None, upstream: Array) -> list[Array]:
+    """The derivative of the softmax of ``(z - top) / T``."""
+    slope = _softmax_derivative(_shift(z, None, inverse, top), upstream)
+    return [slope if inverse is None else slope * inverse]
 
 
 def _is_class(labels: Array, z: Array) -> Array:
-    return (labels >= 0) & (labels < z.shape[-1])
+    return (labels >= 0) & (labels < axis_length(z, -1, labels.dtype))
 
 
-def _factor(
-    xp: Backend, z: Array, labels: Array, counted: Array | None, inverse: Array | None, upstream: Array
-) -> Array:
+def _known(labels: Array, z: Array) -> Array:
+    """The labels that are classes, 0 in place of the others."""
+    return where(_is_class(labels, z), labels, 0)
+
+
+def _factor(z: Array, labels: Array, counted: Array | None, inverse: Array | None, upstream: Array) -> Array:
     """What multiplies p - q of each row."""
-    factor = xp.where(_is_class(labels, z), upstream if inverse is None else upstream * inverse, float("nan"))
-    return factor if counted is None else xp.where(counted, factor, 0.0)
+    factor = upstream * one_or_nan(_is_class(labels, z), z.dtype)
+    factor = factor if inverse is None else factor * inverse
+    return factor if counted is None else where(counted, factor, 0.0)
 
 
 @tf.custom_gradient
-def softmax_known(z: Array, p: Array) -> Any:
-    """p, the softmax of z, with the derivative of one."""
+def softmax_of(z: Array, log_sum: Array) -> Any:
+    """exp(z - log_sum), whose derivative knows that log-sum-exp moves with z."""
+    p = tf.exp(z - log_sum[..., None])
     return p, lambda upstream: (_softmax_derivative(z, upstream), None)
-
-
-@tf.custom_gradient
-def softmax_of(z: Array, top: Array, log_sum: Array) -> Any:
-    """exp(z - top - log_sum), whose derivative knows that log-sum-exp moves with z."""
-    p = tf.exp((z - top[..., None]) - log_sum[..., None])
-    return p, lambda upstream: (_softmax_derivative(z, upstream), None, None)
 
 
 def _softmax_derivative(z: Array, upstream: Array) -> Array:
@@ -223,23 +259,19 @@ def _softmax_derivative(z: Array, upstream: Array) -> Array:
     return p * (upstream - tf.reduce_sum(p * upstream, axis=-1, keepdims=True))
 
 
-def unmasked_mean_and_count(x: Array) -> tuple[Array, Array]:
-    """The mean of the entries that are not -inf, and their number; one pass where many have only such."""
+def _mean_and_count(x: Array, terms: Any = lambda x: x) -> tuple[Array, Array]:
+    """The mean of the terms that are not -inf, and their number; one pass where all rows have only such."""
+    total = None if is_small(x) else row_sum(terms, x)
 
     def masked() -> tuple[Array, Array]:
-        kept = ~(x <= formulas.MINUS_INFINITY)
-        count = tf.reduce_sum(tf.cast(kept, x.dtype), axis=-1)
-        return tf.reduce_sum(tf.where(kept, x, tf.zeros((), x.dtype)), axis=-1) / count, count
+        def kept(x: Array) -> Array:
+            return terms(x) > MINUS_INFINITY
 
-    if _is_small(x):
-        return masked()
-    total = tf.reduce_sum(x, axis=-1)
+        count = row_sum(lambda x: tf.cast(kept(x), terms(x).dtype), x)
+        return row_sum(lambda x: where(kept(x), terms(x), 0.0), x) / count, count
 
     def plain() -> tuple[Array, Array]:
-        return total / x.shape[-1], tf.fill(tf.shape(total), tf.constant(x.shape[-1], x.dtype))
+        count = tf.cast(axis_length(x, -1), total.dtype)
+        return total / count, tf.fill(tf.shape(total), count)
 
-    return tf.cond(tf.reduce_all(total > formulas.MINUS_INFINITY), plain, masked)
-
-
-def _is_small(x: Array) -> bool:
-    return x.shape.is_fully_defined() and x.shape.num_elements() <= SMALL
+    return masked() if total is None else tf.cond(tf.reduce_all(total > MINUS_INFINITY), plain, masked)

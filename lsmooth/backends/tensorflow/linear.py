@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole
-from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS
+from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.tapes import is_followed
 
 # Where the number of rows is not known: as many as take the largest blocks.
@@ -59,7 +59,7 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
         heads = call.heads
         biased = tuple(head.bias is not None for head in heads)
         plan = Plan(xp, loss._replace(total=False), len(heads), tuple(call.rows), tuple(call.shared), biased, block)
-        large = num_rows is not None and num_rows * call.num_classes >= XLA_ELEMENTS
+        large = num_rows is not None and num_rows * call.num_classes >= compilation.XLA_ELEMENTS
         losses = _losses(plan, large, [x for x in call.leaves() if x is not None], loss.total)
     if loss.total:
         return losses
@@ -73,7 +73,8 @@ def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
     still = [i in plan.loss.still for i, biased in enumerate(plan.biased) for _ in range(2 + biased)]
     still += [False] * (len(leaves) - len(still))
     may = [x.dtype.is_floating and not fixed for x, fixed in zip(leaves, still, strict=True)]
-    leaves = [tf.convert_to_tensor(x) for x in leaves]  # in a graph, what is a constant to it becomes its own
+    # Tensors of the graph of the branch itself: the gradient of `tf.cond` finds none of the graph around it.
+    leaves = [tf.convert_to_tensor(x) if tf.executing_eagerly() else tf.identity(x) for x in leaves]
     followed = plan._replace(wanted=tuple(wanted and is_followed(x) for x, wanted in zip(leaves, may, strict=True)))
     # The derivative is that of the parts alone: no tape is to follow the value, nor tf.gradients to go back through it.
     values = [tf.stop_gradient(x) for x in leaves]

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.tensorflow.cross_entropy import XLA_ELEMENTS, compiled
+from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled
 
 
 def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
     """`formulas.label_log_odds`; compiled, its gradient is a program of its own, which keeps nothing of the value's."""
-    if not logits.shape.is_fully_defined() or logits.shape.num_elements() < XLA_ELEMENTS:
+    if not compile_pays("label_log_odds", logits):
+        return formulas.label_log_odds(xp, logits, labels)
+    value, gradient = _programs(xp)
+    return closed_form(lambda *x: (compiled(value)(*x),), lambda *x: [compiled(gradient)(*x)], [logits], [labels])
+
+
+@functools.cache
+def _programs(xp: Backend) -> tuple[Any, Any]:
+    """The value and the gradient, the same functions for every call, so that each is compiled once."""
+
+    def value(logits: Array, labels: Array) -> Array:
         return formulas.label_log_odds(xp, logits, labels)
 
-    @tf.custom_gradient
-    def odds(logits: Array) -> Any:
-        def backward(upstream: Array) -> Array:
-            return compiled(_gradient)(xp, logits, labels, upstream)
+    def gradient(logits: Array, labels: Array, upstream: Array) -> Array:
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            odds = formulas.label_log_odds(xp, logits, labels)
+        return tape.gradient(odds, logits, upstream)
 
-        return compiled(formulas.label_log_odds)(xp, tf.stop_gradient(logits), labels), backward
-
-    return odds(logits)
-
-
-def _gradient(xp: Backend, logits: Array, labels: Array, upstream: Array) -> Array:
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        odds = formulas.label_log_odds(xp, logits, labels)
-    return tape.gradient(odds, logits, upstream)
+    return value, gradient

@@ -16,7 +16,8 @@ import tensorflow as tf
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import smooth_binary_labels
 from lsmooth.backends.options import SigmoidOptions
-from lsmooth.backends.tensorflow.cross_entropy import SMALL, XLA_ELEMENTS, compiled
+from lsmooth.backends.tensorflow import compilation
+from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, in_xla
 from lsmooth.backends.tensorflow.tapes import is_followed
 
 # Elements that share a logarithm: of at most 2 to this power.
@@ -32,31 +33,32 @@ def fits_total(logits: Array, options: SigmoidOptions) -> bool:
         options.total
         and isinstance(options.label_smoothing, float)
         and not len(getattr(options.scale, "shape", ()))
-        and logits.shape.is_fully_defined()
-        and logits.shape.num_elements() >= (SMALL if tf.__internal__.get_enclosing_xla_context() else XLA_ELEMENTS)
+        and compile_pays("sigmoid_cross_entropy", logits, compilation.SMALL if in_xla() else None)
     )
 
 
 def total(logits: Array, labels: Array, label_smoothing: float) -> Array:
     """The sum of the losses, for arguments that fit."""
-    eps = tf.constant(label_smoothing, labels.dtype) if label_smoothing else 0.0
-    # Eagerly what is returned for the labels is computed, asked for or not.
+    eps = tf.constant(label_smoothing, labels.dtype) if label_smoothing else None
+    # Eagerly, the gradient of the labels is computed whether or not a tape asks for it.
     constant = tf.executing_eagerly() and not is_followed(labels)
+    if constant:
+        return closed_form(_sum_of, lambda z, y, eps, u: [compiled(_slope)(z, y, eps, u)], [logits], [labels, eps])
+    return closed_form(_sum_of, _slopes, [logits, labels], [eps])
 
-    @tf.custom_gradient
-    def loss(logits: Array, labels: Array) -> Any:
-        def backward(upstream: Array) -> tuple[Array, Array | None]:
-            slope = compiled(_slope)(logits, labels, eps, upstream)
-            if constant:
-                return slope, None
-            return slope, tf.math.multiply_no_nan(tf.cast(-logits, labels.dtype), upstream * (1.0 - eps))
 
-        return compiled(_sum)(tf.stop_gradient(logits), tf.stop_gradient(labels), eps), backward
+def _sum_of(logits: Array, labels: Array, eps: Array | None) -> tuple[Array]:
+    return (compiled(_sum)(logits, labels, eps),)
 
-    return loss(logits, labels)
+
+def _slopes(logits: Array, labels: Array, eps: Array | None, upstream: Array) -> list[Array]:
+    of_labels = upstream if eps is None else upstream * (1.0 - eps)
+    of_labels = tf.math.multiply_no_nan(tf.cast(-logits, labels.dtype), of_labels)
+    return [compiled(_slope)(logits, labels, eps, upstream), of_labels]
 
 
 def _sum(logits: Array, labels: Array, eps: Any) -> Array:
+    eps = 0.0 if eps is None else eps
     size, rest = divmod(logits.shape.num_elements(), TOGETHER)
     flat = (tf.reshape(x, [-1]) for x in (tf.cast(logits, labels.dtype), labels))
     *parts, last = zip(*(tf.split(x, [size] * TOGETHER + [rest]) for x in flat), strict=True)
@@ -78,20 +80,21 @@ def smoothed(labels: Array, label_smoothing: Any) -> Array:
 
 
 def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
-    z, labels = tf.cast(logits, labels.dtype), smoothed(labels, eps)
+    z, labels = tf.cast(logits, labels.dtype), smoothed(labels, 0.0 if eps is None else eps)
     return tf.cast(upstream * _error(z, labels), logits.dtype)
 
 
-@tf.custom_gradient
-def elements(z: Array, labels: Array) -> Any:
+def elements(z: Array, labels: Array) -> Array:
     """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label costs 0."""
-    # The derivative is that of `backward` alone: no tape, of whatever order, is to follow the value.
-    losses = _losses([(tf.stop_gradient(z), tf.stop_gradient(labels))], None)
+    return closed_form(_elements, _slopes_of_elements, [z, labels], [])
 
-    def backward(upstream: Array) -> tuple[Array, Array]:
-        return upstream * _error(z, labels), tf.math.multiply_no_nan(-z, upstream)
 
-    return losses, backward
+def _elements(z: Array, labels: Array) -> tuple[Array]:
+    return (_losses([(z, labels)], None),)
+
+
+def _slopes_of_elements(z: Array, labels: Array, upstream: Array) -> list[Array]:
+    return [upstream * _error(z, labels), tf.math.multiply_no_nan(-z, upstream)]
 
 
 def _error(z: Array, labels: Array) -> Array:

@@ -1,0 +1,56 @@
+"""Array operations that the kernels for TensorFlow share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from lsmooth.backends.base import Array
+
+
+def as_dtype(x: Any, dtype: tf.DType) -> Array:
+    """``x`` in a dtype; a Python number keeps its digits, where `tf.cast` would send it through float32."""
+    return tf.constant(x, dtype) if isinstance(x, (int, float)) else tf.cast(x, dtype)
+
+
+def where(condition: Array, x: Any, y: Any) -> Array:
+    """Elementwise choice in the dtype of ``x``, or of ``y`` if ``x`` is a number."""
+    dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
+    return tf.where(condition, as_dtype(x, dtype), as_dtype(y, dtype))
+
+
+def gather(x: Array, index: Array) -> Array:
+    """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
+    return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
+
+
+def pick(x: Array, index: Array) -> Array:
+    """One entry of the last axis per row."""
+    return gather(x, index[..., None])[..., 0]
+
+
+def axis_length(x: Array, axis: int, dtype: Any = tf.int32) -> Any:
+    """An int, or a scalar of ``dtype`` where the length is not known before the run."""
+    # `as_list`, because tf.compat.v1.disable_v2_behavior makes the items of a shape `Dimension`s.
+    known = x.shape.as_list()[axis]
+    return tf.cast(tf.shape(x)[axis], dtype) if known is None else known
+
+
+def one_or_nan(condition: Array, dtype: Any) -> Array:
+    """1 where the condition holds, and NaN elsewhere.
+
+    0 / 0, because a constant NaN stops `tf.debugging.enable_check_numerics` even where no row takes it.
+    """
+    one = tf.cast(condition, dtype)
+    return one / one
+
+
+def float_type(x: Array) -> tf.DType:
+    """The precision that lsmooth reduces in: float64 stays, everything else is float32."""
+    return tf.float64 if x.dtype == tf.float64 else tf.float32
+
+
+def accumulate(x: Array) -> Array:
+    """``x`` in the precision that lsmooth reduces in."""
+    return tf.cast(x, float_type(x))

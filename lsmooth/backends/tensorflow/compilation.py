@@ -1,0 +1,122 @@
+"""When XLA compiles a kernel, and how a kernel's reductions are written for it.
+
+XLA compiles a program for every shape, which takes a second or two of CPU time. Inside a `tf.function`
+the shape is known while tracing, and large logits are compiled. Eagerly, a shape is compiled once it has
+come back so often that the time saved pays for compiling.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from lsmooth.backends.base import Array
+
+# From this many logits on, XLA pays within a traced function.
+XLA_ELEMENTS = 2**22
+# Elements that an eager shape has to see before it is compiled: two calls at 2048 x 32000, 30 at 2**22.
+COMPILE_AFTER = 125_000_000
+# Shapes that are counted; the ones not seen for longest are forgotten.
+COUNTED_SHAPES = 256
+# Parts of a row whose terms XLA adds up before it stores them for the reduction to read.
+PARTS = 16
+# Up to this many logits, looking for masked classes costs less than asking whether there are any.
+SMALL = 2**14
+
+_seen: OrderedDict[Any, int] = OrderedDict()
+
+
+@functools.cache
+def compiled(function: Any) -> Any:
+    """The function under XLA."""
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def compile_pays(name: Any, x: Array, limit: int | None = None) -> bool:
+    """Whether the kernel of this name should be compiled for the shape of ``x``."""
+    elements = num_elements(x)
+    if elements is None or elements < (XLA_ELEMENTS if limit is None else limit):
+        return False
+    if not tf.executing_eagerly():
+        return True
+    key = (name, x.dtype, tuple(x.shape))
+    before = _seen.pop(key, 0)
+    _seen[key] = before + elements
+    if len(_seen) > COUNTED_SHAPES:
+        _seen.popitem(last=False)
+    return before >= COMPILE_AFTER
+
+
+def num_elements(x: Array) -> int | None:
+    """The number of elements, None where it is not known before the run."""
+    return x.shape.num_elements() if x.shape.is_fully_defined() else None
+
+
+def is_small(x: Array) -> bool:
+    """Whether ``x`` is known to have at most `SMALL` elements."""
+    elements = num_elements(x)
+    return elements is not None and elements <= SMALL
+
+
+def in_xla() -> bool:
+    """Whether the caller is being compiled by XLA."""
+    return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+def row_sum(terms: Callable[..., Array], *arrays: Array) -> Array:
+    """The sum of ``terms(*arrays)`` over the last axis."""
+    return reduced(tf.add, tf.reduce_sum, *arrays, terms=terms)
+
+
+def reduced(combine: Any, reduce: Any, *arrays: Array, terms: Callable[..., Array] = lambda x: x) -> Array:
+    """The reduction of ``terms(*arrays)`` over the last axis.
+
+    XLA stores what a reduction reads. Combining the terms of several parts of a row first makes the
+    stored array as small as one part.
+    """
+    size, rest = divmod(arrays[0].shape.as_list()[-1] or 0, PARTS)
+    if size < PARTS or not in_xla():
+        return reduce(terms(*arrays), axis=-1)
+    sizes = [size] * PARTS + [rest] * (rest > 0)
+    parts = [terms(*part) for part in zip(*(tf.split(x, sizes, axis=-1) for x in arrays), strict=True)]
+    result = reduce(functools.reduce(combine, parts[:PARTS]), axis=-1)
+    return combine(result, reduce(parts[-1], axis=-1)) if rest else result
+
+
+def closed_form(
+    value: Callable[..., Any], gradient: Callable[..., Any], arguments: list[Array], constants: list[Array | None]
+) -> Array:
+    """``value(*arguments, *constants)``, differentiated by ``gradient``.
+
+    All arrays are arguments of the differentiated function: TensorFlow does not find the variables of a
+    closure when it differentiates `tf.cond` and `tf.while_loop`.
+
+    Args:
+        value: gives the result, and after it the arrays that the gradient needs, or None.
+        gradient: ``gradient(*arguments, *constants, *saved, upstream)`` gives one gradient per argument.
+        arguments: the arrays to differentiate by.
+        constants: the other arrays; None stands for an option that is off.
+    """
+    given = [x for x in constants if x is not None]
+
+    @tf.custom_gradient
+    def function(*arrays: Array) -> Any:
+        moving, rest = arrays[: len(arguments)], iter(arrays[len(arguments) :])
+        fixed = [None if x is None else next(rest) for x in constants]
+        # No tape, of whatever order, follows the value: its derivative is `gradient`'s alone.
+        result, *saved = value(*map(tf.stop_gradient, moving), *fixed)
+
+        def backward(upstream: Array) -> list[Array | None]:
+            return [*gradient(*moving, *fixed, *saved, upstream), *[None] * len(given)]
+
+        return result, backward
+
+    arrays = [*arguments, *given]
+    if not tf.executing_eagerly():
+        # In the graph of the branch itself: the gradient of `tf.cond` finds no tensor of the graph around it.
+        arrays = [tf.identity(x) for x in arrays]
+    return function(*arrays)
