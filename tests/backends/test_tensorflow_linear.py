@@ -24,7 +24,8 @@ def linear(request, monkeypatch):
     from lsmooth.backends.tensorflow import linear
 
     if request.param != "blocks":
-        monkeypatch.setattr(linear, "XLA_ELEMENTS", 0)
+        monkeypatch.setattr(linear.compilation, "XLA_ELEMENTS", 0)
+        monkeypatch.setattr(linear.compilation, "COMPILE_AFTER", 0)
     linear._xla.cache_clear()
     return linear
 

@@ -16,7 +16,6 @@ from lsmooth.backends.options import (
     SIGMOID,
     SOFTMAX,
     DivergenceOptions,
-    Options,
     SigmoidOptions,
     SoftmaxOptions,
     are_known,
@@ -166,12 +165,12 @@ class TensorflowBackend(Backend):
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         if not (are_known(options, cross_entropy.KNOWN) and cross_entropy.fits(logits, labels, options)):
             return super().softmax_cross_entropy(logits, labels, options)
-        return _reduced(cross_entropy.rows(logits, labels, options), options)
+        return cross_entropy.losses(logits, labels, options)
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
         if not divergence.fits(options):
             return super().softmax_divergence(teacher, student, options)
-        return _reduced(divergence.rows(teacher, student, options), options)
+        return cross_entropy.reduced_rows(divergence.rows(teacher, student, options), options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
         if not are_known(options, sigmoid.KNOWN):
@@ -180,7 +179,7 @@ class TensorflowBackend(Backend):
             loss = sigmoid.total(logits, labels, options.label_smoothing)  # pyright: ignore[reportArgumentType]
             return loss if options.scale is None else loss * options.scale
         labels = sigmoid.smoothed(labels, options.label_smoothing)
-        return _reduced(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
+        return cross_entropy.reduced_rows(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         return log_odds.label_log_odds(self, logits, labels)
@@ -204,8 +203,3 @@ def _keep_autograph_out() -> None:
 
 
 _keep_autograph_out()
-
-
-def _reduced(losses: Array, options: Options) -> Array:
-    losses = losses if options.scale is None else losses * options.scale
-    return tf.reduce_sum(losses) if options.total else losses

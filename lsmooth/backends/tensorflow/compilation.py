@@ -36,14 +36,21 @@ def compiled(function: Any) -> Any:
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-def compile_pays(name: Any, x: Array, limit: int | None = None) -> bool:
-    """Whether the kernel of this name should be compiled for the shape of ``x``."""
-    elements = num_elements(x)
-    if elements is None or elements < (XLA_ELEMENTS if limit is None else limit):
+def compile_pays(name: str, *arrays: Array, elements: int | None = None, least: int | None = None) -> bool:
+    """Whether the kernel of this name should be compiled for arrays of these shapes.
+
+    Args:
+        name: of the kernel.
+        *arrays: those whose shapes the compiled program depends on.
+        elements: the number of logits; of the first array if None.
+        least: the smallest number of logits worth compiling, `XLA_ELEMENTS` if None.
+    """
+    elements = num_elements(arrays[0]) if elements is None else elements
+    if elements is None or elements < (XLA_ELEMENTS if least is None else least):
         return False
     if not tf.executing_eagerly():
         return True
-    key = (name, x.dtype, tuple(x.shape))
+    key = (name, *((x.dtype, tuple(x.shape)) for x in arrays))
     before = _seen.pop(key, 0)
     _seen[key] = before + elements
     if len(_seen) > COUNTED_SHAPES:

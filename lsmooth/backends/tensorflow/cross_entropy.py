@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import MINUS_INFINITY
-from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.options import Options, SoftmaxOptions
 from lsmooth.backends.tensorflow.arrays import accumulate, axis_length, float_type, one_or_nan, pick, where
 from lsmooth.backends.tensorflow.compilation import (
     closed_form,
@@ -45,13 +45,19 @@ def fits(logits: Array, labels: Array, options: SoftmaxOptions) -> bool:
     )
 
 
-def rows(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
-    """`formulas.softmax_cross_entropy` of each row without a scale, for arguments that fit."""
+def losses(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+    """`formulas.softmax_cross_entropy`, for arguments that fit."""
     if tf.executing_eagerly() and is_small(logits) and "CPU" in logits.device:
-        losses = _small(logits, labels, options)
-        if losses is not None:
-            return losses
-    return _large(logits, labels, options)
+        result = _small(logits, labels, options)
+        if result is not None:
+            return result
+    return reduced_rows(_large(logits, labels, options), options)
+
+
+def reduced_rows(losses: Array, options: Options) -> Array:
+    """The losses of rows, scaled, and added up if their total is asked for."""
+    losses = losses if options.scale is None else losses * options.scale
+    return tf.reduce_sum(losses) if options.total else losses
 
 
 def _large(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
@@ -69,41 +75,52 @@ def _large(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
 
 
 def _small(logits: Array, labels: Array, options: SoftmaxOptions) -> Array | None:
-    """The losses of values in host memory, None where a label is no class or a logit is not finite."""
-    eps, temperature, counted = options.label_smoothing, options.temperature, options.counted
-    ids, z, dtype = labels.numpy(), logits.numpy(), float_type(logits)
-    weight = None if counted is None else counted.numpy()
-    ids = (ids if weight is None else np.where(weight, ids, 0)).ravel()
+    """The loss of values in host memory, None where a label is no class or a logit is not finite."""
+    eps, temperature, dtype = options.label_smoothing, options.temperature, float_type(logits).as_numpy_dtype
+    ids, z = labels.numpy(), logits.numpy()
+    if options.counted is not None:
+        ids = np.where(options.counted.numpy(), ids, 0)
     classes = z.shape[-1]
     if not (ids.size and ids.min() >= 0 and ids.max() < classes and np.isfinite(z).all()):
         return None
-    targets = np.full((ids.size, classes), eps / classes, dtype.as_numpy_dtype)
-    targets[np.arange(ids.size), ids] += 1.0 - eps
-    features: Any = tf.cast(logits, dtype)
+    factor = _factor_on_host(ids.shape, options, dtype)
+    if factor is None:
+        return None
+    targets = np.full((ids.size, classes), eps / classes, dtype)
+    targets[np.arange(ids.size), ids.ravel()] += 1.0 - eps
+    features = z.astype(dtype, copy=False).reshape(targets.shape)
     if temperature != 1.0:
-        z = z.astype(targets.dtype)
-        features = (z - z.max(-1, keepdims=True)) / np.asarray(temperature, targets.dtype)
-    features = tf.reshape(features, targets.shape) if len(z.shape) != 2 else features
+        features = (features - features.max(-1, keepdims=True)) / dtype(temperature)
 
     @tf.custom_gradient
-    def losses(logits: Array) -> Any:
-        loss, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=features, labels=targets)
-        loss = tf.reshape(loss, labels.shape) if len(z.shape) != 2 else loss
+    def loss(logits: Array) -> Any:
+        # TensorFlow's operation gives the gradient together with the losses.
+        of_rows, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=features, labels=targets)
+        result = of_rows.numpy().reshape(ids.shape) * factor
+        slope = slope.numpy().reshape(z.shape) * (factor[..., None] / dtype(temperature))
 
         def backward(upstream: Array) -> Array:
-            if is_followed(logits):  # a tape of a higher order
+            if is_followed(logits):  # by the tape of a higher derivative
                 with tf.GradientTape() as tape:
                     tape.watch(logits)
-                    again = _large(logits, labels, options)
+                    again = reduced_rows(_large(logits, labels, options), options)
                 return tape.gradient(again, logits, upstream)
-            factor = upstream if temperature == 1.0 else upstream / temperature
-            factor = factor if counted is None else where(counted, factor, 0.0)
-            of_rows = slope if len(z.shape) == 2 else tf.reshape(slope, z.shape)
-            return tf.cast(of_rows * factor[..., None], logits.dtype)
+            return tf.cast(slope * (upstream if options.total else upstream[..., None]), logits.dtype)
 
-        return loss if counted is None else where(counted, loss, 0.0), backward
+        return tf.constant(result.sum(dtype=dtype) if options.total else result), backward
 
-    return losses(logits)
+    return loss(logits)
+
+
+def _factor_on_host(shape: tuple[int, ...], options: SoftmaxOptions, dtype: Any) -> Any:
+    """What multiplies the rows, of their shape; None if it has a gradient."""
+    scale = 1.0 if options.scale is None else options.scale
+    if isinstance(scale, tf.Tensor):
+        if is_followed(scale):
+            return None
+        scale = scale.numpy()
+    factor = np.broadcast_to(np.asarray(scale, dtype), shape)
+    return factor if options.counted is None else np.where(options.counted.numpy(), factor, dtype(0))
 
 
 def _shift(logits: Array, counted: Array | None, inverse: Array | None, top: Array) -> Array:

@@ -59,8 +59,10 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
         heads = call.heads
         biased = tuple(head.bias is not None for head in heads)
         plan = Plan(xp, loss._replace(total=False), len(heads), tuple(call.rows), tuple(call.shared), biased, block)
-        large = num_rows is not None and num_rows * call.num_classes >= compilation.XLA_ELEMENTS
-        losses = _losses(plan, large, [x for x in call.leaves() if x is not None], loss.total)
+        leaves = [x for x in call.leaves() if x is not None]
+        logits = None if num_rows is None else num_rows * call.num_classes
+        large = logits is not None and compilation.compile_pays("linear_rows", *leaves, elements=logits)
+        losses = _losses(plan, large, leaves, loss.total)
     if loss.total:
         return losses
     losses = losses if rank == 1 else tf.reshape(losses, lead)

@@ -33,7 +33,7 @@ def fits_total(logits: Array, options: SigmoidOptions) -> bool:
         options.total
         and isinstance(options.label_smoothing, float)
         and not len(getattr(options.scale, "shape", ()))
-        and compile_pays("sigmoid_cross_entropy", logits, compilation.SMALL if in_xla() else None)
+        and compile_pays("sigmoid_cross_entropy", logits, least=compilation.SMALL if in_xla() else None)
     )
 
 
