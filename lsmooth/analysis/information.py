@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum
 from lsmooth.backends import Array, backend_of
@@ -44,12 +42,14 @@ def mutual_information(differences: Array) -> Array:
     shape = xp.shape(differences)
     if len(shape) != 2:
         raise ValueError(f"differences must have shape (examples, draws), got {shape}.")
-    examples, draws = shape
+    dtype = xp.dtype(differences)
+    examples, draws = (xp.length(differences, axis, dtype) for axis in (0, 1))
     center = xp.sum(differences, axis=1) / draws
     own = (differences - center[:, None]) ** 2
     variance = xp.cast(long_sum(xp, own), xp.dtype(own)) / (examples * draws)
     # Draws that do not differ: the limit of ever smaller noise.
     variance = xp.where(xp.equal(variance, 0), 1e-30, variance)
     distance = (differences[:, :, None] - center[None, None, :]) ** 2
-    mixture = xp.logsumexp(-distance / (2 * variance), axis=-1) - math.log(examples)
+    count = xp.sum(xp.ones_like(differences[:, 0], dtype))
+    mixture = xp.logsumexp(-distance / (2 * variance), axis=-1) - xp.log(count)
     return xp.cast(long_sum(xp, -own / (2 * variance) - mixture), xp.dtype(own)) / (examples * draws)

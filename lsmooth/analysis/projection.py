@@ -69,7 +69,11 @@ def penultimate_projection(activations: Array, labels: Array, weight: Array, cla
             f"got {shape} and {templates}. A layer that keeps (units, num_classes) gives its transpose."
         )
     chosen = [int(k) for k in classes]
-    if len(set(chosen)) != 3 or len(chosen) != 3 or not all(0 <= k < templates[0] for k in chosen):
+    if (
+        len(set(chosen)) != 3
+        or len(chosen) != 3
+        or not all(k >= 0 and (templates[0] is None or k < templates[0]) for k in chosen)
+    ):
         raise ValueError(f"classes must be three different ids in 0..{templates[0] - 1}, got {tuple(classes)}.")
     ids = _read(labels, shape[0])
 
@@ -124,8 +128,8 @@ def cluster_tightness(points: Array, labels: Array) -> Array:
         raise ValueError(f"labels must hold at least two classes, got {len(members)}.")
     clusters = [xp.take(points, xp.asarray(rows, like=points)) for rows in members]
     means = [xp.sum(cluster, axis=0) / len(rows) for cluster, rows in zip(clusters, members, strict=True)]
-    scatter = (
-        sum(xp.sum((cluster - mean[None, :]) ** 2) for cluster, mean in zip(clusters, means, strict=True)) / shape[0]
+    scatter = sum(xp.sum((cluster - mean[None, :]) ** 2) for cluster, mean in zip(clusters, means, strict=True)) / len(
+        ids
     )
     pairs = list(combinations(means, 2))
     return scatter**0.5 * len(pairs) / sum(xp.sum((a - b) ** 2) ** 0.5 for a, b in pairs)

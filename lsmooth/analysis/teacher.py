@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum, quiet
@@ -86,7 +87,7 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     p = xp.exp(log_p)
     with quiet(xp):
         entropy = -xp.sum(p * xp.where(xp.equal(p, 0), 0.0, log_p), axis=-1)
-    return xp.cast(long_sum(xp, entropy), xp.dtype(entropy)) / xp.size(entropy)
+    return xp.cast(long_sum(xp, entropy), xp.dtype(entropy)) / _count(xp, entropy)
 
 
 def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axis: int = -1) -> float:
@@ -140,13 +141,20 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
 
 def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Array:
     """From checked arguments, classes last."""
-    classes = xp.shape(logits)[-1]
+    classes = xp.length(logits, -1, xp.dtype(labels))
     logits = _centered(xp, logits) / (temperature if isinstance(temperature, float) else temperature[..., None])
     label = xp.equal(xp.one_hot(labels, classes, xp.dtype(logits)), 1)
     others = xp.where(label, MINUS_INFINITY, logits)
     mass = xp.exp(xp.logsumexp(others, axis=-1) - xp.logsumexp(logits, axis=-1))
-    mass = xp.where((labels >= 0) & (labels < classes), mass, float("nan"))
-    return xp.cast(long_sum(xp, mass), xp.dtype(mass)) / xp.size(mass) * (classes / (classes - 1))
+    mass = mass * xp.one_or_nan((labels >= 0) & (labels < classes), xp.dtype(mass))
+    classes = xp.length(logits, -1, xp.dtype(mass))
+    return xp.cast(long_sum(xp, mass), xp.dtype(mass)) / _count(xp, mass) * (classes / (classes - 1))
+
+
+def _count(xp: Backend, x: Array) -> Any:
+    """The number of elements: an int, or an array of the dtype of x where it is not known before the run."""
+    size = xp.size(x)
+    return xp.cast(size, xp.dtype(x)) if xp.is_array(size) else size
 
 
 def _centered(xp: Backend, logits: Array) -> Array:
@@ -162,6 +170,6 @@ def _labels_and_logits(labels: Array, logits: Array, axis: int) -> tuple[Backend
     logits = accumulate(xp, xp.moveaxis(logits, front, -1))
     if soft:
         raise ValueError(f"labels must be class ids, got shape {xp.shape(labels)}; take the argmax of one-hot rows.")
-    if xp.shape(logits)[-1] < 2:
+    if xp.shape(logits)[-1] in (0, 1):
         raise ValueError(f"teacher_logits must have at least two classes along axis, got {xp.shape(logits)[-1]}.")
     return xp, labels, logits

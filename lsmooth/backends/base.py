@@ -91,6 +91,10 @@ class Backend(ABC):
     def shape(self, x: Array) -> tuple[Any, ...]:
         """The shape of ``x``, with None where it is not known before the run."""
 
+    def length(self, x: Array, axis: int, dtype: str = "int32") -> Any:
+        """The length of an axis: an int, or a scalar array of ``dtype`` where it is not known before the run."""
+        return self.shape(x)[axis]
+
     def size(self, x: Array) -> Any:
         """The number of elements of ``x``: an int, or a scalar array where it is not yet known."""
         return math.prod(self.shape(x))  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def match_rank(xp: Backend, x: Array, like: Array) -> Array:
     return xp.reshape(x, (1,) * missing + shape) if shape and missing > 0 else x
 
 
-def label_factor(xp: Backend, labels: Array, num_classes: int | None, dtype: str) -> tuple[Array, Array]:
+def label_factor(xp: Backend, labels: Array, num_classes: Any, dtype: str) -> tuple[Array, Array]:
     """Class ids that can be looked up, and what to multiply their rows by: 1, or NaN where the id is no class.
 
     A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
@@ -174,7 +174,7 @@ def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
         (...), inf where the label is the only class.
     """
     logits = accumulate(xp, logits)
-    num_classes = xp.shape(logits)[-1]
+    num_classes = xp.length(logits, -1, xp.dtype(labels))
     labels, factor = label_factor(xp, labels, num_classes, xp.dtype(logits))
     at_label = xp.equal(xp.one_hot(labels, num_classes, "float32"), 1)  # type: ignore[arg-type]
     others = xp.where(at_label, MINUS_INFINITY, logits)
@@ -192,7 +192,7 @@ def _is(value: Any, number: float) -> bool:
 
 def _integer_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: Array | None) -> Array:
     xp, logits = rows.xp, rows.logits
-    labels, factor = label_factor(xp, labels, xp.shape(logits)[-1], xp.dtype(lse))
+    labels, factor = label_factor(xp, labels, xp.length(logits, -1, xp.dtype(labels)), xp.dtype(lse))
     picked = rows.below(xp.pick(logits, labels))
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)

@@ -18,12 +18,9 @@ def scores(xp: Backend, name: str, value: Any, like: Any = None, least_rank: int
     return accumulate(xp, array), xp.dtype(array)
 
 
-def class_count(xp: Backend, array: Array) -> int:
-    """The size of the last axis, which must be known before the run."""
-    classes = xp.shape(array)[-1]
-    if classes is None:
-        raise ValueError(f"the number of classes must be known, got an array of shape {xp.shape(array)}.")
-    return classes
+def class_count(xp: Backend, array: Array) -> Any:
+    """The size of the last axis: an int, or a scalar of the array's dtype where it is not known before the run."""
+    return xp.length(array, -1, xp.dtype(array))
 
 
 def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None) -> Array:
@@ -79,7 +76,7 @@ def nll_and_spread(
     counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
     if counted is not None:
         labels = xp.where(counted, labels, 0)
-    labels, factor = label_factor(xp, labels, xp.shape(log_probs)[-1], xp.dtype(log_probs))
+    labels, factor = label_factor(xp, labels, xp.length(log_probs, -1, xp.dtype(labels)), xp.dtype(log_probs))
     if class_weight is not None:
         factor = factor * (xp.take(class_weight, labels) if xp.shape(class_weight)[0] != 0 else 1.0)
     nll = -factor * pick(xp, log_probs, labels)
@@ -106,7 +103,7 @@ def padded_kl_divergence(
 ) -> tuple[Array, Array]:
     """``sum q log q - q x`` for log-probabilities x, and q, the smoothed targets without the padding class."""
     log_probs, dtype = scores(xp, *named_log_probs, like=named_labels[1])
-    if class_count(xp, log_probs) != size:
+    if xp.shape(log_probs)[-1] not in (size, None):
         raise ValueError(f"{named_log_probs[0]} must have {size} classes, got shape {xp.shape(log_probs)}.")
     labels = class_ids(xp, *named_labels, log_probs)
     labels, factor = label_factor(xp, labels, size, xp.dtype(log_probs))

@@ -149,7 +149,8 @@ class BinaryCrossEntropy:
         else:
             if len(xp.shape(target)) == len(xp.shape(logits)):
                 target = target[..., 0]
-            classes = _rows.class_count(xp, logits)
-            labels, factor = label_factor(xp, _rows.class_ids(xp, "target", target, logits), classes, dtype)
+            labels = _rows.class_ids(xp, "target", target, logits)
+            classes = xp.length(logits, -1, xp.dtype(labels))
+            labels, factor = label_factor(xp, labels, classes, dtype)
             target = smooth_labels(xp.one_hot(labels, classes, dtype) * factor[..., None], self.smoothing)
         return target if self.target_threshold is None else xp.cast(target > self.target_threshold, dtype)

@@ -150,7 +150,7 @@ def _of_class_ids(
     if reduction == "mean":
         counted = xp.cast(~xp.equal(labels, ignore_index), xp.dtype(nll))
         if weight is not None:
-            known, _ = label_factor(xp, labels, _rows.class_count(xp, log_probs), xp.dtype(nll))
+            known, _ = label_factor(xp, labels, xp.length(log_probs, -1, xp.dtype(labels)), xp.dtype(nll))
             counted = counted * (xp.take(weight, known) if xp.shape(weight)[0] != 0 else 1.0)
         total = xp.sum(counted)
         nll, spread = _rows.divide(xp, xp.sum(nll), total), _rows.divide(xp, xp.sum(spread), total)
@@ -171,7 +171,7 @@ def _of_probabilities(
     target = xp.cast(target, xp.dtype(log_probs))
     if eps > 0.0:
         target = (1.0 - eps) * target + _rows.per_class(xp, eps, log_probs)
-    if reduction == "mean" and _rows.class_count(xp, log_probs) == 0:
+    if reduction == "mean" and xp.shape(log_probs)[-1] == 0:
         return xp.sum(log_probs) * float("nan")  # torch divides by the number of logits over that of classes
     terms = target * log_probs
     return _rows.reduced(xp, -xp.sum(terms if weight is None else terms * weight, axis=-1), reduction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import forward_kl, relative_entropy
-from lsmooth.backends.formulas import MINUS_INFINITY, centered
+from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
 from lsmooth.distillation.divergences import parameter_of
@@ -165,13 +165,13 @@ def decoupled_distillation_loss(
         stop_teacher_gradient=stop_teacher_gradient,
     )
     xp, labels = pair.xp, pair.labels
-    classes = check.known_classes("student_logits", xp.shape(pair.student))
-    valid = (labels >= 0) & (labels < classes)
-    target = xp.equal(xp.one_hot(xp.where(valid, labels, 0), classes, "float32"), 1)
+    classes = xp.length(pair.student, -1, xp.dtype(labels))
+    known, factor = label_factor(xp, labels, classes, pair.dtype)
+    target = xp.equal(xp.one_hot(known, classes, "float32"), 1)
     teacher, student = (centered(xp, z) for z in tempered(pair))
     of_target = _binary_kl(xp, xp.label_log_odds(teacher, labels), xp.label_log_odds(student, labels))
     losses = alpha * of_target + beta * _kl_of_others(xp, teacher, student, target)
-    losses = losses * xp.where(valid, xp.cast(valid, pair.dtype), float("nan"))
+    losses = losses * factor
     return finish(pair, losses, scale_by_temperature_squared)
 
 
@@ -296,6 +296,6 @@ def _binary_kl(xp: Backend, teacher: Array, student: Array) -> Array:
 
 def _kl_of_others(xp: Backend, teacher: Array, student: Array, target: Array) -> Array:
     """KL of the softmaxes over the classes that are not the target; 0 where the teacher has none."""
-    none = xp.max(xp.where(target, MINUS_INFINITY, teacher), axis=-1) == MINUS_INFINITY
+    none = xp.equal(xp.max(xp.where(target, MINUS_INFINITY, teacher), axis=-1), MINUS_INFINITY)
     teacher, student = (xp.where(none[..., None], 0.0, xp.where(target, MINUS_INFINITY, z)) for z in (teacher, student))
     return forward_kl(xp, teacher, student)

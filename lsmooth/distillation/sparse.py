@@ -116,7 +116,6 @@ def sparse_distillation_loss(
 def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
     """The teacher's values, NaN where their class is out of range, and their classes, -1 where empty."""
     xp, kept = pair.xp, pair.teacher
-    classes = check.known_classes("student_logits", xp.shape(pair.student))
     indices = xp.asarray(teacher_indices, like=pair.student)
     if not check.is_integer(xp, indices):
         raise TypeError(f"teacher_indices must be integers, got {xp.dtype(indices)}.")
@@ -128,8 +127,8 @@ def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
     if pair.counted is not None:
         indices = xp.where(pair.counted[..., None], indices, 0)
     empty = xp.equal(kept, MINUS_INFINITY)
-    valid = (indices >= 0) & (indices < classes)
-    return xp.where(valid | empty, kept, float("nan")), xp.where(valid & ~empty, indices, -1)
+    valid = (indices >= 0) & (indices < xp.length(pair.student, -1, xp.dtype(indices)))
+    return kept * xp.one_or_nan(valid | empty, xp.dtype(kept)), xp.where(valid & ~empty, indices, -1)
 
 
 def _with_bucket(xp: Backend, kept: Array, indices: Array, student: Array, chosen: Array) -> Array:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from numbers import Real
 from typing import NamedTuple
 
-from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY, centered, match_rank
 from lsmooth.losses._rows import Rows, counted_logits, smoothed_targets, weight_of_ids
@@ -27,11 +26,11 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     p is next to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
     """
     logits = centered(xp, logits)
-    top = xp.one_hot(xp.argmax(logits, axis=-1), check.known_classes("logits", xp.shape(logits)), "float32") == 1
+    top = xp.equal(xp.one_hot(xp.argmax(logits, axis=-1), xp.length(logits, -1), "float32"), 1)
     masked = xp.equal(logits, MINUS_INFINITY)
     # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
     others = xp.where(top, MINUS_INFINITY, logits)
-    alone = xp.max(others, axis=-1) == MINUS_INFINITY
+    alone = xp.equal(xp.max(others, axis=-1), MINUS_INFINITY)
     of_others = xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1)
     gap = xp.sum(xp.where(top, logits, 0.0), axis=-1) - xp.where(alone, MINUS_INFINITY, of_others)
     lead, trail = -xp.softplus(-gap), -xp.softplus(gap)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, proper_binary_labels, proper_rows
+from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, label_factor, proper_binary_labels, proper_rows
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
@@ -143,14 +143,13 @@ def row_mask(xp: Backend, mask: Any, rows: Array) -> Array | None:
 def smoothed_targets(rows: Rows, logits: Array) -> Array:
     """q, (..., classes): the smoothed labels, with no smoothing mass on masked classes."""
     xp, eps = rows.xp, rows.label_smoothing
-    classes = check.known_classes("logits", xp.shape(logits))
     target = rows.labels
     if rows.soft:
         target = target * proper_rows(xp, target)[..., None]
     else:
-        valid = (target >= 0) & (target < classes)
-        row = xp.where(valid, xp.cast(valid, rows.dtype), float("nan"))
-        target = xp.one_hot(target, classes, rows.dtype) * row[..., None]
+        classes = xp.length(logits, -1, xp.dtype(target))
+        known, row = label_factor(xp, target, classes, rows.dtype)
+        target = xp.one_hot(known, classes, rows.dtype) * row[..., None]
     if isinstance(eps, float):
         if eps == 0.0:
             return target
@@ -199,5 +198,5 @@ def _labels_and_logits(
 
 def weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
     """The class weight of each label; of those out of range, any."""
-    valid = (labels >= 0) & (labels < xp.shape(class_weight)[0])
+    valid = (labels >= 0) & (labels < xp.length(class_weight, 0, xp.dtype(labels)))
     return xp.take(class_weight, xp.where(valid, labels, 0))

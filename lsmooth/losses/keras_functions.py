@@ -383,7 +383,7 @@ def _sparse_losses_of_probabilities(
     )
     if check.is_validating(xp, labels, y_pred):
         check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
-    labels, factor = label_factor(xp, labels, xp.shape(log_p)[-1], xp.dtype(log_p))
+    labels, factor = label_factor(xp, labels, xp.length(log_p, -1, xp.dtype(labels)), xp.dtype(log_p))
     log_q = xp.pick(log_p, labels)
     if not isinstance(eps, float) or eps > 0.0:
         log_q = (1.0 - eps) * log_q + eps * _mean(xp, log_p, -1)

@@ -71,7 +71,7 @@ def prepare(
         axis = -1
     labels, front, soft = check.check_labels(xp, labels, predictions, axis, "predictions")
     predictions = accumulate(xp, xp.moveaxis(predictions, front, -1))
-    dtype, classes = xp.dtype(predictions), xp.shape(predictions)[-1]
+    dtype, classes = xp.dtype(predictions), check.known_classes("predictions", xp.shape(predictions))
     if soft:
         instead = "stack 1 - p and p as two classes" if binary is None else "give binary=True"
         raise ValueError(

@@ -51,7 +51,7 @@ def multilabel_smooth_labels(
     xp = backend_of(labels=labels, label_smoothing=label_smoothing, negative_smoothing=negative_smoothing)
     target = _floating(xp, xp.asarray(labels))
     shape, dtype = xp.shape(target), xp.dtype(target)
-    classes = check.known_classes("labels", shape)
+    classes = xp.length(target, -1, dtype)
     rows = shape[:-1]
     a = check.number_or_rows(xp, "label_smoothing", label_smoothing, rows, target, dtype, low=0.0, high=1.0)
     a = a if isinstance(a, float) else a[..., None]
@@ -101,7 +101,7 @@ def negative_smooth_labels(labels: Array, label_smoothing: float, *, num_classes
         raise ValueError(f"label_smoothing must be a finite number of at most 1, got {label_smoothing}.")
     xp = backend_of(labels=labels)
     target = _distributions(xp, labels, num_classes)
-    return (1.0 - label_smoothing) * target + label_smoothing / check.known_classes("labels", xp.shape(target))
+    return (1.0 - label_smoothing) * target + label_smoothing / xp.length(target, -1, xp.dtype(target))
 
 
 def noise_correcting_smoothing(noise_rate: float, num_classes: int) -> float:

@@ -102,7 +102,7 @@ def smoothing_of_labels(labels: Array, class_smoothing: Array) -> Array:
     table = xp.asarray(class_smoothing, like=labels)
     _check_table(xp.shape(table), None)
     labels = check.class_ids(xp, labels)
-    valid = (labels >= 0) & (labels < xp.shape(table)[0])
+    valid = (labels >= 0) & (labels < xp.length(table, 0, xp.dtype(labels)))
     return xp.where(valid, xp.take(table, xp.where(valid, labels, 0)), 0.0)
 
 
@@ -141,6 +141,8 @@ def label_aware_smoothing(
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}; got {shape!r}.")
     xp = backend_of(class_counts=class_counts)
     counts = xp.asarray(class_counts)
+    if not xp.is_concrete(counts):
+        raise TypeError("label_aware_smoothing reads class_counts on the host; call it outside tracing.")
     values = xp.to_numpy(counts).astype(np.float64)
     _check_table(values.shape, None, "class_counts")
     spread = values.max() - values.min()

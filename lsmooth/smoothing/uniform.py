@@ -55,8 +55,6 @@ def smooth_labels(
     dtype = xp.dtype(target)
     shape = xp.shape(target)
     classes = shape[-1]
-    if classes is None:
-        raise ValueError(f"labels must have a known number of classes, got shape {shape}.")
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape[:-1], target, dtype, low=0.0, high=1.0)
     eps = eps if isinstance(eps, float) else eps[..., None]
 
@@ -66,9 +64,10 @@ def smooth_labels(
             raise ValueError(f"prior must have shape ({classes},), one number a class; got {xp.shape(prior)}.")
         prior = match_rank(xp, prior, target)
     if padding_idx is None and not exclude_target:
-        spread = 1.0 / classes if prior is None else prior / xp.sum(prior)
+        spread = 1.0 / xp.length(target, -1, dtype) if prior is None else prior / xp.sum(prior)
         return (1.0 - eps) * target + eps * spread
 
+    classes = check.known_classes("labels", shape)
     least = 2 if padding_idx is None else 3
     if classes < least:
         raise ValueError(f"num_classes must be at least {least} to spread mass over other classes, got {classes}.")

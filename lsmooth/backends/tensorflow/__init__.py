@@ -59,6 +59,9 @@ class TensorflowBackend(Backend):
         # Plain integers: tf.compat.v1.disable_v2_behavior makes a shape's items `Dimension`s.
         return tuple(x.shape.as_list())
 
+    def length(self, x: Array, axis: int, dtype: str = "int32") -> Any:
+        return arrays.axis_length(x, axis, dtype)
+
     def size(self, x: Array) -> Any:
         return x.shape.num_elements() if x.shape.is_fully_defined() else tf.size(x)
 
@@ -69,7 +72,7 @@ class TensorflowBackend(Backend):
         return tf.ones_like(x, dtype)
 
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
-        return tf.one_hot(index, num_classes, dtype=dtype)
+        return tf.one_hot(index, tf.cast(num_classes, tf.int32), dtype=dtype)
 
     def exp(self, x: Array) -> Array:
         return tf.exp(x)
@@ -96,9 +99,7 @@ class TensorflowBackend(Backend):
         return arrays.where(condition, x, y)
 
     def one_or_nan(self, proper: Array, dtype: str) -> Array:
-        # 0 / 0, since tf.debugging.enable_check_numerics refuses a constant that is NaN.
-        one = tf.cast(proper, dtype)
-        return one / one
+        return arrays.one_or_nan(proper, dtype)
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return tf.reduce_sum(x, axis=axis)

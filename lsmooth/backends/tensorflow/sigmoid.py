@@ -17,6 +17,7 @@ from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import smooth_binary_labels
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.tensorflow import compilation
+from lsmooth.backends.tensorflow.arrays import one_or_nan
 from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, in_xla
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -75,8 +76,7 @@ def _losses(parts: list[tuple[Array, Array]], eps: Any) -> Array:
 
 def smoothed(labels: Array, label_smoothing: Any) -> Array:
     """The smoothed labels; NaN in place of labels outside [0, 1]."""
-    proper = tf.cast((labels >= 0) & (labels <= 1), labels.dtype)  # pyright: ignore[reportOperatorIssue]
-    return smooth_binary_labels(labels * (proper / proper), label_smoothing)
+    return smooth_binary_labels(labels * one_or_nan((labels >= 0) & (labels <= 1), labels.dtype), label_smoothing)
 
 
 def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
