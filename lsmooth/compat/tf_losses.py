@@ -1,11 +1,10 @@
 """The cross-entropies of ``tf.compat.v1.losses`` (``tf.losses`` of TensorFlow 1), on any backend's tensors.
 
 Repeats TensorFlow 2.21: losses in the logits' precision, weights and reductions in float32,
-the result in the logits' dtype; Python numbers are float32. Differs where a graph is needed:
-``scope`` and ``loss_collection`` name ops and collect losses in TensorFlow's graphs, and are
-ignored elsewhere, as TensorFlow ignores the collection in eager mode. The collection is none
-unless given. A class id out of range, an error on TensorFlow's CPU, makes its row NaN, as on
-its GPU.
+the result in the logits' dtype; Python numbers are float32. ``scope`` names the ops and
+``loss_collection`` collects the losses of a TensorFlow graph; both are ignored elsewhere, as
+TensorFlow ignores the collection in eager mode. A class id out of range, an error on
+TensorFlow's CPU, makes its row NaN, as on its GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of, formulas
+from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
 
 
@@ -59,7 +58,7 @@ def softmax_cross_entropy(
     weights: Any = 1.0,
     label_smoothing: float = 0,
     scope: str | None = None,
-    loss_collection: str | None = None,
+    loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Array:
     """``tf.compat.v1.losses.softmax_cross_entropy``: ``-sum_k q_k log softmax(z)_k`` of each row, weighted.
@@ -74,7 +73,7 @@ def softmax_cross_entropy(
         weights: a scalar, or of the losses' rank, each dimension 1 or equal.
         label_smoothing: eps; no smoothing at 0 and below.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins, in a TensorFlow graph.
+        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
         reduction: one of `Reduction`.
 
     Returns:
@@ -120,7 +119,7 @@ def sigmoid_cross_entropy(
     weights: Any = 1.0,
     label_smoothing: float = 0,
     scope: str | None = None,
-    loss_collection: str | None = None,
+    loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Array:
     """``tf.compat.v1.losses.sigmoid_cross_entropy``: ``max(z, 0) - z l + log(1 + exp(-|z|))``, weighted.
@@ -134,7 +133,7 @@ def sigmoid_cross_entropy(
         weights: a scalar, or of the logits' rank, each dimension 1 or equal.
         label_smoothing: eps; no smoothing at 0 and below.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins, in a TensorFlow graph.
+        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
         reduction: one of `Reduction`.
 
     Returns:
@@ -172,7 +171,7 @@ def sparse_softmax_cross_entropy(
     logits: Array,
     weights: Any = 1.0,
     scope: str | None = None,
-    loss_collection: str | None = None,
+    loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Array:
     """``tf.compat.v1.losses.sparse_softmax_cross_entropy``: ``-log softmax(z)_y`` of each row, weighted.
@@ -184,7 +183,7 @@ def sparse_softmax_cross_entropy(
         logits: z, floating point, (..., classes).
         weights: a scalar, or of the labels' rank, each dimension 1 or equal.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins, in a TensorFlow graph.
+        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
         reduction: one of `Reduction`.
 
     Returns:
@@ -222,8 +221,7 @@ def sparse_softmax_cross_entropy(
         labels = check.class_ids(xp, labels)
         if check.is_validating(xp, labels, logits):
             check.check_class_ids(xp, labels, xp.shape(logits)[-1])
-        # The formula and no kernel: kernels may compare tensors with ==, see `_is_zero`.
-        losses = formulas.softmax_cross_entropy(xp, logits, labels)
+        losses = xp.softmax_cross_entropy(logits, labels)
         return compute_weighted_loss(xp.cast(losses, xp.dtype(logits)), weights, scope, loss_collection, reduction)
 
 
@@ -231,7 +229,7 @@ def compute_weighted_loss(
     losses: Array,
     weights: Any = 1.0,
     scope: str | None = None,
-    loss_collection: str | None = None,
+    loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Array:
     """``tf.compat.v1.losses.compute_weighted_loss``: losses times weights, reduced in float32.
@@ -240,7 +238,7 @@ def compute_weighted_loss(
         losses: floating point, any shape.
         weights: a scalar, or of the losses' rank, each dimension 1 or equal.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins, in a TensorFlow graph.
+        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
         reduction: one of `Reduction`; a sum divided by 0 is 0.
 
     Returns:
@@ -282,18 +280,13 @@ def _divisor(xp: Backend, losses: Array, weights: Array, reduction: str) -> Arra
     if reduction == Reduction.MEAN:
         counts = counts * weights
     elif reduction == Reduction.SUM_BY_NONZERO_WEIGHTS:
-        counts = counts * xp.cast(~_is_zero(weights), "float32")
+        counts = counts * xp.cast(~xp.equal(weights, 0), "float32")
     return xp.sum(counts)
 
 
 def _divide_no_nan(xp: Backend, numerator: Array, divisor: Array) -> Array:
-    empty = _is_zero(divisor)
+    empty = xp.equal(divisor, 0)
     return xp.where(empty, 0.0, numerator / xp.where(empty, 1.0, divisor))
-
-
-def _is_zero(x: Array) -> Array:
-    # In a graph of TensorFlow 1, == asks whether two tensors are the same object.
-    return (x <= 0) & (x >= 0)
 
 
 def _check_given(**arguments: Any) -> None:
