@@ -274,8 +274,8 @@ def test_in_a_graph_the_loss_joins_its_collection_under_its_scope(name):
     labels, logits = CALLS[name]
     with tf.Graph().as_default():
         fed = tf.compat.v1.placeholder("float32", [None] * (logits.ndim - 1) + [logits.shape[-1]])
-        loss = getattr(tf_losses, name)(labels, fed, SPARSE_WEIGHT, scope="mine", loss_collection="losses")
-        getattr(tf_losses, name)(labels, fed)
+        loss = getattr(tf_losses, name)(labels, fed, SPARSE_WEIGHT, scope="mine")
+        getattr(tf_losses, name)(labels, fed, loss_collection=None)
         assert peer.get_losses() == [loss]
         assert loss.name.startswith("mine/")
         theirs = getattr(peer, name)(labels, fed, SPARSE_WEIGHT)
