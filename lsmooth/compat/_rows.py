@@ -50,14 +50,13 @@ def pick(xp: Backend, log_probs: Array, labels: Array) -> Array:
 
 def per_class(xp: Backend, eps: float, log_probs: Array) -> float:
     """``eps / classes``, which is infinite where there are no classes."""
-    return eps / classes if (classes := class_count(xp, log_probs)) else float("inf")
+    return float("inf") if xp.shape(log_probs)[-1] == 0 else eps / class_count(xp, log_probs)
 
 
 def divide(xp: Backend, numerator: Array, divisor: Array) -> Array:
     """A quotient that is NaN where 0 is divided by 0, and is no error where NumPy is told to raise."""
     empty = xp.equal(divisor, 0)
-    one = xp.ones_like(divisor, xp.dtype(divisor))
-    return xp.where(empty, float("nan"), one) * numerator / xp.where(empty, one, divisor)
+    return xp.one_or_nan(~empty, xp.dtype(divisor)) * numerator / xp.where(empty, 1.0, divisor)
 
 
 def nll_and_spread(
