@@ -146,8 +146,11 @@ def check_head(
     xp: Backend, hidden: Any, weight: Any, bias: Any, axis: int = -1, like: Any = None, prefix: str = ""
 ) -> Head:
     """Hidden states, weight and bias that fit one another, in the widest of their dtypes."""
-    like = hidden if xp.is_array(hidden) else weight if xp.is_array(weight) else like if xp.is_array(like) else None
-    hidden = check.float_array(xp, f"{prefix}hidden", hidden, like=like)
+    others = [x for x in (weight, like) if xp.is_array(x)]
+    first = hidden if xp.is_array(hidden) else others[0] if others else None
+    hidden = check.float_array(xp, f"{prefix}hidden", hidden, like=first)
+    for other in others:  # a DTensor among them makes one of the hidden states, and these of the weight
+        hidden = xp.asarray(hidden, like=other)
     weight = check.float_array(xp, f"{prefix}weight", weight, like=hidden)
     shape = xp.shape(hidden)
     features = shape[check.check_axis(axis, shape)]

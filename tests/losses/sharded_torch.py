@@ -6,7 +6,13 @@ import sys
 import torch
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
 
-from lsmooth.distillation import DistillationLoss, decoupled_distillation_loss, distillation_loss
+from lsmooth.distillation import (
+    DistillationLoss,
+    decoupled_distillation_loss,
+    distillation_loss,
+    linear_distillation_loss,
+)
+from lsmooth.integrations.torch import CrossEntropyLoss
 from lsmooth.losses import (
     linear_softmax_cross_entropy,
     max_suppression,
@@ -24,6 +30,7 @@ student, teacher = (torch.randn(ROWS, CLASSES, dtype=torch.float64) for _ in ran
 hidden, weight = (torch.randn(n, FEATURES, dtype=torch.float64) for n in (ROWS, CLASSES))
 per_class = torch.arange(1.0, CLASSES + 1, dtype=torch.float64)
 labels = torch.randint(CLASSES, (ROWS,))
+weights = torch.linspace(0.5, 2.0, ROWS, dtype=torch.float64)
 
 
 def everywhere(x):
@@ -76,6 +83,26 @@ for along, placement in {"rows": Shard(0), "classes": Shard(1), "nothing": Repli
         for y, arrays in ((labels, (hidden, weight)), (ids, heads))
     )
     found.append(("linear head", along, error(one, two)))
+    # What is no DTensor beside logits that are one: it is the same on every device.
+    mixed = losses(labels.tolist(), teacher, per_class.tolist()) | {
+        "weighted": lambda z: softmax_cross_entropy(labels, z, sample_weight=weights, temperature=weights),
+        "positive weight": lambda z: sigmoid_cross_entropy(teacher.sigmoid(), z, pos_weight=per_class),
+        "module": CrossEntropyLoss(weight=per_class, label_smoothing=EPS),
+        "masked": lambda z: distillation_loss(teacher, z, mask=weights > 0.7, sample_weight=weights),
+    }
+    mixed["module"] = lambda z, module=mixed["module"]: module(z, labels)
+    for name, loss in mixed.items():
+        found.append(
+            (name, f"{along}, mixed", error(value_and_gradients(loss, student), value_and_gradients(loss, logits)))
+        )
+    for given in ((heads[0], weight), (hidden, heads[1])):
+        two = value_and_gradients(lambda h, w: linear_softmax_cross_entropy(labels, h, w, label_smoothing=EPS), *given)
+        found.append(("linear head", f"{along}, mixed", error(one, two)))
+        one_kd, two_kd = (
+            value_and_gradients(lambda h, w: linear_distillation_loss(hidden, 2.0 * weight, h, w), *arrays)
+            for arrays in ((hidden, weight), given)
+        )
+        found.append(("linear distillation", f"{along}, mixed", error(one_kd, two_kd)))
 # In order, and together: a process that ends while gloo's threads are at work is aborted.
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()

@@ -88,6 +88,14 @@ def _classes(count: int, like: Array) -> Array:
     return torch.cumsum(like.new_ones(count, dtype=torch.int64), 0) - 1
 
 
+def _replicated(x: torch.Tensor, like: Any) -> Array:
+    """``x`` as a DTensor, whole on every device of the mesh of ``like``: PyTorch refuses to mix the two kinds."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = like.device_mesh
+    return DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
 class TorchBackend(Backend):
     """`Backend` over ``torch``."""
 
@@ -104,10 +112,13 @@ class TorchBackend(Backend):
             # A writable copy: torch.from_numpy warns of read-only arrays and would share memory.
             if isinstance(x, (int, float)):
                 # The dtype at once: a number alone would be rounded to float32 first.
-                x = torch.as_tensor(x, dtype=None if dtype is None else _DTYPES[dtype])
+                device = None if like is None else like.device
+                x = torch.as_tensor(x, dtype=None if dtype is None else _DTYPES[dtype], device=device)
             else:
                 x = torch.from_numpy(np.array(x))
             x = x if like is None else x.to(like.device)
+        if type(x) in PLAIN and type(like) not in PLAIN and hasattr(like, "device_mesh"):
+            x = _replicated(x, like)
         return x if dtype is None else x.to(_DTYPES[dtype])
 
     def to_numpy(self, x: Array) -> np.ndarray:
@@ -300,7 +311,7 @@ class TorchBackend(Backend):
 
     def is_float16_product(self, a: Array, b: Array) -> bool:
         device = a.device.type
-        if torch.is_autocast_enabled(device):
+        if device != "meta" and torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device) == torch.float16
         return super().is_float16_product(a, b)
 

@@ -31,7 +31,8 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     lead, call = flat(call)
     hidden = call.heads[0].hidden
     # A DTensor may be spread over its rows: a slice of one is a copy, not a place to write to.
-    if _is_transformed() or any(type(x) not in PLAIN for x in call.leaves() if x is not None):
+    given = [x for x in call.leaves() if x is not None]
+    if _is_transformed() or any(type(x) not in PLAIN or x.is_meta for x in given):
         losses = whole(xp, loss, call)
         return losses if loss.total else losses.reshape(lead)
     leaves = call.leaves()
