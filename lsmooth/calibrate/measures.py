@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lsmooth._validation import validate
 from lsmooth.backends import use_backend
 from lsmooth.metrics import (
     CalibrationError,
@@ -96,8 +97,9 @@ class Measures:
             two = predictions.shape[1] == 2
             stand_in = probabilities(inputs) if two else _stand_in(confidence)
             stand_in_labels = labels if two else np.where(correct > 0, 0, 1)
-            self.error.update_state(stand_in_labels, stand_in)
-            self.table.update_state(stand_in_labels, stand_in)
+            with validate(False):  # stand-ins do not sum to one
+                self.error.update_state(stand_in_labels, stand_in)
+                self.table.update_state(stand_in_labels, stand_in)
             if classwise.any():
                 self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise])
                 self.classwise_rows += int(classwise.sum())
@@ -116,7 +118,7 @@ class Measures:
     def results(self) -> dict[str, float | None]:
         """The measures by the names of `NAMES`; None where there was too much to look at."""
         sample = self.sample()
-        with use_backend("numpy"):
+        with use_backend("numpy"), validate(False):
             return {
                 **{name: total / self.rows for name, total in self.sums.items()},
                 "ece": self.error.result(),
@@ -196,7 +198,7 @@ def bootstrap(
         first, second = before.measures(weight), after.measures(weight)
         return {name: np.array([first[name], second[name], _change(first[name], second[name])]) for name in first}
 
-    with use_backend("numpy"), np.errstate(invalid="ignore"):
+    with use_backend("numpy"), validate(False), np.errstate(invalid="ignore"):
         for i in range(resamples):
             weight = np.bincount(rng.integers(len(ids), size=len(ids)), minlength=len(ids))[index]
             drawn.append(both(weight.astype(np.float64)))
