@@ -9,6 +9,7 @@ import numpy as np
 
 from lsmooth import plots
 from lsmooth._report import new_figure, png
+from lsmooth._validation import validate
 from lsmooth.calibrate.run import Results
 from lsmooth.calibration import ConvergenceWarning
 from lsmooth.plots import BLUE, RED
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 TITLES = "before", "after"
 
 
+@validate(False)  # the rows kept have stand-ins for their predictions, which do not sum to one
 def figures(results: Results) -> dict[str, bytes]:
     """PNG files, by name without the ending."""
     drawn = {"reliability": reliability, "confidence": confidence, "risk_coverage": risk_coverage}
