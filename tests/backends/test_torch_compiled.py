@@ -212,3 +212,19 @@ def test_the_operator_keeps_the_compilers_rules(ignored):
     torch.library.opcheck(operator, (torch.empty(0, 4), torch.empty(0, dtype=torch.int64), None, 0.1))
     strided = torch.stack([logits_of("float32")] * 2, -1)[..., 0].requires_grad_()
     torch.library.opcheck(operator, (strided, labels.int(), counted, 0.0))
+
+
+@pytest.mark.parametrize("name", ["z_loss", "label_smoothing", "temperature", "logit_softcap"])
+@pytest.mark.parametrize("is_operator", [True, False])
+def test_a_schedule_of_numbers_does_not_recompile(monkeypatch, name, is_operator):
+    monkeypatch.setattr(compiled, "WIDE", CLASSES if is_operator else CLASSES + 1)
+    torch._dynamo.utils.counters.clear()
+    labels, z = torch.from_numpy(LABELS), logits_of().requires_grad_()
+    run = torch.compile(
+        lambda y, z, value: softmax_cross_entropy(y, z, **{name: value}), backend="aot_eager", fullgraph=True
+    )
+    for step in range(1, 6):
+        ours, theirs = run(labels, z, 0.1 * step), softmax_cross_entropy(labels, z, **{name: 0.1 * step})
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, z)[0] for loss in (ours, theirs)))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2

@@ -66,13 +66,21 @@ def rows(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor:
         options.class_weight,
         eps if isinstance(eps, Tensor) else None,
         temperature if isinstance(temperature, Tensor) else None,
-        0.0 if isinstance(eps, Tensor) else eps,
-        1.0 if isinstance(temperature, Tensor) else temperature,
-        options.z_loss,
-        math.inf if options.logit_softcap is None else options.logit_softcap,
+        _numbers(
+            0.0 if isinstance(eps, Tensor) else eps,
+            1.0 if isinstance(temperature, Tensor) else temperature,
+            options.z_loss,
+            math.inf if options.logit_softcap is None else options.logit_softcap,
+        ),
     )
     losses = losses if options.scale is None else losses * options.scale
     return losses.sum() if options.total else losses
+
+
+def _numbers(*numbers: float) -> Tensor:
+    """Numbers as a tensor: an operator, or a constructor of tensors, would be compiled anew for each value."""
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    return torch.stack([one * x for x in numbers])
 
 
 @torch.library.custom_op("lsmooth::softmax_cross_entropy", mutates_args=())
@@ -84,14 +92,11 @@ def _losses(
     class_weight: Tensor | None,
     row_smoothing: Tensor | None,
     row_temperature: Tensor | None,
-    label_smoothing: float,
-    temperature: float,
-    z_loss: float,
-    logit_softcap: float,
+    numbers: Tensor,
 ) -> Tensor:
-    """Losses (...) of logits (..., classes); a soft-cap of infinity is none."""
+    """Losses (...) of logits (..., classes). ``numbers`` are eps, T, a and the soft-cap, infinity for none."""
     tensors = (logits, labels, counted, prior, class_weight, row_smoothing, row_temperature)
-    return _run(None, tensors, (label_smoothing, temperature, z_loss, logit_softcap))
+    return _run(None, tensors, numbers)
 
 
 @torch.library.custom_op("lsmooth::softmax_cross_entropy_backward", mutates_args=())
@@ -104,20 +109,17 @@ def _gradient(
     class_weight: Tensor | None,
     row_smoothing: Tensor | None,
     row_temperature: Tensor | None,
-    label_smoothing: float,
-    temperature: float,
-    z_loss: float,
-    logit_softcap: float,
+    numbers: Tensor,
 ) -> Tensor:
     """The gradient (..., classes), each row times ``upstream`` (...)."""
     tensors = (logits, labels, counted, prior, class_weight, row_smoothing, row_temperature)
-    return _run(upstream, tensors, (label_smoothing, temperature, z_loss, logit_softcap))
+    return _run(upstream, tensors, numbers)
 
 
-def _run(upstream: Tensor | None, tensors: tuple[Any, ...], numbers: tuple[float, ...]) -> Tensor:
+def _run(upstream: Tensor | None, tensors: tuple[Any, ...], numbers: Tensor) -> Tensor:
     """Losses; or the gradient, where there is an upstream gradient."""
     logits, labels, counted, prior, class_weight, row_smoothing, row_temperature = tensors
-    label_smoothing, temperature, z_loss, logit_softcap = numbers
+    label_smoothing, temperature, z_loss, logit_softcap = numbers.tolist()
     options = SoftmaxOptions(
         label_smoothing=label_smoothing if row_smoothing is None else row_smoothing,
         prior=prior,
@@ -154,13 +156,12 @@ def _(upstream: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7])
-    ctx.numbers = inputs[7:]
+    ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    gradient = torch.ops.lsmooth.softmax_cross_entropy_backward(upstream, *ctx.saved_tensors, *ctx.numbers)
-    return gradient, *[None] * 10
+    gradient = torch.ops.lsmooth.softmax_cross_entropy_backward(upstream, *ctx.saved_tensors)
+    return gradient, *[None] * 7
 
 
 _losses.register_autograd(_backward, setup_context=_setup)
