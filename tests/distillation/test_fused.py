@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import require_backend  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lsmooth.backends import divergences, load_backend  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
@@ -405,3 +406,31 @@ def test_standardized_logits_pass_through_it(fused):
     expected = 4.0 * (log_p.exp() * (log_p - log_q)).sum(-1).mean()
     close(loss, expected.detach())
     close(torch.autograd.grad(loss, s)[0], torch.autograd.grad(expected, s)[0])
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl"])
+@pytest.mark.parametrize("shape", [(2, 3, 300, 300), (3, 21, 60, 60)])
+def test_channels_of_images_are_not_moved(divergence, shape):
+    generator = torch.Generator().manual_seed(0)
+    t, s = (torch.randn(shape, generator=generator) for _ in range(2))
+
+    class Copies(TorchDispatchMode):
+        """Copies of as many numbers as there are logits."""
+
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten.copy_):
+                self.count += out.numel() >= s.numel()
+            return out
+
+    s.requires_grad_()
+    with Copies() as copies:
+        loss = distillation_loss(t, s, axis=1, divergence=divergence, temperature=2.0)
+        (gradient,) = torch.autograd.grad(loss, s)
+    assert copies.count == 0
+    moved = [z.detach().movedim(1, -1).reshape(-1, shape[1]) for z in (t, s)]
+    losses, each = formula(*moved, divergence=divergence, temperature=2.0)
+    close(loss, 4.0 * losses.mean(), torch.float32)
+    close(gradient.movedim(1, -1).reshape(each.shape) * len(each), 4.0 * each, torch.float32)

@@ -82,10 +82,12 @@ def rows(
     """
     divergence, scale, total = options.divergence, options.scale, options.total
     plain = isinstance(scale, float) and options.counted is None
-    if divergence in _SMALL and total and plain and student.numel() <= SMALL:
+    axis = _class_axis(student)
+    if divergence in _SMALL and total and plain and (student.numel() <= SMALL or axis >= 0):
         dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-        log_t, log_s = (_log_softmax(z, dtype, options.temperature) for z in (teacher, student))
-        loss = _SMALL[divergence](log_t, log_s, scale)
+        images = (z.movedim(-1, axis) for z in (teacher, student))
+        log_t, log_s = (_log_softmax(z, axis, dtype, options.temperature) for z in images)
+        loss = _SMALL[divergence](log_t, log_s, axis, scale)
         if math.isfinite(loss.item()):
             return loss
     run_sweep = functools.partial(sweep, overwrite=overwrite)
@@ -116,22 +118,31 @@ def sweep(
     return _sweep(student, teacher, flat, with_gradient, overwrite, onto)
 
 
-def _log_softmax(z: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
-    """Of all rows, one after the other."""
+def _class_axis(z: Tensor) -> int:
+    """Where the classes lie in memory, -1 if they are last: the channels of images were moved, and are not copied."""
+    if z.ndim > 2 and not z.is_contiguous():
+        for axis in range(z.ndim - 1):
+            if z.movedim(-1, axis).is_contiguous():
+                return axis
+    return -1
+
+
+def _log_softmax(z: Tensor, axis: int, dtype: torch.dtype, temperature: float) -> Tensor:
+    """The log-softmax of z / T along an axis, contiguous."""
     z = z if z.dtype == dtype else z.to(dtype)
     if temperature != 1.0:
-        z = (z - z.detach().amax(-1, keepdim=True)) * (1.0 / temperature)
-    return torch.log_softmax(z, -1)
+        z = (z - z.detach().amax(axis, keepdim=True)) * (1.0 / temperature)
+    return torch.log_softmax(z, axis).contiguous()
 
 
-def _small_forward_kl(log_t: Tensor, log_s: Tensor, scale: float) -> Tensor:
+def _small_forward_kl(log_t: Tensor, log_s: Tensor, _: int, scale: float) -> Tensor:
     return torch.dot(log_t.exp().mul_(-scale).view(-1), (log_s - log_t).view(-1))
 
 
-def _small_reverse_kl(log_t: Tensor, log_s: Tensor, scale: float) -> Tensor:
+def _small_reverse_kl(log_t: Tensor, log_s: Tensor, axis: int, scale: float) -> Tensor:
     s, lead = log_s.exp(), log_s - log_t
     # It is 0, and its gradient takes the mean off the lead: see `_through_softmax`.
-    mean = (s.detach() * lead.detach()).sum(-1, keepdim=True) + 1.0
+    mean = (s.detach() * lead.detach()).sum(axis, keepdim=True) + 1.0
     nothing = torch.sum((s - s.detach()) * mean)
     return (torch.dot(s.view(-1), lead.view(-1)) - nothing) * scale
 
@@ -295,8 +306,8 @@ _BLOCKS: dict[str, Callable[[Block, float], None]] = {
     "jensen_shannon": _jensen_shannon,
     "total_variation": _total_variation,
 }
-# Where the number of calls is what counts; autograd has the gradient.
-_SMALL: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+# Where the number of calls is what counts, or classes that are not last; autograd has the gradient.
+_SMALL: dict[str, Callable[[Tensor, Tensor, int, float], Tensor]] = {
     "forward_kl": _small_forward_kl,
     "reverse_kl": _small_reverse_kl,
 }
