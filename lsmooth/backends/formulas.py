@@ -56,7 +56,9 @@ def label_factor(xp: Backend, labels: Array, num_classes: Any, dtype: str) -> tu
 
 def proper_rows(xp: Backend, labels: Array) -> Array:
     """1 for each row of labels (..., classes), and NaN where a class has negative mass."""
-    return xp.one_or_nan(xp.max(-labels, axis=-1) <= 0, xp.dtype(labels))
+    dtype = xp.dtype(labels)
+    # A count, not max(-labels): TensorFlow's graph optimizer gets that wrong in a Keras model's step.
+    return xp.one_or_nan(xp.sum(xp.cast(labels < 0, dtype), axis=-1) <= 0, dtype)
 
 
 def proper_binary_labels(xp: Backend, labels: Array) -> Array:
