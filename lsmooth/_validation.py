@@ -109,7 +109,7 @@ def number_or_rows(
 ) -> Any:
     """A Python number in [low, high] as a float, or a tensor that broadcasts to the rows."""
     if type(value) is float or isinstance(value, Real):  # NumPy's numbers too
-        return check_range(name, value, low, high)
+        return check_range(name, value, low, high)  # pyright: ignore[reportArgumentType]
     if value is None or isinstance(value, str):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
     array = to_array(xp, name, value, dtype, like=like)

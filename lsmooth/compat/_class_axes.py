@@ -14,10 +14,10 @@ Axes: TypeAlias = int | tuple[int, ...] | None
 
 def counted_axes(axis: Axes, rank: int) -> list[int]:
     """The axes counted from the front, in the order given."""
-    axes = list(range(rank)) if axis is None else [axis] if is_integer_number(axis) else list(axis)
-    if not all(-rank <= a < rank for a in axes):
+    axes = list(range(rank)) if axis is None else list(axis) if isinstance(axis, (tuple, list)) else [axis]
+    if not all(is_integer_number(a) and -rank <= a < rank for a in axes):
         raise ValueError(f"axis must be in [{-rank}, {rank - 1}], got {axis}.")
-    return [a % rank for a in axes]
+    return [int(a) % rank for a in axes]
 
 
 def classes_last(xp: Backend, x: Array, axis: Axes) -> Array:

@@ -27,7 +27,7 @@ class LossModule(torch.nn.Module):
             else:
                 setattr(self, name, value)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:  # pyright: ignore
         saved = {name for name in self._non_persistent_buffers_set if prefix + name in state_dict}
         self._non_persistent_buffers_set -= saved
         try:
@@ -94,7 +94,7 @@ def number_or_tensor(name: str, value: Any, low: float, high: float) -> float | 
         return value
     if not isinstance(value, (torch.Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
-    tensor = real_tensor(name, value)
+    tensor: Any = real_tensor(name, value)
     if has_values(tensor):
         for extreme in (tensor.detach().amin(), tensor.detach().amax()) if tensor.numel() else ():
             check.check_range(name, extreme.item(), low, high)

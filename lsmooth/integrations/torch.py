@@ -65,6 +65,13 @@ class CrossEntropyLoss(LossModule):
 
     weight: torch.Tensor | None
     smoothing_prior: torch.Tensor | None
+    ignore_index: int
+    reduction: str
+    label_smoothing: float | torch.Tensor
+    axis: int | None
+    temperature: float | torch.Tensor
+    z_loss: float
+    logit_softcap: float | None
 
     def __init__(
         self,
@@ -97,12 +104,13 @@ class CrossEntropyLoss(LossModule):
         if logit_softcap is not None:
             check.check_range("logit_softcap", self.logit_softcap, 0.0, float("inf"))
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of logits against targets.
 
         Args:
             input: logits, (N, classes, ...), or with the classes along ``axis``.
             target: class ids, (N, ...); or distributions, in the shape of ``input``.
+            mask: bool, (N, ...), True for the rows that count; for distributions too.
 
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
@@ -119,6 +127,7 @@ class CrossEntropyLoss(LossModule):
             smoothing_prior=self.smoothing_prior,
             class_weight=self.weight,
             ignore_index=ignored_class(self.ignore_index, input, target, axis),
+            mask=mask,
             axis=axis,
             temperature=self.temperature,
             z_loss=self.z_loss,
@@ -163,6 +172,17 @@ class DistillationLoss(LossModule):
         1.4284
     """
 
+    alpha: float
+    temperature: float | torch.Tensor
+    ignore_index: int
+    reduction: str
+    label_smoothing: float | torch.Tensor
+    divergence: str
+    beta: float
+    divergence_alpha: float
+    scale_by_temperature_squared: bool
+    axis: int | None
+
     def __init__(
         self,
         alpha: float = 0.5,
@@ -192,20 +212,23 @@ class DistillationLoss(LossModule):
         )
         self._loss(axis=-1, ignore_index=None)  # checks the options
 
-    def forward(self, input: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The loss of a batch.
 
         Args:
             input: the student's logits, (N, classes, ...), or with the classes along ``axis``.
             teacher: the teacher's, in the same shape; they get no gradient.
             target: class ids, (N, ...); or distributions, in the shape of ``input``.
+            mask: bool, (N, ...), True for the rows that count; for distributions too.
 
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
         """
         axis = _axis_of(input, self.axis)
         loss = self._loss(axis=axis, ignore_index=ignored_class(self.ignore_index, input, target, axis))
-        return loss(target, teacher, input)
+        return loss(target, teacher, input, mask=mask)
 
     def _loss(self, *, axis: int, ignore_index: int | None) -> distillation.DistillationLoss:
         return distillation.DistillationLoss(
@@ -253,6 +276,8 @@ class BCEWithLogitsLoss(LossModule):
 
     weight: torch.Tensor | None
     pos_weight: torch.Tensor | None
+    reduction: str
+    label_smoothing: float | torch.Tensor
 
     def __init__(
         self,
@@ -272,12 +297,13 @@ class BCEWithLogitsLoss(LossModule):
             reduction=reduction, label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0)
         )
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of logits against targets.
 
         Args:
             input: logits, any shape.
             target: numbers in [0, 1], in the shape of ``input``.
+            mask: bool, in the shape of ``input``, True for the elements that count.
 
         Returns:
             A scalar, or the losses in the shape of ``input`` for ``reduction="none"``; float32, or
@@ -289,6 +315,7 @@ class BCEWithLogitsLoss(LossModule):
             label_smoothing=self.label_smoothing,
             pos_weight=self.pos_weight,
             sample_weight=None if self.weight is None else torch.broadcast_to(self.weight, input.shape),
+            mask=mask,
             reduction="sum_over_batch_size" if self.reduction == "mean" else self.reduction,
         )
 

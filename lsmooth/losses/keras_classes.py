@@ -102,6 +102,8 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
         0.685
     """
 
+    ignore_class: int | None
+    axis: int
     _function = keras_functions.sparse_categorical_crossentropy
     _options = ("from_logits", "ignore_class", "axis", "label_smoothing")
 
@@ -140,7 +142,8 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
         if self.ignore_class is None:
             return losses, None
         y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
-        return losses, row_labels(backend_of(y_pred=y_pred), y_true, y_pred, self.axis) != self.ignore_class
+        xp = backend_of(y_pred=y_pred)
+        return losses, ~xp.equal(row_labels(xp, y_true, y_pred, self.axis), self.ignore_class)
 
 
 class BinaryCrossentropy(_FunctionLoss):

@@ -71,7 +71,7 @@ def logits_behind(xp: Backend, y_pred: Array, from_logits: bool, activation: str
     logits = getattr(y_pred, "_keras_logits", None)
     if logits is None and not xp.is_concrete(y_pred):
         operation = getattr(y_pred, "op", None)
-        logits = operation.inputs[0] if getattr(operation, "type", None) == activation else None
+        logits = operation.inputs[0] if operation is not None and operation.type == activation else None
     if logits is None:
         return y_pred, from_logits
     if from_logits:

@@ -78,7 +78,7 @@ def _progress(start: float, end: float, steps: int, delay: int) -> Schedule:
     end = check.check_range("end", end, 0.0, 1.0)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    delay = check.check_at_least("delay", delay, 0)
+    check.check_at_least("delay", delay, 0)
 
     def progress(step: Any) -> Any:
         if isinstance(step, Real):

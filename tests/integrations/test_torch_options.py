@@ -231,3 +231,20 @@ def test_class_ids_of_bool_are_named(module):
     x, ids = torch.randn(2, 3), torch.tensor([True, False])
     with pytest.raises(TypeError, match=r"must be integer.*, got bool"):
         module()(*((x, ids) if module is CrossEntropyLoss else (x, x, ids)))
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["class ids", "distributions"])
+def test_a_mask_leaves_rows_out(soft):
+    torch.manual_seed(0)
+    z, counted = torch.randn(6, 4), torch.tensor([True, False, True, True, False, True])
+    target = torch.softmax(torch.randn(6, 4), 1) if soft else torch.tensor([0, 1, 2, 3, 0, 1])
+    dirty = z.masked_fill(~counted[:, None], torch.nan).requires_grad_()
+    for module in (integration.CrossEntropyLoss(label_smoothing=0.1), integration.DistillationLoss(temperature=2.0)):
+        others = () if isinstance(module, integration.CrossEntropyLoss) else (torch.zeros(6, 4),)
+        loss = module(dirty, *others, target, mask=counted)
+        expected = module(z[counted], *(x[counted] for x in others), target[counted])
+        torch.testing.assert_close(loss, expected)
+        assert torch.isfinite(torch.autograd.grad(loss, dirty)[0]).all()
+    target, elements = torch.rand(6, 4), torch.rand(6, 4) > 0.5
+    loss = integration.BCEWithLogitsLoss()(z.masked_fill(~elements, torch.nan), target, mask=elements)
+    torch.testing.assert_close(loss, integration.BCEWithLogitsLoss()(z[elements], target[elements]))
