@@ -11,6 +11,7 @@ import numpy as np
 from lsmooth import losses
 from lsmooth.bench.rows import Plan, Row
 from lsmooth.bench.suites import _frameworks as frameworks
+from lsmooth.bench.suites._torch_options import option_rows
 
 EPS = 0.1
 CROSS_ENTROPY = "smoothed cross-entropy"
@@ -25,6 +26,7 @@ def rows(plan: Plan) -> Iterator[Row]:
     for size in ((64, 100),) if plan.quick else ((4096, 4000),):
         yield from _sigmoid_rows(plan, size)
         yield from _focal_rows(plan, size)
+    yield from option_rows(plan)
 
 
 BARS: Mapping[tuple[int, int], Mapping[str, Mapping[str, float]]] = {
