@@ -190,7 +190,9 @@ def _losses(
     scratch = student.new_empty((4, block, num_classes), dtype=dtype)
     sample, in_bits = slice(None if careful else SAMPLE), inverse / math.log(2.0)
     shifts = [z[:, sample].amax(1, keepdim=True).to(dtype) for z in (teacher, student)]
-    half_in_bits = torch.full((), 0.5 * in_bits, dtype=dtype, device=student.device)
+    # Logits near 0 are shifted and scaled in one pass; of others, the difference comes first.
+    near = all(c.abs().max().item() * in_bits <= 32.0 for c in shifts)
+    shifts = [c.mul_(-in_bits) for c in shifts] if near else shifts
     factor = torch.as_tensor(options.scale * inverse, dtype=dtype, device=student.device)
     factors = factor.split(block) if factor.ndim else itertools.repeat(factor)
     gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
@@ -200,8 +202,8 @@ def _losses(
     for (z_t, z_s, c_t, c_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
         x_t, x_s, t, s = scratch if len(loss) == block else scratch[:, : len(loss)]
         for z, c, x, power, z_sum in ((z_t, c_t, x_t, t, z_sums[0]), (z_s, c_s, x_s, s, z_sums[1])):
-            if z.dtype == dtype:
-                _twice_times(half_in_bits, z, c, out=x)
+            if near:
+                torch.add(c, z, alpha=in_bits, out=x)
             else:
                 torch.sub(z, c, out=x).mul_(in_bits)
             torch.sum(torch.exp2(x, out=power), 1, keepdim=True, out=z_sum)
