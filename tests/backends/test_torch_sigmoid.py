@@ -113,3 +113,27 @@ def test_shapes_of_any_rank():
         loss.sum().backward()
         assert loss.shape == shape
         torch.testing.assert_close(z.grad, torch.sigmoid(z.detach()) - 1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights"),
+    [
+        ((4, 3, 50, 60), (3, 1, 1)),
+        ((4, 3, 50, 60), (1, 60)),
+        ((6, 7000), (6, 1)),
+        ((6, 7000), (7000,)),
+        ((9, 1), (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_weights_of_positives_along_any_axis_are_known_to_the_kernel(monkeypatch, shape, weights, reduction):
+    from lsmooth.backends import formulas
+    from lsmooth.losses import sigmoid_cross_entropy
+
+    z, labels = torch.randn(shape, requires_grad=True), torch.rand(shape)
+    weight = torch.rand(weights) + 0.5
+    peer = torch.nn.functional.binary_cross_entropy_with_logits(z, labels, pos_weight=weight, reduction=reduction)
+    monkeypatch.setattr(formulas, "sigmoid_cross_entropy", None)  # the formula may not be asked
+    loss = sigmoid_cross_entropy(labels, z, pos_weight=weight, reduction=reduction)
+    torch.testing.assert_close(loss, peer)
+    torch.testing.assert_close(*(torch.autograd.grad(x.sum(), z)[0] for x in (loss, peer)))

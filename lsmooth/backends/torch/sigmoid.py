@@ -43,7 +43,6 @@ def fits(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> bool:
         is_plain(logits)
         and labels.shape == logits.shape
         and type(options.label_smoothing) is float
-        and (options.pos_weight is None or options.pos_weight.ndim <= 1)
         and not needs_gradient(labels, options.pos_weight, options.scale)
     )
 
@@ -86,11 +85,19 @@ def sweep(
         logits,
         labels=labels.detach().reshape(-1, columns),
         label_smoothing=options.label_smoothing,
-        pos_weight=None if pos_weight is None else pos_weight.detach(),
+        pos_weight=_flat_weight(pos_weight, logits.shape),
         scale=scale,
         total=options.total,
         with_gradient=with_gradient,
     )
+
+
+def _flat_weight(pos_weight: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """The weight as one number, one a column, or (rows, 1 or columns)."""
+    if pos_weight is None or pos_weight.ndim <= 1:
+        return None if pos_weight is None else pos_weight.detach()
+    columns = pos_weight.shape[-1]
+    return pos_weight.detach().expand(*shape[:-1], columns).reshape(-1, columns)
 
 
 def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
@@ -159,7 +166,7 @@ def _sweep(
         # d = sign(z) m: (1 + sign) / 2 - l; at z = 0 either side is as good as their mean.
         torch.sub(half, labels[part], alpha=1.0 - label_smoothing, out=d)
         if pos_weight is not None:
-            of_one = (0.5 - d) * pos_weight
+            of_one = (0.5 - d) * (pos_weight[part] if pos_weight.ndim == 2 else pos_weight)
             c = d.add_(0.5).add(of_one)
             d.mul_(sign.add(1.0)).addcmul_(of_one, sign.sub(1.0)).mul_(0.5)
             n.mul_(c)
