@@ -83,8 +83,12 @@ class Call(NamedTuple):
         return sum(head.weight.shape[0] for head in self.heads)
 
     def leaves(self) -> list[Any]:
-        """The arrays, with None where there is no bias."""
-        return [x for head in self.heads for x in head] + list(self.rows.values()) + list(self.shared.values())
+        """The arrays, with None where there is no bias; named ones in the order of their names.
+
+        That order, unlike the one in which names were given, is kept by frameworks that take dictionaries apart.
+        """
+        named = [some[name] for some in (self.rows, self.shared) for name in sorted(some)]
+        return [x for head in self.heads for x in head] + named
 
     def along_rows(self) -> list[bool]:
         """Of each leaf, whether its leading axes are the rows."""
@@ -97,14 +101,20 @@ class Call(NamedTuple):
         of_rows = of_heads + len(self.rows)
         return Call(
             tuple(Head(*leaves[i : i + 3]) for i in range(0, of_heads, 3)),
-            dict(zip(self.rows, leaves[of_heads:of_rows], strict=True)),
-            dict(zip(self.shared, leaves[of_rows:], strict=True)),
+            _renamed(self.rows, leaves[of_heads:of_rows]),
+            _renamed(self.shared, leaves[of_rows:]),
         )
 
     def map_rows(self, function: Callable[[Array], Array]) -> Call:
         """The call with a function applied to what has rows."""
         pairs = zip(self.leaves(), self.along_rows(), strict=True)
         return self.rebuild([function(x) if rows else x for x, rows in pairs])
+
+
+def _renamed(names: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
+    """Values in the order of the sorted names, under these names in their own order."""
+    by_name = dict(zip(sorted(names), values, strict=True))
+    return {name: by_name[name] for name in names}
 
 
 class CrossEntropyOfBlock(NamedTuple):

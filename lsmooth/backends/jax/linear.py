@@ -19,7 +19,6 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.jax.divergence import on_one_cpu
 from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
 
 # Logits of a block.
@@ -30,31 +29,73 @@ PART_ELEMENTS = 2**19
 PRODUCT_ELEMENTS = 2**21
 
 
+class Placement(NamedTuple):
+    """Which devices hold the rows, as far as is known."""
+
+    devices: int
+    """How many share the rows."""
+    may_share: bool
+    """Whether several might; then a block takes every n-th row, so that each device works on its own."""
+    one_cpu: bool
+    """Whether one CPU holds everything, so that loops cost little."""
+
+
 class Plan(NamedTuple):
     """A sweep over rows, but for the arrays; equal plans are compiled once."""
 
     xp: Backend
     loss: BlockLoss
     block: int
+    place: Placement
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
     """`lsmooth.backends.linear.whole`, a block of rows at a time."""
     lead = call.heads[0].hidden.shape[:-1]
+    place = _placement(call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))
     num_rows = _num_rows(call)
-    # Where a block is not taken in parts, XLA keeps several arrays of its size.
-    elements = BLOCK_ELEMENTS if loss.total and on_one_cpu() else BLOCK_ELEMENTS // 2
-    devices = _sharing_devices()
-    share = math.ceil(num_rows / devices)  # of a block each device has as many rows as if it were alone
-    block = devices * (
-        math.ceil(block_size / devices) if block_size else _even_rows(share, block_rows(share, call, elements))
-    )
-    if num_rows <= block:
+    # A symbolic number of rows, as `jax.export` has it, cannot be divided into blocks of a number known beforehand.
+    block = _block_rows(num_rows, call, place, loss.total, block_size) if isinstance(num_rows, int) else None
+    if block is None or num_rows <= block:
         losses = whole(xp, loss, call)
     else:
-        losses = (_total if loss.total else _rows)(Plan(xp, loss, block), call)
+        losses = (_total if loss.total else _rows)(Plan(xp, loss, block, place), call)
     return losses if loss.total else jnp.reshape(losses, lead)
+
+
+def _placement(call: Call) -> Placement:
+    """Where the arrays lie: as they say, or their types, or the mesh in scope; one device if nothing is said."""
+    arrays = [x for x in call.leaves() if x is not None]
+    on_cpu, mesh = jax.default_backend() == "cpu", jax.sharding.get_abstract_mesh()
+    if mesh.manual_axes:  # of the others of the mesh, every device has rows of its own
+        devices = mesh.size // math.prod(mesh.shape[axis] for axis in mesh.manual_axes)
+        return Placement(devices, devices > 1, False)
+    if jax.device_count() == 1 or not any(isinstance(x, jax.core.Tracer) for x in arrays):
+        shared = any(len(x.sharding.device_set) > 1 for x in arrays) if jax.device_count() > 1 else False
+        devices = _shards(call.heads[0].hidden) if shared else 1
+        return Placement(devices, devices > 1, on_cpu and not shared)
+    devices = math.prod(mesh.shape.values()) if mesh.shape else 1
+    return Placement(devices, True, False)
+
+
+def _shards(x: Array) -> int:
+    """Into how many pieces the axes of an array are split over devices, but for the last."""
+    piece = x.sharding.shard_shape(x.shape)
+    return math.prod(math.ceil(whole / part) for whole, part in zip(x.shape[:-1], piece[:-1], strict=True) if part)
+
+
+def _block_rows(num_rows: int, call: Call, place: Placement, total: bool, block_size: int | None) -> int:
+    """Rows of a block, of which each device has as many as if it were alone."""
+    # Where a block is not taken in parts, XLA keeps several arrays of its size.
+    elements = BLOCK_ELEMENTS if total and place.one_cpu else BLOCK_ELEMENTS // 2
+    if place.may_share and place.devices == 1:
+        elements = BLOCK_ELEMENTS // 4
+    share = math.ceil(num_rows / place.devices)
+    block = block_size or place.devices * _even_rows(share, block_rows(share, call, elements))
+    # Devices that might share the rows get as many each.
+    step = max(place.devices, jax.device_count()) if place.may_share else 1
+    return block if block < step else step * math.ceil(block / step)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -97,7 +138,7 @@ def _sweep(plan: Plan, moves: list[bool], call: Call) -> tuple[Array, list[Any]]
 
     zero = _zero(call)
     zeros = [None if x is None else x + zero.astype(x.dtype) for x in _zeros(call, moves)]
-    (total, shared), of_rows = _scan(_num_rows(call), plan.block, step, (zero, zeros), call)
+    (total, shared), of_rows = _scan(_num_rows(call), plan.block, step, (zero, zeros), call, plan.place.may_share)
     return total, _joined(shared, of_rows)
 
 
@@ -110,7 +151,7 @@ def _block(plan: Plan, moves: list[bool], call: Call, sums: list[Any]) -> tuple[
     gradients: list[Any] = []
     for i, (head, slope) in enumerate(zip(call.heads, slopes, strict=True)):
         here = slice(3 * i, 3 * i + 3)
-        gradients += _head_gradients(head, slope, moves[here], sums[here]) if moving[i] else [None] * 3
+        gradients += _head_gradients(plan, head, slope, moves[here], sums[here]) if moving[i] else [None] * 3
     return value, gradients + _added(sums[of_heads:], of_others)
 
 
@@ -122,7 +163,7 @@ def _slopes(
     On one CPU the logits' gradients are written over them, a few rows at a time: what else XLA keeps stays in cache.
     """
     num_rows = logits[0].shape[0]
-    part = _part_rows(num_rows, sum(z.shape[1] for z in logits))
+    part = _part_rows(num_rows, sum(z.shape[1] for z in logits)) if plan.place.one_cpu else num_rows
     if part == num_rows:
         return _slopes_at_once(plan, moving, moves, logits, others)
 
@@ -205,20 +246,20 @@ def head_logits(head: Head) -> Array:
     return logits if head.bias is None else logits + head.bias[None, :]
 
 
-def _head_gradients(head: Head, slope: Array, moves: list[bool], sums: list[Any]) -> list[Any]:
+def _head_gradients(plan: Plan, head: Head, slope: Array, moves: list[bool], sums: list[Any]) -> list[Any]:
     g = slope.astype(head.weight.dtype)
     return [
         _product(g, head.weight, 1, 0, head.hidden).astype(head.hidden.dtype) if moves[0] else None,
-        _add_product(sums[1], g, head.hidden) if moves[1] else None,
+        _add_product(plan, sums[1], g, head.hidden) if moves[1] else None,
         sums[2] + jnp.sum(slope, axis=0) if moves[2] else None,
     ]
 
 
-def _add_product(total: Array, g: Array, hidden: Array) -> Array:
+def _add_product(plan: Plan, total: Array, g: Array, hidden: Array) -> Array:
     """``total + g.T @ hidden``; on one CPU some classes at a time, since XLA has the product in an array of its own."""
     classes, features = total.shape
     count = -(-classes * features // PRODUCT_ELEMENTS)
-    if count == 1 or not on_one_cpu():
+    if count == 1 or not plan.place.one_cpu:
         return total + _product(g, hidden, 0, 0, total)
     some = -(-classes // count)
 
@@ -257,16 +298,18 @@ def _rows(plan: Plan, call: Call) -> Array:
         return whole(plan.xp, plan.loss, here.rebuild(narrow))
 
     call = call.rebuild(wide)
-    return _scan(_num_rows(call), plan.block, lambda _, here: (None, block(here)), None, call)[1]
+    return _scan(_num_rows(call), plan.block, lambda _, here: (None, block(here)), None, call, plan.place.may_share)[1]
 
 
-def _scan(num_rows: int, block: int, step: Callable[[Any, Call], Any], carry: Any, call: Call) -> Any:
+def _scan(
+    num_rows: int, block: int, step: Callable[[Any, Call], Any], carry: Any, call: Call, may_share: bool = False
+) -> Any:
     """``step`` over full blocks, then over the rows left, if any; what it gives for rows is joined.
 
     Where devices may share the rows, a block has every n-th of them, so that each device works on its own.
     """
     full = num_rows // block
-    flags, alone = call.along_rows(), _sharing_devices() == 1
+    flags, alone = call.along_rows(), not may_share
 
     def split(x: Array) -> Array:
         x = x[: full * block]
@@ -299,21 +342,15 @@ def _even_rows(num_rows: int, most: int) -> int:
 
 
 def _part_rows(num_rows: int, classes: int) -> int:
-    """Rows that stay in cache and divide the others; all of them where there are none such, or several devices."""
+    """Rows that stay in cache and divide the others; all of them where there are none such."""
     most = max(1, PART_ELEMENTS // classes)
-    if num_rows <= most or not on_one_cpu():
+    if num_rows <= most:
         return num_rows
     return next((n for n in range(most, most // 8, -1) if num_rows % n == 0), num_rows)
 
 
 def _accumulator(x: Array) -> Any:
     return jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-
-
-def _sharing_devices() -> int:
-    """How many devices may share an array: all, but for those that ``jax.shard_map`` has each take its own."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.device_count() // math.prod(mesh.shape[axis] for axis in mesh.manual_axes)
 
 
 def _num_rows(call: Call) -> int:
