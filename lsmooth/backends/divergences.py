@@ -97,9 +97,10 @@ def jensen_shannon(xp: Backend, teacher: Array, student: Array, beta: float) -> 
     log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
     no_t, no_s = xp.equal(log_t, MINUS_INFINITY), xp.equal(log_s, MINUS_INFINITY)
     either = no_t | no_s
-    d = xp.where(either, 0.0, log_s) - xp.where(either, 0.0, log_t) + math.log((1.0 - beta) / beta)
-    of_t = -math.log(beta) - xp.where(no_s, 0.0, xp.softplus(d))
-    of_s = -math.log(1.0 - beta) - xp.where(no_t, 0.0, xp.softplus(-d))
+    log_beta, log_rest = (math.log(x) if isinstance(x, float) else xp.log(x) for x in (beta, 1.0 - beta))
+    d = xp.where(either, 0.0, log_s) - xp.where(either, 0.0, log_t) + (log_rest - log_beta)
+    of_t = -log_beta - xp.where(no_s, 0.0, xp.softplus(d))
+    of_s = -log_rest - xp.where(no_t, 0.0, xp.softplus(-d))
     s = xp.exp(log_s)
     of_s = (1.0 - beta) * of_s
     losses = xp.sum(beta * xp.exp(log_t) * of_t + s * of_s, axis=-1)

@@ -170,7 +170,7 @@ class JaxBackend(Backend):
 _LONG, _PART = 2**14, 32
 
 # Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
-_LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0}
+_LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0}
 
 # Elements up to which a pass over all of them costs less than a branch, a gather or a scatter.
 _SMALL = 2**12
@@ -184,7 +184,9 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
     """The options that formulas read while they are traced, the others at their default; and the others."""
 
     def is_read(name: str, value: Any) -> bool:
-        return isinstance(value, float | str | bool) and name != "scale" and value == _LEFT_OUT.get(name, value)
+        if isinstance(value, str | bool):
+            return True
+        return isinstance(value, float) and name in _LEFT_OUT and value == _LEFT_OUT[name]
 
     given = zip(options._fields, options, strict=True)
     others = {name: value for name, value in given if value is not None and not is_read(name, value)}

@@ -28,8 +28,13 @@ class Plan(NamedTuple):
 
     xp: Backend
     divergence: str
-    parameter: float
-    temperature: float
+
+
+class Numbers(NamedTuple):
+    """Options that are numbers: arguments of a program, so that another value compiles nothing."""
+
+    parameter: Any
+    temperature: Any
 
 
 def fits(student: Array, options: DivergenceOptions) -> bool:
@@ -61,46 +66,51 @@ def blocks(xp: Backend, teacher: Array, student: Array, options: DivergenceOptio
     if counted is not None:
         counted = jnp.reshape(counted, -1)
         factor = jnp.where(counted, factor.reshape(-1), 0.0)
-    plan = Plan(xp, divergence, parameter, temperature)
-    losses = _rows(plan, teacher.reshape(-1, classes), student.reshape(-1, classes), counted, factor.reshape(-1))
+    numbers = Numbers(*(jnp.asarray(x, precision(student)) for x in (parameter, temperature)))
+    rows = teacher.reshape(-1, classes), student.reshape(-1, classes), counted, factor.reshape(-1)
+    losses = _rows(Plan(xp, divergence), numbers, *rows)
     return jnp.sum(losses) if total else losses.reshape(lead)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _rows(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> Array:
-    return factor * _sweep(plan, False, teacher, student, counted, factor)[0]
+def _rows(plan: Plan, numbers: Numbers, teacher: Array, student: Array, counted: Array | None, factor: Array) -> Array:
+    return factor * _sweep(plan, False, numbers, teacher, student, counted, factor)[0]
 
 
 @_rows.defjvp
 def _rows_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    factor, (_, d_student, _, d_factor) = primals[-1], tangents
+    factor, (_, _, d_student, _, d_factor) = primals[-1], tangents
     losses, slope = _sweep(plan, True, *primals)
     return factor * losses, losses * d_factor + jnp.sum(slope * d_student.astype(slope.dtype), axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # called eagerly, the loop would be compiled each time
-def _sweep(plan: Plan, with_slope: bool, *arrays: Any) -> tuple[Array, ...]:
+def _sweep(plan: Plan, with_slope: bool, numbers: Numbers, *arrays: Any) -> tuple[Array, ...]:
     """The losses of the rows, and with ``with_slope`` the student's gradient of each, times the row's factor."""
     row = _forward_kl if plan.divergence == "forward_kl" else _by_formula
-    return in_blocks(lambda x: row(plan, *x)[: 1 + with_slope], arrays)
+    return in_blocks(lambda x: row(plan, numbers, *x)[: 1 + with_slope], arrays)
 
 
-def _forward_kl(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> tuple[Array, ...]:
+def _forward_kl(
+    plan: Plan, numbers: Numbers, teacher: Array, student: Array, counted: Array | None, factor: Array
+) -> tuple[Array, ...]:
     """KL(t || s) and its gradient s - t: the exponentials that both need are taken once."""
-    t, s = divergences.tempered(plan.xp, teacher, student, plan.temperature, counted)
+    t, s = divergences.tempered(plan.xp, teacher, student, numbers.temperature, counted)
     t, s = (z - jax.lax.stop_gradient(jnp.max(z, axis=-1)) for z in (t, s))
     mass_t, mass_s = jnp.exp(t), jnp.exp(s)
     sum_t, sum_s = jnp.sum(mass_t), jnp.sum(mass_s)
     # Where the teacher has no mass the student may have none.
     gap = jnp.sum(mass_t * jnp.where(mass_t == 0, 0.0, t - s)) / sum_t
-    factor = factor / plan.temperature
+    factor = factor / numbers.temperature
     return gap + jnp.log(sum_s) - jnp.log(sum_t), mass_s * (factor / sum_s) - mass_t * (factor / sum_t)
 
 
-def _by_formula(plan: Plan, teacher: Array, student: Array, counted: Array | None, factor: Array) -> tuple[Array, ...]:
+def _by_formula(
+    plan: Plan, numbers: Numbers, teacher: Array, student: Array, counted: Array | None, factor: Array
+) -> tuple[Array, ...]:
     def loss(student: Array) -> Array:
-        tempered = divergences.tempered(plan.xp, teacher, student, plan.temperature, counted)
-        return divergences.DIVERGENCES[plan.divergence](plan.xp, *tempered, plan.parameter)
+        tempered = divergences.tempered(plan.xp, teacher, student, numbers.temperature, counted)
+        return divergences.DIVERGENCES[plan.divergence](plan.xp, *tempered, numbers.parameter)
 
     loss_of_row, pull = jax.vjp(loss, student.astype(precision(student)))
     return loss_of_row, *pull(factor)

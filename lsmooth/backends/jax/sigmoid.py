@@ -25,7 +25,7 @@ def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Arra
     label_smoothing, scale, total = options.label_smoothing, options.scale, options.total
     one_factor = isinstance(label_smoothing, float) and (scale is None or jnp.ndim(scale) == 0)
     if total and one_factor and blocks_pay(logits):
-        loss = _total(label_smoothing, logits, labels)
+        loss = _total(None if label_smoothing == 0.0 else label_smoothing, logits, labels)
         return loss if scale is None else loss * scale
     losses = _elements(logits.astype(precision(logits)), _smoothed(labels, label_smoothing))
     losses = losses if scale is None else losses * scale
@@ -33,9 +33,9 @@ def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Arra
 
 
 def _smoothed(labels: Array, label_smoothing: Any) -> Array:
-    """The smoothed labels; NaN in place of labels outside [0, 1]."""
+    """The smoothed labels, as they are if ``label_smoothing`` is None; NaN in place of labels outside [0, 1]."""
     proper = ((labels >= 0) & (labels <= 1)).astype(labels.dtype)
-    return smooth_binary_labels(labels * (proper / proper), label_smoothing)
+    return smooth_binary_labels(labels * (proper / proper), 0.0 if label_smoothing is None else label_smoothing)
 
 
 @jax.custom_jvp
@@ -48,22 +48,22 @@ def _elements_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return _elements(*primals), _change(*primals, *tangents)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _total(eps: float, z: Array, labels: Array) -> Array:
+@jax.custom_jvp
+def _total(eps: float | None, z: Array, labels: Array) -> Array:
     return _sum(eps, z, labels)
 
 
 @_total.defjvp
-def _total_jvp(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (z, labels), (dz, d_labels) = primals, tangents
+def _total_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (eps, z, labels), (_, dz, d_labels) = primals, tangents
     dtype = precision(z)
-    change = _change(z.astype(dtype), _smoothed(labels, eps), dz.astype(dtype), d_labels * (1.0 - eps))
+    d_labels = d_labels if eps is None else d_labels * (1.0 - eps)
+    change = _change(z.astype(dtype), _smoothed(labels, eps), dz.astype(dtype), d_labels)
     return _total(eps, z, labels), jnp.sum(change)
 
 
-# eps is a constant of the loop: as an argument it would be spread over the block before it is used.
-@functools.partial(jax.jit, static_argnums=0, inline=True)  # called eagerly, the loop would be compiled each time
-def _sum(eps: float, z: Array, labels: Array) -> Array:
+@functools.partial(jax.jit, inline=True)  # called eagerly, the loop would be compiled each time
+def _sum(eps: float | None, z: Array, labels: Array) -> Array:
     def row(arrays: tuple[Array, Array]) -> Array:
         z, labels = arrays
         return jnp.sum(_loss(z.astype(precision(z)), _smoothed(labels, eps)))

@@ -1,0 +1,67 @@
+"""Numbers are arguments of JAX's programs: another value of an option compiles nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import require_backend
+
+from lsmooth.distillation import distillation_loss
+from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
+
+SMALL, LARGE = (4, 8), (1024, 1024)  # of the second, the sums are taken by loops over blocks
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "label_smoothing": lambda y, t, z, x: softmax_cross_entropy(y, z, label_smoothing=x),
+    "temperature": lambda y, t, z, x: softmax_cross_entropy(y, z, temperature=x),
+    "z_loss": lambda y, t, z, x: softmax_cross_entropy(y, z, z_loss=x),
+    "logit_softcap": lambda y, t, z, x: softmax_cross_entropy(y, z, logit_softcap=x),
+    "sigmoid label_smoothing": lambda y, t, z, x: sigmoid_cross_entropy(t, z, label_smoothing=x),
+    "teacher's temperature": lambda y, t, z, x: distillation_loss(t, z, temperature=x),
+    "reverse temperature": lambda y, t, z, x: distillation_loss(t, z, temperature=x, divergence="reverse_kl"),
+    "jensen_shannon beta": lambda y, t, z, x: distillation_loss(t, z, divergence="jensen_shannon", beta=x),
+    "alpha divergence": lambda y, t, z, x: distillation_loss(t, z, divergence="alpha", alpha=x),
+}
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """What has been compiled since the list was last cleared."""
+    require_backend("jax")
+    from jax import monitoring
+
+    seen: list[str] = []
+
+    def listen(event: str, _: float, **__: Any) -> None:
+        if "backend_compile" in event:
+            seen.append(event)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("option", CALLS)
+def test_another_number_compiles_nothing(option: str, shape: tuple[int, int], compilations: list[str]):
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    teacher = jnp.asarray(rng.uniform(size=shape), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, shape[1], shape[0]))
+
+    def value_and_gradient(x: float) -> Any:
+        return jax.value_and_grad(lambda z: CALLS[option](labels, teacher, z, x))(logits)
+
+    first = value_and_gradient(0.3)
+    compilations.clear()
+    second = value_and_gradient(0.4)
+    assert compilations == []
+    expected = CALLS[option](np.asarray(labels), *(np.asarray(x, np.float64) for x in (teacher, logits)), 0.4)
+    np.testing.assert_allclose(second[0], expected, rtol=2e-5)
+    assert float(first[0]) != float(second[0])
