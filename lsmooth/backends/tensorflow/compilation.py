@@ -49,13 +49,23 @@ def compile_pays(name: str, *arrays: Array, elements: int | None = None, least: 
     if elements is None or elements < (XLA_ELEMENTS if least is None else least):
         return False
     if not tf.executing_eagerly():
-        return True
+        return not _in_branch()
     key = (name, *((x.dtype, tuple(x.shape)) for x in arrays))
     before = _seen.pop(key, 0)
     _seen[key] = before + elements
     if len(_seen) > COUNTED_SHAPES:
         _seen.popitem(last=False)
     return before >= COMPILE_AFTER
+
+
+def _in_branch() -> bool:
+    """Whether a branch of `tf.cond` is traced, whose gradient cannot find the arguments of a compiled function."""
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        if type(graph).__name__ == "CondBranchFuncGraph":
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 def num_elements(x: Array) -> int | None:
