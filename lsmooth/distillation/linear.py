@@ -140,14 +140,16 @@ def linear_distillation_loss(
     if apart:  # its range is too small for gradients that are divided by the number of rows
         pair = pair._replace(scale=None, reduction="none")
     scale_of_teacher = _times(alpha, scale_of(pair, scale_by_temperature_squared))
-    soft = DivergenceOptions(divergence, parameter, pair.temperature, pair.counted, scale_of_teacher)
+    soft = DivergenceOptions(divergence, parameter, pair.temperature, scale=scale_of_teacher)
     soft, arrays, _ = without_arrays(xp, soft)
     arrays = {SOFT + name: x for name, x in arrays.items()}
     hard = None
     if alpha < 1.0:
-        hard = SoftmaxOptions(eps, counted=pair.counted, scale=_times(1.0 - alpha, pair.scale))
+        hard = SoftmaxOptions(eps, scale=_times(1.0 - alpha, pair.scale))
         hard, more, _ = without_arrays(xp, hard)
         arrays |= {"labels": pair.labels, **{HARD + name: x for name, x in more.items()}}
+    if pair.counted is not None:
+        arrays["counted"] = pair.counted  # of both parts; the blocks look for it under this name
     arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
     still = (0,) if stop_teacher_gradient else ()
     loss = DistillationOfBlock(xp, pair.reduction != "none", soft, hard, still)
@@ -175,11 +177,12 @@ class DistillationOfBlock(NamedTuple):
         """The soft part, and the hard one where there are labels: both look at the student's logits."""
         teacher, student = logits
         kernels = last if last is not None and self.hard is None else self.xp
-        options = with_arrays(self.soft._replace(total=self.total), rows, prefix=SOFT)
+        common = {"total": self.total, "counted": rows.get("counted")}
+        options = with_arrays(self.soft._replace(**common), rows, prefix=SOFT)
         losses = kernels.softmax_divergence(teacher, student, options)
         if self.hard is None:
             return losses
-        options = with_arrays(self.hard._replace(total=self.total), rows, prefix=HARD)
+        options = with_arrays(self.hard._replace(**common), rows, prefix=HARD)
         return losses + self.xp.softmax_cross_entropy(student, rows["labels"], options)
 
 

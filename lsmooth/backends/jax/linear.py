@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
+from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole, without_ignored
 
 # Logits of a block.
 BLOCK_ELEMENTS = 2**24
@@ -145,6 +145,7 @@ def _sweep(plan: Plan, moves: list[bool], call: Call) -> tuple[Array, list[Any]]
 def _block(plan: Plan, moves: list[bool], call: Call, sums: list[Any]) -> tuple[Array, list[Any]]:
     """The loss of a block, and the gradients of its rows; those of what is shared are added to the sums."""
     of_heads = 3 * len(call.heads)
+    call = without_ignored(plan.xp, call)
     logits = [head_logits(head) for head in call.heads]
     moving = [any(moves[i : i + 3]) for i in range(0, of_heads, 3)]
     value, slopes, of_others = _slopes(plan, moving, moves[of_heads:], logits, Call((), call.rows, call.shared))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole
+from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole, without_ignored
 from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -58,7 +58,15 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
     else:
         heads = call.heads
         biased = tuple(head.bias is not None for head in heads)
-        plan = Plan(xp, loss._replace(total=False), len(heads), tuple(call.rows), tuple(call.shared), biased, block)
+        plan = Plan(
+            xp,
+            loss._replace(total=False),
+            len(heads),
+            tuple(sorted(call.rows)),
+            tuple(sorted(call.shared)),
+            biased,
+            block,
+        )
         leaves = [x for x in call.leaves() if x is not None]
         logits = None if num_rows is None else num_rows * call.num_classes
         large = logits is not None and compilation.compile_pays("linear_rows", *leaves, elements=logits)
@@ -178,7 +186,7 @@ def _sweep(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
 
 def _block(plan: Plan, call: Call, upstream: Array) -> list[Array]:
     """The losses of a block, and their gradients with respect to the leaves wanted."""
-    wanted = plan.call(plan.wanted)
+    wanted, call = plan.call(plan.wanted), without_ignored(plan.xp, call)
     logits = tuple(head_logits(plan.xp, head) for head in call.heads)
     moving = [z for z, wants in zip(logits, wanted.heads, strict=True) if any(wants)]
     options = (*call.rows.values(), *call.shared.values())
