@@ -292,6 +292,11 @@ class _Blocks:
         self.scratch = self._scratch()
         self.lse, self.spread_x, self.target_x, self.label_x, self.mass = z.new_empty((5, rows), dtype=dtype).unbind()
         self.spread_sum = self.lse.new_empty(rows) if careful and loss.spread is not None else loss.spread_sum
+        # The label's part of the gradient, and the factor of the softmax where it is the same for all rows.
+        self.label_part = None
+        if loss.index is not None and gradient is not None:
+            taken = loss.factor / loss.temperature * loss.label_weight * -1.0
+            self.label_part = torch.as_tensor(taken, dtype=dtype, device=z.device).expand(rows)
 
     def _block_rows(self) -> int:
         return block_rows(self.num_rows, self.num_classes)
@@ -502,11 +507,13 @@ class _Blocks:
             total = 1.0 if alike else total + of(loss.eps) * of(self.spread_sum)
         if loss.z_loss:
             total = total + 2.0 * loss.z_loss * (self.lse[part] + self._origin(part))
-        of_p = factor * total
-        if not _is(of_p, 1.0):
+        of_p, of_spread = factor * total, factor * of(loss.eps)
+        if spread is not None and isinstance(of_p, float) and isinstance(of_spread * spread, float):
+            torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass
+            spread = None
+        elif not _is(of_p, 1.0):
             p.mul_(self._column(of_p))
         if spread is not None:
-            of_spread = factor * of(loss.eps)
             if isinstance(spread, float):
                 p.sub_(self._column(of_spread * spread))
             else:
@@ -515,9 +522,7 @@ class _Blocks:
         if target is not None:
             self._subtract(p, target, factor * of_target)
         else:
-            of_label = (factor * of(loss.label_weight)) * -1.0
-            of_label = torch.as_tensor(of_label, dtype=p.dtype, device=p.device).expand(part.stop - part.start)
-            p.scatter_add_(dim, self._column(loss.index, part), self._column(of_label))
+            p.scatter_add_(dim, self._column(loss.index, part), self._column(self.label_part, part))
         if slope is not None:
             p.mul_(slope)
 
