@@ -64,7 +64,6 @@ def softmax_cross_entropy(
     counted = np.ones(rows, bool) if mask is None else np.asarray(mask)
     if labels.ndim == z.ndim:
         t = np.where(counted[..., None], np.moveaxis(_float64(labels), axis, -1), 0.0)
-        t = np.where((t < 0).any(-1, keepdims=True), np.nan, t)
     else:
         counted = counted if ignore_index is None else counted & (labels != ignore_index)
         t = one_hot(np.where(counted, labels, 0), classes)
@@ -132,7 +131,6 @@ def sigmoid_cross_entropy(
     z, labels, eps = _float64(logits), _float64(labels), _float64(label_smoothing)
     counted = np.ones(z.shape, bool) if mask is None else np.asarray(mask)
     z, labels = np.where(counted, z, 0.0), np.where(counted, labels, 0.0)
-    labels = np.where((labels < 0) | (labels > 1), np.nan, labels)
     smoothed = (1.0 - eps) * labels + eps / 2.0
     positive = smoothed * (1.0 if pos_weight is None else _float64(pos_weight))
     negative = 1.0 - smoothed
