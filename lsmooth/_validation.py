@@ -59,16 +59,24 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
     """``value`` as an array of this backend.
 
     Raises:
-        TypeError: if it is None, text, or another object that holds no numbers.
+        TypeError: if it is None, text, or another object that holds no numbers, or holds complex ones.
     """
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OSUMm":
             raise TypeError(f"{name} must be an array, a tensor or numbers, got an array of dtype {value.dtype}.")
     elif not xp.is_array(value) and not hasattr(value, "__array__"):
         nested = isinstance(value, (list, tuple)) and any(hasattr(x, "__array__") for x in value)
-        if value is None or isinstance(value, (str, bytes)) or not (nested or np.asarray(value).dtype.kind in "biufc"):
+        if value is None or isinstance(value, (str, bytes)) or not (nested or np.asarray(value).dtype.kind in "biuf"):
             raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.")
+    given = _dtype_of(xp, value)
+    if "complex" in given:  # a cast would cut them
+        raise TypeError(f"{name} must hold real numbers, got {given}; take the real part.")
     return xp.asarray(value, dtype, like=like)
+
+
+def _dtype_of(xp: Backend, value: Any) -> str:
+    """The dtype of an array, of this backend or of NumPy, and nothing of what else holds numbers."""
+    return xp.dtype(value) if xp.is_array(value) else str(getattr(value, "dtype", ""))
 
 
 def _shortened(value: Any) -> str:
@@ -78,10 +86,13 @@ def _shortened(value: Any) -> str:
 
 def float_array(xp: Backend, name: str, value: Any, like: Array | None = None) -> Array:
     """``value`` as an array of this backend, which must be of a float dtype."""
-    array = to_array(xp, name, value, like=like)
-    if xp.dtype(array) not in FLOATS:
-        raise TypeError(f"{name} must be floating point, got {xp.dtype(array)}; cast it, e.g. to float32.")
-    return array
+    dtype = _dtype_of(xp, value)
+    if "complex" not in dtype:
+        value = to_array(xp, name, value, like=like)
+        dtype = xp.dtype(value)
+    if dtype not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {dtype}; cast it, e.g. to float32.")
+    return value
 
 
 def class_ids(xp: Backend, labels: Array) -> Array:

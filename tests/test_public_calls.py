@@ -117,6 +117,41 @@ def test_torch_calls_and_gradients_work_in_strict_modes(row: str, mode: str):
         assert all(x.grad is None or bool(x.grad.isfinite().all()) for x in floating)
 
 
+def changed_in_place(result: Any) -> int:
+    """Divide every tensor that is differentiated by 4, as loops that accumulate gradients do; how many there were."""
+    if isinstance(result, list | tuple):
+        return sum(map(changed_in_place, result))
+    if not getattr(result, "requires_grad", False):
+        return 0
+    result /= 4
+    result *= 2.0
+    result += 0.0
+    result.clamp_(-1e6, 1e6)
+    result.masked_fill_(result.detach() > 1e6, 0.0)
+    result[...] = result * 0.5
+    return 1
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_torch_results_may_be_changed_in_place_before_backward(row: str):
+    xp = require_backend("torch")
+    gradients = []
+    for change in (False, True):
+        arrays = public_calls.converted(xp, row)
+        floating = [x.requires_grad_() for x in arrays.values() if x.is_floating_point()]
+        result = public_calls.call(row, arrays)
+        if change and not changed_in_place(result):
+            return
+        total = public_calls.total(xp, result)
+        if total is None or not total.requires_grad:
+            return
+        total.backward()
+        gradients.append([x.grad for x in floating])
+    for plain, changed in zip(*gradients, strict=True):
+        if plain is not None:
+            np.testing.assert_allclose(changed, plain / 4, rtol=1e-12, atol=1e-15)
+
+
 def numpy_numbers(public, integer, number):
     """The public object, whose numbers arrive as NumPy's, and so do its defaults."""
     kinds = {int: integer, float: number}

@@ -15,6 +15,8 @@ Axes: TypeAlias = int | tuple[int, ...] | None
 def counted_axes(axis: Axes, rank: int) -> list[int]:
     """The axes counted from the front, in the order given."""
     axes = list(range(rank)) if axis is None else list(axis) if isinstance(axis, (tuple, list)) else [axis]
+    if axes and rank == 0:
+        raise ValueError(f"There is no axis {axis}, the classes: the arrays are scalars.")
     if not all(is_integer_number(a) and -rank <= a < rank for a in axes):
         raise ValueError(f"axis must be in [{-rank}, {rank - 1}], got {axis}.")
     return [int(a) % rank for a in axes]

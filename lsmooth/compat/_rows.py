@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, divergences
+from lsmooth.backends import Array, Backend, backend_of, divergences
 from lsmooth.backends.formulas import accumulate, label_factor, match_rank
 from lsmooth.smoothing import smooth_labels
 
@@ -18,6 +20,34 @@ def scores(xp: Backend, name: str, value: Any, like: Any = None, least_rank: int
     return accumulate(xp, array), xp.dtype(array)
 
 
+def number(name: str, value: Any) -> float:
+    """A number, or an array of no axes, as Python's float."""
+    if hasattr(value, "__array__") and not isinstance(value, np.generic):
+        array = np.asarray(value)
+        value = array[()] if array.ndim == 0 else value
+    return check.check_number(name, value)
+
+
+def real_numbers(name: str, value: Any, rank: int | None = None) -> Any:
+    """``value`` as given: None, or an array, a tensor or numbers that hold no text and nothing complex."""
+    if value is None:
+        return None
+    xp = backend_of(value=value)
+    array = check.to_array(xp, name, value)
+    if xp.dtype(array) == "bool":
+        raise TypeError(f"{name} must hold real numbers, got bool.")
+    if rank is not None and len(xp.shape(array)) != rank:
+        raise ValueError(f"{name} must have shape (classes,), one number a class; got shape {xp.shape(array)}.")
+    return value
+
+
+def class_id(name: str, value: Any) -> int:
+    """An integer as Python's int; a bool is none."""
+    if not check.is_integer_number(value):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    return int(value)
+
+
 def class_count(xp: Backend, array: Array) -> Any:
     """The size of the last axis: an int, or a scalar of the array's dtype where it is not known before the run."""
     return xp.length(array, -1, xp.dtype(array))
@@ -25,7 +55,7 @@ def class_count(xp: Backend, array: Array) -> Any:
 
 def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None) -> Array:
     """Class ids in the shape of the rows; their range is checked under `lsmooth.validate`."""
-    labels = xp.asarray(value, like=log_probs)
+    labels = check.to_array(xp, name, value, like=log_probs)
     rows = xp.shape(log_probs)[:-1]
     if not check.same_shape(xp.shape(labels), rows):
         raise ValueError(f"{name} must have shape {rows}, one class id a row; got {xp.shape(labels)}.")
@@ -88,6 +118,8 @@ def nll_and_spread(
 
 def mix_with_others(xp: Backend, nll: Array, spread: Array, eps: float, log_probs: Array) -> Array:
     """The label's own class keeps 1 - eps, and each of the others gets eps / (classes - 1)."""
+    if xp.shape(log_probs)[-1] == 1:
+        raise ValueError("Smoothing over the other classes needs at least two classes, got 1.")
     others = eps / (class_count(xp, log_probs) - 1)
     return (1.0 - eps - others) * nll + others * spread
 

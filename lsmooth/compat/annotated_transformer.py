@@ -5,6 +5,7 @@ Repeats the notebook of 2022, on the ``KLDivLoss`` of PyTorch 2.13.
 
 from __future__ import annotations
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.compat import _rows
 
@@ -23,6 +24,10 @@ class LabelSmoothing:
     Attributes:
         true_dist: q of the last call, (rows, size), in the dtype of x.
 
+    Raises:
+        TypeError: if an option is of another type.
+        ValueError: if ``size`` is below 3, or ``smoothing`` is not in [0, 1].
+
     Source: Harvard NLP, The Annotated Transformer, ``LabelSmoothing``.
 
     Example:
@@ -39,10 +44,10 @@ class LabelSmoothing:
     """
 
     def __init__(self, size: int, padding_idx: int, smoothing: float = 0.0) -> None:
-        self.size = size
-        self.padding_idx = padding_idx
-        self.smoothing = smoothing
-        self.confidence = 1.0 - smoothing
+        self.size = check.check_count("size", size, low=3)
+        self.padding_idx = _rows.class_id("padding_idx", padding_idx)
+        self.smoothing = check.check_range("smoothing", _rows.number("smoothing", smoothing), 0.0, 1.0)
+        self.confidence = 1.0 - self.smoothing
         self.true_dist: Array | None = None
 
     def __call__(self, x: Array, target: Array) -> Array:
@@ -57,7 +62,7 @@ class LabelSmoothing:
 
         Raises:
             TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-            ValueError: if shapes do not fit, or ``smoothing`` is out of range.
+            ValueError: if shapes do not fit, or ``padding_idx`` is no class.
         """
         xp = backend_of(x=x, target=target)
         loss, self.true_dist = _rows.padded_kl_divergence(

@@ -6,6 +6,7 @@ spread eps over all of them, as `lsmooth.losses.softmax_cross_entropy` does.
 
 from __future__ import annotations
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.compat import _rows
 
@@ -32,7 +33,7 @@ def label_smoothed_nll_loss(
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or there is one class alone.
 
     Source: fairseq 0.12.3, ``label_smoothed_nll_loss``.
 
@@ -44,8 +45,10 @@ def label_smoothed_nll_loss(
         (0.516609, 0.356675)
     """
     xp = backend_of(lprobs=lprobs, target=target)
+    epsilon = _rows.number("epsilon", epsilon)
+    ignore_index = None if ignore_index is None else _rows.class_id("ignore_index", ignore_index)
     log_probs, dtype = _rows.scores(xp, "lprobs", lprobs, like=target)
-    target = xp.asarray(target, like=log_probs)
+    target = check.to_array(xp, "target", target, like=log_probs)
     if len(xp.shape(target)) == len(xp.shape(log_probs)):
         target = target[..., 0]
     labels = _rows.class_ids(xp, "target", target, log_probs, ignore_index)

@@ -28,7 +28,7 @@ def vocab_parallel_cross_entropy(vocab_parallel_logits: Array, target: Array, la
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or ``label_smoothing`` is 1 or more.
+        ValueError: if shapes do not fit, ``label_smoothing`` is 1 or more, or one class alone is smoothed.
 
     Source: Megatron-Core 0.15, ``vocab_parallel_cross_entropy``.
 
@@ -39,6 +39,7 @@ def vocab_parallel_cross_entropy(vocab_parallel_logits: Array, target: Array, la
         array([0.516609])
     """
     xp = backend_of(vocab_parallel_logits=vocab_parallel_logits, target=target)
+    label_smoothing = _rows.number("label_smoothing", label_smoothing)
     if label_smoothing >= 1.0:
         raise ValueError(f"label_smoothing must be below 1, got {label_smoothing}.")
     logits, _ = _rows.scores(xp, "vocab_parallel_logits", vocab_parallel_logits, like=target)

@@ -5,6 +5,7 @@ Repeats OpenNMT-py 2; version 3 uses torch's cross-entropy, which is `lsmooth.co
 
 from __future__ import annotations
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.compat import _rows
 
@@ -23,7 +24,8 @@ class LabelSmoothingLoss:
             call is refused.
 
     Raises:
-        ValueError: if ``label_smoothing`` is out of range.
+        TypeError: if an option is of another type.
+        ValueError: if ``label_smoothing`` is out of range, or ``tgt_vocab_size`` is below 3.
 
     Source: OpenNMT-py 2.3, ``LabelSmoothingLoss``.
 
@@ -37,11 +39,12 @@ class LabelSmoothingLoss:
     """
 
     def __init__(self, label_smoothing: float, tgt_vocab_size: int, ignore_index: int = -100) -> None:
+        label_smoothing = _rows.number("label_smoothing", label_smoothing)
         if not 0.0 < label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing must be in (0, 1], got {label_smoothing}.")
         self.label_smoothing = label_smoothing
-        self.tgt_vocab_size = tgt_vocab_size
-        self.ignore_index = ignore_index
+        self.tgt_vocab_size = check.check_count("tgt_vocab_size", tgt_vocab_size, low=3)
+        self.ignore_index = _rows.class_id("ignore_index", ignore_index)
         self.confidence = 1.0 - label_smoothing
 
     def __call__(self, output: Array, target: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from lsmooth._validation import is_integer_number
+from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import MINUS_INFINITY, label_factor
 from lsmooth.compat import _rows
@@ -66,7 +66,7 @@ def smooth_labels(labels: Array, alpha: Any, *, axis: Axes = -1, where: Array | 
     """
     xp = backend_of(labels=labels, alpha=alpha, where=where)
     (labels,), dtype = _floats(xp, labels=labels)
-    alpha = xp.asarray(alpha, xp.dtype(labels), like=labels)
+    alpha = check.to_array(xp, "alpha", alpha, xp.dtype(labels), like=labels)
     counted = (
         xp.ones_like(labels, xp.dtype(labels)) if where is None else xp.asarray(where, xp.dtype(labels), like=labels)
     )
@@ -97,7 +97,7 @@ def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
     """
     xp = backend_of(logits=logits, labels=labels)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels, least_rank=0)
-    labels = xp.asarray(labels, xp.dtype(logits), like=logits)
+    labels = check.to_array(xp, "labels", labels, xp.dtype(logits), like=logits)
     return xp.cast(labels * xp.softplus(-logits) + (1.0 - labels) * xp.softplus(logits), dtype)
 
 
@@ -186,21 +186,24 @@ def softmax_cross_entropy_with_integer_labels(
         >>> softmax_cross_entropy_with_integer_labels(np.log([[0.7, 0.2, 0.1]]), np.array([0])).round(6)
         array([0.356675])
     """
-    if not (is_integer_number(axis) or isinstance(axis, tuple)):
+    if not (check.is_integer_number(axis) or isinstance(axis, tuple)):
         raise ValueError(f"axis must be an int or a tuple of ints, got {axis!r}.")
     xp = backend_of(logits=logits, labels=labels, where=where)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels)
     where = mask(xp, where, logits, axis)
     logits, where = classes_last(xp, logits, axis), None if where is None else classes_last(xp, where, axis)
-    labels = xp.asarray(labels, like=logits)
+    labels = check.to_array(xp, "labels", labels, like=logits)
     classes = xp.length(logits, -1, xp.dtype(labels))
     labels = _rows.class_ids(xp, "labels", xp.where(labels < 0, labels + classes, labels), logits)
     labels, factor = label_factor(xp, labels, classes, xp.dtype(logits))
     left = masked(xp, logits, where)
-    # The largest logit first: a common offset of float32 logits would cost the digits of the difference.
-    top = xp.stop_gradient(xp.max(left, axis=-1))
-    top = xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
-    losses = factor * (xp.logsumexp(left - top[..., None], axis=-1) - (xp.pick(logits, labels) - top))
+    if xp.shape(logits)[-1] == 0:
+        losses = xp.sum(left, axis=-1) + MINUS_INFINITY  # Optax' logarithm of an empty sum
+    else:
+        # The largest logit first: a common offset of float32 logits would cost the digits of the difference.
+        top = xp.stop_gradient(xp.max(left, axis=-1))
+        top = xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
+        losses = factor * (xp.logsumexp(left - top[..., None], axis=-1) - (xp.pick(logits, labels) - top))
     return xp.cast(losses if where is None else xp.where(any_left(xp, where), losses, 0.0), dtype)
 
 
@@ -232,7 +235,7 @@ def poly_loss_cross_entropy(
     """
     xp = backend_of(logits=logits, labels=labels, epsilon=epsilon, where=where)
     logits, labels, where, dtype = _rows_of_classes(xp, logits, labels, axis, where)
-    epsilon = _option(xp, epsilon, logits)
+    epsilon = _option(xp, "epsilon", epsilon, logits)
     log_probs = masked_log_softmax(xp, logits, where)
     missed = masked_sum(xp, labels * (1.0 - xp.exp(log_probs)), where)
     return xp.cast(epsilon * missed - masked_sum(xp, labels * log_probs, where), dtype)
@@ -364,17 +367,20 @@ def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma
     """
     xp = backend_of(logits=logits, labels=labels, alpha=alpha, gamma=gamma)
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels, least_rank=0)
-    labels = xp.asarray(labels, xp.dtype(logits), like=logits)
-    alpha, gamma = _option(xp, alpha, logits), _option(xp, gamma, logits)
+    labels = check.to_array(xp, "labels", labels, xp.dtype(logits), like=logits)
+    gamma = _option(xp, "gamma", gamma, logits)
+    alpha = None if alpha is None else _option(xp, "alpha", alpha, logits)
     losses = focused_cross_entropy(xp, logits, labels, gamma)
     if alpha is not None:
         losses = (alpha * labels + (1.0 - alpha) * (1.0 - labels)) * losses
     return xp.cast(losses, dtype)
 
 
-def _option(xp: Backend, value: Any, like: Array) -> Any:
+def _option(xp: Backend, name: str, value: Any, like: Array) -> Any:
     """A number, or an array in the dtype and on the device of ``like``."""
-    return xp.asarray(value, xp.dtype(like), like=like) if hasattr(value, "shape") else value
+    if hasattr(value, "shape"):
+        return check.to_array(xp, name, value, xp.dtype(like), like=like)
+    return check.check_number(name, value)
 
 
 def _floats(xp: Backend, **arrays: Any) -> tuple[list[Array], str]:
@@ -395,7 +401,7 @@ def _rows_of_classes(
 ) -> tuple[Array, Array, Array | None, str]:
     """Logits, labels and mask with the classes last, and the dtype of the result."""
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels)
-    labels = xp.asarray(labels, like=logits)
+    labels = check.to_array(xp, "labels", labels, like=logits)
     label_dtype = xp.dtype(labels) if "float" in xp.dtype(labels) else dtype
     labels = xp.cast(labels, xp.dtype(logits)) if label_dtype != "float64" else xp.cast(labels, "float64")
     (logits, labels), dtype = _promoted(xp, [logits, labels], [dtype, label_dtype])

@@ -19,6 +19,7 @@ class LabelSmoothingCrossEntropy:
         smoothing: eps, below 1.
 
     Raises:
+        TypeError: if ``smoothing`` is no number.
         ValueError: if ``smoothing`` is 1 or more.
 
     Source: timm 1.0.31.
@@ -31,6 +32,7 @@ class LabelSmoothingCrossEntropy:
     """
 
     def __init__(self, smoothing: float = 0.1) -> None:
+        smoothing = _rows.number("smoothing", smoothing)
         if smoothing >= 1.0:
             raise ValueError(f"smoothing must be below 1, got {smoothing}.")
         self.smoothing = smoothing
@@ -42,7 +44,7 @@ class LabelSmoothingCrossEntropy:
         logits, dtype = _rows.scores(xp, "x", x, like=target)
         log_probs = _rows.log_softmax(xp, logits)
         nll, spread = _rows.nll_and_spread(xp, log_probs, _rows.class_ids(xp, "target", target, log_probs))
-        losses = self.confidence * nll + self.smoothing / _rows.class_count(xp, log_probs) * spread
+        losses = self.confidence * nll + _rows.per_class(xp, self.smoothing, log_probs) * spread
         return xp.cast(_rows.mean(xp, losses), dtype)
 
     forward = __call__
@@ -64,7 +66,7 @@ class SoftTargetCrossEntropy:
         """The loss of logits against distributions, both (batch, classes), a scalar in the dtype of the logits."""
         xp = backend_of(x=x, target=target)
         logits, dtype = _rows.scores(xp, "x", x, like=target)
-        target = xp.asarray(target, xp.dtype(logits), like=logits)
+        target = check.to_array(xp, "target", target, xp.dtype(logits), like=logits)
         if not check.same_shape(xp.shape(target), xp.shape(logits)):
             raise ValueError(f"target must have the shape of x, {xp.shape(logits)}; got {xp.shape(target)}.")
         return xp.cast(_rows.mean(xp, -xp.sum(target * _rows.log_softmax(xp, logits), axis=-1)), dtype)
@@ -88,6 +90,7 @@ class BinaryCrossEntropy:
         smooth_dense: whether targets of the logits' shape become ``(1 - eps) t + eps / 2``.
 
     Raises:
+        TypeError: if an option is of another type.
         ValueError: if ``smoothing`` is out of range or the reduction unknown.
 
     Source: timm 1.0.31.
@@ -109,16 +112,17 @@ class BinaryCrossEntropy:
         pos_weight: Array | float | None = None,
         smooth_dense: bool = False,
     ) -> None:
+        smoothing = _rows.number("smoothing", smoothing)
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"smoothing must be in [0, 1), got {smoothing}.")
         _rows.check_torch_reduction(reduction)
         self.smoothing = smoothing
-        self.target_threshold = target_threshold
-        self.weight = weight
-        self.reduction = "none" if sum_classes else reduction
-        self.sum_classes = sum_classes
-        self.pos_weight = pos_weight
-        self.smooth_dense = smooth_dense
+        self.target_threshold = None if target_threshold is None else _rows.number("target_threshold", target_threshold)
+        self.weight = _rows.real_numbers("weight", weight)
+        self.sum_classes = check.check_flag("sum_classes", sum_classes)
+        self.smooth_dense = check.check_flag("smooth_dense", smooth_dense)
+        self.reduction = "none" if self.sum_classes else reduction
+        self.pos_weight = _rows.real_numbers("pos_weight", pos_weight)
 
     def __call__(self, x: Array, target: Array) -> Array:
         """The loss of logits (batch, classes) against class ids (batch) or targets (batch, classes).
@@ -127,7 +131,7 @@ class BinaryCrossEntropy:
         """
         xp = backend_of(x=x, target=target, weight=self.weight, pos_weight=self.pos_weight)
         logits, dtype = _rows.scores(xp, "x", x, like=target)
-        target = self._targets(xp, xp.asarray(target, like=logits), logits)
+        target = self._targets(xp, check.to_array(xp, "target", target, like=logits), logits)
         positive = 1.0
         if self.pos_weight is not None:
             positive = 1.0 + (xp.asarray(self.pos_weight, xp.dtype(logits), like=logits) - 1.0) * target

@@ -9,6 +9,7 @@ of range, an IndexError on torch's CPU, makes its row NaN. `lsmooth.integrations
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
@@ -67,29 +68,23 @@ def cross_entropy(
         >>> float(compat_torch.cross_entropy(logits, np.array([0, -100]), label_smoothing=0.1).round(6))
         0.372878
     """
-    if ignore_index is None or isinstance(ignore_index, bool):
-        raise TypeError(
-            f"ignore_index must be an integer, got {ignore_index}; torch's positional size_average and reduce are "
-            "taken by keyword alone."
-        )
+    ignore_index = _ignored_class(ignore_index)
     xp = backend_of(input=input, target=target, weight=weight)
     reduction = _legacy_reduction(size_average, reduce, reduction)
-    _rows.check_torch_reduction(reduction)
-    check.check_range("label_smoothing", float(label_smoothing), 0.0, 1.0)
+    eps = check.check_range("label_smoothing", _rows.number("label_smoothing", label_smoothing), 0.0, 1.0)
     logits, dtype = _rows.scores(xp, "input", input, like=target)
-    target = xp.asarray(target, like=logits)
+    target = check.to_array(xp, "target", target, like=logits)
     soft = check.same_shape(xp.shape(target), xp.shape(logits))
     if len(xp.shape(logits)) > 1:
         logits = xp.moveaxis(logits, 1, -1)
     if weight is not None:
-        weight = xp.asarray(weight, xp.dtype(logits), like=logits)
+        weight = check.to_array(xp, "weight", weight, xp.dtype(logits), like=logits)
         if not check.same_shape(xp.shape(weight), xp.shape(logits)[-1:]):
             raise ValueError(
                 f"weight must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(weight)}."
             )
     log_probs = _rows.log_softmax(xp, logits)
-    options = (weight, ignore_index, reduction, float(label_smoothing))
-    loss = (_of_probabilities if soft else _of_class_ids)(xp, log_probs, target, *options)
+    loss = (_of_probabilities if soft else _of_class_ids)(xp, log_probs, target, weight, ignore_index, reduction, eps)
     return xp.cast(loss, dtype)
 
 
@@ -103,6 +98,11 @@ class CrossEntropyLoss:
         reduce: deprecated in torch: False stands for ``reduction="none"``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         label_smoothing: eps in [0, 1].
+
+    Raises:
+        TypeError: if an option is of another type.
+        ValueError: if ``label_smoothing`` is out of range, the reduction is unknown, or the weight has other than one
+            axis.
 
     Source: PyTorch 2.13, ``torch.nn.CrossEntropyLoss``.
 
@@ -123,10 +123,12 @@ class CrossEntropyLoss:
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        self.weight = weight
-        self.ignore_index = ignore_index
+        self.weight = _rows.real_numbers("weight", weight, rank=1)
+        self.ignore_index = _ignored_class(ignore_index)
         self.reduction = _legacy_reduction(size_average, reduce, reduction)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check.check_range(
+            "label_smoothing", _rows.number("label_smoothing", label_smoothing), 0.0, 1.0
+        )
 
     def __call__(self, input: Array, target: Array) -> Array:
         """The loss; see `cross_entropy`."""
@@ -177,7 +179,20 @@ def _of_probabilities(
     return _rows.reduced(xp, -xp.sum(terms if weight is None else terms * weight, axis=-1), reduction)
 
 
+def _ignored_class(ignore_index: Any) -> int:
+    if not check.is_integer_number(ignore_index):
+        raise TypeError(
+            f"ignore_index must be an integer, got {ignore_index!r}; torch's positional size_average and reduce are "
+            "taken by keyword alone."
+        )
+    return int(ignore_index)
+
+
 def _legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    _rows.check_torch_reduction(reduction)
+    for name, flag in (("size_average", size_average), ("reduce", reduce)):
+        if flag is not None and not isinstance(flag, bool):
+            raise TypeError(f"{name} must be True, False or None, got {flag!r}; give reduction by keyword.")
     if size_average is None and reduce is None:
         return reduction
     chosen = "none" if reduce is False else "sum" if size_average is False else "mean"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.compat import _rows
 
@@ -24,6 +25,9 @@ class LabelSmoother:
         epsilon: eps.
         ignore_index: rows with this label cost nothing.
 
+    Raises:
+        TypeError: if an option is of another type.
+
     Source: transformers 5.24, ``LabelSmoother``. It adds the smooth part up in float32 whatever
         the logits; here float64 stays float64.
 
@@ -37,6 +41,10 @@ class LabelSmoother:
 
     epsilon: float = 0.1
     ignore_index: int = -100
+
+    def __post_init__(self) -> None:
+        self.epsilon = _rows.number("epsilon", self.epsilon)
+        self.ignore_index = _rows.class_id("ignore_index", self.ignore_index)
 
     def __call__(
         self, model_output: Any, labels: Array, shift_labels: bool = False, num_items_in_batch: Any = None
@@ -59,7 +67,7 @@ class LabelSmoother:
         logits = model_output["logits"] if isinstance(model_output, Mapping) else model_output[0]
         xp = backend_of(logits=logits, labels=labels, num_items_in_batch=num_items_in_batch)
         logits, _ = _rows.scores(xp, "logits", logits, like=labels)
-        labels = xp.asarray(labels, like=logits)
+        labels = check.to_array(xp, "labels", labels, like=logits)
         if shift_labels:
             logits, labels = logits[..., :-1, :], labels[..., 1:]
         if len(xp.shape(labels)) == len(xp.shape(logits)):
@@ -72,4 +80,4 @@ class LabelSmoother:
         if divisor is None:
             divisor = xp.sum(xp.cast(~xp.equal(labels, self.ignore_index), xp.dtype(nll)))
         nll, spread = _rows.divide(xp, xp.sum(nll), divisor), _rows.divide(xp, xp.sum(spread), divisor)
-        return (1.0 - self.epsilon) * nll + self.epsilon / _rows.class_count(xp, log_probs) * spread
+        return (1.0 - self.epsilon) * nll + _rows.per_class(xp, self.epsilon, log_probs) * spread

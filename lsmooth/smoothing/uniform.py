@@ -63,6 +63,8 @@ def smooth_labels(
         if not check.same_shape(xp.shape(prior), (classes,)):
             raise ValueError(f"prior must have shape ({classes},), one number a class; got {xp.shape(prior)}.")
         prior = match_rank(xp, prior, target)
+    if classes == 0:
+        return target
     if padding_idx is None and not exclude_target:
         spread = 1.0 / xp.length(target, -1, dtype) if prior is None else prior / xp.sum(prior)
         return (1.0 - eps) * target + eps * spread
