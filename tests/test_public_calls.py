@@ -132,8 +132,8 @@ def changed_in_place(result: Any) -> int:
     return 1
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_torch_results_may_be_changed_in_place_before_backward(row: str):
+@pytest.mark.parametrize("row", [row for row in ROWS if row.startswith(("losses.", "distillation.", "compat."))])
+def test_torch_losses_may_be_changed_in_place_before_backward(row: str):
     xp = require_backend("torch")
     gradients = []
     for change in (False, True):

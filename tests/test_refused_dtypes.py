@@ -7,7 +7,7 @@ import pytest
 
 from lsmooth import calibration, distillation, losses, metrics
 from lsmooth.backends import Backend
-from lsmooth.compat import timm, transformers
+from lsmooth.compat import fairseq, optax, timm, transformers
 from lsmooth.compat import torch as compat_torch
 
 RNG = np.random.default_rng(0)
@@ -70,6 +70,8 @@ OF_IDS = {
     "torch": lambda y, z: compat_torch.cross_entropy(z, y),
     "timm": lambda y, z: timm.LabelSmoothingCrossEntropy()(z, y),
     "transformers": lambda y, z: transformers.LabelSmoother()((z,), y),
+    "optax": lambda y, z: optax.softmax_cross_entropy_with_integer_labels(z, y),
+    "fairseq": lambda y, z: fairseq.label_smoothed_nll_loss(z, y, 0.1),
 }
 OF_DISTRIBUTIONS = {
     "softmax": ("labels", losses.softmax_cross_entropy),

@@ -53,15 +53,20 @@ def class_count(xp: Backend, array: Array) -> Any:
     return xp.length(array, -1, xp.dtype(array))
 
 
+def integers(xp: Backend, name: str, value: Any, like: Array) -> Array:
+    """Class ids of any shape, in a dtype that can hold any number of classes."""
+    labels = check.to_array(xp, name, value, like=like)
+    if not check.is_integer(xp, labels):
+        raise TypeError(f"{name} must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
+    return check.class_ids(xp, labels)
+
+
 def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None) -> Array:
     """Class ids in the shape of the rows; their range is checked under `lsmooth.validate`."""
-    labels = check.to_array(xp, name, value, like=log_probs)
+    labels = integers(xp, name, value, log_probs)
     rows = xp.shape(log_probs)[:-1]
     if not check.same_shape(xp.shape(labels), rows):
         raise ValueError(f"{name} must have shape {rows}, one class id a row; got {xp.shape(labels)}.")
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"{name} must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    labels = check.class_ids(xp, labels)
     if check.is_validating(xp, labels):
         counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
         check.check_class_ids(xp, labels, xp.shape(log_probs)[-1], counted)

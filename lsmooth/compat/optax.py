@@ -192,7 +192,7 @@ def softmax_cross_entropy_with_integer_labels(
     logits, dtype = _rows.scores(xp, "logits", logits, like=labels)
     where = mask(xp, where, logits, axis)
     logits, where = classes_last(xp, logits, axis), None if where is None else classes_last(xp, where, axis)
-    labels = check.to_array(xp, "labels", labels, like=logits)
+    labels = _rows.integers(xp, "labels", labels, logits)
     classes = xp.length(logits, -1, xp.dtype(labels))
     labels = _rows.class_ids(xp, "labels", xp.where(labels < 0, labels + classes, labels), logits)
     labels, factor = label_factor(xp, labels, classes, xp.dtype(logits))

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.compat import _rows
 
@@ -67,7 +66,7 @@ class LabelSmoother:
         logits = model_output["logits"] if isinstance(model_output, Mapping) else model_output[0]
         xp = backend_of(logits=logits, labels=labels, num_items_in_batch=num_items_in_batch)
         logits, _ = _rows.scores(xp, "logits", logits, like=labels)
-        labels = check.to_array(xp, "labels", labels, like=logits)
+        labels = _rows.integers(xp, "labels", labels, logits)
         if shift_labels:
             logits, labels = logits[..., :-1, :], labels[..., 1:]
         if len(xp.shape(labels)) == len(xp.shape(logits)):

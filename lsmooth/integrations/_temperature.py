@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas import log_softmax
 from lsmooth.calibration import TemperatureScaling, apply_temperature
@@ -23,6 +24,23 @@ def check_last_activation(activation: str | None, *, from_logits: bool, binary: 
         )
     if binary != (activation == "sigmoid"):
         raise ValueError(f"model ends in a {activation}: give binary={activation == 'sigmoid'}.")
+
+
+def check_options(axis: Any, *, from_logits: Any, binary: Any) -> int:
+    """The class axis as Python's int; raise if it, or a flag, is of another type."""
+    check.check_flag("from_logits", from_logits)
+    check.check_flag("binary", binary)
+    if not check.is_integer_number(axis):
+        raise TypeError(f"axis must be an integer, got {axis!r}.")
+    return int(axis)
+
+
+def real_temperature(temperature: Any) -> Any:
+    """A number, or an array of real numbers, as given."""
+    if hasattr(temperature, "__array__"):
+        xp = backend_of(temperature=temperature)
+        return check.to_array(xp, "temperature", temperature, "float32")
+    return check.check_number("temperature", temperature)
 
 
 def scaled(outputs: Array, temperature: Any, *, axis: int, from_logits: bool, binary: bool) -> Array:

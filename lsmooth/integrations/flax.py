@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +12,13 @@ from flax import nnx
 
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.distillation import DistillationLoss
-from lsmooth.integrations._temperature import check_last_activation, fit_temperature, scaled
+from lsmooth.integrations._temperature import (
+    check_last_activation,
+    check_options,
+    fit_temperature,
+    real_temperature,
+    scaled,
+)
 from lsmooth.losses import softmax_cross_entropy
 
 
@@ -30,6 +37,9 @@ def make_train_step(
     Returns:
         ``step(model, optimizer, inputs, labels)``, which returns the loss before the update.
 
+    Raises:
+        TypeError: if ``loss`` cannot be called, or has no such option.
+
     Source: the training loop of Flax' NNX guide, with Optax behind ``nnx.Optimizer``.
 
     Example:
@@ -43,6 +53,7 @@ def make_train_step(
         >>> bool(step(model, optimizer, inputs, labels) > step(model, optimizer, inputs, labels))
         True
     """
+    _check_loss(loss, 2, options)
 
     @nnx.jit
     def step(model: nnx.Module, optimizer: nnx.Optimizer, inputs: Any, labels: Any) -> jax.Array:
@@ -86,6 +97,7 @@ def make_distillation_step(
         True
     """
     loss = DistillationLoss() if loss is None else loss
+    _check_loss(loss, 3, {})
 
     @nnx.jit
     def step(student: nnx.Module, optimizer: nnx.Optimizer, teacher: Any, inputs: Any, labels: Any) -> jax.Array:
@@ -99,6 +111,18 @@ def make_distillation_step(
         return value
 
     return step
+
+
+def _check_loss(loss: Any, num_arrays: int, options: dict[str, Any]) -> None:
+    """Raise a TypeError if ``loss`` is no function of so many arrays and of these options."""
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of arrays, got {loss!r}.")
+    try:
+        inspect.signature(loss).bind(*[None] * num_arrays, **options)
+    except TypeError as error:
+        raise TypeError(f"loss must take {num_arrays} arrays and the options given: {error}.") from None
+    except ValueError:  # a function without a signature
+        return
 
 
 class Temperature(nnx.Variable):
@@ -119,6 +143,7 @@ class TemperatureScaled(nnx.Module):
         binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
 
     Raises:
+        TypeError: if an option is of another type.
         ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
@@ -143,7 +168,8 @@ class TemperatureScaled(nnx.Module):
     ):
         last = model.layers[-1] if isinstance(model, nnx.Sequential) else None
         check_last_activation(getattr(last, "__name__", None), from_logits=from_logits, binary=binary)
-        value = jnp.asarray(temperature, jnp.float32)
+        axis = check_options(axis, from_logits=from_logits, binary=binary)
+        value = jnp.asarray(real_temperature(temperature), jnp.float32)
         if not bool((value > 0).all()):
             raise ValueError(f"temperature must be above 0, got {temperature}.")
         self.model = model

@@ -95,3 +95,35 @@ def test_a_model_with_one_output_is_calibrated_as_a_question():
     assert scaled.calibrate([(logits, labels)]).temperature_ == pytest.approx(expected, rel=1e-3)
     with pytest.raises(ValueError, match="binary=True"):
         flax.TemperatureScaled(identity).calibrate([(logits, labels)])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"temperature": None}, "temperature must be a number, got None"),
+        ({"temperature": "2"}, "temperature must be a number, got '2'"),
+        ({"temperature": True}, "temperature must be a number, got True"),
+        ({"temperature": jnp.ones(5, jnp.complex64)}, "temperature must hold real numbers, got complex64"),
+        ({"axis": 1.0}, "axis must be an integer, got 1.0"),
+        ({"axis": None}, "axis must be an integer, got None"),
+        ({"from_logits": 1}, "from_logits must be True or False, got 1"),
+        ({"binary": "no"}, "binary must be True or False, got 'no'"),
+    ],
+)
+def test_an_option_of_another_type_is_named_when_the_model_is_built(options, match):
+    with pytest.raises(TypeError, match=match):
+        flax.TemperatureScaled(linear(), **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "options", "match"),
+    [
+        (flax.make_train_step, (0.1,), {}, "loss must be a function of arrays, got 0.1"),
+        (flax.make_train_step, (), {"smoothing": 0.1}, "loss must take 2 arrays .*'smoothing'"),
+        (flax.make_distillation_step, ("kl",), {}, "loss must be a function of arrays, got 'kl'"),
+        (flax.make_distillation_step, (lambda labels: 0.0,), {}, "loss must take 3 arrays"),
+    ],
+)
+def test_a_loss_that_is_none_is_named_when_the_step_is_made(make, arguments, options, match):
+    with pytest.raises(TypeError, match=match):
+        make(*arguments, **options)

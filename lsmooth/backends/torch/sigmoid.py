@@ -110,6 +110,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
         and logits.dtype in FLOATS
         and labels.shape == logits.shape
         and not labels.requires_grad
+        and not labels.is_complex()
         and _are_proper(labels)
     ):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
