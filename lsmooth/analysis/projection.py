@@ -69,12 +69,14 @@ def penultimate_projection(activations: Array, labels: Array, weight: Array, cla
             f"got {shape} and {templates}. A layer that keeps (units, num_classes) gives its transpose."
         )
     chosen = [int(k) for k in classes]
+    num_classes = templates[0]
     if (
         len(set(chosen)) != 3
         or len(chosen) != 3
-        or not all(k >= 0 and (templates[0] is None or k < templates[0]) for k in chosen)
+        or not all(k >= 0 and (num_classes is None or k < num_classes) for k in chosen)
     ):
-        raise ValueError(f"classes must be three different ids in 0..{templates[0] - 1}, got {tuple(classes)}.")
+        last = "" if num_classes is None else num_classes - 1
+        raise ValueError(f"classes must be three different ids in 0..{last}, got {tuple(classes)}.")
     ids = _read(labels, shape[0])
 
     rows = np.flatnonzero(np.isin(ids, chosen))

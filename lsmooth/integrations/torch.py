@@ -102,7 +102,7 @@ class CrossEntropyLoss(LossModule):
         )
         check.check_at_least("z_loss", self.z_loss, 0.0)
         if logit_softcap is not None:
-            check.check_range("logit_softcap", self.logit_softcap, 0.0, float("inf"))
+            check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
 
     def forward(self, input: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of logits against targets.

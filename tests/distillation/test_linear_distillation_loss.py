@@ -144,7 +144,8 @@ MANY = (70, 3000)
 def wide_heads(dtype):
     import torch
 
-    rng = np.random.default_rng(4)
+    # Total variation's gradient jumps where teacher and student agree: here no two of them are closer than 5e-5.
+    rng = np.random.default_rng(32)
     shapes = [(MANY[0], 6), (MANY[1], 6), (MANY[0], 4), (MANY[1], 4), (MANY[1],), (MANY[1],)]
     return [torch.from_numpy(rng.normal(size=shape)).to(dtype).requires_grad_() for shape in shapes]
 

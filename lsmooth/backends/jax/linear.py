@@ -71,7 +71,8 @@ def _placement(call: Call) -> Placement:
     if mesh.manual_axes:  # of the others of the mesh, every device has rows of its own
         devices = mesh.size // math.prod(mesh.shape[axis] for axis in mesh.manual_axes)
         return Placement(devices, devices > 1, False)
-    if jax.device_count() == 1 or not any(isinstance(x, jax.core.Tracer) for x in arrays):
+    tracer: Any = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
+    if jax.device_count() == 1 or not any(isinstance(x, tracer) for x in arrays):
         shared = any(len(x.sharding.device_set) > 1 for x in arrays) if jax.device_count() > 1 else False
         devices = _shards(call.heads[0].hidden) if shared else 1
         return Placement(devices, devices > 1, on_cpu and not shared)

@@ -76,7 +76,8 @@ def _large(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
 
 def _small(logits: Array, labels: Array, options: SoftmaxOptions) -> Array | None:
     """The loss of values in host memory, None where a label is no class or a logit is not finite."""
-    eps, temperature, dtype = options.label_smoothing, options.temperature, float_type(logits).as_numpy_dtype
+    eps, temperature = options.label_smoothing, options.temperature
+    dtype: Any = float_type(logits).as_numpy_dtype
     ids, z = labels.numpy(), logits.numpy()
     if options.counted is not None:
         ids = np.where(options.counted.numpy(), ids, 0)
@@ -278,7 +279,7 @@ def _softmax_derivative(z: Array, upstream: Array) -> Array:
 
 def _mean_and_count(x: Array, terms: Any = lambda x: x) -> tuple[Array, Array]:
     """The mean of the terms that are not -inf, and their number; one pass where all rows have only such."""
-    total = None if is_small(x) else row_sum(terms, x)
+    total: Any = None if is_small(x) else row_sum(terms, x)
 
     def masked() -> tuple[Array, Array]:
         def kept(x: Array) -> Array:

@@ -80,7 +80,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
     if label_smoothing == 0.0 and logits.ndim == 2 and labels.dtype == torch.int64 and logits.dtype in _SMALLEST:
         try:
             ignored = _NO_LABEL if ignore_index is None else ignore_index
-            loss = torch._C._nn.cross_entropy_loss(logits, labels, None, _MEAN, ignored, 0.0)
+            loss = torch._C._nn.cross_entropy_loss(logits, labels, None, _MEAN, ignored, 0.0)  # pyright: ignore
         except (IndexError, RuntimeError):  # a label out of range
             return None
         return loss if math.isfinite(loss.item()) else None  # else perhaps no label counts
@@ -151,7 +151,7 @@ def layout_of(logits: Tensor) -> Layout:
 class Loss(NamedTuple):
     """The options as numbers, as one entry a row (rows,), or as one a class (classes,)."""
 
-    index: Tensor | None  # (rows,) class ids in range; None for distributions
+    ids: Tensor | None  # (rows,) class ids in range; None for distributions
     reference: Tensor  # (rows,) the class r
     eps: float | Tensor
     spread: float | Tensor | None  # u w, u summing to 1: of each class, or the same of all; None without smoothing
@@ -179,7 +179,7 @@ def sweep(
     layout, dtype = layout_of(logits), torch.float64 if logits.dtype == torch.float64 else torch.float32
     z = layout.matrices(logits)
     loss, in_range = _loss(z, logits, labels, options, upstream, layout, dtype)
-    target = None if loss.index is not None else layout.matrices(labels)
+    target = None if loss.ids is not None else layout.matrices(labels)
     counted = None if options.counted is None else options.counted.reshape(-1)
     for careful in ([False] if in_range else []) + ([] if overwrite else [True]):
         gradient = None
@@ -223,13 +223,15 @@ def _loss(
 
     eps, weight, prior = of_rows(options.label_smoothing), options.class_weight, options.prior
     weight, prior = (None if x is None else x.detach().to(dtype) for x in (weight, prior))
-    spread, spread_sum = None, 0.0
+    spread: float | Tensor | None = None
+    spread_sum: float | Tensor = 0.0
     if isinstance(eps, Tensor) or eps != 0.0:
         spread, spread_sum = 1.0 / num_classes, 1.0
-        if prior is not None or weight is not None:
-            u = spread if prior is None else prior / prior.sum()
-            spread = u if weight is None else u * weight
-            spread_sum = 1.0 if weight is None else spread.sum()
+        if prior is not None:
+            spread = prior / prior.sum()
+        if weight is not None:
+            weighted = weight * spread if prior is not None else weight / num_classes
+            spread, spread_sum = weighted, weighted.sum()
     index, in_range, label_weight = None, True, 1.0 - eps
     if labels.ndim < logits.ndim:
         index = labels.reshape(-1).long()
@@ -285,7 +287,7 @@ class _Blocks:
         rows = len(z) * self.num_rows
         self.shift = careful or z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
         self.reference = None
-        if self.shift or loss.spread is not None or loss.z_loss or loss.reference is not loss.index:
+        if self.shift or loss.spread is not None or loss.z_loss or loss.reference is not loss.ids:
             self.reference = self._reference()
             self.shift = self.shift or not self.reference.abs().max().item() <= OFFSET
         self.block = self.num_rows if self.num_rows * self.num_classes <= ONE_BLOCK else self._block_rows()
@@ -294,7 +296,7 @@ class _Blocks:
         self.spread_sum = self.lse.new_empty(rows) if careful and loss.spread is not None else loss.spread_sum
         # The label's part of the gradient, and the factor of the softmax where it is the same for all rows.
         self.label_part = None
-        if loss.index is not None and gradient is not None:
+        if loss.ids is not None and gradient is not None:
             taken = loss.factor / loss.temperature * loss.label_weight * -1.0
             self.label_part = torch.as_tensor(taken, dtype=dtype, device=z.device).expand(rows)
 
@@ -358,11 +360,11 @@ class _Blocks:
             return x[part] if isinstance(x, Tensor) and x.ndim else x
 
         lse, label_weight = self.lse[part], of(loss.label_weight)
-        if loss.index is None:
+        if loss.ids is None:
             losses = self.mass[part] * lse - self.target_x[part]
             losses = losses if loss.spread is None else losses.mul_(of(1.0 - loss.eps))
         else:
-            losses = lse if loss.reference is loss.index and not self.careful else lse - self.label_x[part]
+            losses = lse if loss.reference is loss.ids and not self.careful else lse - self.label_x[part]
             if self.careful:  # a masked class costs nothing where it has no weight
                 free = (losses == math.inf) & torch.as_tensor(label_weight == 0, device=losses.device)
                 losses = losses.masked_fill(free, 0.0)
@@ -462,13 +464,13 @@ class _Blocks:
             target_x = torch.sum(torch.mul(target, seen, out=scratch[3]), dim, out=self.target_x[part])
             if not self.shift:
                 target_x.addcmul_(self.mass[part], self.reference[part], value=-1.0)  # pyright: ignore
-        elif masked is not None or loss.reference is not loss.index:
-            label_x = torch.gather(x, dim, self._column(loss.index, part), out=self._column(self.label_x, part))
+        elif masked is not None or loss.reference is not loss.ids:
+            label_x = torch.gather(x, dim, self._column(loss.ids, part), out=self._column(self.label_x, part))
             if not self.shift:
                 label_x.sub_(self._column(self.reference, part))
         if spread is not None:
             seen = x if masked is None else x.masked_fill_(masked, 0.0)
-            if isinstance(spread, float):
+            if not isinstance(spread, Tensor):
                 torch.sum(seen, dim, out=self.spread_x[part]).mul_(spread)
             elif spread.ndim == 1 and dim == 1:
                 torch.mv(seen, spread, out=self.spread_x[part])
@@ -514,7 +516,7 @@ class _Blocks:
         elif not _is(of_p, 1.0):
             p.mul_(self._column(of_p))
         if spread is not None:
-            if isinstance(spread, float):
+            if not isinstance(spread, Tensor):
                 p.sub_(self._column(of_spread * spread))
             else:
                 spread = spread if spread.ndim == 2 else spread.unsqueeze(1 - dim)
@@ -522,7 +524,7 @@ class _Blocks:
         if target is not None:
             self._subtract(p, target, factor * of_target)
         else:
-            p.scatter_add_(dim, self._column(loss.index, part), self._column(self.label_part, part))
+            p.scatter_add_(dim, self._column(loss.ids, part), self._column(self.label_part, part))
         if slope is not None:
             p.mul_(slope)
 

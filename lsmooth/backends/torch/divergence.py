@@ -81,9 +81,14 @@ def rows(
     With ``overwrite`` the student's logits may be lost: the gradient is written over them.
     """
     divergence, scale, total = options.divergence, options.scale, options.total
-    plain = isinstance(scale, float) and options.counted is None
     axis = _class_axis(student)
-    if divergence in _SMALL and total and plain and (student.numel() <= SMALL or axis >= 0):
+    if (
+        divergence in _SMALL
+        and total
+        and isinstance(scale, float)
+        and options.counted is None
+        and (student.numel() <= SMALL or axis >= 0)
+    ):
         dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
         images = (z.movedim(-1, axis) for z in (teacher, student))
         log_t, log_s = (_log_softmax(z, axis, dtype, options.temperature) for z in images)

@@ -18,7 +18,7 @@ except ImportError:  # then every call counts as transformed: slower, and right
         """Stand in for a question that cannot be asked."""
         return True
 
-    def is_legacy_batchedtensor(_: Tensor) -> bool:
+    def is_legacy_batchedtensor(tensor: Tensor) -> bool:
         """Stand in for a question that cannot be asked."""
         return True
 
