@@ -20,10 +20,13 @@ def scores(xp: Backend, name: str, value: Any, like: Any = None, least_rank: int
     return accumulate(xp, array), xp.dtype(array)
 
 
-def number(name: str, value: Any) -> float:
-    """A number, or an array of no axes, as Python's float."""
+def number(name: str, value: Any) -> Any:
+    """A number, or an array of no axes, as Python's float; what is traced or differentiated stays as it is."""
     if hasattr(value, "__array__") and not isinstance(value, np.generic):
-        array = np.asarray(value)
+        xp = backend_of(value=value)
+        if not xp.is_concrete(value) or getattr(value, "requires_grad", False):
+            return check.to_array(xp, name, value)
+        array = xp.to_numpy(value)
         value = array[()] if array.ndim == 0 else value
     return check.check_number(name, value)
 

@@ -108,3 +108,11 @@ def test_what_is_no_class_id_is_refused_by_name(case, value):
 def test_a_wrong_option_is_named_when_the_loss_is_built(build, error, match):
     with pytest.raises(error, match=f"^{match}"):
         build()
+
+
+def test_a_traced_smoothing_is_differentiated(differentiable_backend):
+    xp = differentiable_backend
+    x, ids = xp.asarray(np.array([[0.5, -1.0, 0.25]])), xp.asarray(np.array([0]))
+    slope = xp.value_and_grad(lambda eps: fairseq.label_smoothed_nll_loss(x, ids, eps)[0], xp.asarray(0.25))[1]
+    change = [float(xp.to_numpy(fairseq.label_smoothed_nll_loss(x, ids, eps)[0])) for eps in (0.0, 1.0)]
+    np.testing.assert_allclose(xp.to_numpy(slope), change[1] - change[0], rtol=1e-9)
