@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import BACKEND, cross_entropy, sweep  # noqa: E402
+from lsmooth.backends.torch import BACKEND, cross_entropy, small_cross_entropy, sweep  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 
 TOLERANCES = {torch.float64: (1e-11, 1e-10), torch.float32: (3e-5, 3e-5), torch.bfloat16: (3e-5, 1e-2)}
@@ -18,7 +18,7 @@ LAYOUTS = {"vector": ((40,), None), "rows": ((60, 33), None), "axis 0": ((9, 13)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(cross_entropy, "SMALL", 0)
+    monkeypatch.setattr(small_cross_entropy, "SMALL", 0)
     monkeypatch.setattr(cross_entropy, "ONE_BLOCK", 0)
     monkeypatch.setattr(sweep, "BLOCK_ELEMENTS", 100)
 
@@ -122,7 +122,7 @@ def test_confident_and_wrong(gap, options):
 @pytest.mark.parametrize("kind", ["ids", "distributions", "masked"])
 @pytest.mark.parametrize("small", [0, 2**16])
 def test_a_common_offset_of_float32_logits_costs_no_digits(monkeypatch, offset, options, kind, small):
-    monkeypatch.setattr(cross_entropy, "SMALL", small)
+    monkeypatch.setattr(small_cross_entropy, "SMALL", small)
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(30, 50, generator=generator) * 3.0 + offset
     labels = torch.randint(50, (30,), generator=generator)

@@ -9,7 +9,7 @@ from conftest import assert_close, require_backend  # noqa: E402
 
 import lsmooth  # noqa: E402
 from lsmooth.backends.options import SigmoidOptions  # noqa: E402
-from lsmooth.backends.torch import BACKEND, cross_entropy, sigmoid  # noqa: E402
+from lsmooth.backends.torch import BACKEND, sigmoid, small_cross_entropy  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 
@@ -32,13 +32,13 @@ def check(backend, z, loss, expected, gradient):
 
 @pytest.mark.parametrize("eps", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
-@pytest.mark.parametrize("rows", [1, 32, cross_entropy.SMALL // 8, cross_entropy.SMALL // 8 + 1])
+@pytest.mark.parametrize("rows", [1, 32, small_cross_entropy.SMALL // 8, small_cross_entropy.SMALL // 8 + 1])
 def test_softmax_on_both_sides_of_its_limit(backend, rows, dtype, eps):
     rng = np.random.default_rng(rows)
     labels = rng.integers(0, 8, rows)
     z = torch.from_numpy(3.0 * rng.standard_normal((rows, 8))).to(getattr(torch, dtype)).requires_grad_()
     small = BACKEND.small_mean(SOFTMAX, torch.from_numpy(labels), z, eps)
-    assert (small is not None) == (8 * rows <= cross_entropy.SMALL)
+    assert (small is not None) == (8 * rows <= small_cross_entropy.SMALL)
     loss = softmax_cross_entropy(torch.from_numpy(labels), z, label_smoothing=eps)
     check(backend, z, loss, *reference.softmax_cross_entropy(labels, z.detach().double().numpy(), label_smoothing=eps))
 

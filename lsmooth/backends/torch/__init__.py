@@ -24,7 +24,7 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
-from lsmooth.backends.torch import cross_entropy, hard_and_soft, linear, log_odds, sigmoid
+from lsmooth.backends.torch import hard_and_soft, linear, log_odds, sigmoid, small_cross_entropy
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -268,7 +268,7 @@ class TorchBackend(Backend):
         if torch.compiler.is_compiling():
             return None
         if loss == "softmax_cross_entropy":
-            return cross_entropy.small_mean(labels, logits, label_smoothing, ignore_index, axis)
+            return small_cross_entropy.small_mean(labels, logits, label_smoothing, ignore_index, axis)
         return sigmoid.small_mean(labels, logits, label_smoothing)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import small_cross_entropy
+from lsmooth.backends.torch.layout import Layout, layout_of
 from lsmooth.backends.torch.memory import empty_like
-from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, block_rows, is_plain, needs_gradient, run, times_upstream
+from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
-# Up to this many logits, a few native calls beat the sweep.
-SMALL = 2**16
 # The class r is looked for among the first so many, where it is not the label.
 SAMPLE = 32
 # Up to this many logits of a group are one block: fewer calls.
@@ -54,98 +54,13 @@ def rows(
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
     With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    if logits.numel() <= SMALL and isinstance(options.scale, float) and _is_simple(logits, labels, options):
-        loss = _small(logits, labels, options.label_smoothing, options.scale)  # pyright: ignore
+    scale = options.scale
+    if small_cross_entropy.fits(logits, labels, options) and isinstance(scale, float):
+        loss = small_cross_entropy.loss(logits, labels, options.label_smoothing, scale)
         if loss is not None:
             return loss
     kernel = functools.partial(sweep, overwrite=overwrite)
     return run(logits, (labels, options), kernel, formula, logits.shape[:-1], options.total)
-
-
-def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any, axis: Any) -> Tensor | None:
-    """`Backend.small_mean` of the softmax cross-entropy."""
-    if not (
-        type(label_smoothing) is float
-        and 0.0 <= label_smoothing <= 1.0
-        and is_plain(logits, labels)
-        and logits.numel() <= SMALL
-        and logits.dtype in FLOATS
-        and labels.dtype in INTEGERS
-        and labels.shape == logits.shape[:-1]
-        and type(axis) is int
-        and axis in (-1, logits.ndim - 1)
-        and (ignore_index is None or type(ignore_index) is int)
-    ):
-        return None
-    if label_smoothing == 0.0 and logits.ndim == 2 and labels.dtype == torch.int64 and logits.dtype in _SMALLEST:
-        try:
-            ignored = _NO_LABEL if ignore_index is None else ignore_index
-            loss = torch._C._nn.cross_entropy_loss(logits, labels, None, _MEAN, ignored, 0.0)  # pyright: ignore
-        except (IndexError, RuntimeError):  # a label out of range
-            return None
-        return loss if math.isfinite(loss.item()) else None  # else perhaps no label counts
-    if ignore_index is not None and torch.any(labels == ignore_index).item():
-        return None
-    return _small(logits, labels, label_smoothing, 1.0 / labels.numel())
-
-
-_MEAN = 1  # PyTorch's name of that reduction
-_NO_LABEL = -(2**62)  # to ignore no label
-
-
-def _is_simple(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
-    return (
-        options.total
-        and labels.ndim < logits.ndim
-        and options.prior is options.class_weight is options.counted is options.logit_softcap is None
-        and type(options.label_smoothing) is type(options.temperature) is float
-        and options.temperature == 1.0
-        and not options.z_loss
-    )
-
-
-def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
-    """``-sum_ik scale q_ik log p_ik`` as it stands: up to some size the number of calls is what counts."""
-    rest = -scale * label_smoothing / logits.shape[-1]
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    weights = logits.new_full(logits.shape, rest, dtype=dtype)
-    try:
-        weights.scatter_(-1, labels.long().unsqueeze(-1), rest - scale * (1.0 - label_smoothing))
-    except RuntimeError:  # a label out of range
-        return None
-    log_p = torch.log_softmax(logits, -1, dtype=dtype)
-    loss = torch.dot(weights.view(-1), log_p.reshape(-1))
-    return loss if math.isfinite(loss.item()) else None
-
-
-class Layout(NamedTuple):
-    """Where the classes lie: blocks are (rows, classes) for ``dim`` 1, (classes, rows) for ``dim`` 0."""
-
-    dim: int
-    axis: int  # of the classes in memory
-    shape: tuple[int, int, int]  # (groups, classes, rows) for dim 0, (1, rows, classes) for dim 1
-
-    def matrices(self, x: Tensor) -> Tensor:
-        """A tensor in the logits' shape as ``shape``, without a copy where it lies as the logits do."""
-        return (x.movedim(-1, self.axis) if self.dim == 0 else x).reshape(self.shape)
-
-    def gradient(self, x: Tensor, shape: torch.Size) -> Tensor:
-        """A gradient in ``shape`` as (rows, classes), or as the logits lie."""
-        if self.dim == 1:
-            return x[0]
-        rows = shape[:-1]
-        return x.view(*rows[: self.axis], shape[-1], *rows[self.axis :]).movedim(self.axis, -1)
-
-
-def layout_of(logits: Tensor) -> Layout:
-    """The layout in which logits (..., classes) lie in memory; rows of classes if in none."""
-    num_classes = logits.shape[-1]
-    if logits.ndim > 1 and not logits.is_contiguous():
-        for axis in range(logits.ndim - 1):
-            if logits.movedim(-1, axis).is_contiguous():
-                groups = math.prod(logits.shape[:axis])
-                return Layout(0, axis, (groups, num_classes, math.prod(logits.shape[axis:-1])))
-    return Layout(1, -1, (1, logits.numel() // num_classes, num_classes))
 
 
 class Loss(NamedTuple):

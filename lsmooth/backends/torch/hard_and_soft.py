@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, are_known
 from lsmooth.backends.torch import cross_entropy, divergence
+from lsmooth.backends.torch.layout import layout_of
 from lsmooth.backends.torch.sweep import run
 
 
@@ -22,7 +23,7 @@ def rows(
     """`Backend.hard_and_soft` of two losses whose kernels know the arguments; None where they are better alone."""
     if (
         student.numel() <= divergence.SMALL
-        or cross_entropy.layout_of(student).dim == 0
+        or layout_of(student).dim == 0
         or not (are_known(hard, cross_entropy.KNOWN) and cross_entropy.fits(student, labels, hard))
         or not (are_known(soft, divergence.KNOWN) and divergence.fits(teacher, student, soft))
     ):
