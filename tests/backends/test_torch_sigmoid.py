@@ -7,7 +7,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
 
-from lsmooth.backends.torch import sigmoid  # noqa: E402
+from lsmooth.backends import formulas  # noqa: E402
+from lsmooth.backends.options import SigmoidOptions, are_known  # noqa: E402
+from lsmooth.backends.torch import BACKEND, sigmoid  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 
@@ -137,3 +139,31 @@ def test_weights_of_positives_along_any_axis_are_known_to_the_kernel(monkeypatch
     loss = sigmoid_cross_entropy(labels, z, pos_weight=weight, reduction=reduction)
     torch.testing.assert_close(loss, peer)
     torch.testing.assert_close(*(torch.autograd.grad(x.sum(), z)[0] for x in (loss, peer)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"scale": 0.5, "total": True}, {"label_smoothing": 0.1, "pos_weight": 2.0}])
+def test_the_kernel_takes_a_mask(options, dtype):
+    torch.manual_seed(0)
+    z, labels, counted = torch.randn(60, 33).to(dtype), torch.rand(60, 33), torch.rand(60, 33) > 0.3
+    options = {name: torch.tensor(x) if name == "pos_weight" else x for name, x in options.items()}
+    dirty = z.masked_fill(~counted, torch.nan).requires_grad_()
+    asked = SigmoidOptions(counted=counted, **options)
+    assert are_known(asked, sigmoid.KNOWN)
+    assert sigmoid.fits(dirty, labels, asked)
+    found = sigmoid.rows(dirty, labels.masked_fill(~counted, torch.nan), never, asked)
+    clean = z.double().requires_grad_()
+    wanted = formulas.sigmoid_cross_entropy(BACKEND, clean, labels.double(), SigmoidOptions(**options))
+    if options.get("total"):
+        of_elements = formulas.sigmoid_cross_entropy(BACKEND, clean, labels.double(), SigmoidOptions(scale=0.5))
+        wanted = torch.where(counted, of_elements, 0.0).sum()
+    else:
+        wanted = torch.where(counted, wanted, 0.0)
+    near = {"rtol": 2e-2, "atol": 1e-3} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    gradients = (torch.autograd.grad(x.sum(), leaf)[0].double() for x, leaf in ((found, dirty), (wanted, clean)))
+    torch.testing.assert_close(*gradients, **near)
+
+
+def never(*args):
+    raise AssertionError("the formula")

@@ -34,7 +34,7 @@ _HALF, _MINUS_ONE = (
 _MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
 
 
-KNOWN = ("label_smoothing", "pos_weight", "scale", "total")
+KNOWN = SigmoidOptions._fields
 
 
 def fits(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> bool:
@@ -54,12 +54,27 @@ def rows(
     options: SigmoidOptions,
 ) -> Tensor | None:
     """`formulas.sigmoid_cross_entropy` for arguments that fit; None for infinite logits and labels outside [0, 1]."""
+    if options.counted is not None:
+        logits, labels, options = _counted(logits, labels, options)
     if not _are_proper(labels):
         return None
     scale, total = options.scale, options.total
     if options.pos_weight is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
         return _small(logits, labels.detach(), options.label_smoothing, scale)
     return run(logits, (labels, options), sweep, formula, logits.shape, total)
+
+
+def _counted(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> tuple[Tensor, Tensor, SigmoidOptions]:
+    """Zeros for what does not count, whatever it holds, and a scale of 0 there."""
+    counted: Any = options.counted
+    scale = torch.as_tensor(1.0 if options.scale is None else options.scale, device=logits.device)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    scale = torch.where(counted, scale.to(dtype), 0.0)
+    return (
+        torch.where(counted, logits, 0.0),
+        torch.where(counted, labels, 0),
+        options._replace(counted=None, scale=scale),
+    )
 
 
 def _are_proper(labels: Tensor) -> bool:
