@@ -40,6 +40,7 @@ def linear_softmax_cross_entropy(
 
     So it is under ``torch.compile``, but for logits known to be few, which are left to the compiler. Under
     ``torch.func``, in forward mode and in what is exported, PyTorch is given the loss of the logits as a whole.
+    JAX computes all logits together where the number of rows is symbolic, as in ``jax.export``: a block needs a number.
 
     Args:
         labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions,

@@ -101,5 +101,47 @@ def _value_and_gradient(loss, variable):
     return [float(value), to_numpy(gradient).tolist()]
 
 
-seen = {"train": train(sys.argv[1]), "masked": masked_loss(), "round_trips": round_trips(), "tied": tied_weight()}
+class Head(keras.layers.Layer):
+    """A head that adds its loss, fused or of its logits, as the loss of the model."""
+
+    def __init__(self, fused):
+        super().__init__()
+        self.fused = fused
+
+    def build(self, shapes):
+        initializer = keras.initializers.RandomNormal(seed=1)
+        self.kernel = self.add_weight(shape=(5, shapes[0][-1]), initializer=initializer, name="kernel")
+
+    def call(self, inputs):
+        hidden, labels = inputs
+        if self.fused:
+            loss = losses.linear_softmax_cross_entropy(labels, hidden, self.kernel, label_smoothing=0.1, block_size=4)
+        else:
+            logits = keras.ops.matmul(hidden, keras.ops.transpose(self.kernel))
+            loss = losses.softmax_cross_entropy(labels, logits, label_smoothing=0.1)
+        self.add_loss(loss)
+        return hidden
+
+
+def added_loss():
+    """Losses over the epochs of a functional model, whose batch is symbolic, with a fused head and with logits."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 6)).astype("float32"), rng.integers(0, 5, 20)
+    histories = []
+    for fused in (True, False):
+        features, labels = keras.Input((6,)), keras.Input((), dtype="int32")
+        hidden = keras.layers.Dense(8, "relu", kernel_initializer=keras.initializers.RandomNormal(seed=2))(features)
+        model = keras.Model([features, labels], Head(fused)([hidden, labels]))
+        model.compile(optimizer=keras.optimizers.SGD(0.5))
+        histories.append(model.fit([x, y], epochs=3, batch_size=8, shuffle=False, verbose=0).history["loss"])
+    return histories
+
+
+seen = {
+    "train": train(sys.argv[1]),
+    "masked": masked_loss(),
+    "round_trips": round_trips(),
+    "tied": tied_weight(),
+    "added": added_loss(),
+}
 print(json.dumps(seen))

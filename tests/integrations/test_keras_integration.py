@@ -63,6 +63,12 @@ def test_a_layers_variable_is_the_weight_of_a_linear_head(seen):
         assert row == pytest.approx(expected_row, rel=1e-5, abs=1e-6)
 
 
+def test_a_linear_head_adds_its_loss_to_a_functional_model(seen):
+    fused, of_logits = seen["added"]
+    assert fused == pytest.approx(of_logits, rel=1e-5)
+    assert fused[-1] < fused[0]
+
+
 def test_each_replica_of_a_tensorflow_strategy_gives_its_share(monkeypatch):
     require_backend("tensorflow")
     keras = pytest.importorskip("keras")

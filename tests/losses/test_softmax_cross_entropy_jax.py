@@ -222,3 +222,16 @@ def test_a_call_outside_jit_is_one_program(caplog):
     with jax.log_compiles(), caplog.at_level("WARNING"):
         softmax_cross_entropy(labels, logits, label_smoothing=0.15, ignore_index=None)
     assert len([record.message for record in caplog.records if "Compiling" in record.message]) == 1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_smoothing_forms_no_array_of_the_logits_size(temperature):
+    """The mean and the log-sum-exp are taken of the same differences, which XLA would otherwise keep for both."""
+    logits, labels = jax.ShapeDtypeStruct((64, 4096), "float32"), jax.ShapeDtypeStruct((64,), "int32")
+
+    def loss(labels, logits):
+        return softmax_cross_entropy(labels, logits, label_smoothing=0.1, temperature=temperature)
+
+    program = jax.jit(loss).lower(labels, logits).compile().as_text()
+    outside_branches = program[program.index("\nENTRY") :].splitlines()
+    assert not [line for line in outside_branches if "= f32[64,4096]" in line and "parameter(" not in line]

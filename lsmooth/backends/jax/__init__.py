@@ -275,7 +275,8 @@ def _unmasked_mean_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Arra
 @functools.partial(jax.jit, inline=True)  # called eagerly, the branches would be compiled at every call
 def _unmasked_mean_and_count(x: Array, shift: Array) -> tuple[Array, Array]:
     x, shift = jax.lax.stop_gradient(x), jax.lax.stop_gradient(shift)
-    total = jnp.sum(x - shift[..., None], axis=-1)
+    # The log-sum-exp needs ``x - shift`` too: without the barrier XLA would form it once, in an array of x's size.
+    total = jnp.sum(x - jax.lax.optimization_barrier(shift)[..., None], axis=-1)
 
     def masked(x: Array, shift: Array) -> tuple[Array, Array]:
         mask = x == -jnp.inf
