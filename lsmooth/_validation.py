@@ -192,6 +192,12 @@ def check_at_least(name: str, value: float, low: float) -> float:
     return number
 
 
+def check_has_classes(name: str, shape: Sequence[int | None]) -> None:
+    """At least one axis, whose last is that of the classes."""
+    if not shape:
+        raise ValueError(f"{name} must have at least one axis, the classes; got a scalar.")
+
+
 def known_classes(name: str, shape: Sequence[int | None]) -> int:
     """The size of the last axis, which must be known before the run."""
     if not shape or shape[-1] is None:

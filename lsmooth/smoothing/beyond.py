@@ -51,6 +51,7 @@ def multilabel_smooth_labels(
     xp = backend_of(labels=labels, label_smoothing=label_smoothing, negative_smoothing=negative_smoothing)
     target = _floating(xp, xp.asarray(labels))
     shape, dtype = xp.shape(target), xp.dtype(target)
+    check.check_has_classes("labels", shape)
     classes = xp.length(target, -1, dtype)
     rows = shape[:-1]
     a = check.number_or_rows(xp, "label_smoothing", label_smoothing, rows, target, dtype, low=0.0, high=1.0)
@@ -84,8 +85,9 @@ def negative_smooth_labels(labels: Array, label_smoothing: float, *, num_classes
         num_classes: the number of classes, for class ids.
 
     Returns:
-        (..., classes): in the dtype of floating labels, else in the framework's default. Hand them to
-        a loss as soft labels.
+        (..., classes): in the dtype of floating labels, else in the framework's default. lsmooth's losses take
+        no negative mass. Since a cross-entropy is linear in the labels, that of these targets is
+        ``(1 - eps) CE(t) + eps CE(1 / classes)``.
 
     Raises:
         ValueError: if ``label_smoothing`` is above 1 or not finite, or class ids come without ``num_classes``.

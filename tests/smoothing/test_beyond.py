@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
+from lsmooth.losses import softmax_cross_entropy
 from lsmooth.smoothing import (
     binary_smooth_labels,
     multilabel_smooth_labels,
@@ -74,7 +75,7 @@ def test_the_correction_undoes_the_noise_on_average(classes, rate):
             lambda: multilabel_smooth_labels(MULTI, 0.1, negative_smoothing=0.1, normalize=True),
             "leave one of the two out",
         ),
-        (lambda: multilabel_smooth_labels(1, 0.1), "labels must have a known number of classes"),
+        (lambda: multilabel_smooth_labels(1, 0.1), "labels must have at least one axis"),
         (
             lambda: negative_smooth_labels([0], 1.5, num_classes=2),
             "label_smoothing must be a finite number of at most 1, got 1.5",
@@ -88,3 +89,19 @@ def test_the_correction_undoes_the_noise_on_average(classes, rate):
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_loss_of_negative_targets_is_a_difference_of_two(differentiable_backend):
+    """As the docstring has it: losses take no negative mass, and the cross-entropy is linear in the labels."""
+    xp, eps = differentiable_backend, -0.4
+    labels, logits = np.array([0, 2, 1]), np.random.default_rng(0).normal(size=(3, 4))
+
+    def loss(z):
+        hard = softmax_cross_entropy(labels, z, reduction="sum")
+        return (1.0 - eps) * hard + eps * softmax_cross_entropy(np.full((3, 4), 0.25), z, reduction="sum")
+
+    q = np.asarray(negative_smooth_labels(labels, eps, num_classes=4))
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    value, gradient = xp.value_and_grad(loss, xp.asarray(logits))
+    np.testing.assert_allclose(xp.to_numpy(value), -(q * log_p).sum(), rtol=1e-6)
+    np.testing.assert_allclose(xp.to_numpy(gradient), np.exp(log_p) - q, rtol=1e-6, atol=1e-9)

@@ -41,7 +41,6 @@ TARGETS = {
     "class by class": lambda labels: smoothing.smooth_labels(
         labels, smoothing.smoothing_of_labels(labels, [0.0, 0.1, 0.2, 0.4]), num_classes=4
     ),
-    "negative": lambda labels: smoothing.negative_smooth_labels(labels, -0.4, num_classes=4),
     "circular": lambda labels: smoothing.circular_smooth_labels(labels, 4, radius=1.0),
     "ordinal": lambda labels: smoothing.ordinal_smooth_labels(labels, 4),
     "spatial": lambda labels: smoothing.spatial_smooth_labels(labels, 4),
