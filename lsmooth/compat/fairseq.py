@@ -45,9 +45,12 @@ def label_smoothed_nll_loss(
         (0.516609, 0.356675)
     """
     xp = backend_of(lprobs=lprobs, target=target)
-    epsilon = _rows.number("epsilon", epsilon)
     ignore_index = None if ignore_index is None else _rows.class_id("ignore_index", ignore_index)
     log_probs, dtype = _rows.scores(xp, "lprobs", lprobs, like=target)
+    if xp.is_array(epsilon):  # may be differentiated
+        epsilon = check.to_array(xp, "epsilon", epsilon, xp.dtype(log_probs), like=log_probs)
+    else:
+        epsilon = _rows.number("epsilon", epsilon)
     target = check.to_array(xp, "target", target, like=log_probs)
     if len(xp.shape(target)) == len(xp.shape(log_probs)):
         target = target[..., 0]
