@@ -71,7 +71,13 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
     given = _dtype_of(xp, value)
     if "complex" in given:  # a cast would cut them
         raise TypeError(f"{name} must hold real numbers, got {given}; take the real part.")
-    return xp.asarray(value, dtype, like=like)
+    array = xp.asarray(value, dtype, like=like)
+    if xp.name == "tensorflow" and array.shape.rank is None:
+        raise ValueError(
+            f"{name} must have a known number of axes, got a tensor of unknown rank; give it one, e.g. "
+            "tf.ensure_shape(x, [None, 10])."
+        )
+    return array
 
 
 def _dtype_of(xp: Backend, value: Any) -> str:
@@ -90,9 +96,14 @@ def float_array(xp: Backend, name: str, value: Any, like: Array | None = None) -
     if "complex" not in dtype:
         value = to_array(xp, name, value, like=like)
         dtype = xp.dtype(value)
+    check_float(name, dtype)
+    return value
+
+
+def check_float(name: str, dtype: str) -> None:
+    """Raise a TypeError unless the dtype is a float one."""
     if dtype not in FLOATS:
         raise TypeError(f"{name} must be floating point, got {dtype}; cast it, e.g. to float32.")
-    return value
 
 
 def class_ids(xp: Backend, labels: Array) -> Array:

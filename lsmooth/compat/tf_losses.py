@@ -1,7 +1,8 @@
 """The cross-entropies of ``tf.compat.v1.losses`` (``tf.losses`` of TensorFlow 1), on any backend's tensors.
 
 Repeats TensorFlow 2.21: losses in the logits' precision, weights and reductions in float32,
-the result in the logits' dtype; Python numbers are float32. ``scope`` names the ops and
+the result in the logits' dtype; Python numbers are float32. In a TensorFlow graph ranks may be
+unknown: what does not fit then fails in the run. ``scope`` names the ops and
 ``loss_collection`` collects the losses of a TensorFlow graph; both are ignored elsewhere, as
 TensorFlow ignores the collection in eager mode. A class id out of range, an error on
 TensorFlow's CPU, makes its row NaN, as on its GPU.
@@ -15,6 +16,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.compat import _unknown_ranks
 
 
 class Reduction:
@@ -98,13 +100,13 @@ def softmax_cross_entropy(
     with _name_scope(xp, scope, "softmax_cross_entropy_loss"):
         labels, logits = _same_shape(xp, "onehot_labels", onehot_labels, logits)
         dtype = xp.dtype(logits)
-        check.check_axis(-1, xp.shape(logits))
+        unknown = _unknown_ranks.any_unknown(logits)
+        if not unknown:
+            check.check_axis(-1, xp.shape(logits))
         if label_smoothing > 0:
             eps = float(label_smoothing)
-            classes = (
-                xp.shape(logits)[-1] or xp.cast(xp.sum(xp.ones_like(logits, "float32"), axis=-1), dtype)[..., None]
-            )
-            labels = labels * (1.0 - eps) + eps / classes
+            classes = None if unknown else xp.shape(logits)[-1]
+            labels = labels * (1.0 - eps) + eps / (classes or _length(xp, logits, dtype))
         labels, logits = accumulate(xp, xp.stop_gradient(labels)), accumulate(xp, logits)
         losses = -xp.sum(labels * log_softmax(xp, logits), axis=-1)
         # Adds 0: TensorFlow's gradient is softmax(z) - q, and not sum(q) softmax(z) - q.
@@ -205,23 +207,18 @@ def sparse_softmax_cross_entropy(
     xp = backend_of(labels=labels, logits=logits, weights=weights)
     with _name_scope(xp, scope, "sparse_softmax_cross_entropy_loss"):
         labels, logits = _arrays(xp, "labels", labels, logits)
-        if len(xp.shape(labels)) == len(xp.shape(logits)):
-            labels = _squeezed(xp, "labels", labels)
-        elif len(xp.shape(labels)) == len(xp.shape(logits)) - 2:
-            logits = _squeezed(xp, "logits", logits)
-        check.check_axis(-1, xp.shape(logits))
-        if not check.same_shape(xp.shape(labels), xp.shape(logits)[:-1]):
-            raise ValueError(f"labels must have shape {xp.shape(logits)[:-1]}, got {xp.shape(labels)}.")
         if not check.is_integer(xp, labels):
             raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-        if weights is not None:
-            weights = xp.asarray(weights, "float32", like=logits)
-            if len(xp.shape(weights)) == len(xp.shape(labels)) + 1:
-                weights = _squeezed(xp, "weights", weights)
         labels = check.class_ids(xp, labels)
-        if check.is_validating(xp, labels, logits):
-            check.check_class_ids(xp, labels, xp.shape(logits)[-1])
-        losses = xp.softmax_cross_entropy(logits, labels)
+        _check_given(weights=weights)
+        weights = xp.asarray(weights, "float32", like=logits)
+        if _unknown_ranks.any_unknown(labels, logits):
+            labels, logits, shape = _unknown_ranks.flat_rows(labels, logits)
+            losses = xp.reshape(xp.softmax_cross_entropy(logits, labels), shape)
+        else:
+            labels, logits = _rows(xp, labels, logits)
+            losses = xp.softmax_cross_entropy(logits, labels)
+        weights = _weights_of_rows(xp, weights, losses)
         return compute_weighted_loss(xp.cast(losses, xp.dtype(logits)), weights, scope, loss_collection, reduction)
 
 
@@ -261,7 +258,10 @@ def compute_weighted_loss(
         dtype = xp.dtype(xp.asarray(losses)) if hasattr(losses, "dtype") else "float32"
         losses = xp.asarray(losses, "float32", like=weights if xp.is_array(weights) else None)
         weights = xp.asarray(weights, "float32", like=losses)
-        check.check_weight_shape("weights", xp.shape(weights), xp.shape(losses))
+        if _unknown_ranks.any_unknown(losses, weights):
+            weights = _unknown_ranks.fitting_weights(weights, losses)
+        else:
+            check.check_weight_shape("weights", xp.shape(weights), xp.shape(losses))
         loss = losses * weights
         if reduction != Reduction.NONE:
             loss = xp.sum(loss)
@@ -298,7 +298,8 @@ def _check_given(**arguments: Any) -> None:
 def _arrays(xp: Backend, name: str, labels: Any, logits: Any) -> tuple[Array, Array]:
     """Labels as they are, and logits, which are float32 if they come as Python numbers."""
     _check_given(**{name: labels, "logits": logits})
-    array = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    array = xp.asarray(logits, like=labels if xp.is_array(labels) else None)
+    check.check_float("logits", xp.dtype(array))
     array = array if hasattr(logits, "dtype") else xp.cast(array, "float32")
     return xp.asarray(labels, like=array), array
 
@@ -306,9 +307,38 @@ def _arrays(xp: Backend, name: str, labels: Any, logits: Any) -> tuple[Array, Ar
 def _same_shape(xp: Backend, name: str, labels: Any, logits: Any) -> tuple[Array, Array]:
     """Labels and logits, both of the logits' dtype."""
     labels, logits = _arrays(xp, name, labels, logits)
-    if not check.same_shape(xp.shape(labels), xp.shape(logits)):
+    if _unknown_ranks.any_unknown(labels, logits):
+        labels = _unknown_ranks.with_shape_of(name, labels, logits)
+    elif not check.same_shape(xp.shape(labels), xp.shape(logits)):
         raise ValueError(f"{name} must have the shape of the logits, {xp.shape(logits)}; got {xp.shape(labels)}.")
     return xp.cast(labels, xp.dtype(logits)), logits
+
+
+def _rows(xp: Backend, labels: Array, logits: Array) -> tuple[Array, Array]:
+    """Labels (...) and logits (..., classes), without a last dimension of 1 too many."""
+    if len(xp.shape(labels)) == len(xp.shape(logits)):
+        labels = _squeezed(xp, "labels", labels)
+    elif len(xp.shape(labels)) == len(xp.shape(logits)) - 2:
+        logits = _squeezed(xp, "logits", logits)
+    check.check_axis(-1, xp.shape(logits))
+    if not check.same_shape(xp.shape(labels), xp.shape(logits)[:-1]):
+        raise ValueError(f"labels must have shape {xp.shape(logits)[:-1]}, got {xp.shape(labels)}.")
+    if check.is_validating(xp, labels, logits):
+        check.check_class_ids(xp, labels, xp.shape(logits)[-1])
+    return labels, logits
+
+
+def _weights_of_rows(xp: Backend, weights: Array, losses: Array) -> Array:
+    """The weights, without a last dimension of 1 too many."""
+    if _unknown_ranks.any_unknown(weights, losses):
+        return _unknown_ranks.without_last_axis(weights, losses)
+    one_more = len(xp.shape(weights)) == len(xp.shape(losses)) + 1
+    return _squeezed(xp, "weights", weights) if one_more else weights
+
+
+def _length(xp: Backend, logits: Array, dtype: str) -> Array:
+    """The number of classes of each row, (..., 1)."""
+    return xp.cast(xp.sum(xp.ones_like(logits, "float32"), axis=-1), dtype)[..., None]
 
 
 def _squeezed(xp: Backend, name: str, array: Array) -> Array:

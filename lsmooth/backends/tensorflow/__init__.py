@@ -56,6 +56,11 @@ class TensorflowBackend(Backend):
         return tf.cast(x, dtype)
 
     def shape(self, x: Array) -> tuple[int | None, ...]:
+        if x.shape.rank is None:
+            raise ValueError(
+                "A tensor of unknown rank was given: the number of its axes must be known, e.g. by "
+                f"tf.ensure_shape(x, [None, 10]); got {x!r}."
+            )
         # Plain integers: tf.compat.v1.disable_v2_behavior makes a shape's items `Dimension`s.
         return tuple(x.shape.as_list())
 

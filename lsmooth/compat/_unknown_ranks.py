@@ -1,0 +1,70 @@
+"""TensorFlow tensors whose number of axes only the run tells, as that of a placeholder without a shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsmooth.backends import Array
+
+
+def any_unknown(*arrays: Array) -> bool:
+    """Whether one of the tensors has an unknown rank; only TensorFlow's have."""
+    return any(getattr(x.shape, "rank", 0) is None for x in arrays)
+
+
+def with_shape_of(name: str, labels: Array, logits: Array) -> Array:
+    """The labels; the run fails unless they have the shape of the logits."""
+    import tensorflow as tf
+
+    message = f"{name} must have the shape of the logits: got"
+    return _checked(labels, _equal_shapes(tf.shape(labels), tf.shape(logits)), message, labels, logits)
+
+
+def flat_rows(labels: Array, logits: Array) -> tuple[Array, Array, Array]:
+    """Labels (rows,) and logits (rows, classes), and the shape of the losses.
+
+    A last dimension of 1 too many, of labels or logits, is dropped, as `tf.compat.v1.losses` does.
+    """
+    import tensorflow as tf
+
+    of_labels, of_logits = tf.shape(labels), tf.shape(logits)
+    of_logits = of_logits[: tf.size(of_labels) + 1]  # (..., classes, 1) with labels (...)
+    rows = of_logits[:-1]
+    fits = _equal_shapes(of_labels, rows) | _equal_shapes(of_labels, tf.concat([rows, [1]], 0))
+    fits &= tf.equal(tf.size(logits), tf.reduce_prod(of_logits))
+    labels = _checked(labels, fits, "labels must have the shape of the logits without the classes: got", labels, logits)
+    return tf.reshape(labels, [-1]), tf.reshape(logits, [-1, of_logits[-1]]), rows
+
+
+def without_last_axis(weights: Array, losses: Array) -> Array:
+    """The weights; without their last dimension, which must be 1, where they have one more than the losses."""
+    import tensorflow as tf
+
+    return tf.reshape(weights, tf.shape(weights)[: tf.rank(losses)])
+
+
+def fitting_weights(weights: Array, losses: Array) -> Array:
+    """The weights; the run fails unless they are a scalar or of the losses' rank, each dimension 1 or equal."""
+    import tensorflow as tf
+
+    of_weights, of_losses = tf.shape(weights), tf.shape(losses)
+    fits = tf.equal(tf.size(of_weights), 0) | _equal_shapes(of_weights, of_losses, or_one=True)
+    message = "weights must be a scalar or have the losses' rank, each dimension equal or 1: got"
+    return _checked(weights, fits, message, weights, losses)
+
+
+def _equal_shapes(a: Array, b: Array, or_one: bool = False) -> Array:
+    import tensorflow as tf
+
+    # Filled up to one length, so that they can be compared whatever their ranks are.
+    rank = tf.maximum(tf.size(a), tf.size(b))
+    x, y = (tf.concat([shape, tf.fill([rank - tf.size(shape)], -1)], 0) for shape in (a, b))
+    equal = tf.equal(x, y) | tf.equal(x, 1) if or_one else tf.equal(x, y)
+    return tf.equal(tf.size(a), tf.size(b)) & tf.reduce_all(equal)
+
+
+def _checked(x: Array, holds: Array, message: str, *arrays: Any) -> Array:
+    import tensorflow as tf
+
+    with tf.control_dependencies([tf.debugging.Assert(holds, [message, *map(tf.shape, arrays)])]):
+        return tf.identity(x)
