@@ -24,12 +24,36 @@ def check_numerics() -> dict[str, Exception]:
     tf.debugging.enable_check_numerics()
     failures = {}
     for row in sorted(public_calls.CALLS):
-        for floats, integers in (("float64", "int64"), ("float32", "int32")):
+        traced = [] if row in public_calls.READ_VALUES else [("float32", "int32", True)]
+        for floats, integers, graph in [("float64", "int64", False), ("float32", "int32", False), *traced]:
             try:
-                _call_and_gradient(row, floats, integers)
+                (_traced if graph else _call_and_gradient)(row, floats, integers)
             except Exception as error:
-                failures[f"{row} ({floats})"] = error
+                failures[f"{row} ({floats}, {'tf.function' if graph else 'eager'})"] = error
     return failures
+
+
+def _traced(row: str, floats: str, integers: str) -> None:
+    """The value and the gradients in a ``tf.function``, whose constants are looked at too."""
+    xp = load_backend("tensorflow")
+    arrays = public_calls.converted(xp, row, floats, integers)
+
+    @tf.function(autograph=False)
+    def value_and_gradients(arrays):
+        floating = [x for x in arrays.values() if x.dtype.is_floating]
+        with tf.GradientTape() as tape:
+            tape.watch(floating)
+            total = public_calls.total(xp, public_calls.call(row, arrays))
+        return (tf.zeros(()), []) if total is None else (total, tape.gradient(total, floating))
+
+    try:
+        value, gradients = value_and_gradients(arrays)
+    except TypeError as error:
+        if "call it outside tracing" in str(error):
+            return
+        raise
+    assert np.isfinite(value.numpy())
+    assert all(g is None or np.isfinite(tf.convert_to_tensor(g).numpy()).all() for g in gradients)
 
 
 def _call_and_gradient(row: str, floats: str, integers: str) -> None:
@@ -51,5 +75,5 @@ MODES = {"check_numerics": check_numerics}
 if __name__ == "__main__":
     failed = MODES[sys.argv[1]]()
     for name, error in failed.items():
-        print(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else error!r}")
+        print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[-300:]}")
     sys.exit(1 if failed else 0)

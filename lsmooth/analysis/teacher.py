@@ -8,7 +8,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum, quiet
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.backends.formulas import accumulate, log_softmax, log_sum_exp_of
 
 MINUS_INFINITY = float("-inf")
 _LOWEST, _HIGHEST = 1e-3, 1e4
@@ -143,9 +143,8 @@ def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Arr
     """From checked arguments, classes last."""
     classes = xp.length(logits, -1, xp.dtype(labels))
     logits = _centered(xp, logits) / (temperature if isinstance(temperature, float) else temperature[..., None])
-    label = xp.equal(xp.one_hot(labels, classes, xp.dtype(logits)), 1)
-    others = xp.where(label, MINUS_INFINITY, logits)
-    mass = xp.exp(xp.logsumexp(others, axis=-1) - xp.logsumexp(logits, axis=-1))
+    top, log_sum, alone = log_sum_exp_of(xp, logits, xp.equal(xp.one_hot(labels, classes, xp.dtype(logits)), 0))
+    mass = xp.where(alone, 0.0, xp.exp(top + log_sum - xp.logsumexp(logits, axis=-1)))
     mass = mass * xp.one_or_nan((labels >= 0) & (labels < classes), xp.dtype(mass))
     classes = xp.length(logits, -1, xp.dtype(mass))
     return xp.cast(long_sum(xp, mass), xp.dtype(mass)) / _count(xp, mass) * (classes / (classes - 1))
@@ -160,7 +159,7 @@ def _count(xp: Backend, x: Array) -> Any:
 def _centered(xp: Backend, logits: Array) -> Array:
     """Logits less their row's maximum, so that a number common to a row takes no digits."""
     top = xp.stop_gradient(xp.max(logits, axis=-1))
-    return logits - xp.where(top > MINUS_INFINITY, top, 0.0)[..., None]
+    return logits - xp.where(xp.equal(top, MINUS_INFINITY), 0.0, top)[..., None]
 
 
 def _labels_and_logits(labels: Array, logits: Array, axis: int) -> tuple[Backend, Array, Array]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
 MINUS_INFINITY = float("-inf")
+# The lowest finite numbers.
+_LOWEST = {"float64": -1.7976931348623157e308, "float32": -3.4028234663852886e38}
 
 
 def accumulate(xp: Backend, x: Array) -> Array:
@@ -71,12 +73,12 @@ def capped_logits(xp: Backend, logits: Array, logit_softcap: float | None) -> Ar
     if logit_softcap is None:
         return logits
     capped = logit_softcap * xp.tanh(logits / logit_softcap)
-    return xp.where(logits <= MINUS_INFINITY, logits, capped)
+    return xp.where(xp.equal(logits, MINUS_INFINITY), logits, capped)
 
 
 def unmasked_mean(xp: Backend, x: Array, shift: Array) -> Array:
     """The mean over the last axis of ``x - shift``, without the entries that are -inf."""
-    masked = x <= MINUS_INFINITY
+    masked = xp.equal(x, MINUS_INFINITY)
     kept = xp.cast(~masked, xp.dtype(x))
     return xp.sum(xp.where(masked, 0.0, x - shift[..., None]), axis=-1) / xp.sum(kept, axis=-1)
 
@@ -119,7 +121,7 @@ def smooth_nll(rows: ShiftedRows, lse: Array, prior: Array | None, class_weight:
     xp, logits = rows.xp, rows.logits
     if prior is None and class_weight is None:
         return lse - over_temperature(xp.unmasked_mean(logits, rows.shift), rows.temperature)
-    masked = logits <= MINUS_INFINITY
+    masked = xp.equal(logits, MINUS_INFINITY)
     kept = xp.cast(~masked, xp.dtype(logits))
     prior, class_weight = (x if x is None else match_rank(xp, x, logits) for x in (prior, class_weight))
     left = xp.sum(kept if prior is None else kept * prior, axis=-1)
@@ -178,14 +180,25 @@ def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
     logits = accumulate(xp, logits)
     num_classes = xp.length(logits, -1, xp.dtype(labels))
     labels, factor = label_factor(xp, labels, num_classes, xp.dtype(logits))
-    at_label = xp.equal(xp.one_hot(labels, num_classes, "float32"), 1)  # type: ignore[arg-type]
-    others = xp.where(at_label, MINUS_INFINITY, logits)
-    top = xp.stop_gradient(xp.max(others, axis=-1))
-    alone = xp.equal(top, MINUS_INFINITY)
-    top = xp.where(alone | xp.equal(top, -MINUS_INFINITY), 0.0, top)
-    total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
-    lead = xp.pick(logits, labels) - top - xp.log(xp.where(alone, 1.0, total))
+    others = xp.equal(xp.one_hot(labels, num_classes, "float32"), 0)  # type: ignore[arg-type]
+    top, log_sum, alone = log_sum_exp_of(xp, logits, others)
+    lead = xp.pick(logits, labels) - top - log_sum
     return factor * xp.where(alone, -MINUS_INFINITY, lead)
+
+
+def log_sum_exp_of(xp: Backend, logits: Array, kept: Array) -> tuple[Array, Array, Array]:
+    """``log(sum(exp(z)))`` over the classes that are kept, without an infinity where none is masked.
+
+    Returns:
+        The largest of their logits, as a constant; what the log-sum-exp is above it; and whether
+        no class is left, in which case both are 0.
+    """
+    lowest = _LOWEST[xp.dtype(logits)]
+    top = xp.stop_gradient(xp.max(xp.where(kept, logits, lowest), axis=-1))
+    none = top <= lowest
+    top = xp.where(none | xp.equal(top, -MINUS_INFINITY), 0.0, top)
+    terms = xp.where(kept, xp.exp(xp.where(kept, logits - top[..., None], 0.0)), 0.0)
+    return top, xp.log(xp.where(none, 1.0, xp.sum(terms, axis=-1))), none
 
 
 def _is(value: Any, number: float) -> bool:
@@ -199,7 +212,7 @@ def _integer_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weigh
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
         # A masked class costs nothing where it has no weight.
-        picked = xp.where(xp.equal(factor, 0) & (picked <= MINUS_INFINITY), 0.0, picked)
+        picked = xp.where(xp.equal(factor, 0) & xp.equal(picked, MINUS_INFINITY), 0.0, picked)
     return factor * (lse - picked)
 
 
@@ -207,7 +220,7 @@ def _soft_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: 
     xp = rows.xp
     weighted = labels if class_weight is None else labels * match_rank(xp, class_weight, labels)
     # A masked class costs nothing where the label has no mass on it.
-    without = xp.equal(weighted, 0) & (rows.logits <= MINUS_INFINITY)
+    without = xp.equal(weighted, 0) & xp.equal(rows.logits, MINUS_INFINITY)
     losses = xp.sum(weighted, axis=-1) * lse - rows.weighted_sum(weighted, without)
     return losses * proper_rows(xp, labels)
 
@@ -231,7 +244,7 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: Si
     if counted is not None:
         logits, labels = (xp.where(counted, x, 0.0) for x in (logits, labels))
     labels = smooth_binary_labels(proper_binary_labels(xp, labels), label_smoothing)
-    yes = xp.where(xp.equal(labels, 0) & (logits <= MINUS_INFINITY), 0.0, logits)
+    yes = xp.where(xp.equal(labels, 0) & xp.equal(logits, MINUS_INFINITY), 0.0, logits)
     no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
     positive = labels if pos_weight is None else labels * match_rank(xp, pos_weight, labels)
     loss = (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)

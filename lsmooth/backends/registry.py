@@ -227,6 +227,12 @@ def _find(cls: type, array: Array) -> Backend | None:
             "A KerasTensor has no values: lsmooth computes on tensors. Call it inside a layer's call(), "
             "in a keras.layers.Lambda, or as the loss given to model.compile()."
         )
+    if cls.__name__ == "RaggedTensor":
+        raise TypeError(
+            "A RaggedTensor is no tensor of rows of one length: give the flat values of each, e.g. "
+            "labels.flat_values and logits.flat_values, and with reduction='none' put the losses back by "
+            "labels.with_flat_values(losses)."
+        )
     if cls.__module__.startswith("keras.") and hasattr(array, "value"):  # a layer's variable: what it holds decides
         cls, array = type(array.value), array.value
         backend = _backend_of_type.get(cls, _UNKNOWN)

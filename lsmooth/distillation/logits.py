@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import forward_kl, relative_entropy
-from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor
+from lsmooth.backends.divergences import relative_entropy
+from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
 from lsmooth.distillation.divergences import parameter_of
@@ -296,6 +296,10 @@ def _binary_kl(xp: Backend, teacher: Array, student: Array) -> Array:
 
 def _kl_of_others(xp: Backend, teacher: Array, student: Array, target: Array) -> Array:
     """KL of the softmaxes over the classes that are not the target; 0 where the teacher has none."""
-    none = xp.equal(xp.max(xp.where(target, MINUS_INFINITY, teacher), axis=-1), MINUS_INFINITY)
-    teacher, student = (xp.where(none[..., None], 0.0, xp.where(target, MINUS_INFINITY, z)) for z in (teacher, student))
-    return forward_kl(xp, teacher, student)
+    return relative_entropy(xp, *(_log_softmax_of_others(xp, z, target) for z in (teacher, student)))
+
+
+def _log_softmax_of_others(xp: Backend, logits: Array, target: Array) -> Array:
+    """The log-softmax over the classes that are not the target; at the target, a number whose exponential is 0."""
+    top, log_sum, _ = log_sum_exp_of(xp, logits, ~target)
+    return xp.where(target, -1e4, logits - top[..., None] - log_sum[..., None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import relative_entropy
-from lsmooth.backends.formulas import MINUS_INFINITY, log_softmax
+from lsmooth.backends.formulas import MINUS_INFINITY, log_softmax, log_sum_exp_of
 from lsmooth.distillation._pair import Pair, finish, prepare, tempered
 
 TAILS = ("renormalize", "drop", "bucket")
@@ -133,30 +133,27 @@ def _kept_classes(pair: Pair, teacher_indices: Array) -> tuple[Array, Array]:
 
 def _with_bucket(xp: Backend, kept: Array, indices: Array, student: Array, chosen: Array) -> Array:
     """``sum_j t_j (log t_j - log s_j)`` over the kept classes and the bucket of the others."""
-    others = _without(xp, student, indices)
-    top = xp.stop_gradient(xp.max(others, axis=-1))
-    none_left = xp.equal(top, MINUS_INFINITY)
-    top = xp.where(none_left, 0.0, top)
-    total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
+    top, log_sum, none_left = log_sum_exp_of(xp, student, _left(xp, student, indices))
     # Both parts less the largest logit of all, so that nothing is lost to a common offset of the logits.
     highest = xp.stop_gradient(xp.max(chosen, axis=-1))
     highest = xp.where(none_left | (highest > top), highest, top)
     highest = xp.where(xp.equal(highest, MINUS_INFINITY), 0.0, highest)
     chosen = chosen - highest[..., None]
-    log_rest = xp.log(xp.where(none_left, 1.0, total)) + xp.where(none_left, MINUS_INFINITY, top - highest)
-    lse = xp.log(xp.sum(xp.exp(chosen), axis=-1) + xp.exp(log_rest))
+    log_rest = log_sum + xp.where(none_left, 0.0, top - highest)
+    lse = xp.log(xp.sum(xp.exp(chosen), axis=-1) + xp.where(none_left, 0.0, xp.exp(log_rest)))
     losses = relative_entropy(xp, kept, chosen - lse[..., None])
 
     rest = 1.0 - xp.sum(xp.exp(kept), axis=-1)
     without = none_left | (rest <= 0)
     rest = xp.where(without, 1.0, rest)
-    return losses + xp.where(without, 0.0, rest * (xp.log(rest) - xp.where(none_left, 0.0, log_rest - lse)))
+    return losses + xp.where(without, 0.0, rest * (xp.log(rest) - (log_rest - lse)))
 
 
-def _without(xp: Backend, student: Array, indices: Array) -> Array:
-    """The student's logits, -inf at the indices; an empty place, -1, stands for another place of its row."""
+def _left(xp: Backend, student: Array, indices: Array) -> Array:
+    """Which classes have no index in their row; an empty place, -1, stands for another place of its row."""
     another = xp.max(indices, axis=-1)[..., None]
-    # A row of empty places keeps what it has: there, no gradient comes from the bucket, which is all there is.
-    value = xp.where(another < 0, xp.stop_gradient(student[..., :1]), MINUS_INFINITY)
-    values = value * xp.ones_like(indices, xp.dtype(student))
-    return xp.put(student, xp.where(indices < 0, xp.where(another < 0, 0, another), indices), values)
+    ones = xp.ones_like(student, xp.dtype(student))
+    # A row of empty places keeps all its classes.
+    value = xp.where(another < 0, ones[..., :1], 0.0) * xp.ones_like(indices, xp.dtype(student))
+    left = xp.put(ones, xp.where(indices < 0, xp.where(another < 0, 0, another), indices), value)
+    return xp.equal(left, 1)

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import NamedTuple
 
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY, centered, match_rank
+from lsmooth.backends.formulas import MINUS_INFINITY, centered, log_sum_exp_of, match_rank
 from lsmooth.losses._rows import Rows, counted_logits, smoothed_targets, weight_of_ids
 
 
@@ -29,10 +29,8 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     top = xp.equal(xp.one_hot(xp.argmax(logits, axis=-1), xp.length(logits, -1), "float32"), 1)
     masked = xp.equal(logits, MINUS_INFINITY)
     # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
-    others = xp.where(top, MINUS_INFINITY, logits)
-    alone = xp.equal(xp.max(others, axis=-1), MINUS_INFINITY)
-    of_others = xp.logsumexp(xp.where(alone[..., None], 0.0, others), axis=-1)
-    gap = xp.sum(xp.where(top, logits, 0.0), axis=-1) - xp.where(alone, MINUS_INFINITY, of_others)
+    largest, log_sum, alone = log_sum_exp_of(xp, logits, ~top)
+    gap = xp.where(alone, -MINUS_INFINITY, xp.sum(xp.where(top, logits, 0.0), axis=-1) - largest - log_sum)
     lead, trail = -xp.softplus(-gap), -xp.softplus(gap)
     lower = xp.where(top | masked, -1.0, logits - xp.logsumexp(logits, axis=-1)[..., None])
     log_p = xp.where(masked, MINUS_INFINITY, xp.where(top, lead[..., None], lower))

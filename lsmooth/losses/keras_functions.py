@@ -274,7 +274,7 @@ def binary_focal_crossentropy(
         label = binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing)
         losses = _binary_losses(xp, label, y_pred, False, 0.0, "binary_focal_crossentropy")
         # Kept above 0, where the gradient of a power below 1 is infinite.
-        miss = xp.clip(label * (1.0 - p) + (1.0 - label) * p, keras_settings.epsilon(), float("inf"))
+        miss = xp.clip(label * (1.0 - p) + (1.0 - label) * p, keras_settings.epsilon(), 3e38)
         losses = miss**gamma * losses
         if apply_class_balancing:
             losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))

@@ -95,7 +95,7 @@ class TensorflowBackend(Backend):
         return tf.math.ceil(x)
 
     def equal(self, x: Array, y: Any) -> Array:
-        return tf.equal(x, y)  # `==` compares identities in graphs of tf.compat.v1
+        return arrays.equal(x, y)
 
     def clip(self, x: Array, low: float, high: float) -> Array:
         return tf.clip_by_value(x, low, high)

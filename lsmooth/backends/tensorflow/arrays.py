@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +18,21 @@ def as_dtype(x: Any, dtype: tf.DType) -> Array:
 def where(condition: Array, x: Any, y: Any) -> Array:
     """Elementwise choice in the dtype of ``x``, or of ``y`` if ``x`` is a number."""
     dtype = x.dtype if isinstance(x, tf.Tensor) else y.dtype
+    if isinstance(x, float) and not math.isfinite(x):
+        condition, x, y = ~condition, y, x
+    if isinstance(y, float) and not math.isfinite(y):
+        # By a division by 0 where it is chosen: a constant stops `tf.debugging.enable_check_numerics` in any graph.
+        one = tf.cast(condition, dtype)
+        added = one / one - 1.0 if math.isnan(y) else math.copysign(1.0, y) * (1.0 / one - 1.0)
+        return tf.where(condition, as_dtype(x, dtype), tf.zeros((), dtype)) + added
     return tf.where(condition, as_dtype(x, dtype), as_dtype(y, dtype))
+
+
+def equal(x: Array, y: Any) -> Array:
+    """Elementwise equality; ``==`` compares identities in graphs of `tf.compat.v1`."""
+    if isinstance(y, float) and math.isinf(y):  # no constant, as in `where`
+        return tf.math.is_inf(x) & ((x > 0) if y > 0 else (x < 0))
+    return tf.equal(x, y)
 
 
 def gather(x: Array, index: Array) -> Array:

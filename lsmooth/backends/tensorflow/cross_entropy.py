@@ -21,7 +21,7 @@ import tensorflow as tf
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import MINUS_INFINITY
 from lsmooth.backends.options import Options, SoftmaxOptions
-from lsmooth.backends.tensorflow.arrays import accumulate, axis_length, float_type, one_or_nan, pick, where
+from lsmooth.backends.tensorflow.arrays import accumulate, axis_length, equal, float_type, one_or_nan, pick, where
 from lsmooth.backends.tensorflow.compilation import (
     closed_form,
     compile_pays,
@@ -205,7 +205,7 @@ def _gradient(
     if eps is None or count is None:
         target = tf.cast(at_label, z.dtype)
     else:
-        rest = where(z <= MINUS_INFINITY, 0.0, (eps / count)[..., None])
+        rest = where(equal(z, MINUS_INFINITY), 0.0, (eps / count)[..., None])
         target = rest + where(at_label, 1.0 - eps, 0.0)
     factor = _factor(z, labels, counted, inverse, upstream)
     return tf.cast((softmax_of(z, log_sum) - target) * factor[..., None], logits.dtype)
@@ -233,7 +233,7 @@ def _gradient_by_softmax(
             return tf.one_hot(labels, num_classes, 1.0 - eps + rest, rest)
 
         def masked() -> Array:
-            rest = where(z <= MINUS_INFINITY, 0.0, (eps / count)[..., None])
+            rest = where(equal(z, MINUS_INFINITY), 0.0, (eps / count)[..., None])
             return tf.one_hot(labels, num_classes, 1.0 - eps, tf.zeros((), z.dtype)) + rest
 
         everywhere = tf.reduce_all(tf.equal(count, tf.cast(num_classes, count.dtype)))
@@ -283,7 +283,7 @@ def _mean_and_count(x: Array, terms: Any = lambda x: x) -> tuple[Array, Array]:
 
     def masked() -> tuple[Array, Array]:
         def kept(x: Array) -> Array:
-            return terms(x) > MINUS_INFINITY
+            return ~equal(terms(x), MINUS_INFINITY)
 
         count = row_sum(lambda x: tf.cast(kept(x), terms(x).dtype), x)
         return row_sum(lambda x: where(kept(x), terms(x), 0.0), x) / count, count
@@ -292,4 +292,4 @@ def _mean_and_count(x: Array, terms: Any = lambda x: x) -> tuple[Array, Array]:
         count = tf.cast(axis_length(x, -1), total.dtype)
         return total / count, tf.fill(tf.shape(total), count)
 
-    return masked() if total is None else tf.cond(tf.reduce_all(total > MINUS_INFINITY), plain, masked)
+    return masked() if total is None else tf.cond(tf.reduce_all(~equal(total, MINUS_INFINITY)), plain, masked)
