@@ -6,6 +6,9 @@ from typing import Any
 
 from lsmooth.backends import Array
 
+# More than TensorFlow's operations take.
+MOST_AXES = 16
+
 
 def any_unknown(*arrays: Array) -> bool:
     """Whether one of the tensors has an unknown rank; only TensorFlow's have."""
@@ -57,8 +60,7 @@ def _equal_shapes(a: Array, b: Array, or_one: bool = False) -> Array:
     import tensorflow as tf
 
     # Filled up to one length, so that they can be compared whatever their ranks are.
-    rank = tf.maximum(tf.size(a), tf.size(b))
-    x, y = (tf.concat([shape, tf.fill([rank - tf.size(shape)], -1)], 0) for shape in (a, b))
+    x, y = (tf.concat([shape, tf.fill([MOST_AXES], -1)], 0)[:MOST_AXES] for shape in (a, b))
     equal = tf.equal(x, y) | tf.equal(x, 1) if or_one else tf.equal(x, y)
     return tf.equal(tf.size(a), tf.size(b)) & tf.reduce_all(equal)
 

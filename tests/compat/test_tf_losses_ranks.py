@@ -52,17 +52,19 @@ def case(name):
 
 
 def values_and_gradients(modules, function, arrays, unknown, reductions, **options):
-    """What each module gives in a graph for the loss of each reduction, and its derivatives by logits and weights."""
-    with tf.Graph().as_default(), V1.Session() as session:
-        holders = [
-            V1.placeholder(x.dtype, None if hidden else x.shape) for x, hidden in zip(arrays, unknown, strict=True)
-        ]
-        found = {module: [] for module in modules}
-        for module in modules:
+    """What each module gives, in a graph of its own, for the loss of each reduction, and its derivatives."""
+    found = []
+    for module in modules:
+        with tf.Graph().as_default(), V1.Session() as session:
+            holders = [
+                V1.placeholder(x.dtype, None if hidden else x.shape) for x, hidden in zip(arrays, unknown, strict=True)
+            ]
+            fetched = []
             for reduction in reductions:
                 loss = getattr(module, function)(*holders, reduction=reduction, **options)
-                found[module] += [loss, *tf.gradients(loss, holders[1:])]
-        return list(session.run(found, dict(zip(holders, arrays, strict=True))).values())
+                fetched += [loss, *tf.gradients(loss, holders[1:])]
+            found.append(session.run(fetched, dict(zip(holders, arrays, strict=True))))
+    return found
 
 
 @pytest.mark.parametrize("unknown", UNKNOWN)
