@@ -91,10 +91,12 @@ def per_class(xp: Backend, eps: float, log_probs: Array) -> float:
     return float("inf") if xp.shape(log_probs)[-1] == 0 else eps / class_count(xp, log_probs)
 
 
-def divide(xp: Backend, numerator: Array, divisor: Array) -> Array:
+def divide(xp: Backend, numerator: Array, divisor: Any) -> Array:
     """A quotient that is NaN where 0 is divided by 0, and is no error where NumPy is told to raise."""
+    if not xp.is_array(divisor):
+        divisor = xp.asarray(divisor, xp.dtype(numerator), like=numerator)
     empty = xp.equal(divisor, 0)
-    return xp.one_or_nan(~empty, xp.dtype(divisor)) * numerator / xp.where(empty, 1.0, divisor)
+    return xp.one_or_nan(~empty, xp.dtype(numerator)) * numerator / xp.where(empty, 1.0, divisor)
 
 
 def nll_and_spread(

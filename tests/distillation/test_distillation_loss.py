@@ -292,7 +292,7 @@ def test_second_derivatives_are_those_of_the_softmax(differentiable_backend):
         ({"labels": [0, 1], "ignore_index": 0}, ValueError, r"labels must have the rows' shape \(5,\), got \(2,\)"),
         ({"labels": np.ones(5), "ignore_index": 0}, TypeError, "labels must be integer class ids, got float64"),
         ({"mask": np.ones(5)}, TypeError, "mask must be bool"),
-        ({"mask": np.ones(4, bool)}, ValueError, "mask must have the rows' shape"),
+        ({"mask": np.ones(4, bool)}, ValueError, "mask must have the shape of the rows"),
         ({"sample_weight": np.ones(4)}, ValueError, "sample_weight must be a scalar or have shape"),
         ({"axis": 2}, ValueError, "axis must be an integer"),
     ],

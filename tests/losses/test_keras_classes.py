@@ -257,7 +257,7 @@ def test_options_of_a_wrong_type_are_an_error_when_the_loss_is_made(name, option
 
 @pytest.mark.parametrize(("option", "value"), [("label_smoothing", 1.5), ("label_smoothing", -0.1), ("gamma", -1.0)])
 def test_options_out_of_range_are_an_error_when_the_loss_is_made(option, value):
-    with pytest.raises(ValueError, match=f"{option} must be .*, got {value}"):
+    with pytest.raises(ValueError, match=f"{option} must be .*, got {value:g}"):
         losses.BinaryFocalCrossentropy(**{option: value})
 
 

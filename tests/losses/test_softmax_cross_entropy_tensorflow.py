@@ -322,7 +322,7 @@ def test_variables():
     expected, expected_gradient = reference.softmax_cross_entropy(LABELS, LOGITS, label_smoothing=EPS)
     close(value, expected)
     close(tape.gradient(value, logits), expected_gradient)
-    close(sigmoid_cross_entropy(logits, tf.Variable(SOFT)), reference.sigmoid_cross_entropy(LOGITS, SOFT)[0])
+    close(sigmoid_cross_entropy(tf.Variable(SOFT), logits), reference.sigmoid_cross_entropy(SOFT, LOGITS)[0])
 
 
 @COMPILED

@@ -235,10 +235,21 @@ class _Blocks:
             return x
         return (x if part is None else x[part]).unsqueeze(self.dim)
 
-    def _scratch(self) -> Tensor:
-        """Memory for blocks: x, the softmax, the derivative of the soft-cap, products, and weighted labels."""
+    def _scratch(self) -> list[Tensor]:
+        """Memory for blocks: x, the softmax, the derivative of the soft-cap, products, and weighted labels.
+
+        What a call does not use is empty.
+        """
+        loss, of_labels = self.loss, self.target is not None
+        used = (
+            self.shift,
+            self.gradient is None or self.gradient.dtype != self.dtype,
+            loss.softcap is not None,
+            of_labels or (loss.spread is not None and (self.careful or not isinstance(loss.spread, float))),
+            of_labels and loss.class_weight is not None,
+        )
         shape = (self.block, self.num_classes) if self.dim == 1 else (self.num_classes, self.block)
-        return self.z.new_empty((5, *shape), dtype=self.dtype)
+        return [self.z.new_empty(shape if each else (0, 0), dtype=self.dtype) for each in used]
 
     def parts(self) -> Iterator[tuple[int, slice, slice]]:
         """Of each block its group, its rows within it, and its rows among all."""
@@ -302,7 +313,9 @@ class _Blocks:
         region = (group,) if n == self.num_rows else (group, within) if dim == 1 else (group, slice(None), within)
         z = self.z[region]
         target = None if self.target is None else self.target[region]
-        scratch = self.scratch if n == self.block else self.scratch.narrow(2 - dim, 0, n)
+        scratch = self.scratch
+        if n != self.block:
+            scratch = [x.narrow(1 - dim, 0, n) if x.numel() else x for x in scratch]
         x, slope = self._transformed(z, scratch, part)
         out = None if self.gradient is None else self.gradient[region]
         p = out if out is not None and out.dtype == self.dtype else scratch[1]
@@ -337,7 +350,7 @@ class _Blocks:
             lse.sub_(reference[part])
         return True
 
-    def _transformed(self, z: Tensor, scratch: Tensor, part: slice) -> tuple[Tensor, Tensor | None]:
+    def _transformed(self, z: Tensor, scratch: list[Tensor], part: slice) -> tuple[Tensor, Tensor | None]:
         """The logits of the softmax, and their derivative in z where a soft-cap gives one."""
         loss, slope = self.loss, None
         if not self.shift:
@@ -362,7 +375,7 @@ class _Blocks:
         x: Tensor,
         target: Tensor | None,
         spread: float | Tensor | None,
-        scratch: Tensor,
+        scratch: list[Tensor],
         part: slice,
         masked: Tensor | None = None,
     ) -> Tensor | None:
