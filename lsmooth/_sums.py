@@ -66,6 +66,9 @@ def bin_totals(xp: Backend, index: Array, values: Array, length: int) -> Total:
     """
     if has_float64(xp, values):
         return Total(xp.bincount(xp.reshape(index, (-1,)), xp.reshape(xp.cast(values, "float64"), (-1,)), length), None)
+    if 0 in xp.shape(values):
+        nothing = xp.bincount(xp.reshape(index, (-1,)), xp.reshape(values, (-1,)), length)
+        return Total(nothing, nothing)
     first, *others = (_bins_by_block(xp, index, part, length) for part in _parts(xp, values))
     for other in others:
         first = _plus(xp, first, other)
