@@ -228,3 +228,10 @@ def test_a_schedule_of_numbers_does_not_recompile(monkeypatch, name, is_operator
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(*(torch.autograd.grad(loss, z)[0] for loss in (ours, theirs)))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+@pytest.mark.parametrize("labels", [[0, 2], (0, 2), np.array([0, 2])], ids=["list", "tuple", "array"])
+def test_plain_labels_are_traced(labels):
+    z = torch.randn(2, 3, dtype=torch.float64)
+    compiled = torch.compile(lambda z: softmax_cross_entropy(labels, z), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(z), softmax_cross_entropy(labels, z))
