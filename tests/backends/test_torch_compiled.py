@@ -208,10 +208,14 @@ def test_the_operator_keeps_the_compilers_rules(ignored):
     labels = torch.from_numpy(LABELS)
     counted = labels != 5 if ignored else None
     operator = torch.ops.lsmooth.softmax_cross_entropy.default
-    torch.library.opcheck(operator, (logits_of().requires_grad_(), labels, counted, 0.1))
-    torch.library.opcheck(operator, (torch.empty(0, 4), torch.empty(0, dtype=torch.int64), None, 0.1))
-    strided = torch.stack([logits_of("float32")] * 2, -1)[..., 0].requires_grad_()
-    torch.library.opcheck(operator, (strided, labels.int(), counted, 0.0))
+
+    def check(logits, labels, counted, eps):
+        numbers = torch.tensor([eps, 1.0, 0.0, torch.inf], dtype=torch.float64)
+        torch.library.opcheck(operator, (logits, labels, counted, None, None, None, None, numbers))
+
+    check(logits_of().requires_grad_(), labels, counted, 0.1)
+    check(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), None, 0.1)
+    check(torch.stack([logits_of("float32")] * 2, -1)[..., 0].requires_grad_(), labels.int(), counted, 0.0)
 
 
 @pytest.mark.parametrize("name", ["z_loss", "label_smoothing", "temperature", "logit_softcap"])

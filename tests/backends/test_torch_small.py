@@ -209,3 +209,17 @@ def test_an_option_of_the_sigmoid_is_not_forgotten(backend, option):
     options = {option: given[option]}
     expected = reference.sigmoid_cross_entropy(labels.numpy(), z.detach().numpy(), label_smoothing=0.1, **options)
     check(backend, z, loss, *expected)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("junk", [float("nan"), float("inf")])
+def test_an_ignored_row_reaches_no_gradient_whatever_it_holds(eps, junk):
+    z = torch.randn(4, 3)
+    z[1] = junk
+    z.requires_grad_()
+    labels = torch.tensor([0, -100, 2, 1])
+    (gradient,) = torch.autograd.grad(softmax_cross_entropy(labels, z, label_smoothing=eps, ignore_index=-100), z)
+    kept = z.detach()[[0, 2, 3]].requires_grad_()
+    (expected,) = torch.autograd.grad(softmax_cross_entropy(labels[[0, 2, 3]], kept, label_smoothing=eps), kept)
+    torch.testing.assert_close(gradient[[0, 2, 3]], expected)
+    assert (gradient[1] == 0).all()

@@ -39,7 +39,10 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
             mean = torch._C._nn.cross_entropy_loss(logits, labels, None, _MEAN, ignored, 0.0)  # pyright: ignore
         except (IndexError, RuntimeError):  # a label out of range
             return None
-        return mean if math.isfinite(mean.item()) else None  # else perhaps no label counts
+        if not math.isfinite(mean.item()):  # perhaps no label counts
+            return None
+        # PyTorch's gradient of an ignored row that holds NaN is NaN.
+        return mean if ignore_index is None or math.isfinite(logits.detach().sum().item()) else None
     if ignore_index is not None and torch.any(labels == ignore_index).item():
         return None
     return loss(logits, labels, label_smoothing, 1.0 / labels.numel())
