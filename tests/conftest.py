@@ -6,8 +6,12 @@ where they are missing, and the others are not tried. Unset, whatever is install
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
+import pathlib
+import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -59,6 +63,30 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, back
     if request.param == "device":
         monkeypatch.setattr(type(backend), "host_view", lambda self, x: None)
     return request.param
+
+
+MOST_MEMORY = 4 * 2**30
+
+
+def _resident_bytes() -> int:
+    """What this process holds in memory; 0 where the system does not say."""
+    try:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory() -> Iterator[None]:
+    """Forget compiled programs between modules where thousands of them take gigabytes."""
+    yield
+    if _resident_bytes() < MOST_MEMORY:
+        return
+    if "jax" in sys.modules:
+        jax.clear_caches()
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+    gc.collect()
 
 
 # Relative to the float64 reference, with the same absolute slack near zero.
