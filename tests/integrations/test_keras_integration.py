@@ -86,3 +86,48 @@ def test_each_replica_of_a_tensorflow_strategy_gives_its_share(monkeypatch):
         keras_own = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=reduction)
         with strategy.scope():
             assert float(ours(y_true, y_pred)) == pytest.approx(float(keras_own(y_true, y_pred)), rel=1e-6)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True], ids=["in a graph", "eagerly"])
+def test_a_loss_in_a_branch_trains_a_model(run_eagerly):
+    """``keras.ops.cond`` around ``add_loss``: the model gets the weights of one whose loss is compiled."""
+    require_backend("tensorflow")
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Keras runs on another backend in this process")
+    import numpy as np
+
+    from lsmooth.losses import softmax_cross_entropy
+
+    class Head(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            x, labels = inputs
+            logits = self.dense(x)
+
+            def smoothed():
+                return softmax_cross_entropy(labels, logits, label_smoothing=0.1)
+
+            self.add_loss(keras.ops.cond(keras.ops.sum(x) > -1e9, smoothed, lambda: keras.ops.sum(logits) * 0.0))
+            return logits
+
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 3, 32)
+    kernels = []
+    for branch in (True, False):
+        keras.utils.set_random_seed(0)
+        features, ids = keras.Input((4,)), keras.Input((), dtype="int64")
+        if branch:
+            model = keras.Model([features, ids], Head()([features, ids]))
+            model.compile(keras.optimizers.SGD(0.5), run_eagerly=run_eagerly)
+            model.fit([x, labels], epochs=2, batch_size=8, shuffle=False, verbose=0)
+        else:
+            model = keras.Sequential([features, keras.layers.Dense(3)])
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+            model.compile(keras.optimizers.SGD(0.5), loss)
+            model.fit(x, np.eye(3, dtype="float32")[labels], epochs=2, batch_size=8, shuffle=False, verbose=0)
+        kernels.append(model.get_weights()[0])
+    np.testing.assert_allclose(*kernels, rtol=1e-5, atol=1e-6)
