@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-ROUNDING = 1e-6
-"""How far below 0 or above 1 the rounding of sums and quotients takes a probability."""
+from lsmooth.backends.formulas import ROUNDING
+
 _HALF, _BRAIN = 2e-2, 1e-1
 """How far sums are off that were taken in float16 and in bfloat16."""
 _FLOAT = 1e-4

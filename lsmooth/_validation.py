@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas import ROUNDING
 
 _validating: ContextVar[bool] = ContextVar(
     "lsmooth_validate", default=os.environ.get("LSMOOTH_VALIDATE", "0") not in ("", "0")
@@ -300,13 +301,13 @@ def check_not_nan(xp: Backend, name: str, array: Array, counted: Array | None = 
 def check_distributions(xp: Backend, labels: Array, counted: Array | None = None) -> None:
     """Under `validate`: labels (..., classes) of no negative mass, and no NaN, in the rows that are counted."""
     check_not_nan(xp, "labels", labels, counted)
-    _check_values(xp, "labels", labels, counted, lambda x: x < 0, "be distributions, which are non-negative")
+    _check_values(xp, "labels", labels, counted, lambda x: x < -ROUNDING, "be distributions, which are non-negative")
 
 
 def check_binary_labels(xp: Backend, labels: Array, counted: Array | None = None) -> None:
     """Under `validate`: labels in [0, 1], and no NaN, where they are counted."""
     check_not_nan(xp, "labels", labels, counted)
-    _check_values(xp, "labels", labels, counted, lambda x: (x < 0) | (x > 1), "be in [0, 1]")
+    _check_values(xp, "labels", labels, counted, lambda x: (x < -ROUNDING) | (x > 1 + ROUNDING), "be in [0, 1]")
 
 
 def _check_values(

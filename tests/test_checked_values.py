@@ -161,3 +161,17 @@ def test_float32_stays_float32_beside_numbers_of_numpy(backend, call, options):
     plain, numpy = call(first, second, **options), call(first, second, **wide)
     assert backend.dtype(numpy) == "float32"
     np.testing.assert_allclose(backend.to_numpy(numpy), backend.to_numpy(plain), rtol=1e-6)
+
+
+def test_labels_off_by_rounding_are_labels(backend):
+    """As MixUp makes them in float32: neither NaN nor an error."""
+    logits = backend.asarray(LOGITS)
+    binary = BINARY + np.where(BINARY == 1, 2e-7, -2e-7)
+    soft = np.where(np.eye(3)[[0, 1, 2, 0]] == 1, 1.0 + 2e-7, -1e-7)
+    with lsmooth.validate():
+        for loss in OVER_ELEMENTS:
+            assert np.isfinite(backend.to_numpy(loss(binary, logits)))
+        for loss in (losses.softmax_cross_entropy, losses.margin_label_smoothing):
+            found = backend.to_numpy(loss(soft, logits, label_smoothing=0.1))
+            expected = backend.to_numpy(loss(np.array([0, 1, 2, 0]), logits, label_smoothing=0.1))
+            np.testing.assert_allclose(found, expected, rtol=1e-5)

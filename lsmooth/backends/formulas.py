@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
 MINUS_INFINITY = float("-inf")
+# How far below 0 or above 1 the rounding of sums takes a probability: MixUp in float32 makes labels of 1 + 1e-7.
+ROUNDING = 1e-6
 # The lowest finite numbers.
 _LOWEST = {"float64": -1.7976931348623157e308, "float32": -3.4028234663852886e38}
 
@@ -60,12 +62,12 @@ def proper_rows(xp: Backend, labels: Array) -> Array:
     """1 for each row of labels (..., classes), and NaN where a class has negative mass."""
     dtype = xp.dtype(labels)
     # A count, not max(-labels): TensorFlow's graph optimizer gets that wrong in a Keras model's step.
-    return xp.one_or_nan(xp.sum(xp.cast(labels < 0, dtype), axis=-1) <= 0, dtype)
+    return xp.one_or_nan(xp.sum(xp.cast(labels < -ROUNDING, dtype), axis=-1) <= 0, dtype)
 
 
 def proper_binary_labels(xp: Backend, labels: Array) -> Array:
     """Labels of yes-or-no questions, and NaN in place of those outside [0, 1]."""
-    return labels * xp.one_or_nan((labels >= 0) & (labels <= 1), xp.dtype(labels))
+    return labels * xp.one_or_nan((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING), xp.dtype(labels))
 
 
 def capped_logits(xp: Backend, logits: Array, logit_softcap: float | None) -> Array:

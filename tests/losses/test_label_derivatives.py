@@ -81,3 +81,21 @@ def test_of_the_sigmoid_focal_loss_at_labels_0_and_1(differentiable_backend, gam
     # At gamma 0.5 the derivative is infinite where the error is: of large logits no step is small enough.
     sure = np.abs(z) <= 3.0 if gamma < 1.0 else np.abs(z) < 31.0
     np.testing.assert_allclose(found[sure], expected[sure], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize(
+    "name", ["categorical_crossentropy", "categorical_focal_crossentropy", "binary_crossentropy", "kl_divergence"]
+)
+def test_of_the_keras_named_losses_at_the_corners(differentiable_backend, name, from_logits):
+    xp, loss = differentiable_backend, getattr(losses, name)
+    # A step beyond 1 would make a binary label NaN; the KL divergence clips labels, and is not smooth at the corners.
+    labels = {"binary_crossentropy": 0.5 * ONE_HOT, "kl_divergence": np.full((4, 5), 0.2)}.get(name, ONE_HOT)
+    options = {} if name == "kl_divergence" else {"from_logits": from_logits}
+    from_logits = from_logits and name != "kl_divergence"
+    scores = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    if from_logits:
+        scores = LOGITS
+    expected = one_sided(lambda y: np.sum(loss(y, scores, **options)), labels)
+    found = xp.value_and_grad(lambda y: xp.sum(loss(y, xp.asarray(scores), **options)), xp.asarray(labels))[1]
+    np.testing.assert_allclose(xp.to_numpy(found), expected, rtol=1e-5, atol=1e-7)

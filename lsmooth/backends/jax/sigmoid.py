@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas import smooth_binary_labels
+from lsmooth.backends.formulas import ROUNDING, smooth_binary_labels
 from lsmooth.backends.jax.divergence import blocks_pay, in_blocks, precision
 from lsmooth.backends.options import SigmoidOptions
 
@@ -34,7 +34,7 @@ def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Arra
 
 def _smoothed(labels: Array, label_smoothing: Any) -> Array:
     """The smoothed labels, as they are if ``label_smoothing`` is None; NaN in place of labels outside [0, 1]."""
-    proper = ((labels >= 0) & (labels <= 1)).astype(labels.dtype)
+    proper = ((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING)).astype(labels.dtype)
     return smooth_binary_labels(labels * (proper / proper), 0.0 if label_smoothing is None else label_smoothing)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas import smooth_binary_labels
+from lsmooth.backends.formulas import ROUNDING, smooth_binary_labels
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.arrays import one_or_nan
@@ -76,7 +76,9 @@ def _losses(parts: list[tuple[Array, Array]], eps: Any) -> Array:
 
 def smoothed(labels: Array, label_smoothing: Any) -> Array:
     """The smoothed labels; NaN in place of labels outside [0, 1]."""
-    return smooth_binary_labels(labels * one_or_nan((labels >= 0) & (labels <= 1), labels.dtype), label_smoothing)
+    return smooth_binary_labels(
+        labels * one_or_nan((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING), labels.dtype), label_smoothing
+    )
 
 
 def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import small_cross_entropy
 from lsmooth.backends.torch.layout import Layout, layout_of
@@ -382,7 +383,7 @@ class _Blocks:
         """Keep the sums over classes that the losses are made of; the labels times the class weights."""
         loss, dim = self.loss, self.dim
         if target is not None:
-            improper = target.amin(dim) < 0 if target.amin().item() < 0 else None
+            improper = target.amin(dim) < -ROUNDING if target.amin().item() < -ROUNDING else None
             if loss.class_weight is not None:
                 target = torch.mul(target, loss.class_weight.unsqueeze(1 - dim), out=scratch[4])
             mass = torch.sum(target, dim, out=self.mass[part])

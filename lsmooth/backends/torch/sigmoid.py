@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, soft_margin_loss
 
+from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream
@@ -82,7 +83,7 @@ def _are_proper(labels: Tensor) -> bool:
     if labels.dtype == torch.bool:
         return True
     low, high = torch.aminmax(labels.detach())
-    return low.item() >= 0 and high.item() <= 1
+    return low.item() >= -ROUNDING and high.item() <= 1.0 + ROUNDING
 
 
 def sweep(
