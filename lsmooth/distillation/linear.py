@@ -101,7 +101,7 @@ def linear_distillation_loss(
         mask=mask,
     )
     parameter = parameter_of(divergence, beta=beta, alpha=divergence_alpha)
-    check_block_size(block_size)
+    block_size = check_block_size(block_size)
     alpha = _teacher_share(alpha, labels)
     student = check_head(xp, student_hidden, student_weight, student_bias, prefix="student_")
     teacher = check_head(xp, teacher_hidden, teacher_weight, teacher_bias, like=student.hidden, prefix="teacher_")

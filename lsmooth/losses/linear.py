@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
@@ -95,7 +97,7 @@ def linear_softmax_cross_entropy(
         mask=mask,
         temperature=temperature,
     )
-    check_block_size(block_size)
+    block_size = check_block_size(block_size)
     head = check_head(xp, hidden, weight, bias, axis, like=labels)
     rows = prepare(
         xp,
@@ -137,10 +139,11 @@ def over_rows(xp: Backend, value: Array, rows: Array) -> Array:
     return value * xp.ones_like(rows, xp.dtype(value))
 
 
-def check_block_size(block_size: int | None) -> None:
-    """A positive int, or None."""
+def check_block_size(block_size: int | None) -> int | None:
+    """A positive integer as Python's int, or None."""
     if block_size is not None and not (check.is_integer_number(block_size) and block_size > 0):
         raise ValueError(f"block_size must be a positive number of rows, or None; got {block_size!r}.")
+    return int(block_size) if isinstance(block_size, np.integer) else block_size
 
 
 def check_head(
