@@ -71,6 +71,9 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
             first = first[0]
         if not (isinstance(first, (list, tuple, int, float, complex)) or hasattr(first, "__array__")):
             raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.")
+    given = _dtype_of(xp, value)
+    if "complex" in given:  # a cast would cut them
+        raise TypeError(f"{name} must hold real numbers, got {given}; take the real part.")
     array = xp.asarray(value, dtype, like=like)
     if xp.name == "tensorflow" and array.shape.rank is None:
         raise ValueError(

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -101,6 +101,17 @@ def assert_close(backend: Backend, actual: object, expected: np.ndarray, dtype: 
     finite = expected[np.isfinite(expected)]
     scale = max(1.0, float(np.abs(finite).max())) if finite.size else 1.0
     np.testing.assert_allclose(got.astype(np.float64), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip what needs SciPy where it is not installed, as in the environment of NumPy alone."""
+    try:
+        yield
+    except ImportError as error:
+        if "need SciPy" in str(error) and importlib.util.find_spec("scipy") is None:
+            pytest.skip("scipy is not installed")
+        raise
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
