@@ -69,9 +69,9 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
         first = value
         while isinstance(first, (list, tuple)) and len(first) > 0:
             first = first[0]
-        if not (isinstance(first, (list, tuple, int, float, complex)) or hasattr(first, "__array__")):
+        if not (isinstance(first, (list, tuple, int, float)) or hasattr(first, "__array__")):
             raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.")
-    given = _dtype_of(xp, value)
+    given = _dtype_of(xp, value) if xp.is_array(value) or xp.is_concrete(value) else ""
     if "complex" in given:  # a cast would cut them
         raise TypeError(f"{name} must hold real numbers, got {given}; take the real part.")
     array = xp.asarray(value, dtype, like=like)
