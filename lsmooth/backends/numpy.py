@@ -65,7 +65,7 @@ class NumpyBackend(Backend):
         return np.ceil(x)
 
     def where(self, condition: Array, x: Any, y: Any) -> Array:
-        return np.where(condition, x, y)
+        return np.where(condition, _in_dtype_of(y, x), _in_dtype_of(x, y))
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return np.sum(x, axis=axis)
@@ -130,3 +130,10 @@ class NumpyBackend(Backend):
         parts = [slice(start, start + block) for start in range(0, num_rows, block)] or [slice(None)]
         losses = [whole(self, loss, call.map_rows(lambda x, part=part: x[part])) for part in parts]
         return np.sum(losses) if loss.total else np.concatenate(losses).reshape(lead)
+
+
+def _in_dtype_of(array: Any, value: Any) -> Any:
+    """A Python number in the dtype of the floating-point array beside it, which NumPy 1 may widen."""
+    if type(value) in (int, float) and isinstance(array, np.ndarray | np.generic) and array.dtype.kind == "f":
+        return array.dtype.type(value)
+    return value
