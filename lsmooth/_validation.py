@@ -33,7 +33,7 @@ def validate(enabled: bool = True) -> Iterator[None]:
     Args:
         enabled: False switches the check off within the block.
 
-    Example:
+    Examples:
         >>> import lsmooth
         >>> with lsmooth.validate():
         ...     lsmooth.losses.softmax_cross_entropy([3], [[0.0, 1.0]])

@@ -32,7 +32,7 @@ def mutual_information(differences: Array) -> Array:
 
     Source: Müller et al. 2019, "When Does Label Smoothing Help?", section 4.
 
-    Example:
+    Examples:
         >>> from lsmooth.analysis import mutual_information
         >>> float(mutual_information([[-9.1, -8.9], [8.9, 9.1]]).round(4))  # log(2)
         0.6931

@@ -49,7 +49,7 @@ def penultimate_projection(activations: Array, labels: Array, weight: Array, cla
 
     Source: Müller et al. 2019, "When Does Label Smoothing Help?", section 2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.analysis import penultimate_projection
         >>> weight = np.array([[0.0, 0.0, 1.0], [2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
@@ -113,7 +113,7 @@ def cluster_tightness(points: Array, labels: Array) -> Array:
         TypeError: if tensors of two frameworks meet, a dtype is wrong, or labels are traced.
         ValueError: if shapes do not fit, or there are fewer than two classes.
 
-    Example:
+    Examples:
         >>> from lsmooth.analysis import cluster_tightness
         >>> points = [[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]]
         >>> float(cluster_tightness(points, [0, 0, 1, 1]))

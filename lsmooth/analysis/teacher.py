@@ -39,7 +39,7 @@ def teacher_wrong_class_mass(
 
     Source: Müller et al. 2019, "When Does Label Smoothing Help?", section 4.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.analysis import teacher_wrong_class_mass
         >>> logits = np.log(np.array([[0.8, 0.1, 0.1], [0.1, 0.5, 0.4]]))
@@ -74,7 +74,7 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
         Distributions".
 
-    Example:
+    Examples:
         >>> from lsmooth.analysis import teacher_entropy
         >>> float(teacher_entropy([[0.0, 0.0, 0.0, 0.0]]).round(4))  # log(4)
         1.3863
@@ -111,7 +111,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
 
     Source: Müller et al. 2019, "When Does Label Smoothing Help?", section 4.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.analysis import match_temperature
         >>> logits = np.array([[4.0, 0.0], [0.0, 4.0]])  # mass 2 / (1 + exp(4 / T))

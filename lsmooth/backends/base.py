@@ -37,7 +37,7 @@ Array: TypeAlias = Any
 class Backend(ABC):
     """A framework, as lsmooth sees it.
 
-    Example:
+    Examples:
         >>> from lsmooth.backends import load_backend
         >>> xp = load_backend("numpy")
         >>> float(xp.logsumexp(xp.asarray([0.0, 0.0]), axis=-1))

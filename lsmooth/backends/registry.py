@@ -46,7 +46,7 @@ def installed_backends() -> tuple[str, ...]:
     Returns:
         Names for `set_backend`, among them always ``"numpy"``.
 
-    Example:
+    Examples:
         >>> "numpy" in installed_backends()
         True
     """
@@ -65,7 +65,7 @@ def load_backend(name: str) -> Backend:
         ValueError: if no backend has that name.
         ImportError: if its framework is not installed.
 
-    Example:
+    Examples:
         >>> load_backend("numpy").name
         'numpy'
     """
@@ -127,7 +127,7 @@ def set_backend(name: str | None) -> None:
         ValueError: if no backend has that name.
         ImportError: if its framework is not installed.
 
-    Example:
+    Examples:
         >>> set_backend("numpy")
         >>> get_backend()
         'numpy'
@@ -148,7 +148,7 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: if no backend has that name.
         ImportError: if its framework is not installed.
 
-    Example:
+    Examples:
         >>> with use_backend("numpy"):
         ...     get_backend()
         'numpy'
@@ -167,7 +167,7 @@ def get_backend() -> str:
     Returns:
         What `use_backend` or `set_backend` chose, else ``LSMOOTH_BACKEND``, else ``"numpy"``.
 
-    Example:
+    Examples:
         >>> get_backend()
         'numpy'
     """
@@ -189,7 +189,7 @@ def backend_of(**arrays: Any) -> Backend:
     Raises:
         TypeError: if tensors of two frameworks meet.
 
-    Example:
+    Examples:
         >>> backend_of(labels=[1], logits=[[0.0, 1.0]]).name
         'numpy'
     """

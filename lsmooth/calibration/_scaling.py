@@ -96,7 +96,7 @@ def apply_temperature(logits: Array, temperature: float | Array, *, axis: int = 
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> from lsmooth.calibration import apply_temperature
         >>> apply_temperature([[2.0, 0.0]], 4.0)
         array([[0.5, 0. ]])

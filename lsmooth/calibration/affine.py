@@ -240,7 +240,7 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
 
     Source: Alexandari et al. 2020, "Maximum Likelihood with Bias-Corrected Calibration".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import BiasCorrectedTemperatureScaling
         >>> logits = np.zeros((4, 2))
@@ -314,7 +314,7 @@ class VectorScaling(AffineCalibrator):
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import VectorScaling
         >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
@@ -394,7 +394,7 @@ class MatrixScaling(AffineCalibrator):
 
     Source: Guo et al. 2017; ODIR: Kull et al. 2019, "Beyond temperature scaling".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import MatrixScaling
         >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0.0, 4.0]])
@@ -463,7 +463,7 @@ class DirichletCalibration(MatrixScaling):
     Source: Kull et al. 2019, "Beyond temperature scaling: Obtaining well-calibrated multiclass
         probabilities with Dirichlet calibration".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import DirichletCalibration
         >>> p = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]])

@@ -155,7 +155,7 @@ class HistogramBinning(ClasswiseCalibrator):
     Source: Zadrozny and Elkan 2001, "Obtaining calibrated probability estimates from decision
         trees and naive Bayesian classifiers"; one class against the rest as in Guo et al. 2017.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import HistogramBinning
         >>> p = np.array([[0.9, 0.1]] * 4 + [[0.2, 0.8]] * 4)
@@ -246,7 +246,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
     Source: Zadrozny and Elkan 2002, "Transforming classifier scores into accurate multiclass
         probability estimates"; scikit-learn's ``IsotonicRegression``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import IsotonicCalibration
         >>> p = np.array([[0.9, 0.1]] * 4 + [[0.2, 0.8]] * 4)

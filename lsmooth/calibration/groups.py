@@ -52,7 +52,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
 
     Source: Frenkel and Goldberger 2021, "Network Calibration by Class-based Temperature Scaling".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import GroupTemperatureScaling
         >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])

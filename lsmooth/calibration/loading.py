@@ -42,7 +42,7 @@ def load(path: str | PathLike[str]) -> Calibrator:
     Raises:
         ValueError: if the file is not one that ``save`` writes, with what is wrong in it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from lsmooth.calibration import VectorScaling, load
         >>> scaler = VectorScaling().fit([[2.0, 0.0], [0.0, 3.0]] * 2, [0, 1, 1, 0])

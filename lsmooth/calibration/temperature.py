@@ -60,7 +60,7 @@ class TemperatureScaling(TemperatureCalibrator):
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.calibration import TemperatureScaling
         >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])

@@ -30,7 +30,7 @@ class LabelSmoothing:
 
     Source: Harvard NLP, The Annotated Transformer, ``LabelSmoothing``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.annotated_transformer import LabelSmoothing
         >>> criterion = LabelSmoothing(size=5, padding_idx=0, smoothing=0.5)

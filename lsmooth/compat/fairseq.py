@@ -37,7 +37,7 @@ def label_smoothed_nll_loss(
 
     Source: fairseq 0.12.3, ``label_smoothed_nll_loss``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.fairseq import label_smoothed_nll_loss
         >>> loss, nll = label_smoothed_nll_loss(np.log([[0.7, 0.2, 0.1]]), np.array([0]), 0.1)

@@ -32,7 +32,7 @@ def vocab_parallel_cross_entropy(vocab_parallel_logits: Array, target: Array, la
 
     Source: Megatron-Core 0.15, ``vocab_parallel_cross_entropy``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.megatron import vocab_parallel_cross_entropy
         >>> vocab_parallel_cross_entropy(np.log([[0.7, 0.2, 0.1]]), np.array([0]), 0.1).round(6)

@@ -29,7 +29,7 @@ class LabelSmoothingLoss:
 
     Source: OpenNMT-py 2.3, ``LabelSmoothingLoss``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.opennmt import LabelSmoothingLoss
         >>> criterion = LabelSmoothingLoss(0.5, tgt_vocab_size=5, ignore_index=0)

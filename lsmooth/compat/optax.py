@@ -59,7 +59,7 @@ def smooth_labels(labels: Array, alpha: Any, *, axis: Axes = -1, where: Array | 
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> smooth_labels(np.array([[0.0, 1.0]]), 0.1)
         array([[0.05, 0.95]])
@@ -90,7 +90,7 @@ def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> sigmoid_binary_cross_entropy(np.array([3.0, -1.0]), np.array([0.95, 0.05])).round(6)
         array([0.198587, 0.363262])
@@ -121,7 +121,7 @@ def softmax_cross_entropy(logits: Array, labels: Array, axis: Axes = -1, where: 
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> softmax_cross_entropy(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
         array([0.481951])
@@ -146,7 +146,7 @@ def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> safe_softmax_cross_entropy(np.array([[0.0, 0.0, -np.inf]]), np.array([[0.5, 0.5, 0.0]])).round(6)
         array([0.693147])
@@ -181,7 +181,7 @@ def softmax_cross_entropy_with_integer_labels(
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> softmax_cross_entropy_with_integer_labels(np.log([[0.7, 0.2, 0.1]]), np.array([0])).round(6)
         array([0.356675])
@@ -228,7 +228,7 @@ def poly_loss_cross_entropy(
 
     Source: Optax 0.2.8; Leng et al. 2022, "PolyLoss".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> poly_loss_cross_entropy(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
         array([1.181951])
@@ -259,7 +259,7 @@ def kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> kl_divergence(np.log([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.1, 0.0]])).round(6)
         array([0.156868])
@@ -290,7 +290,7 @@ def kl_divergence_with_log_targets(
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> kl_divergence_with_log_targets(np.log([[0.7, 0.3]]), np.log([[0.9, 0.1]])).round(6)
         array([0.116322])
@@ -320,7 +320,7 @@ def generalized_kl_divergence(
 
     Source: Optax 0.2.8.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> generalized_kl_divergence(np.log([[0.7, 0.2]]), np.array([[0.9, 0.1]])).round(6)
         array([0.056868])
@@ -360,7 +360,7 @@ def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma
 
     Source: Optax 0.2.8; Lin et al. 2017, "Focal Loss for Dense Object Detection".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> sigmoid_focal_loss(np.array([3.0, -1.0]), np.array([1, 0]), alpha=0.25).round(6)
         array([2.7000e-05, 1.6994e-02])

@@ -30,7 +30,7 @@ class Reduction:
     | MEAN | summed, divided by the sum of the weights, spread over the losses |
     | SUM_BY_NONZERO_WEIGHTS, SUM_OVER_NONZERO_WEIGHTS | summed, divided by the number of losses whose weight is not 0 |
 
-    Example:
+    Examples:
         >>> Reduction.SUM_BY_NONZERO_WEIGHTS
         'weighted_sum_by_nonzero_weights'
     """
@@ -88,7 +88,7 @@ def softmax_cross_entropy(
 
     Source: TensorFlow 2.21, ``tf.compat.v1.losses.softmax_cross_entropy``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat import tf_losses
         >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -148,7 +148,7 @@ def sigmoid_cross_entropy(
 
     Source: TensorFlow 2.21, ``tf.compat.v1.losses.sigmoid_cross_entropy``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat import tf_losses
         >>> float(tf_losses.sigmoid_cross_entropy([[1, 0]], np.array([[3.0, -1.0]]), label_smoothing=0.1).round(4))
@@ -198,7 +198,7 @@ def sparse_softmax_cross_entropy(
 
     Source: TensorFlow 2.21, ``tf.compat.v1.losses.sparse_softmax_cross_entropy``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat import tf_losses
         >>> float(tf_losses.sparse_softmax_cross_entropy([0], np.array([[2.0, 0.0, 0.0]])).round(4))
@@ -247,7 +247,7 @@ def compute_weighted_loss(
 
     Source: TensorFlow 2.21, ``tf.compat.v1.losses.compute_weighted_loss``.
 
-    Example:
+    Examples:
         >>> float(compute_weighted_loss([1.0, 2.0, 3.0], [1.0, 1.0, 0.0]))
         1.5
     """

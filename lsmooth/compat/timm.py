@@ -24,7 +24,7 @@ class LabelSmoothingCrossEntropy:
 
     Source: timm 1.0.31.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.timm import LabelSmoothingCrossEntropy
         >>> float(LabelSmoothingCrossEntropy(0.1)(np.log([[0.7, 0.2, 0.1]]), np.array([0])).round(6))
@@ -55,7 +55,7 @@ class SoftTargetCrossEntropy:
 
     Source: timm 1.0.31.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.timm import SoftTargetCrossEntropy
         >>> float(SoftTargetCrossEntropy()(np.log([[0.7, 0.2, 0.1]]), np.array([[0.5, 0.5, 0.0]])).round(6))
@@ -95,7 +95,7 @@ class BinaryCrossEntropy:
 
     Source: timm 1.0.31.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.timm import BinaryCrossEntropy
         >>> float(BinaryCrossEntropy(0.1)(np.array([[2.0, -1.0, 0.0]]), np.array([0])).round(6))

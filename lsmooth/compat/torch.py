@@ -61,7 +61,7 @@ def cross_entropy(
     Source: PyTorch 2.13, ``torch.nn.functional.cross_entropy``, whose fourth and sixth positional
         arguments are the deprecated ones that are keyword-only here.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat import torch as compat_torch
         >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -106,7 +106,7 @@ class CrossEntropyLoss:
 
     Source: PyTorch 2.13, ``torch.nn.CrossEntropyLoss``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat import torch as compat_torch
         >>> loss = compat_torch.CrossEntropyLoss(label_smoothing=0.1)

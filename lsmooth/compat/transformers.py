@@ -30,7 +30,7 @@ class LabelSmoother:
     Source: transformers 5.24, ``LabelSmoother``. It adds the smooth part up in float32 whatever
         the logits; here float64 stays float64.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.transformers import LabelSmoother
         >>> outputs = {"logits": np.log([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]])}

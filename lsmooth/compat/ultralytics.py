@@ -21,7 +21,7 @@ def smooth_BCE(eps: float = 0.1) -> tuple[float, float]:  # noqa: N802, their na
 
     Source: Ultralytics YOLOv5 7.0, ``utils.loss.smooth_BCE``.
 
-    Example:
+    Examples:
         >>> smooth_BCE(0.1)
         (0.95, 0.05)
     """

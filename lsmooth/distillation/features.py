@@ -40,7 +40,7 @@ def hint_loss(
 
     Source: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", whose loss is half a sum.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import hint_loss
         >>> float(hint_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]])))
@@ -87,7 +87,7 @@ def attention_transfer_loss(
 
     Source: Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", as in the authors' code.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import attention_transfer_loss
         >>> teacher, student = np.array([[[1.0, 1.0], [0.0, 0.0]]]), np.array([[[0.0], [5.0]]])
@@ -126,7 +126,7 @@ def similarity_preserving_loss(
 
     Source: Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import similarity_preserving_loss
         >>> float(similarity_preserving_loss(np.eye(2), np.ones((2, 3))).round(6))
@@ -161,7 +161,7 @@ def relational_distance_loss(
     Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all pairs, those of an
         example with itself included, as in the authors' code.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import relational_distance_loss
         >>> float(relational_distance_loss(np.array([[0.0], [1.0], [3.0]]), np.array([[0.0], [5.0], [15.0]])))
@@ -194,7 +194,7 @@ def relational_angle_loss(
     Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all triples, as in the
         authors' code, which weighs this with 2 and `relational_distance_loss` with 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import relational_angle_loss
         >>> triangle = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
@@ -243,7 +243,7 @@ def contrastive_distillation_loss(
 
     Source: Tian et al. 2020, "Contrastive Representation Distillation".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import contrastive_distillation_loss
         >>> float(contrastive_distillation_loss(np.eye(2), 3.0 * np.eye(2), temperature=0.5).round(6))

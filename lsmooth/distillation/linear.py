@@ -80,7 +80,7 @@ def linear_distillation_loss(
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; fused with the output
         layers as in Liger Kernel's distillation losses (Hsu et al. 2024).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import linear_distillation_loss
         >>> hidden, weight = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

@@ -73,7 +73,7 @@ def distillation_loss(
         "On-Policy Distillation of Language Models" (generalised Jensen-Shannon); Kim et al. 2021,
         "Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in Knowledge Distillation".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import distillation_loss
         >>> teacher, student = np.array([[2.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 2.0]])
@@ -143,7 +143,7 @@ def decoupled_distillation_loss(
 
     Source: Zhao et al. 2022, "Decoupled Knowledge Distillation".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import decoupled_distillation_loss
         >>> teacher, student = np.array([[2.0, 1.0, 0.0]]), np.array([[0.0, 1.0, 2.0]])
@@ -225,7 +225,7 @@ def standardized_distillation_loss(
         by the classes less one in the standard deviation; that is a temperature ``sqrt(K / (K - 1))``
         times as high.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import standardized_distillation_loss
         >>> teacher = np.array([[2.0, 1.0, 0.0]])

@@ -37,7 +37,7 @@ class DistillationLoss:
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the weights as in Mueller
         et al. 2019, "When Does Label Smoothing Help?".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import DistillationLoss
         >>> loss = DistillationLoss(alpha=0.9, temperature=4.0)

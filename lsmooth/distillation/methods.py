@@ -60,7 +60,7 @@ def ensemble_distillation_loss(
 
     Source: You et al. 2017, "Learning from Multiple Teacher Networks".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import ensemble_distillation_loss
         >>> teachers = [np.array([[2.0, 0.0]]), np.array([[0.0, 2.0]])]
@@ -127,7 +127,7 @@ def mutual_distillation_losses(
 
     Source: Zhang et al. 2018, "Deep Mutual Learning".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import mutual_distillation_losses
         >>> a, b = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
@@ -190,7 +190,7 @@ def gkd_loss(
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
         Self-Generated Mistakes"; TRL's ``GKDTrainer.generalized_jsd_loss``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import gkd_loss
         >>> teacher, student = np.array([[[2.0, 0.0], [0.0, 2.0]]]), np.zeros((1, 2, 2))
@@ -235,7 +235,7 @@ def virtual_teacher_logits(labels: Array, num_classes: int, *, confidence: float
 
     Source: Yuan et al. 2020, "Revisiting Knowledge Distillation via Label Smoothing Regularization".
 
-    Example:
+    Examples:
         >>> from lsmooth.distillation import virtual_teacher_logits
         >>> virtual_teacher_logits([1], 3, confidence=0.9).round(3)
         array([[-2.996, -0.105, -2.996]])
@@ -274,7 +274,7 @@ class MovingAverageTeacher:
     Source: Laine and Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"; Kim et al. 2021,
         "Self-Knowledge Distillation with Progressive Refinement of Targets" (PS-KD).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import MovingAverageTeacher, distillation_loss
         >>> teacher = MovingAverageTeacher(100, 2)

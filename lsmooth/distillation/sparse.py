@@ -67,7 +67,7 @@ def sparse_distillation_loss(
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; for what the tails do,
         Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import sparse_distillation_loss
         >>> kept, student = np.log([[0.7, 0.2]]), np.log([[0.6, 0.2, 0.2]])

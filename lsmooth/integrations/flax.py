@@ -42,7 +42,7 @@ def make_train_step(
 
     Source: the training loop of Flax' NNX guide, with Optax behind ``nnx.Optimizer``.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from flax import nnx
         >>> from lsmooth.integrations.flax import make_train_step
@@ -84,7 +84,7 @@ def make_distillation_step(
 
     Source: the training loop of Flax' NNX guide, with Optax behind ``nnx.Optimizer``.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from flax import nnx
         >>> from lsmooth.distillation import DistillationLoss
@@ -148,7 +148,7 @@ class TemperatureScaled(nnx.Module):
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> from lsmooth.integrations.flax import TemperatureScaled

@@ -7,7 +7,7 @@ The Keras-named losses are those of `lsmooth.losses`, which are ``keras.losses.L
 Importing this module registers them, which is what lets ``keras.saving`` find them again. They run on whatever
 backend Keras runs on.
 
-Example:
+Examples:
     >>> import keras
     >>> from lsmooth.integrations.keras import SparseCategoricalCrossentropy
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
@@ -82,7 +82,7 @@ class LogitsDistillation(_DistillationLoss):
         ``loss="kl_divergence"``, are no divergence: the logits meet neither a softmax nor T^2. A
         ``keras.losses.KLDivergence()`` as its ``loss`` gives the forward KL, of clipped probabilities.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from lsmooth.integrations.keras import LogitsDistillation
         >>> teacher, student = keras.ops.array([[2.0, 1.0, 0.0]]), keras.ops.array([[0.0, 1.0, 2.0]])
@@ -180,7 +180,7 @@ class Temperature(keras.layers.Layer):
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import keras
         >>> from lsmooth.integrations.keras import Temperature
         >>> layer = Temperature(4.0)
@@ -231,7 +231,7 @@ class TemperatureScaled(keras.Model):
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> from lsmooth.integrations.keras import TemperatureScaled
         >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]], "float32")

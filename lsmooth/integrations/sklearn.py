@@ -86,7 +86,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
 
     Source: ``sklearn.calibration.CalibratedClassifierCV`` of scikit-learn 1.9.
 
-    Example:
+    Examples:
         >>> from sklearn.datasets import load_iris
         >>> from sklearn.naive_bayes import GaussianNB
         >>> from lsmooth.integrations.sklearn import CalibratedLogitClassifier

@@ -55,7 +55,7 @@ class CrossEntropyLoss(LossModule):
 
     Source: ``torch.nn.CrossEntropyLoss`` of torch 2.13, for the order and names of the arguments.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lsmooth.integrations.torch import CrossEntropyLoss
         >>> loss = CrossEntropyLoss(label_smoothing=0.1, z_loss=1e-4)
@@ -163,7 +163,7 @@ class DistillationLoss(LossModule):
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the arguments in the order of
         ``torch.nn.KLDivLoss`` and ``torch.nn.CrossEntropyLoss`` of torch 2.13.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lsmooth.integrations.torch import DistillationLoss
         >>> loss = DistillationLoss(alpha=0.9, temperature=4.0)
@@ -266,7 +266,7 @@ class BCEWithLogitsLoss(LossModule):
 
     Source: ``torch.nn.BCEWithLogitsLoss`` of torch 2.13, for the order and names of the arguments.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lsmooth.integrations.torch import BCEWithLogitsLoss
         >>> loss = BCEWithLogitsLoss(label_smoothing=0.1)
@@ -339,7 +339,7 @@ class TemperatureScaled(torch.nn.Module):
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lsmooth.integrations.torch import TemperatureScaled
         >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])

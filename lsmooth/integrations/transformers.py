@@ -53,7 +53,7 @@ def compute_loss_func(
 
     Source: ``transformers.Trainer.compute_loss`` of transformers 5.24.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.integrations.transformers import compute_loss_func
         >>> outputs = {"logits": np.array([[[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]])}

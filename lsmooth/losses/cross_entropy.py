@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; z-loss: Chowdhery et
         al. 2022, "PaLM".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import softmax_cross_entropy
         >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -141,7 +141,7 @@ def sigmoid_cross_entropy(
     Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; ``pos_weight`` as in
         ``torch.nn.functional.binary_cross_entropy_with_logits``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import sigmoid_cross_entropy
         >>> float(sigmoid_cross_entropy([[1, 0]], np.array([[3.0, -1.0]]), label_smoothing=0.1).round(6))

@@ -60,7 +60,7 @@ def softmax_focal_loss(
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; for softmax as in Keras'
         ``categorical_focal_crossentropy``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import softmax_focal_loss
         >>> float(softmax_focal_loss([0, 2], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
@@ -126,7 +126,7 @@ def sigmoid_focal_loss(
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; soft labels as in
         ``optax.sigmoid_focal_loss``, Keras and torchvision.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import sigmoid_focal_loss
         >>> float(sigmoid_focal_loss([[1, 0]], np.array([[3.0, -1.0]]), alpha=0.25).round(6))
@@ -202,7 +202,7 @@ def poly_cross_entropy(
     Source: Leng et al. 2022, "PolyLoss: A Polynomial Expansion Perspective of Classification Loss
         Functions"; ``optax.poly_loss_cross_entropy``, whose default epsilon is 2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import poly_cross_entropy
         >>> float(poly_cross_entropy([0, 2], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))

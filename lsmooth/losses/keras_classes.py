@@ -54,7 +54,7 @@ class CategoricalCrossentropy(_FunctionLoss):
 
     Source: ``keras.losses.CategoricalCrossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import CategoricalCrossentropy
         >>> loss = CategoricalCrossentropy(label_smoothing=0.1)
@@ -94,7 +94,7 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
 
     Source: ``keras.losses.SparseCategoricalCrossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import SparseCategoricalCrossentropy
         >>> loss = SparseCategoricalCrossentropy(ignore_class=-1, label_smoothing=0.1)
@@ -159,7 +159,7 @@ class BinaryCrossentropy(_FunctionLoss):
 
     Source: ``keras.losses.BinaryCrossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import BinaryCrossentropy
         >>> loss = BinaryCrossentropy(from_logits=True, reduction=None)
@@ -197,7 +197,7 @@ class CategoricalFocalCrossentropy(_FunctionLoss):
 
     Source: ``keras.losses.CategoricalFocalCrossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import CategoricalFocalCrossentropy
         >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
@@ -247,7 +247,7 @@ class BinaryFocalCrossentropy(_FunctionLoss):
 
     Source: ``keras.losses.BinaryFocalCrossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import BinaryFocalCrossentropy
         >>> round(float(BinaryFocalCrossentropy()([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]]))), 4)
@@ -292,7 +292,7 @@ class KLDivergence(_FunctionLoss):
 
     Source: ``keras.losses.KLDivergence`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import KLDivergence
         >>> round(float(KLDivergence()([[0.5, 0.5]], np.array([[0.9, 0.1]]))), 4)

@@ -50,7 +50,7 @@ def categorical_crossentropy(
 
     Source: ``keras.losses.categorical_crossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import categorical_crossentropy
         >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
@@ -101,7 +101,7 @@ def sparse_categorical_crossentropy(
 
     Source: ``keras.losses.sparse_categorical_crossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import sparse_categorical_crossentropy
         >>> y_pred = np.array([[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
@@ -153,7 +153,7 @@ def binary_crossentropy(
 
     Source: ``keras.losses.binary_crossentropy`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import binary_crossentropy
         >>> binary_crossentropy([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]])).round(4)
@@ -198,7 +198,7 @@ def categorical_focal_crossentropy(
 
     Source: ``keras.losses.categorical_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import categorical_focal_crossentropy
         >>> y_pred = np.array([[0.05, 0.9, 0.05], [0.1, 0.85, 0.05]])
@@ -255,7 +255,7 @@ def binary_focal_crossentropy(
 
     Source: ``keras.losses.binary_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import binary_focal_crossentropy
         >>> binary_focal_crossentropy([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]])).round(4)
@@ -300,7 +300,7 @@ def kl_divergence(y_true: Array, y_pred: Array) -> Array:
 
     Source: ``keras.losses.kl_divergence`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import kl_divergence
         >>> kl_divergence([[0.5, 0.5]], np.array([[0.9, 0.1]])).round(4)

@@ -78,7 +78,7 @@ def linear_softmax_cross_entropy(
     Source: Liger Kernel (Hsu et al. 2024) forms the gradients of a chunk with its logits; here every
         option of the loss takes part.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import linear_softmax_cross_entropy
         >>> hidden, weight = np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])

@@ -47,7 +47,7 @@ class Loss(_Replaceable):
 
     Source: ``keras.losses.Loss`` of Keras 3.15.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import Loss
         >>> class SquaredError(Loss):
@@ -160,7 +160,7 @@ def squeeze_or_expand_to_same_rank(x1: Array, x2: Array) -> tuple[Array, Array]:
 
     Source: the function of that name in Keras' ``losses/loss.py``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses.loss import squeeze_or_expand_to_same_rank
         >>> a, b = squeeze_or_expand_to_same_rank(np.ones((3, 2, 1)), np.ones((3, 2)))

@@ -53,7 +53,7 @@ def margin_label_smoothing(
     Source: Liu et al. 2022, "The Devil is in the Margin: Margin-based Label Smoothing for Network
         Calibration".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import margin_label_smoothing
         >>> float(margin_label_smoothing([0], np.array([[14.0, 0.0, 8.0]])).round(6))
@@ -103,7 +103,7 @@ def max_suppression(
 
     Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import max_suppression
         >>> float(max_suppression([0], np.array([[2.0, 0.0, 1.0]])).round(6))
@@ -158,7 +158,7 @@ def adaptive_conditional_label_smoothing(
 
     Source: Park et al. 2023, "ACLS: Adaptive and Conditional Label Smoothing for Network Calibration".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import adaptive_conditional_label_smoothing
         >>> float(adaptive_conditional_label_smoothing([0], np.array([[14.0, 0.0, 8.0]])).round(6))
@@ -217,7 +217,7 @@ def confidence_penalty(
     Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
         Distributions".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import confidence_penalty
         >>> float(confidence_penalty([0], np.array([[2.0, 0.0, 1.0]])).round(6))
@@ -265,7 +265,7 @@ def logit_penalty(
     Source: Dauphin and Cubuk 2021, "Deconstructing the Regularization of BatchNorm"; Kornblith et al.
         2021, "Why Do Better Loss Functions Lead to Less Transferable Features?".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import logit_penalty
         >>> float(logit_penalty([0], np.array([[2.0, 0.0, 1.0]]), beta=0.1).round(6))

@@ -47,7 +47,7 @@ def generalized_cross_entropy(
     Source: Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss for Training Deep Neural Networks
         with Noisy Labels".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import generalized_cross_entropy
         >>> float(generalized_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
@@ -106,7 +106,7 @@ def symmetric_cross_entropy(
     Source: Wang et al. 2019, "Symmetric Cross Entropy for Robust Learning with Noisy Labels". The
         authors' code clips q at 1e-4, which is ``log_zero=-9.21``; the paper's A is -4.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import symmetric_cross_entropy
         >>> float(symmetric_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))
@@ -166,7 +166,7 @@ def bootstrap_cross_entropy(
 
     Source: Reed et al. 2014, "Training Deep Neural Networks on Noisy Labels with Bootstrapping".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import bootstrap_cross_entropy
         >>> float(bootstrap_cross_entropy([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).round(6))

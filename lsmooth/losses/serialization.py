@@ -48,7 +48,7 @@ def get(identifier: str | Mapping[str, Any] | LossLike | type[Loss] | None) -> L
 
     Source: ``keras.losses.get``.
 
-    Example:
+    Examples:
         >>> from lsmooth import losses
         >>> losses.get("categorical_crossentropy") is losses.categorical_crossentropy
         True
@@ -80,7 +80,7 @@ def serialize(loss: LossLike) -> dict[str, Any]:
 
     Source: ``keras.losses.serialize``.
 
-    Example:
+    Examples:
         >>> from lsmooth import losses
         >>> losses.serialize(losses.KLDivergence())["config"]
         {'name': 'kl_divergence', 'reduction': 'sum_over_batch_size'}
@@ -115,7 +115,7 @@ def deserialize(name: str | Mapping[str, Any], custom_objects: Mapping[str, Any]
 
     Source: ``keras.losses.deserialize``.
 
-    Example:
+    Examples:
         >>> from lsmooth import losses
         >>> config = losses.serialize(losses.BinaryCrossentropy(label_smoothing=0.1))
         >>> losses.deserialize(config).label_smoothing

@@ -68,7 +68,7 @@ def expected_calibration_error(
         2019, "Verified Uncertainty Calibration"; conventions: torchmetrics 1.9, netcal 1.4,
         tensorflow-probability, scikit-learn 1.9, relplot 1.0.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import expected_calibration_error
         >>> probabilities = [[0.5, 0.5], [0.5, 0.5], [0.7, 0.3], [0.2, 0.8]]
         >>> float(expected_calibration_error([0, 1, 0, 1], probabilities, n_bins=2).round(6))
@@ -116,7 +116,7 @@ def maximum_calibration_error(
 
     Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import maximum_calibration_error
         >>> float(maximum_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
@@ -177,7 +177,7 @@ def classwise_calibration_error(
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning" (static calibration error);
         Kumar et al. 2019 (marginal calibration error, ``norm="l2"``).
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import classwise_calibration_error
         >>> float(classwise_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
@@ -226,7 +226,7 @@ def adaptive_calibration_error(
 
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import adaptive_calibration_error
         >>> float(adaptive_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25

@@ -63,7 +63,7 @@ def brier_decomposition(
     Source: Murphy 1973, "A New Vector Partition of the Probability Score"; Stephenson et al. 2008 for
         the part within bins.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import brier_decomposition
         >>> parts = brier_decomposition([0, 1, 1, 1], [[0.5, 0.5], [0.5, 0.5], [0.0, 1.0], [0.0, 1.0]])
         >>> [float(part) for part in parts]

@@ -72,7 +72,7 @@ def explain_difference(
 
     Source: the libraries named in `expected_calibration_error`.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import explain_difference
         >>> p = [[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]]
         >>> explanation = explain_difference([0, 0, 1, 0], p, n_bins=2)

@@ -66,7 +66,7 @@ def metric_interval(
 
     Source: Efron 1979; Bröcker and Smith 2007, "Increasing the Reliability of Reliability Diagrams".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import metric_interval, top_k_accuracy
         >>> labels, predictions = [0, 0, 0, 1] * 25, [[0.6, 0.4]] * 100
         >>> value, low, high = metric_interval(top_k_accuracy, labels, predictions)

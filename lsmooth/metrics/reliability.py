@@ -67,7 +67,7 @@ def reliability_curve(
 
     Source: Guo et al. 2017; Niculescu-Mizil and Caruana 2005.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import reliability_curve
         >>> curve = reliability_curve([0, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], n_bins=2)
         >>> curve.accuracy.round(4), curve.weight
@@ -110,7 +110,7 @@ def classwise_reliability_curve(
 
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import classwise_reliability_curve
         >>> curve = classwise_reliability_curve([0, 0, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], n_bins=2)
         >>> curve.accuracy
@@ -161,7 +161,7 @@ def consistency_band(
 
     Source: Bröcker and Smith 2007, "Increasing the Reliability of Reliability Diagrams".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import consistency_band
         >>> band = consistency_band([0] * 100, [[0.75, 0.25]] * 100, n_bins=2)
         >>> bool(0.6 < band.low[1] < 0.75 < band.high[1] < 0.9)

@@ -42,7 +42,7 @@ def negative_log_likelihood(
 
     Source: scikit-learn's ``log_loss``, without its clipping.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import negative_log_likelihood
         >>> float(negative_log_likelihood([0, 1], [[0.5, 0.5], [0.75, 0.25]]).round(6))
         1.039721
@@ -84,7 +84,7 @@ def brier_score(
 
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import brier_score
         >>> float(brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]]))
         0.25
@@ -124,7 +124,7 @@ def top_k_accuracy(
 
     Source: scikit-learn's ``top_k_accuracy_score``.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import top_k_accuracy
         >>> float(top_k_accuracy([0, 1], [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
         0.5

@@ -48,7 +48,7 @@ def risk_coverage_curve(
 
     Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import risk_coverage_curve
         >>> curve = risk_coverage_curve([0, 0], [[0.9, 0.1], [0.4, 0.6]])
         >>> curve.coverage, curve.risk
@@ -91,7 +91,7 @@ def area_under_risk_coverage(
 
     Source: Geifman et al. 2019, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers".
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import area_under_risk_coverage
         >>> float(area_under_risk_coverage([0, 0], [[0.9, 0.1], [0.4, 0.6]]))
         0.25

@@ -63,7 +63,7 @@ def smooth_calibration_error(
     Source: Błasiok and Nakkiran 2023, "Smooth ECE: Principled Reliability Diagrams via Kernel
         Smoothing"; ``convention="relplot"``: relplot 1.0's ``smECE``.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import smooth_calibration_error
         >>> float(smooth_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]).round(3))
         0.25

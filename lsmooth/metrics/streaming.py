@@ -117,7 +117,7 @@ class CalibrationError(Metric):
         axis: the class axis.
         ignore_index: rows with this label do not count.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import CalibrationError
         >>> metric = CalibrationError(n_bins=2)
         >>> metric.update_state([0, 1], [[0.5, 0.5], [0.5, 0.5]])
@@ -195,7 +195,7 @@ class NegativeLogLikelihood(_Mean):
         ignore_index: rows with this label do not count.
         binary: whether predictions are the probability of 1, in the shape of the labels.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import NegativeLogLikelihood
         >>> metric = NegativeLogLikelihood()
         >>> metric.update_state([0], [[0.5, 0.5]])
@@ -217,7 +217,7 @@ class BrierScore(_Mean):
         ignore_index: rows with this label do not count.
         binary: whether predictions are the probability of 1, in the shape of the labels.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import BrierScore
         >>> metric = BrierScore()
         >>> metric.update_state([0, 1], [[1.0, 0.0], [0.5, 0.5]])
@@ -237,7 +237,7 @@ class TopKAccuracy(_Mean):
         axis: the class axis.
         ignore_index: rows with this label do not count.
 
-    Example:
+    Examples:
         >>> from lsmooth.metrics import TopKAccuracy
         >>> metric = TopKAccuracy()
         >>> metric.update_state([0, 1], [[0.9, 0.1], [0.8, 0.2]])

@@ -44,7 +44,7 @@ def projection(
 
     Source: Müller et al. 2019, "When Does Label Smoothing Help?", figure 1.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> ax = projection([[0.0, 1.0], [2.0, 0.5]], [3, 5], ax=Figure().subplots())
         >>> [text.get_text() for text in ax.get_legend().get_texts()]

@@ -55,7 +55,7 @@ def confidence_histogram(
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> ax = confidence_histogram([0, 1], [[0.9, 0.1], [0.7, 0.3]], ax=Figure().subplots())
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
@@ -126,7 +126,7 @@ def temperature_curve(
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from matplotlib.figure import Figure
         >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
@@ -212,7 +212,7 @@ def risk_coverage(
 
     Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> ax = risk_coverage([0, 0], [[0.9, 0.1], [0.4, 0.6]], ax=Figure().subplots())
         >>> [text.get_text() for text in ax.get_legend().get_texts()]

@@ -63,7 +63,7 @@ def reliability_diagram(
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1; Bröcker and Smith
         2007, "Increasing the Reliability of Reliability Diagrams".
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
         >>> drawn = reliability_diagram([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], n_bins=10, ax=ax)
@@ -132,7 +132,7 @@ def reliability_diagrams(
 
     Source: as `reliability_diagram`.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> p = [[0.9, 0.1], [0.4, 0.6]]
         >>> axes = reliability_diagrams([0, 1], {"one": p, "other": p}, axes=Figure().subplots(1, 2))
@@ -202,7 +202,7 @@ def classwise_reliability_diagrams(
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning"; Kull et al. 2019, "Beyond
         temperature scaling", figure 1.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> axes = classwise_reliability_diagrams([0, 1], [[0.9, 0.1], [0.4, 0.6]], axes=Figure().subplots(1, 2))
         >>> [ax.get_title() for ax in axes]

@@ -44,7 +44,7 @@ def target_distribution(
 
     Source: Harvard NLP, The Annotated Transformer, the figure of label smoothing.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> from lsmooth.smoothing import smooth_labels
         >>> ax = target_distribution(smooth_labels([2, 0], 0.3, num_classes=3), ax=Figure().subplots())

@@ -39,7 +39,7 @@ def multilabel_smooth_labels(
     Source: Mahajan et al. 2018, "Exploring the Limits of Weakly Supervised Pretraining"
         (``normalize``); Cole et al. 2021, "Multi-Label Learning from Single Positive Labels" (smoothed negatives).
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import multilabel_smooth_labels
         >>> multilabel_smooth_labels([[1, 1, 0, 0]], 0.1, negative_smoothing=0.2)
         array([[0.9, 0.9, 0.2, 0.2]])
@@ -94,7 +94,7 @@ def negative_smooth_labels(labels: Array, label_smoothing: float, *, num_classes
 
     Source: Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels".
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import negative_smooth_labels
         >>> negative_smooth_labels([1], -0.4, num_classes=4)
         array([[-0.1,  1.3, -0.1, -0.1]])
@@ -125,7 +125,7 @@ def noise_correcting_smoothing(noise_rate: float, num_classes: int) -> float:
     Source: Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels"; Patrini et
         al. 2017, "Making Deep Neural Networks Robust to Label Noise" (backward correction).
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import noise_correcting_smoothing
         >>> round(noise_correcting_smoothing(0.2, 10), 4)
         -0.2857

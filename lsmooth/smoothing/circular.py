@@ -43,7 +43,7 @@ def circular_smooth_labels(
 
     Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import circular_smooth_labels
         >>> circular_smooth_labels([0, 4], 5, window="triangle", radius=2)
         array([[1. , 0.5, 0. , 0. , 0.5],
@@ -83,7 +83,7 @@ def circular_bins(angles: Array, num_classes: int, *, period: float = 180.0, sta
 
     Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import circular_bins
         >>> circular_bins([0.0, 95.0, -1.0], 18).tolist()
         [0, 9, 17]
@@ -116,7 +116,7 @@ def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0)
 
     Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import circular_angles, circular_bins, circular_smooth_labels
         >>> circular_angles(circular_smooth_labels(circular_bins([31.0, 178.0], 18), 18)).tolist()
         [35.0, 175.0]
@@ -152,7 +152,7 @@ def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0
 
     Source: Diaz and Marathe 2019, "Soft Labels for Ordinal Regression", with the squared distance.
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import ordinal_smooth_labels
         >>> ordinal_smooth_labels([0, 2], 4, sigma=0.5).round(3)
         array([[0.881, 0.119, 0.   , 0.   ],

@@ -36,7 +36,7 @@ class OnlineLabelSmoothing:
 
     Source: Zhang et al. 2021, "Delving Deep into Label Smoothing".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lsmooth.smoothing import OnlineLabelSmoothing
         >>> ols = OnlineLabelSmoothing(3)

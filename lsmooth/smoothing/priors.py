@@ -40,7 +40,7 @@ def class_prior(
     Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
         Distributions" (unigram smoothing).
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import class_prior
         >>> class_prior([0, 0, 2, 0], 4, pseudo_count=1.0)
         array([0.5  , 0.125, 0.25 , 0.125])
@@ -88,7 +88,7 @@ def smoothing_of_labels(labels: Array, class_smoothing: Array) -> Array:
 
     Source: Zhong et al. 2021, "Improving Calibration for Long-Tailed Recognition".
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import smoothing_of_labels
         >>> smoothing_of_labels([2, 0, 0], [0.3, 0.2, 0.0])
         array([0. , 0.3, 0.3])
@@ -130,7 +130,7 @@ def label_aware_smoothing(
 
     Source: Zhong et al. 2021, "Improving Calibration for Long-Tailed Recognition" (MiSLAS).
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import label_aware_smoothing
         >>> label_aware_smoothing([500, 250, 0], shape="linear")
         array([0.4 , 0.25, 0.1 ])

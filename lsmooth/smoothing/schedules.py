@@ -34,7 +34,7 @@ def linear_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
 
     Source: ``optax.linear_schedule``, for the names of the shapes and for steps that may be traced.
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import linear_schedule
         >>> eps = linear_schedule(0.0, 0.1, 100, delay=50)
         >>> [round(eps(step), 3) for step in (0, 50, 100, 150, 999)]
@@ -63,7 +63,7 @@ def cosine_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
 
     Source: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", for learning rates.
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import cosine_schedule
         >>> eps = cosine_schedule(0.0, 0.1, 100)
         >>> [round(eps(step), 3) for step in (0, 25, 50, 100, 999)]

@@ -46,7 +46,7 @@ def spatial_smooth_labels(
     Source: Islam and Glocker 2021, "Spatially Varying Label Smoothing: Capturing Uncertainty from
         Expert Annotations"; its code has sigma 1, radius 1.
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import spatial_smooth_labels
         >>> spatial_smooth_labels([0, 0, 0, 1], 2, spatial_dims=1)
         array([[1.  , 0.  ],

@@ -26,7 +26,7 @@ def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, s
     Source: Li et al. 2020, "Regularization via Structural Label Smoothing"; with
         `hierarchy_similarity`, Bertinetto et al. 2020, "Making Better Mistakes".
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import similarity_smooth_labels
         >>> cat_dog_car = [[2, 2, 0], [2, 2, 0], [0, 0, 1]]
         >>> similarity_smooth_labels([0, 2], 0.2, similarity=cat_dog_car)
@@ -70,7 +70,7 @@ def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
     Source: Bertinetto et al. 2020, "Making Better Mistakes: Leveraging Class Hierarchies with Deep
         Networks", soft labels: eps = 1 with this table.
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import hierarchy_similarity
         >>> animals_and_a_car = [[0, 0], [0, 1], [1, 2]]
         >>> hierarchy_similarity(animals_and_a_car, beta=3.0).round(3)

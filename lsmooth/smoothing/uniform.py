@@ -44,7 +44,7 @@ def smooth_labels(
     Source: Szegedy et al. 2016; fairseq's ``label_smoothed_nll_loss`` (``exclude_target``); the
         Annotated Transformer (``padding_idx``).
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import smooth_labels
         >>> smooth_labels([2, 0], 0.5, num_classes=5, padding_idx=0).round(4)
         array([[0.    , 0.1667, 0.5   , 0.1667, 0.1667],
@@ -101,7 +101,7 @@ def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array
     Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; Ultralytics' ``smooth_BCE`` gives the
         two values, 1 - eps / 2 and eps / 2.
 
-    Example:
+    Examples:
         >>> from lsmooth.smoothing import binary_smooth_labels
         >>> binary_smooth_labels([0, 1], 0.1)
         array([0.05, 0.95])

@@ -46,7 +46,7 @@ def load_data(dataset: str = "digits", file: Path | None = None) -> Data:
         ValueError: if the file does not hold what is wanted, or too little of it.
         ImportError: if scikit-learn is needed and missing.
 
-    Example:
+    Examples:
         >>> data = load_data("wine")
         >>> {part: len(labels) for part, labels in data.labels.items()}
         {'train': 53, 'validation': 53, 'test': 72}

@@ -27,7 +27,7 @@ def sign(differences: Any) -> int:
     Inside the noise: 0 lies within Student's 95% interval, ``mean +- t stderr``, t being the
     quantile for as many seeds; for one seed always.
 
-    Example:
+    Examples:
         >>> sign([1.0, 1.1, 0.9]), sign([1.0, -1.1, 0.9]), sign([5.0])
         (1, 0, 0)
     """
@@ -43,7 +43,7 @@ def sign(differences: Any) -> int:
 def text(values: Any, digits: int = 3, percent: bool = False) -> str:
     """``mean ± standard error``.
 
-    Example:
+    Examples:
         >>> text([0.1, 0.2], digits=2), text([0.25], digits=1, percent=True)
         ('0.15 ± 0.05', '25.0')
     """

@@ -31,7 +31,7 @@ def check_backend(backend: Backend) -> None:
         AssertionError: if something differs; the message names the operation, what it gave, and
             what was expected.
 
-    Example:
+    Examples:
         >>> from lsmooth.backends import load_backend
         >>> check_backend(load_backend("numpy"))
     """

@@ -52,7 +52,7 @@ def softmax_cross_entropy(
     Returns:
         The loss, and the gradient of its sum with respect to the logits, in their shape; float64.
 
-    Example:
+    Examples:
         >>> value, gradient = softmax_cross_entropy([0], [[0.0, 0.0]])
         >>> float(value), gradient.tolist()
         (0.6931471805599453, [[-0.5, 0.5]])
@@ -123,7 +123,7 @@ def sigmoid_cross_entropy(
     Returns:
         The loss, and the gradient of its sum with respect to the logits, in their shape; float64.
 
-    Example:
+    Examples:
         >>> value, gradient = sigmoid_cross_entropy([1.0], [0.0])
         >>> float(value), gradient.tolist()
         (0.6931471805599453, [-0.5])
@@ -165,7 +165,7 @@ def smooth_labels(
     Returns:
         (..., classes), float64.
 
-    Example:
+    Examples:
         >>> smooth_labels([0], 0.3, num_classes=3).round(2).tolist()
         [[0.8, 0.1, 0.1]]
     """

@@ -76,7 +76,7 @@ def batches(rows: int, training: Training, seed: int) -> np.ndarray:
     Returns:
         (rounds, steps, batch), row numbers.
 
-    Example:
+    Examples:
         >>> batches(4, Training(steps=2, rounds=1, batch_size=2), seed=0).shape
         (1, 2, 2)
     """
