@@ -84,7 +84,7 @@ def row_scale(
         divisor = xp.cast(~xp.equal(weight, 0), dtype)
     if divisor is None:
         return _inverse_of_count(xp, xp.size(rows), dtype, weight)
-    total = xp.sum(divisor * xp.ones_like(rows, dtype))
+    total = xp.sum(label_weight if divisor is label_weight else divisor * xp.ones_like(rows, dtype))
     empty = xp.equal(total, 0)
     inverse = xp.where(empty, 0.0, 1.0 / xp.where(empty, 1.0, total))
     return inverse if weight is None else weight * inverse

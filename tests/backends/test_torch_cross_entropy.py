@@ -19,7 +19,7 @@ LAYOUTS = {"vector": ((40,), None), "rows": ((60, 33), None), "axis 0": ((9, 13)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(small_cross_entropy, "SMALL", 0)
-    monkeypatch.setattr(cross_entropy, "ONE_BLOCK", 0)
+    monkeypatch.setattr(small_cross_entropy, "ONE_BLOCK", 0)
     monkeypatch.setattr(sweep, "BLOCK_ELEMENTS", 100)
 
 
@@ -72,7 +72,10 @@ def doubled(x):
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("masked", "soft"), list(itertools.product([False, True], repeat=2)))
-def test_any_options_agree_with_the_formula_in_float64(layout, dtype, masked, soft):
+@pytest.mark.parametrize(("small", "one_block"), [(2**16, 2**18), (0, 2**18), (0, 0)], ids=["few", "block", "blocks"])
+def test_any_options_agree_with_the_formula_in_float64(layout, dtype, masked, soft, small, one_block, monkeypatch):
+    monkeypatch.setattr(small_cross_entropy, "SMALL", small)
+    monkeypatch.setattr(small_cross_entropy, "ONE_BLOCK", one_block)
     for seed in range(12):
         z, labels, options = example(layout, dtype, masked, soft, seed)
         ours, theirs = z.requires_grad_(), z.detach().double().requires_grad_()

@@ -27,15 +27,11 @@ from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import small_cross_entropy
 from lsmooth.backends.torch.layout import Layout, layout_of
 from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.small_cross_entropy import OFFSET
 from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
 # The class r is looked for among the first so many, where it is not the label.
 SAMPLE = 32
-# Up to this many logits of a group are one block: fewer calls.
-ONE_BLOCK = 2**18
-# Beyond this size, x_r is subtracted from a row first: else the sum over its classes rounds digits of the loss away.
-# Up to it the rounding is that of float32. The subtraction takes a seventh of the plain loss's time.
-OFFSET = 16.0
 # Below this a probability has lost digits to underflow, and its logarithm with it.
 _SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
 
@@ -55,11 +51,9 @@ def rows(
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
     With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    scale = options.scale
-    if small_cross_entropy.fits(logits, labels, options) and isinstance(scale, float):
-        loss = small_cross_entropy.loss(logits, labels, options.label_smoothing, scale)
-        if loss is not None:
-            return loss
+    losses = small_cross_entropy.native(logits, labels, options)
+    if losses is not None:
+        return losses
     kernel = functools.partial(sweep, overwrite=overwrite)
     return run(logits, (labels, options), kernel, formula, logits.shape[:-1], options.total)
 
@@ -91,6 +85,9 @@ def sweep(
     overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None] | None:
     """See `lsmooth.backends.torch.sweep.Sweep`; None where logits are lost that the careful way needs."""
+    found = None if overwrite else small_cross_entropy.sweep(logits, labels, options, with_gradient, upstream)
+    if found is not None:
+        return found
     logits = logits.detach()
     layout, dtype = layout_of(logits), torch.float64 if logits.dtype == torch.float64 else torch.float32
     z = layout.matrices(logits)
@@ -206,7 +203,9 @@ class _Blocks:
         if self.shift or loss.spread is not None or loss.z_loss or loss.reference is not loss.ids:
             self.reference = self._reference()
             self.shift = self.shift or not self.reference.abs().max().item() <= OFFSET
-        self.block = self.num_rows if self.num_rows * self.num_classes <= ONE_BLOCK else self._block_rows()
+        self.block = (
+            self.num_rows if self.num_rows * self.num_classes <= small_cross_entropy.ONE_BLOCK else self._block_rows()
+        )
         self.scratch = self._scratch()
         self.lse, self.spread_x, self.target_x, self.label_x, self.mass = z.new_empty((5, rows), dtype=dtype).unbind()
         self.spread_sum = self.lse.new_empty(rows) if careful and loss.spread is not None else loss.spread_sum

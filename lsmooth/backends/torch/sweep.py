@@ -69,9 +69,9 @@ def needs_gradient(*options: Any) -> bool:
 
 def multiply(gradient: Tensor, upstream: Tensor) -> None:
     """Multiply a gradient (..., classes) by the upstream gradient of the rows, or of the elements, or one for all."""
-    if any(upstream.stride()):
+    if upstream.ndim and any(upstream.stride()):
         gradient.mul_(upstream.reshape(*gradient.shape[:-1], -1))
-    elif (factor := upstream.reshape(-1)[0].item()) != 1.0:
+    elif (factor := (upstream.reshape(-1)[0] if upstream.ndim else upstream).item()) != 1.0:
         gradient.mul_(factor)
 
 
@@ -178,17 +178,22 @@ def _multiplies_exactly(gradient: Tensor, upstream: Tensor) -> bool:
     return abs(math.frexp(upstream.reshape(-1)[0].item())[0]) == 0.5
 
 
+_ATOMS = frozenset((float, int, bool, str, type(None)))  # hold no tensor
 _SAVED = object()  # stands for a tensor that is saved for the backward pass
 
 
 def _without_tensors(x: Any, tensors: list[Tensor]) -> Any:
     """``x``, its tensors moved to the end of the list."""
+    if x.__class__ in _ATOMS:
+        return x
     if isinstance(x, Tensor) and not x.is_inference():  # those cannot be saved, and nobody counts their changes
         tensors.append(x)
         return _SAVED
     if isinstance(x, dict):
         return {key: _without_tensors(value, tensors) for key, value in x.items()}
     if isinstance(x, tuple):
+        if _ATOMS.issuperset(map(type, x)):
+            return x
         parts = [_without_tensors(value, tensors) for value in x]
         return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)  # pyright: ignore
     return x
@@ -196,11 +201,15 @@ def _without_tensors(x: Any, tensors: list[Tensor]) -> Any:
 
 def _with_tensors(x: Any, tensors: Iterator[Tensor]) -> Any:
     """Reverse `_without_tensors`."""
+    if x.__class__ in _ATOMS:
+        return x
     if x is _SAVED:
         return next(tensors)
     if isinstance(x, dict):
         return {key: _with_tensors(value, tensors) for key, value in x.items()}
     if isinstance(x, tuple):
+        if _ATOMS.issuperset(map(type, x)):
+            return x
         parts = [_with_tensors(value, tensors) for value in x]
         return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)  # pyright: ignore
     return x
