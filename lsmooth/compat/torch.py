@@ -8,13 +8,16 @@ of range, an IndexError on torch's CPU, makes its row NaN. `lsmooth.integrations
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import label_factor
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.compat import _rows
+from lsmooth.losses._rows import weight_of_ids
 
 
 def cross_entropy(
@@ -83,8 +86,12 @@ def cross_entropy(
             raise ValueError(
                 f"weight must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(weight)}."
             )
-    log_probs = _rows.log_softmax(xp, logits)
-    loss = (_of_probabilities if soft else _of_class_ids)(xp, log_probs, target, weight, ignore_index, reduction, eps)
+    target = _probabilities(xp, target, logits, ignore_index) if soft else _class_ids(xp, target, logits, ignore_index)
+    loss = _by_kernel(xp, logits, target, soft, weight, ignore_index, reduction, eps)
+    if loss is None:
+        log_probs = _rows.log_softmax(xp, logits)
+        function = _of_probabilities if soft else _of_class_ids
+        loss = function(xp, log_probs, target, weight, ignore_index, reduction, eps)
     return xp.cast(loss, dtype)
 
 
@@ -144,10 +151,51 @@ class CrossEntropyLoss:
     forward = __call__
 
 
+def _by_kernel(
+    xp: Backend,
+    logits: Array,
+    target: Array,
+    soft: bool,
+    weight: Array | None,
+    ignore_index: int,
+    reduction: str,
+    eps: float,
+) -> Array | None:
+    """The loss by the backend's kernel; None where PyTorch's would be infinite or NaN, or that cannot be known."""
+    values = xp.stop_gradient(logits)
+    if 0 in xp.shape(logits) or not xp.is_concrete(values) or xp.is_watched(values, target):
+        return None
+    if weight is not None and xp.is_watched(weight):
+        return None
+    counted, total = None, xp.size(logits) // xp.shape(logits)[-1]
+    if not soft:
+        counted = None if xp.is_absent(ignore_index, target) else ~xp.equal(target, ignore_index)
+        target = target if counted is None else xp.where(counted, target, 0)
+        if reduction == "mean" and (counted is not None or weight is not None):
+            factor = 1.0 if counted is None else xp.cast(counted, xp.dtype(logits))
+            total = xp.sum(factor if weight is None else weight_of_ids(xp, target, weight) * factor)
+            total = float(xp.to_numpy(total))
+    # The kernel gives no smoothing mass to a masked class, and skips rows that are ignored whatever they hold.
+    masked_alike = not soft and eps == 0.0 and counted is None and weight is None
+    if total == 0 or not (masked_alike or _is_finite(xp, values)):
+        return None
+    scale = 1.0 / total if reduction == "mean" else None
+    options = SoftmaxOptions(eps, None, weight, counted=counted, scale=scale, total=reduction != "none")
+    loss = xp.softmax_cross_entropy(logits, target, options)
+    return loss if _is_finite(xp, xp.stop_gradient(loss)) else None
+
+
+def _is_finite(xp: Backend, x: Array) -> bool:
+    return math.isfinite(float(xp.to_numpy(xp.sum(x))))
+
+
+def _class_ids(xp: Backend, target: Array, logits: Array, ignore_index: int) -> Array:
+    return _rows.class_ids(xp, "target", target, logits, ignore_index)
+
+
 def _of_class_ids(
-    xp: Backend, log_probs: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, eps: float
+    xp: Backend, log_probs: Array, labels: Array, weight: Array | None, ignore_index: int, reduction: str, eps: float
 ) -> Array:
-    labels = _rows.class_ids(xp, "target", target, log_probs, ignore_index)
     nll, spread = _rows.nll_and_spread(xp, log_probs, labels, class_weight=weight, ignore_index=ignore_index)
     if reduction == "mean":
         counted = xp.cast(~xp.equal(labels, ignore_index), xp.dtype(nll))
@@ -162,15 +210,18 @@ def _of_class_ids(
     return nll if eps == 0.0 else (1.0 - eps) * nll + _rows.per_class(xp, eps, log_probs) * spread
 
 
-def _of_probabilities(
-    xp: Backend, log_probs: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, eps: float
-) -> Array:
+def _probabilities(xp: Backend, target: Array, logits: Array, ignore_index: int) -> Array:
     target = check.float_array(xp, "target", target)
     if ignore_index >= 0:
         raise ValueError(f"ignore_index must be below 0 where target holds probabilities, got {ignore_index}.")
     if len(xp.shape(target)) > 1:
         target = xp.moveaxis(target, 1, -1)
-    target = xp.cast(target, xp.dtype(log_probs))
+    return xp.cast(target, xp.dtype(logits))
+
+
+def _of_probabilities(
+    xp: Backend, log_probs: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str, eps: float
+) -> Array:
     if eps > 0.0:
         target = (1.0 - eps) * target + _rows.per_class(xp, eps, log_probs)
     if reduction == "mean" and xp.shape(log_probs)[-1] == 0:
