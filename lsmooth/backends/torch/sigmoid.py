@@ -56,6 +56,10 @@ def rows(
 ) -> Tensor | None:
     """`formulas.sigmoid_cross_entropy` for arguments that fit; None for infinite logits and labels outside [0, 1]."""
     if options.counted is not None:
+        # Zeros for what does not count only where that holds NaN, infinities or no label.
+        losses = run(logits, (labels, options), sweep, formula, logits.shape, options.total)
+        if losses is not None and _are_proper(labels):
+            return losses
         logits, labels, options = _counted(logits, labels, options)
     if not _are_proper(labels):
         return None
@@ -102,6 +106,7 @@ def sweep(
         labels=labels.detach().reshape(-1, columns),
         label_smoothing=options.label_smoothing,
         pos_weight=_flat_weight(pos_weight, logits.shape),
+        counted=None if options.counted is None else options.counted.reshape(-1, columns),
         scale=scale,
         total=options.total,
         with_gradient=with_gradient,
@@ -157,6 +162,7 @@ def _sweep(
     labels: Tensor,
     label_smoothing: float,
     pos_weight: Tensor | None,
+    counted: Tensor | None,
     scale: float | Tensor,
     total: bool,
     with_gradient: bool,
@@ -177,6 +183,8 @@ def _sweep(
         d, n, e, sign, x = scratch[:, : min(block, num_rows - start)].unbind()
         x = logits[part] if logits.dtype == dtype else x.copy_(logits[part])
         factor = scale[part] if isinstance(scale, Tensor) else scale
+        if counted is not None:  # a product of bool and float takes ten times as long
+            factor = counted[part].to(dtype).mul_(factor)
         torch.sign(x, out=sign)
         torch.exp(torch.abs(x, out=e).neg_(), out=e)
         torch.log1p(e, out=n)
@@ -210,4 +218,4 @@ def _sweep(
     if not found.sum().isfinite().item():
         return None
     found = found if losses is None else losses
-    return (found if isinstance(scale, Tensor) else found.mul_(scale)), gradient
+    return (found if counted is not None or isinstance(scale, Tensor) else found.mul_(scale)), gradient
