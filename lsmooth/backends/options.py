@@ -52,6 +52,10 @@ class SigmoidOptions(NamedTuple):
     """Multiplies the elements: a float, or an array that broadcasts to them."""
     total: bool = False
     """Whether to return the sum of the elements instead of the elements."""
+    gamma: float = 0.0
+    """The focus of the focal loss: multiplies an element by its error's power; not beside ``pos_weight``."""
+    alpha: float | None = None
+    """The weight of the positives, 1 - alpha that of the negatives."""
 
     ALONG_ROWS = ("label_smoothing", "pos_weight", "counted", "scale")
     ALONG_CLASSES = ()

@@ -11,7 +11,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import MINUS_INFINITY, label_factor
+from lsmooth.backends.formulas import MINUS_INFINITY, focused_cross_entropy, label_factor
 from lsmooth.compat import _rows
 from lsmooth.compat._class_axes import (
     Axes,
@@ -24,7 +24,6 @@ from lsmooth.compat._class_axes import (
     masked_sum,
     sum_over,
 )
-from lsmooth.losses.focal import focused_cross_entropy
 
 __all__ = [
     "convex_kl_divergence",

@@ -5,19 +5,15 @@ from __future__ import annotations
 from numbers import Real
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import MINUS_INFINITY, smooth_binary_labels
+from lsmooth.backends import Array, backend_of
+from lsmooth.backends.options import SigmoidOptions
 from lsmooth.losses._probabilities import LogProbabilities, expected_cost
 from lsmooth.losses._rows import (
-    counted_elements,
     finish,
     per_class,
     prepare,
     prepare_binary,
 )
-
-# exp of it is far within float32's range, also where it is multiplied.
-LARGEST_EXPONENT = 80.0
 
 
 def softmax_focal_loss(
@@ -139,30 +135,10 @@ def sigmoid_focal_loss(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
     rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction, mask)
-    z, label = counted_elements(rows)
-    label = smooth_binary_labels(label, rows.label_smoothing)
-    losses = focused_cross_entropy(xp, z, label, gamma) if gamma else xp.sigmoid_cross_entropy(z, label)
-    if alpha is not None:
-        losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
-    return finish(rows, losses)
-
-
-def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> Array:
-    """The sigmoid focal loss of each element: of positive terms alone, so that both tails are exact.
-
-    With the odds e = exp(-|z|) <= 1 of the less likely answer and the label's mass m on it, the
-    cross-entropy is ``log(1 + e) + m |z|`` and the error, p from the label, ``(m + (1 - m) e) / (1 + e)``.
-    """
-    log_odds = xp.where(z > 0, -z, z)  # and no -|z|, whose slope at 0 is none
-    mass = xp.where(z > 0, 1.0 - label, label)
-    right = xp.equal(mass, 0)
-    normalizer = xp.softplus(log_odds)
-    error = xp.where(right, 1.0, mass + (1.0 - mass) * xp.exp(log_odds))
-    # Without mass log(error) is log_odds; the second term is 0, and has the derivative by the mass, 1 / e - 1.
-    slope = xp.exp(xp.where(log_odds < -LARGEST_EXPONENT, LARGEST_EXPONENT, -log_odds)) - 1.0
-    log_error = xp.where(right, log_odds + mass * slope, xp.log(error)) - normalizer
-    infinite = right & xp.equal(log_odds, MINUS_INFINITY)
-    return xp.exp(gamma * log_error) * (normalizer - mass * xp.where(infinite, 0.0, log_odds))
+    options = SigmoidOptions(
+        rows.label_smoothing, None, rows.counted, rows.scale, rows.reduction != "none", gamma, alpha
+    )
+    return xp.sigmoid_cross_entropy(rows.logits, rows.labels, options)
 
 
 def poly_cross_entropy(

@@ -165,5 +165,31 @@ def test_the_kernel_takes_a_mask(options, dtype):
     torch.testing.assert_close(*gradients, **near)
 
 
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 3.5])
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.25}, {"label_smoothing": 0.1, "alpha": 0.8, "scale": 0.5}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_kernel_takes_the_focal_loss(gamma, options, dtype):
+    torch.manual_seed(0)
+    z = 20.0 * torch.randn(60, 33, dtype=dtype)
+    z[0, :3] = 0.0
+    labels = torch.randint(2, (60, 33)).to(dtype)
+    labels[:9] = torch.rand(9, 33, dtype=dtype)
+    asked = SigmoidOptions(gamma=gamma, **options)
+    ours, theirs = z.clone().requires_grad_(), z.double().requires_grad_()
+    found = sigmoid.rows(ours, labels, never, asked)
+    wanted = formulas.sigmoid_cross_entropy(BACKEND, theirs, labels.double(), asked)
+    near = {"rtol": 1e-11, "atol": 1e-14} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found.double(), wanted, **near)
+    upstream = torch.rand(60, 33, dtype=dtype)
+    gradients = (torch.autograd.grad(x, leaf, upstream.to(x.dtype))[0] for x, leaf in ((found, ours), (wanted, theirs)))
+    torch.testing.assert_close(*(x.double() for x in gradients), **near)
+
+
+@pytest.mark.parametrize("options", [{"alpha": 0.5}, {"gamma": 0.5}, {"gamma": 0.5, "alpha": 0.5}])
+def test_other_focal_losses_go_to_the_formula(options):
+    z = torch.randn(3, 4)
+    assert not sigmoid.fits(z, torch.ones(3, 4), SigmoidOptions(**options))
+
+
 def never(*args):
     raise AssertionError("the formula")

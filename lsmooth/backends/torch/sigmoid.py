@@ -28,9 +28,9 @@ SMALL = 2**15
 # With labels smoothed by this much no answer is right enough for its loss, or its gradient, to be a small
 # difference of large numbers: PyTorch's own kernel is exact then.
 SMOOTH = 0.05
-_HALF, _MINUS_ONE = (
+_HALF, _ONE, _MINUS_ONE = (
     {dtype: torch.full((), value, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)}
-    for value in (0.5, -1.0)
+    for value in (0.5, 1.0, -1.0)
 )
 _MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
 
@@ -45,6 +45,7 @@ def fits(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> bool:
         and labels.shape == logits.shape
         and type(options.label_smoothing) is float
         and not needs_gradient(labels, options.pos_weight, options.scale)
+        and (options.gamma >= 1.0 or (options.gamma == 0.0 and options.alpha is None))
     )
 
 
@@ -64,7 +65,13 @@ def rows(
     if not _are_proper(labels):
         return None
     scale, total = options.scale, options.total
-    if options.pos_weight is None and total and isinstance(scale, float) and logits.numel() <= SMALL:
+    if (
+        options.pos_weight is None
+        and not options.gamma
+        and total
+        and isinstance(scale, float)
+        and logits.numel() <= SMALL
+    ):
         return _small(logits, labels.detach(), options.label_smoothing, scale)
     return run(logits, (labels, options), sweep, formula, logits.shape, total)
 
@@ -110,6 +117,8 @@ def sweep(
         scale=scale,
         total=options.total,
         with_gradient=with_gradient,
+        gamma=options.gamma,
+        alpha=options.alpha,
     )
 
 
@@ -166,6 +175,8 @@ def _sweep(
     scale: float | Tensor,
     total: bool,
     with_gradient: bool,
+    gamma: float,
+    alpha: float | None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """Losses, of elements or of blocks, and the gradient (rows, columns); None if a loss is not a number."""
     num_rows, num_columns = labels.shape
@@ -173,14 +184,14 @@ def _sweep(
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     block = block_rows(num_rows, num_columns)
     half = logits.new_full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
-    scratch = logits.new_empty((5, block, num_columns), dtype=dtype)
+    scratch = logits.new_empty((9 if gamma else 5, block, num_columns), dtype=dtype)
     gradient = empty_like(logits) if with_gradient else None
     losses = None if total else logits.new_empty((num_rows, num_columns), dtype=dtype)
     sums = []
 
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
-        d, n, e, sign, x = scratch[:, : min(block, num_rows - start)].unbind()
+        d, n, e, sign, x, *more = scratch[:, : min(block, num_rows - start)].unbind()
         x = logits[part] if logits.dtype == dtype else x.copy_(logits[part])
         factor = scale[part] if isinstance(scale, Tensor) else scale
         if counted is not None:  # a product of bool and float takes ten times as long
@@ -197,18 +208,24 @@ def _sweep(
             n.mul_(c)
         else:
             c = None
-            d.add_(sign, alpha=0.5)
-        loss = n.addcmul_(d, x)
+            d = d if gamma else d.add_(sign, alpha=0.5)
+        if gamma:
+            loss, slope = _focal(x, d, n, e, sign, more, gamma, alpha)
+        else:
+            loss, slope = n.addcmul_(d, x), None
         loss = loss.mul_(factor) if isinstance(factor, Tensor) else loss
         sums.append(loss.sum())
         if losses is not None:
             losses[part] = loss
         if gradient is None:
             continue
-        s = e.div_(torch.add(e, 1.0, out=n))
-        s = s if c is None else s.mul_(c)
         into = gradient[part] if gradient.dtype == dtype else d
-        torch.addcmul(d, s, sign, value=-1.0, out=into)
+        if slope is not None:
+            into.copy_(slope)
+        else:
+            s = e.div_(torch.add(e, 1.0, out=n))
+            s = s if c is None else s.mul_(c)
+            torch.addcmul(d, s, sign, value=-1.0, out=into)
         if isinstance(factor, Tensor) or factor != 1.0:
             into.mul_(factor)
         if into is d:
@@ -219,3 +236,35 @@ def _sweep(
         return None
     found = found if losses is None else losses
     return (found if counted is not None or isinstance(scale, Tensor) else found.mul_(scale)), gradient
+
+
+def _focal(
+    x: Tensor,
+    d: Tensor,
+    n: Tensor,
+    e: Tensor,
+    sign: Tensor,
+    scratch: list[Tensor],
+    gamma: float,
+    alpha: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The focal loss of a block, and its gradient, of d = 1/2 - l, n = log(1 + exp(-|z|)) and e = exp(-|z|).
+
+    With m the label's mass on the less likely answer, r = 1 / (1 + e), s = e r and the error ``f = (m + (1 - m) e) r``,
+    the loss is ``a f^gamma c``, c = n + m |z|, and its gradient
+    ``sign(z) a f^(gamma - 1) (f (m - s) + gamma c s r (2 m - 1))``.
+    """
+    m, r, f, power = scratch
+    torch.copysign(_ONE[x.dtype], x, out=sign)
+    torch.mul(d, sign, out=m).add_(0.5)
+    torch.add(e, 1.0, out=r).reciprocal_()
+    torch.sub(_ONE[x.dtype], e, out=f)
+    torch.addcmul(e, m, f, out=f).mul_(r)
+    c = n.addcmul_(m, torch.mul(x, sign, out=power))
+    power = f if gamma == 2.0 else torch.pow(f, gamma - 1.0, out=power)
+    weight = sign if alpha is None else sign.mul_(d.mul_(1.0 - 2.0 * alpha).add_(0.5))
+    s = e.mul_(r)
+    slope = r.mul_(s).mul_(c).mul_(torch.mul(m, 2.0 * gamma, out=d).sub_(gamma)).addcmul_(f, m.sub_(s))
+    slope.mul_(power).mul_(weight)
+    loss = c.mul_(f).mul_(power)
+    return (loss if alpha is None else loss.mul_(weight.abs_())), slope
