@@ -12,11 +12,10 @@ import numpy as np
 from lsmooth import losses
 from lsmooth.bench.rows import Plan, Row
 from lsmooth.bench.suites import _frameworks as frameworks
+from lsmooth.bench.suites._torch_peers import PEERS, Step
 
 SIZES = ((512, 32000), (256, 1000))
 IMAGES = ((8, 2, 256, 256), (4, 21, 128, 128), (2, 150, 128, 128))
-Step = Callable[[Any, Any, Any], Any]
-"""``step(logits, labels, extra)``."""
 
 
 def option_rows(plan: Plan) -> Iterator[Row]:
@@ -30,6 +29,14 @@ def option_rows(plan: Plan) -> Iterator[Row]:
         yield _row(plan, "cross-entropy, module", size, *_modules(), lambda: np.zeros(1))
     for shape in ((2, 5, 16, 16),) if plan.quick else IMAGES:
         yield _row(plan, "cross-entropy, image", shape, *_images(), lambda: np.zeros(1))
+    for work, steps, extra, large, small in PEERS:
+        size = small if plan.quick else large
+        makers = (functools.partial(_one_of, steps, i) for i in range(2))
+        yield _row(plan, work, size, *makers, functools.partial(extra, size))
+
+
+def _one_of(steps: Callable[[], tuple[Step, Step]], i: int) -> Step:
+    return steps()[i]
 
 
 def _row(plan: Plan, work: str, shape: tuple[int, ...], ours: Any, peer: Any, extra: frameworks.Data) -> Row:
