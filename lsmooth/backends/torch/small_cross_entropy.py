@@ -100,7 +100,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
         top = x.detach().amax(-1)
         losses = losses + z_loss * (torch.logsumexp(x - top.unsqueeze(-1), -1) + top).square()
     if scale is not None:
-        losses = losses * (scale if losses.ndim or scale.__class__ is float else scale.reshape(-1)[0])
+        losses = losses * (scale if losses.ndim or scale.__class__ is float else scale.reshape(-1)[0])  # pyright: ignore
     losses = losses.sum() if total and losses.ndim else losses
     return losses if math.isfinite((losses.detach().sum() if losses.ndim else losses).item()) else None
 
@@ -158,7 +158,9 @@ def sweep(
     p = torch.empty_like(x)
     smoothed = eps.__class__ is not float or eps != 0.0
     hard = labels.ndim < logits.ndim
-    index = target = spread = None
+    index: Any = None
+    mass: Any = 1.0
+    target = spread = None
     spread_sum, spread_x = 1.0, 0.0
     if smoothed:  # u w, u summing to 1
         if prior is None and weight is None:
@@ -183,7 +185,7 @@ def sweep(
     log_p = picked.log()
     if not log_p.amin().item() >= LEAST_LOG:
         return None
-    lse = None  # of the logits as they are
+    lse: Any = None  # of the logits as they are
     if smoothed or z_loss or not hard or x is not rows:
         reference = rows[:, :1] if index is None else rows.gather(1, index)
         if not reference.abs().amax().item() <= OFFSET:
@@ -195,13 +197,13 @@ def sweep(
         losses, of_label = log_p * -total, total
     else:
         total = (1.0 - eps) * mass
-        losses, of_label = total * lse - (1.0 - eps) * target_x, 1.0 - eps  # pyright: ignore
+        losses, of_label = total * lse - (1.0 - eps) * target_x, 1.0 - eps
     if smoothed:
         losses = losses + eps * (spread_sum * lse - spread_x)
         total = 1.0 if hard and weight is None else total + eps * spread_sum
     if z_loss:
-        losses = losses + z_loss * lse.square()  # pyright: ignore
-        total = total + 2.0 * z_loss * lse  # pyright: ignore
+        losses = losses + z_loss * lse.square()
+        total = total + 2.0 * z_loss * lse
     if scale.__class__ is not float or scale != 1.0:
         losses = losses * scale
     if not math.isfinite(losses.sum().item()):

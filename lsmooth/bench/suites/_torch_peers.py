@@ -73,8 +73,8 @@ def distilled_images() -> tuple[Step, Step]:
     from torch.nn.functional import kl_div, log_softmax
 
     def peer(z: Any, _: Any, teacher: Any) -> Any:
-        logs = (log_softmax(x / TEMPERATURE, 1) for x in (z, teacher))
-        return kl_div(*logs, reduction="sum", log_target=True) * (TEMPERATURE**2 * z.shape[1] / z.numel())
+        student, target = (log_softmax(x / TEMPERATURE, 1) for x in (z, teacher))
+        return kl_div(student, target, reduction="sum", log_target=True) * (TEMPERATURE**2 * z.shape[1] / z.numel())
 
     return lambda z, _, t: distillation.distillation_loss(t, z, temperature=TEMPERATURE, axis=1), peer
 
