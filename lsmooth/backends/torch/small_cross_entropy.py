@@ -158,7 +158,7 @@ def sweep(
     p = torch.empty_like(x)
     smoothed = eps.__class__ is not float or eps != 0.0
     hard = labels.ndim < logits.ndim
-    index: Any = None
+    index: Any = labels
     mass: Any = 1.0
     target = spread = None
     spread_sum, spread_x = 1.0, 0.0
@@ -179,7 +179,7 @@ def sweep(
         mass, target_x = target.sum(1, keepdim=True), torch.mul(target, x, out=p).sum(1, keepdim=True)
     torch.softmax(x, 1, out=p)
     try:
-        picked = p[:, :1] if index is None else p.gather(1, index)
+        picked = p[:, :1] if not hard else p.gather(1, index)
     except RuntimeError:  # a label out of range
         return None
     log_p = picked.log()
@@ -187,7 +187,7 @@ def sweep(
         return None
     lse: Any = None  # of the logits as they are
     if smoothed or z_loss or not hard or x is not rows:
-        reference = rows[:, :1] if index is None else rows.gather(1, index)
+        reference = rows[:, :1] if not hard else rows.gather(1, index)
         if not reference.abs().amax().item() <= OFFSET:
             return None
         reference = reference if x is rows else reference / temperature
