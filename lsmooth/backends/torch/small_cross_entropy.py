@@ -160,6 +160,7 @@ def sweep(
     hard = labels.ndim < logits.ndim
     index: Any = labels
     mass: Any = 1.0
+    target_x: Any = 0.0
     target = spread = None
     spread_sum, spread_x = 1.0, 0.0
     if smoothed:  # u w, u summing to 1
