@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.ragged import RaggedArgumentError
 
 # name -> (the package a user installs, the class, how a mixed call is mended)
 _BUILT_IN = {
@@ -228,10 +229,9 @@ def _find(cls: type, array: Array) -> Backend | None:
             "in a keras.layers.Lambda, or as the loss given to model.compile()."
         )
     if cls.__name__ == "RaggedTensor":
-        raise TypeError(
-            "A RaggedTensor is no tensor of rows of one length: give the flat values of each, e.g. "
-            "labels.flat_values and logits.flat_values, and with reduction='none' put the losses back by "
-            "labels.with_flat_values(losses)."
+        raise RaggedArgumentError(
+            "This function takes no tf.RaggedTensor: pass the flat values of each, e.g. labels.flat_values and "
+            "logits.flat_values, and put results of rows back by labels.with_flat_values(losses)."
         )
     if cls.__module__.startswith("keras.") and hasattr(array, "value"):  # a layer's variable: what it holds decides
         cls, array = type(array.value), array.value

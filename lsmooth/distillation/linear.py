@@ -46,6 +46,7 @@ def linear_distillation_loss(
     ``(1 - alpha) CE(labels, student) + alpha T^2 D(teacher / T, student / T)``, as
     `DistillationLoss` has it, with the logits ``hidden @ weight.T + bias`` of either model. They
     are computed for a block of rows at a time, and with them both parts of the loss and their gradients.
+    JAX computes all logits together where the number of rows is symbolic, as in ``jax.export``.
 
     Args:
         teacher_hidden: floating point, (..., features of the teacher).

@@ -7,10 +7,12 @@ from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
 from lsmooth.distillation.divergences import parameter_of
 
 
+@over_ragged_rows("student_logits")
 def distillation_loss(
     teacher_logits: Array,
     student_logits: Array,
@@ -96,6 +98,7 @@ def distillation_loss(
     return divergence_of(pair, divergence, parameter, scale_by_temperature_squared)
 
 
+@over_ragged_rows("student_logits")
 def decoupled_distillation_loss(
     teacher_logits: Array,
     student_logits: Array,
@@ -175,6 +178,7 @@ def decoupled_distillation_loss(
     return finish(pair, losses, scale_by_temperature_squared)
 
 
+@over_ragged_rows("student_logits")
 def standardized_distillation_loss(
     teacher_logits: Array,
     student_logits: Array,

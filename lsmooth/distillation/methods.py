@@ -10,6 +10,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation.logits import distillation_loss
 
 
@@ -151,6 +152,7 @@ def mutual_distillation_losses(
     ]
 
 
+@over_ragged_rows("student_logits")
 def gkd_loss(
     teacher_logits: Array,
     student_logits: Array,

@@ -6,11 +6,13 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.divergences import relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY, log_softmax, log_sum_exp_of
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._pair import Pair, finish, prepare, tempered
 
 TAILS = ("renormalize", "drop", "bucket")
 
 
+@over_ragged_rows("student_logits")
 def sparse_distillation_loss(
     teacher_indices: Array,
     teacher_log_probs: Array,

@@ -7,9 +7,11 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import Rows, per_class, prepare, prepare_binary
 
 
+@over_ragged_rows("logits")
 def softmax_cross_entropy(
     labels: Array,
     logits: Array,
@@ -103,6 +105,7 @@ def softmax_cross_entropy(
     return xp.softmax_cross_entropy(rows.logits, rows.labels, options)
 
 
+@over_ragged_rows("logits", elementwise=True)
 def sigmoid_cross_entropy(
     labels: Array,
     logits: Array,

@@ -7,6 +7,7 @@ from numbers import Real
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.options import SigmoidOptions
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._probabilities import LogProbabilities, expected_cost
 from lsmooth.losses._rows import (
     finish,
@@ -16,6 +17,7 @@ from lsmooth.losses._rows import (
 )
 
 
+@over_ragged_rows("logits")
 def softmax_focal_loss(
     labels: Array,
     logits: Array,
@@ -83,6 +85,7 @@ def softmax_focal_loss(
     return finish(rows, expected_cost(rows, cost, alpha))
 
 
+@over_ragged_rows("logits", elementwise=True)
 def sigmoid_focal_loss(
     labels: Array,
     logits: Array,
@@ -141,6 +144,7 @@ def sigmoid_focal_loss(
     return xp.sigmoid_cross_entropy(rows.logits, rows.labels, options)
 
 
+@over_ragged_rows("logits")
 def poly_cross_entropy(
     labels: Array,
     logits: Array,

@@ -13,6 +13,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, label_factor
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import keras_settings
 from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 from lsmooth.losses.focal import sigmoid_focal_loss, softmax_focal_loss
@@ -22,6 +23,7 @@ from lsmooth.losses.keras_settings import logits_behind
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 
 
+@over_ragged_rows("y_pred")
 def categorical_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -70,6 +72,7 @@ def categorical_crossentropy(
     return xp.cast(losses, xp.dtype(y_pred))
 
 
+@over_ragged_rows("y_pred")
 def sparse_categorical_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -126,6 +129,7 @@ def sparse_categorical_crossentropy(
     return losses
 
 
+@over_ragged_rows("y_pred")
 def binary_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -166,6 +170,7 @@ def binary_crossentropy(
     return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
 
 
+@over_ragged_rows("y_pred")
 def categorical_focal_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -220,6 +225,7 @@ def categorical_focal_crossentropy(
     return xp.cast(losses, xp.dtype(y_pred))
 
 
+@over_ragged_rows("y_pred")
 def binary_focal_crossentropy(
     y_true: Array,
     y_pred: Array,
@@ -281,6 +287,7 @@ def binary_focal_crossentropy(
     return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
 
 
+@over_ragged_rows("y_pred")
 def kl_divergence(y_true: Array, y_pred: Array) -> Array:
     """Kullback-Leibler divergence of each row of predictions from its distribution.
 

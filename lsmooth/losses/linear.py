@@ -10,10 +10,12 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
 from lsmooth.backends.options import SoftmaxOptions, without_arrays
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import finish, prepare, rows_of
 from lsmooth.losses.cross_entropy import kernel_options
 
 
+@over_ragged_rows("hidden")
 def linear_softmax_cross_entropy(
     labels: Array,
     hidden: Array,

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import keras_settings
 from lsmooth.losses.keras_base import join_keras, refuse_to_be_a_function
 
@@ -78,6 +79,7 @@ class Loss(_Replaceable):
         """The name of the dtype that the loss is computed in and returned in."""
         return self._dtype
 
+    @over_ragged_rows("y_pred")
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Array:
         """The loss of a batch.
 
@@ -91,7 +93,7 @@ class Loss(_Replaceable):
             A scalar, or the losses for ``reduction=None``, in `dtype`.
         """
         if join_keras():
-            refuse_to_be_a_function(self, sys._getframe(1))
+            refuse_to_be_a_function(self, sys._getframe(2))
         leaves = {**_leaves("y_pred", y_pred), **_leaves("y_true", y_true)}
         xp = backend_of(**leaves, sample_weight=sample_weight)
         like = next(filter(xp.is_array, leaves.values()), None)

@@ -8,11 +8,13 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY, centered
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._probabilities import entropy, log_probabilities
 from lsmooth.losses._rows import Rows, finish
 from lsmooth.losses._variants import begin
 
 
+@over_ragged_rows("logits")
 def margin_label_smoothing(
     labels: Array,
     logits: Array,
@@ -66,6 +68,7 @@ def margin_label_smoothing(
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
 
 
+@over_ragged_rows("logits")
 def max_suppression(
     labels: Array,
     logits: Array,
@@ -115,6 +118,7 @@ def max_suppression(
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
 
 
+@over_ragged_rows("logits")
 def adaptive_conditional_label_smoothing(
     labels: Array,
     logits: Array,
@@ -179,6 +183,7 @@ def adaptive_conditional_label_smoothing(
     return _penalized(rows, z, alpha, positive_weight * above * above + negative_weight * negative)
 
 
+@over_ragged_rows("logits")
 def confidence_penalty(
     labels: Array,
     logits: Array,
@@ -228,6 +233,7 @@ def confidence_penalty(
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
 
+@over_ragged_rows("logits")
 def logit_penalty(
     labels: Array,
     logits: Array,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._probabilities import entropy, expectation, log_probabilities
 from lsmooth.losses._rows import finish, smoothed_targets
 from lsmooth.losses._variants import begin
 
 
+@over_ragged_rows("logits")
 def generalized_cross_entropy(
     labels: Array,
     logits: Array,
@@ -64,6 +66,7 @@ def generalized_cross_entropy(
     return finish(rows, expectation(xp, targets, -2.0 * half / (1.0 - half) / q))
 
 
+@over_ragged_rows("logits")
 def symmetric_cross_entropy(
     labels: Array,
     logits: Array,
@@ -126,6 +129,7 @@ def symmetric_cross_entropy(
     return finish(rows, alpha * forward - beta * xp.sum(xp.exp(log_p) * log_q, axis=-1))
 
 
+@over_ragged_rows("logits")
 def bootstrap_cross_entropy(
     labels: Array,
     logits: Array,
