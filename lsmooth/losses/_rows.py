@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, label_factor, proper_binary_labels, proper_rows
+from lsmooth.losses.keras_base import refuse_a_mean
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
@@ -43,6 +44,7 @@ def prepare(
 
     With a ``weight`` (classes, features), ``logits`` are the hidden states that it multiplies.
     """
+    refuse_a_mean(xp, logits, reduction)
     reduction = check_reduction(reduction)
     ignore_index = check.check_ignore_index(ignore_index)
     name = "logits" if weight is None else "hidden"
@@ -91,6 +93,7 @@ def prepare_binary(
     mask: Any = None,
 ) -> Rows:
     """Check what losses over yes-or-no questions share: every element is a row."""
+    refuse_a_mean(xp, logits, reduction)
     reduction = check_reduction(reduction)
     logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"

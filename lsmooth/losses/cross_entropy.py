@@ -9,6 +9,7 @@ from lsmooth.backends import Array, backend_of
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import Rows, per_class, prepare, prepare_binary
+from lsmooth.losses.keras_base import refuse_a_mean
 
 
 @over_ragged_rows("logits")
@@ -95,6 +96,7 @@ def softmax_cross_entropy(
         and temperature == 1.0
         and (z_loss, reduction) == (0.0, "mean")
     ):
+        refuse_a_mean(xp, logits, reduction)
         loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing, ignore_index, axis)
         if loss is not None:
             return loss
@@ -159,6 +161,7 @@ def sigmoid_cross_entropy(
         mask=mask,
     )
     if pos_weight is sample_weight is mask is None and reduction == "mean":
+        refuse_a_mean(xp, logits, reduction)
         loss = xp.small_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
         if loss is not None:
             return loss

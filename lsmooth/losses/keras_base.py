@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from lsmooth.backends import Array, Backend
+
 _joined = False
 
 
@@ -43,4 +45,22 @@ def refuse_to_be_a_function(loss: Any, caller: Any) -> None:
         raise TypeError(
             f"This {name} was made before Keras was imported, and Keras took it for a function: it would misapply "
             f"sample weights. Make it after `import keras`, or take {name} from lsmooth.integrations.keras."
+        )
+
+
+def refuse_a_mean(xp: Backend, logits: Array, reduction: str | None) -> None:
+    """Raise if Keras calls a function that returns a mean, which it would take for the loss of every row."""
+    if xp.name == "torch" and not xp.is_concrete(logits):  # torch.compile cannot follow frames
+        return
+    if reduction in (None, "none") or "keras" not in sys.modules:
+        return
+    frame, name = sys._getframe(1), ""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("lsmooth."):
+        frame, name = frame.f_back, name if frame.f_code.co_name == "wrapper" else frame.f_code.co_name
+    if frame is not None and frame.f_globals.get("__name__") == "keras.src.losses.losses":
+        replacement = "BinaryCrossentropy" if name.startswith("sigmoid") else "SparseCategoricalCrossentropy"
+        raise TypeError(
+            f"{name} returns one number for the batch, where Keras needs the loss of each row to apply sample and "
+            f"class weights: give compile() lsmooth.losses.{replacement}(from_logits=True), or a function "
+            f"that calls {name} with reduction='none'."
         )

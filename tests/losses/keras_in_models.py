@@ -209,6 +209,20 @@ def replicas():
     return seen
 
 
+def functions_that_return_a_mean():
+    """What fit says of each, and of one that is called for the losses of rows."""
+    said = {}
+    for function in (losses.softmax_cross_entropy, losses.poly_cross_entropy, losses.softmax_focal_loss):
+        try:
+            model_of(function).fit(x, ids, verbose=0)
+            said[function.__name__] = ""
+        except TypeError as error:
+            said[function.__name__] = str(error)
+    rows = model_of(lambda y, z: losses.softmax_cross_entropy(y, z, reduction="none"))
+    said["rows"] = rows.fit(x, one_hot, verbose=0).history["loss"][0]
+    return said
+
+
 if early is not None:
     # What model.compile makes of a callable that is no keras.losses.Loss.
     wrapped = keras.src.losses.losses.LossFunctionWrapper(early)
@@ -230,6 +244,7 @@ for case in (
     histories,
     warns_of_logits_behind_a_softmax,
     smoothing_that_a_callback_changes,
+    functions_that_return_a_mean,
 ):
     seen[case.__name__] = case()
 print(json.dumps(seen))

@@ -112,3 +112,11 @@ def test_a_loss_made_before_keras_was_imported_is_never_taken_for_a_function():
     assert "SparseCategoricalCrossentropy" in seen["refused"]
     assert seen["joined"]
     assert seen["late"] == "SparseCategoricalCrossentropy"
+
+
+@pytest.mark.parametrize("name", ["softmax_cross_entropy", "poly_cross_entropy", "softmax_focal_loss"])
+def test_functions_that_return_a_mean_are_refused_by_name(seen, name):
+    said = seen["functions_that_return_a_mean"]
+    assert said[name].startswith(f"{name} returns one number for the batch")
+    assert "SparseCategoricalCrossentropy(from_logits=True)" in said[name]
+    assert np.isfinite(said["rows"])
