@@ -361,7 +361,7 @@ def _warn_of_one_class(xp: Backend, name: str, y_pred: Array, axis: int) -> None
             f"{name} is of two or more classes, and y_pred has shape {xp.shape(y_pred)}: "
             "binary_crossentropy takes one number for a yes-or-no question.",
             SyntaxWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of the public function and of its wrapper
         )
 
 

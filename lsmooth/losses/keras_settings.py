@@ -79,7 +79,8 @@ def logits_behind(xp: Backend, y_pred: Array, from_logits: bool, activation: str
             f"{function} was given from_logits=True, but y_pred is the output of a {activation.lower()}: the loss "
             f"is computed on that {activation.lower()}'s input. Leave the activation out, or give from_logits=False.",
             UserWarning,
-            stacklevel=3,
+            # The caller of the public function and its wrapper; losses of a sigmoid take one more call.
+            stacklevel=5 if activation == "Sigmoid" else 4,
         )
     return logits, True
 

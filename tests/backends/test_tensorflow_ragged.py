@@ -188,3 +188,35 @@ def test_different_rows_are_an_error_inside_a_function_too(tf):
     step = tf.function(losses.softmax_cross_entropy)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="labels and logits must have the same row"):
         step(tf.RaggedTensor.from_row_lengths(ids, [1, 1, 3]), ragged(tf, logits))
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "function"])
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("option", ["sample_weight", "mask", "label_smoothing", "temperature"])
+def test_options_of_another_number_of_entries_are_named(tf, option, size, compiled):
+    ids, _, logits = data(tf)
+    value = tf.ones([size], bool) if option == "mask" else tf.fill([size], tf.constant(0.5, tf.float64))
+
+    def call(value):
+        options: dict[str, Any] = {option: value}
+        return losses.softmax_cross_entropy(ragged(tf, ids), ragged(tf, logits), **options)
+
+    if compiled:
+        call = tf.function(call, input_signature=[tf.TensorSpec([None], value.dtype)])
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=f"{option} must hold one value for each"):
+        call(value)
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(SyntaxWarning, match="two or more classes") as caught:
+        losses.categorical_crossentropy(np.ones((2, 1)), np.ones((2, 1)))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_warnings_of_recovered_logits_point_at_the_caller(tf):
+    for loss in (losses.binary_crossentropy, losses.categorical_crossentropy):
+        y_pred = tf.nn.softmax(tf.zeros([2, 3]))
+        y_pred._keras_logits = tf.zeros([2, 3])
+        with pytest.warns(UserWarning, match="from_logits=True") as caught:
+            loss(np.ones((2, 3)) / 3, y_pred, from_logits=True)
+        assert [warning.filename for warning in caught] == [__file__]

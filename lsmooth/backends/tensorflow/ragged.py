@@ -85,6 +85,13 @@ class RaggedRows:
                 f"{name} beside ragged {self.name} must be ragged too, or hold one value for each entry of the batch, "
                 f"(batch,), or be one number; got shape {x.shape}."
             )
+        entries, size = self.logits.nrows(), tf.shape(x, self.logits.row_splits.dtype)[0]
+        message = f"{name} must hold one value for each of the entries of {self.name}"
+        if not (hasattr(entries, "numpy") and hasattr(size, "numpy")):
+            with tf.control_dependencies([tf.debugging.assert_equal(size, entries, message)]):
+                x = tf.identity(x)
+        elif int(size) != int(entries):
+            raise ValueError(f"{message}, {int(entries)}; got shape {x.shape}.")
         x, ragged = tf.reshape(x, [-1]), self.logits
         while isinstance(ragged, tf.RaggedTensor):
             x, ragged = tf.gather(x, ragged.value_rowids()), ragged.values
