@@ -41,7 +41,9 @@ def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Fun
         # With the globals of the function, among whose module's functions doctest looks for examples.
         code, closure = wrapper.__code__, wrapper.__closure__
         wrapped = types.FunctionType(code, function.__globals__, function.__name__, None, closure)
-        return functools.wraps(function)(wrapped)  # type: ignore[return-value]
+        functools.update_wrapper(wrapped, function)
+        wrapped.__dict__["autograph_info__"] = {}  # by this name TensorFlow's AutoGraph leaves functions alone
+        return wrapped  # type: ignore[return-value]
 
     return decorate
 
