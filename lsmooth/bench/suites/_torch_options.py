@@ -31,8 +31,8 @@ def option_rows(plan: Plan) -> Iterator[Row]:
         yield _row(plan, "cross-entropy, image", shape, *_images(), lambda: np.zeros(1))
     for work, steps, extra, large, small in PEERS:
         size = small if plan.quick else large
-        makers = (functools.partial(_one_of, steps, i) for i in range(2))
-        yield _row(plan, work, size, *makers, functools.partial(extra, size))
+        ours, peer = (functools.partial(_one_of, steps, i) for i in range(2))
+        yield _row(plan, work, size, ours, peer, functools.partial(extra, size))
 
 
 def _one_of(steps: Callable[[], tuple[Step, Step]], i: int) -> Step:
