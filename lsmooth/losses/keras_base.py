@@ -10,6 +10,7 @@ Keras is never imported here.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
@@ -33,7 +34,9 @@ def join_keras() -> bool:
     # Under the second name the classes are in files that were saved by earlier versions.
     for package in ("lsmooth.losses", "lsmooth"):
         for loss in set(KNOWN.values()):
-            keras.saving.register_keras_serializable(package)(loss)
+            # Keras unwraps a function before it looks for the name to write into an h5 file.
+            for registered in (inspect.unwrap(loss), loss):
+                keras.saving.register_keras_serializable(package)(registered)
     _joined = True
     return True
 
