@@ -58,7 +58,9 @@ def refuse_a_mean(xp: Backend, logits: Array, reduction: str | None) -> None:
     if reduction in (None, "none") or "keras" not in sys.modules:
         return
     frame, name = sys._getframe(1), ""
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("lsmooth."):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(
+        ("lsmooth.losses.", "lsmooth.backends.")
+    ):
         frame, name = frame.f_back, name if frame.f_code.co_name == "wrapper" else frame.f_code.co_name
     if frame is not None and frame.f_globals.get("__name__") == "keras.src.losses.losses":
         replacement = "BinaryCrossentropy" if name.startswith("sigmoid") else "SparseCategoricalCrossentropy"
