@@ -173,21 +173,27 @@ def _print(results, path: Path) -> None:
     )
     if columns(results):
         console.print(escape(columns(results)), highlight=False, soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for heading in ("before", "after", "change"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
-    colors = {BETTER: "green", WORSE: "red"}
-    for name, before, after, change, word in summary(results):
-        table.add_row(
-            name,
-            before.partition(" [")[0],
-            after.partition(" [")[0],
-            escape(change),
-            f"[{colors.get(word, 'dim')}]{word}",
-        )
-    console.print(table)
+    _print_measures(summary(results), {BETTER: "green", WORSE: "red"})
     for note in results.notes:
         errors.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     console.print(f"{results.seconds:.1f} s. Report: [bold]{escape(str(path))}[/]", soft_wrap=True)
+
+
+def _print_measures(rows: list[tuple[str, str, str, str, str]], colors: dict[str, str]) -> None:
+    """A table of the measures, never cut; in a narrow terminal intervals are on lines of their own."""
+
+    def table(separator: str) -> Table:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("", "before", "after", "change", ""):
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        for name, before, after, change, word in rows:
+            numbers = (before.partition(" [")[0], after.partition(" [")[0], change.replace(" [", f"{separator}["))
+            table.add_row(name, *map(escape, numbers), f"[{colors.get(word, 'dim')}]{word}")
+        return table
+
+    unlimited = console.options.update(max_width=1000)
+    chosen = table(" ")
+    if console.measure(chosen, options=unlimited).maximum > console.width:
+        chosen = table("\n")
+        chosen.width = console.measure(chosen, options=unlimited).maximum
+    console.print(chosen, crop=False)

@@ -20,6 +20,7 @@ from lsmooth import calibration, metrics
 from lsmooth._commands import app
 from lsmooth._commands import calibrate as command
 from lsmooth.calibrate import METHODS, data, open_data, run
+from lsmooth.calibrate.measures import NAMES
 from lsmooth.metrics._bins import CONVENTIONS
 
 RNG = np.random.default_rng(0)
@@ -84,6 +85,20 @@ def test_the_report_is_of_the_rows_that_were_not_fitted_on(saved):
     assert re.search(r"ECE +0\.\d+ +0\.\d+ +-0\.\d+ \[-0\.\d+, -0\.\d+\] +better", result.output)
     assert f"T = {loaded.temperature_:.4g}" in result.output
     assert "Report: new/report/report.html" in result.output
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 30])
+def test_nothing_in_the_table_of_measures_is_cut(saved, monkeypatch, width):
+    monkeypatch.setattr(command.console, "width", width)
+    np.savez(saved / "wide.npz", logits=1e4 * Z, labels=Y)  # the likelihoods have five digits before the point
+    result = calibrate("wide.npz", "--out", "report")
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.output
+    for name, measure in report_of(saved / "report")["measures"].items():
+        assert re.search(rf"^ *{NAMES[name]} +{measure['before']['value']:.4f} ", result.output, re.MULTILINE), name
+        if measure["change"]["low"] is not None:
+            assert f"[{measure['change']['low']:+.4f}, {measure['change']['high']:+.4f}]" in result.output
+    assert width < 80 or max(map(len, result.output.splitlines()[1:-1])) <= width
 
 
 def test_the_html_report_is_one_file(saved):
