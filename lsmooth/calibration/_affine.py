@@ -137,7 +137,9 @@ def fit_map(objective: Objective, start: np.ndarray, scale: float, max_iter: int
     try:
         from scipy.optimize import minimize
     except ImportError as error:
-        raise ImportError("Calibrators of more than one parameter need SciPy: pip install scipy.") from error
+        raise ImportError(
+            "Calibrators of more than one parameter need SciPy: pip install 'lsmooth[calibrate]'."
+        ) from error
     bounds: Any = [(1e-8, None)] + [(None, None)] * (len(start) - 1) if positive else None
     options = {"maxiter": max_iter, "maxfun": 2 * max_iter + 20, "gtol": tol, "ftol": 0.0, "maxcor": 20}
     result = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)

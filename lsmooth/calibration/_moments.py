@@ -270,13 +270,17 @@ class Rows:
         self._check(index, good, plausible, logits, labels, weight)
         self._count_lost(index, lost if weight is None else lost & (weight > 0), labels)
 
+        group = None if self._groups is None else self._groups[index].reshape(-1)
+        ones = xp.ones_like(gap, dtype)
+        if self._any_label:
+            self.totals += Totals(self._total(ones, weight, group))
+            self._forget()
+            return _Block(index, top, gap, weight, group)
         kept, spread = classes, xp.sum(shifted, axis=-1)
         if self._number(xp.sum(xp.cast(xp.equal(spread, MINUS_INFINITY), dtype))):
             kept = xp.sum(xp.cast(shifted > MINUS_INFINITY, dtype), axis=-1)
             spread = xp.sum(xp.where(shifted > MINUS_INFINITY, shifted, 0.0), axis=-1)
-        ones = xp.ones_like(gap, dtype)
         rows = (ones, xp.log(ones * kept), spread / kept - gap, -gap)
-        group = None if self._groups is None else self._groups[index].reshape(-1)
         self.totals += Totals(*(self._total(row, weight, group) for row in rows))
         self._forget()
         return _Block(index, top, gap, weight, group)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +15,9 @@ from lsmooth.calibration._base import Calibrator, check_option, eager, predictio
 
 BINNINGS = ("equal_width", "equal_mass")
 _NUMPY = load_backend("numpy")
+_COLUMNS = 16
+Column = tuple[np.ndarray, np.ndarray]
+"""A class's probabilities, and how much of each row's label is that class."""
 
 
 class ClasswiseCalibrator(Calibrator):
@@ -45,6 +50,7 @@ class ClasswiseCalibrator(Calibrator):
             This calibrator.
 
         Raises:
+            ImportError: if SciPy is needed and not installed.
             TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
             ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
                 are not finite, or no row counts.
@@ -55,15 +61,19 @@ class ClasswiseCalibrator(Calibrator):
             raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
         parts: list[tuple[np.ndarray, ...]] = []
         for z, y, w in rows.blocks(as_given=True):
-            target = y if y.ndim == 2 else np.eye(rows.classes)[y]
-            mass = target.sum(axis=1, keepdims=True)
-            target = target / np.where(mass == 0, 1.0, mass)
+            if y.ndim == 2:
+                mass = y.sum(axis=1, keepdims=True)
+                y = y / np.where(mass == 0, 1.0, mass)
             if self.binary:  # of the columns (0, z) or (1 - p, p) the second
-                z, target = z[:, 1:], target[:, 1:]
+                z, y = z[:, 1:], y[:, 1:] if y.ndim == 2 else y[:, None]
             p = (_sigmoid(_NUMPY, z) if self.binary else _softmax(z)) if self.from_logits else z
-            parts.append((p, target, np.ones(len(z)) if w is None else w))
-        p, target, w = (np.concatenate(x) for x in zip(*parts, strict=True))
-        self._fit_classes(p[w > 0], target[w > 0], w[w > 0].astype(np.float64))
+            parts.append((p, y, np.ones(len(z)) if w is None else w))
+        p, y, w = (np.concatenate(x) for x in zip(*parts, strict=True))
+        if not (w > 0).all():
+            p, y, w = p[w > 0], y[w > 0], w[w > 0]
+        targets = y.T if y.ndim == 2 else (y == k for k in range(rows.classes))
+        columns = ((x.astype(np.float64), t.astype(np.float64)) for x, t in zip(p.T, targets, strict=True))
+        self._fit_classes(columns, w.astype(np.float64))
         return self
 
     def transform(self, logits: Array) -> Array:
@@ -102,16 +112,18 @@ class ClasswiseCalibrator(Calibrator):
         if self.binary:
             array = accumulate(xp, array)
             p = xp.to_numpy(_sigmoid(xp, array) if self.from_logits else array).astype(np.float64)
-            return xp.asarray(self._map_class(0, p), xp.dtype(array), like=array)
+            return xp.asarray(self._map_classes(p[..., None])[..., 0], xp.dtype(array), like=array)
         axis = check.check_axis(self.axis, xp.shape(array))
         array = accumulate(xp, xp.moveaxis(array, axis, -1))
         p = xp.to_numpy(self._probabilities(xp, array)).astype(np.float64)
         if p.shape[-1] != self._classes():
             raise ValueError(f"logits must have {self._classes()} classes, as in fit; got {p.shape[-1]}.")
-        mapped = np.stack([self._map_class(k, p[..., k]) for k in range(p.shape[-1])], axis=-1)
+        mapped = self._map_classes(p)
         total = mapped.sum(axis=-1, keepdims=True)
-        calibrated = np.where(total == 0, p, mapped / np.where(total == 0, 1.0, total))
-        return xp.moveaxis(xp.asarray(calibrated, xp.dtype(array), like=array), -1, axis)
+        mapped /= np.where(total == 0, 1.0, total)
+        if not total.all():
+            mapped = np.where(total == 0, p, mapped)
+        return xp.moveaxis(xp.asarray(mapped, xp.dtype(array), like=array), -1, axis)
 
     def _probabilities(self, xp: Backend, array: Array) -> Array:
         if not self.from_logits:
@@ -124,10 +136,20 @@ class ClasswiseCalibrator(Calibrator):
         check_option("from_logits", self.from_logits, bool)
         check_option("binary", self.binary, bool)
 
-    def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
+    def _map_classes(self, p: np.ndarray) -> np.ndarray:
+        flat = p.reshape(-1, p.shape[-1])
+        mapped, functions = np.empty_like(flat), list(self._functions())
+        for first in range(0, len(functions), _COLUMNS):  # each cache line is read and written once
+            part = slice(first, first + _COLUMNS)
+            columns = zip(functions[part], flat[:, part].T.copy(), strict=True)
+            mapped[:, part] = np.stack([function(column) for function, column in columns]).T
+        return mapped.reshape(p.shape)
+
+    def _fit_classes(self, columns: Iterator[Column], weight: np.ndarray) -> None:
         raise NotImplementedError
 
-    def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
+    def _functions(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        """The function of each class."""
         raise NotImplementedError
 
     def _classes(self) -> int:
@@ -194,16 +216,17 @@ class HistogramBinning(ClasswiseCalibrator):
         if self.binning not in BINNINGS:
             raise ValueError(f"binning must be one of {', '.join(BINNINGS)}; got {self.binning!r}.")
 
-    def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
-        edges = [self._edges_of(p[:, k].astype(np.float64), weight) for k in range(p.shape[1])]
-        self.edges_ = np.stack(edges)
-        self.values_ = np.empty((p.shape[1], self.n_bins))
-        for k, edge in enumerate(edges):
-            index = np.searchsorted(edge[1:-1], p[:, k].astype(np.float64), side="left")
+    def _fit_classes(self, columns: Iterator[Column], weight: np.ndarray) -> None:
+        edges, values = [], []
+        for p, target in columns:
+            edge = self._edges_of(p, weight)
+            index = np.searchsorted(edge[1:-1], p, side="left")
             held = np.bincount(index, weight, self.n_bins)
-            right = np.bincount(index, weight * target[:, k], self.n_bins)
+            right = np.bincount(index, weight * target, self.n_bins)
             middle = 0.5 * (edge[1:] + edge[:-1])
-            self.values_[k] = np.where(held > 0, right / np.where(held > 0, held, 1.0), middle)
+            edges.append(edge)
+            values.append(np.where(held > 0, right / np.where(held > 0, held, 1.0), middle))
+        self.edges_, self.values_ = np.stack(edges), np.stack(values)
 
     def _edges_of(self, p: np.ndarray, weight: np.ndarray) -> np.ndarray:
         fractions = np.arange(self.n_bins + 1) / self.n_bins
@@ -214,8 +237,9 @@ class HistogramBinning(ClasswiseCalibrator):
         inner = np.searchsorted(running, fractions[1:-1] * running[-1], side="left")
         return np.concatenate([[0.0], p[order][np.minimum(inner, len(p) - 1)], [1.0]])
 
-    def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(p), p, self.values_[k][np.searchsorted(self.edges_[k][1:-1], p, side="left")])
+    def _functions(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        for edges, values in zip(self.edges_, self.values_, strict=True):
+            yield partial(_steps, edges=edges, values=values)
 
     def _classes(self) -> int:
         return len(self.values_)
@@ -231,8 +255,8 @@ class HistogramBinning(ClasswiseCalibrator):
 class IsotonicCalibration(ClasswiseCalibrator):
     """A class's probability goes through the best function that never falls; rows are scaled to sum to one.
 
-    Between the points of the function it is a straight line, beyond them constant. Found by
-    pooling adjacent violators.
+    Between the points of the function it is a straight line, beyond them constant. The points are those
+    of SciPy's ``isotonic_regression``.
 
     Args:
         axis: the class axis.
@@ -267,16 +291,18 @@ class IsotonicCalibration(ClasswiseCalibrator):
         self.from_logits = from_logits
         self.binary = binary
 
-    def _fit_classes(self, p: np.ndarray, target: np.ndarray, weight: np.ndarray) -> None:
+    def _fit_classes(self, columns: Iterator[Column], weight: np.ndarray) -> None:
         parts = []
-        for k in range(p.shape[1]):
-            x, y = isotonic(p[:, k].astype(np.float64), target[:, k], weight)
+        for k, (p, target) in enumerate(columns):
+            x, y = isotonic(p, target, weight)
             parts.append(np.stack([np.full(len(x), float(k)), x, y], axis=1))
         self.points_ = np.concatenate(parts)
 
-    def _map_class(self, k: int, p: np.ndarray) -> np.ndarray:
-        rows = self.points_[self.points_[:, 0] == k]
-        return interpolated(p, rows[:, 1], rows[:, 2])
+    def _functions(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        classes, x, y = self.points_.T
+        starts = np.flatnonzero(np.diff(classes)) + 1
+        for of_class in zip(np.split(x, starts), np.split(y, starts), strict=True):
+            yield partial(interpolated, x=of_class[0], y=of_class[1])
 
     def _classes(self) -> int:
         return int(self.points_[-1, 0]) + 1
@@ -295,24 +321,24 @@ class IsotonicCalibration(ClasswiseCalibrator):
 
 
 def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points of the weighted least-squares fit that never falls, without those inside flat parts."""
-    x, index = np.unique(x, return_inverse=True)
-    held = np.bincount(index, weight)
-    means = np.bincount(index, weight * y) / held
-    level, mass, first = np.empty(len(x)), np.empty(len(x)), np.empty(len(x), np.int64)
-    pools = 0
-    for i in range(len(x)):
-        level[pools], mass[pools], first[pools] = means[i], held[i], i
-        pools += 1
-        while pools > 1 and level[pools - 2] >= level[pools - 1]:
-            both = mass[pools - 2] + mass[pools - 1]
-            level[pools - 2] = (level[pools - 2] * mass[pools - 2] + level[pools - 1] * mass[pools - 1]) / both
-            mass[pools - 2] = both
-            pools -= 1
-    starts = first[:pools]
-    ends = np.append(starts[1:] - 1, len(x) - 1)
-    kept = np.unique(np.concatenate([starts, ends]))
-    return x[kept], np.clip(level[np.searchsorted(starts, kept, side="right") - 1], 0.0, 1.0)
+    """The points of the weighted least-squares fit that never falls, without those inside flat parts.
+
+    Raises:
+        ImportError: if SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import isotonic_regression
+    except ImportError as error:
+        raise ImportError("Isotonic calibrators need SciPy 1.12 or newer: pip install 'lsmooth[calibrate]'.") from error
+    order = np.argsort(x)
+    x, y, weight = x[order], y[order], weight[order]
+    starts = np.flatnonzero(np.diff(x, prepend=-np.inf))
+    if len(starts) < len(x):  # equal values are one point
+        held = np.add.reduceat(weight, starts)
+        x, y, weight = x[starts], np.add.reduceat(weight * y, starts) / held, held
+    fit = isotonic_regression(y, weights=weight)
+    kept = np.unique(np.concatenate([fit.blocks[:-1], fit.blocks[1:] - 1]))
+    return x[kept], np.clip(fit.x[kept], 0.0, 1.0)
 
 
 def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -320,12 +346,15 @@ def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     The share of the way from one point to the next is in [0, 1], where the slope between them may overflow.
     """
-    right = np.clip(np.searchsorted(x, at, side="left"), 1, max(len(x) - 1, 1))
-    right = np.minimum(right, len(x) - 1)
-    left = np.maximum(right - 1, 0)
-    width = x[right] - x[left]
-    share = np.clip(at - x[left], 0.0, width) / np.where(width > 0, width, 1.0)
-    return np.clip(y[left] + share * (y[right] - y[left]), y[left], y[right])
+    width, following = np.append(np.diff(x), 1.0), np.append(y[1:], y[-1])
+    left = np.searchsorted(x[1:], at, side="left")
+    with np.errstate(over="ignore"):
+        share = np.clip((at - x[left]) / np.where(width > 0, width, 1.0)[left], 0.0, 1.0)
+    return np.minimum(y[left] + share * (following - y)[left], following[left])
+
+
+def _steps(at: np.ndarray, edges: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(at), at, values[np.searchsorted(edges[1:-1], at, side="left")])
 
 
 def _sigmoid(xp: Backend, z: Array) -> Array:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from conftest import assert_close
 
 from lsmooth.backends import Backend
-from lsmooth.calibration import HistogramBinning, IsotonicCalibration
+from lsmooth.calibration import HistogramBinning, IsotonicCalibration, MatrixScaling, VectorScaling
 from lsmooth.calibration.binning import interpolated
 
 
@@ -63,6 +64,27 @@ def test_isotonic_is_scikit_learns(backend: Backend):
         one = isotonic.IsotonicRegression(out_of_bounds="clip").fit(p[:, k], labels == k, weight)
         mapped[:, k] = one.predict(new[:, k])
     assert_close(backend, scaler.predict_proba(backend.asarray(new)), renormalized(mapped, new), "float64", factor=10)
+
+
+@pytest.mark.parametrize("kind", [IsotonicCalibration, MatrixScaling, VectorScaling])
+def test_a_missing_scipy_is_an_error_that_names_the_extra(monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match=r"need SciPy.*pip install 'lsmooth\[calibrate\]'"):
+        kind().fit(np.tile([[1.0, 0.0], [0.0, 1.0]], (40, 1)), [0, 1] * 40)
+
+
+def test_isotonic_pools_soft_labels_and_repeated_probabilities():
+    rng = np.random.default_rng(4)
+    p, target, weight = rng.integers(0, 6, 40) / 5, rng.random(40), rng.random(40)
+    points = IsotonicCalibration(binary=True, from_logits=False).fit(p, target, weight).points_
+    means = np.array([np.average(target[p == x], weights=weight[p == x]) for x in np.unique(p)])
+    held = np.array([weight[p == x].sum() for x in np.unique(p)])
+    # The greatest of the least means of the ranges that hold a value is its level.
+    expected = [
+        max(min(np.average(means[i : j + 1], weights=held[i : j + 1]) for j in range(k, 6)) for i in range(k + 1))
+        for k in range(6)
+    ]
+    np.testing.assert_allclose(np.interp(np.unique(p), points[:, 1], points[:, 2]), expected)
 
 
 @pytest.mark.parametrize("kind", [HistogramBinning, IsotonicCalibration])
