@@ -6,6 +6,7 @@ computes, and nothing of how it is called.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
@@ -137,7 +138,8 @@ def smooth_nll(rows: ShiftedRows, lse: Array, prior: Array | None, class_weight:
 def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
     """Cross-entropy of each row against its smoothed label; no one-hot label is formed.
 
-    ``scale ((1 - eps) sum_k t_k w_k (lse - z_k) + eps sum_k u_k w_k (lse - z_k) + a lse^2)``
+    ``scale ((1 - eps) sum_k t_k w_k (lse - z_k) + eps sum_k u_k w_k (lse - z_k) + a lse^2)``; a gamma multiplies
+    the terms of the sums by ``(1 - p_k)^gamma``.
 
     Args:
         xp: the backend.
@@ -149,16 +151,20 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
     Returns:
         (...), the loss of each row; or their sum.
     """
-    label_smoothing, prior, class_weight, temperature, z_loss, logit_softcap, counted, scale, total = options
+    label_smoothing, prior, class_weight, temperature, z_loss, logit_softcap, counted, scale, total, gamma = options
     logits = accumulate(xp, logits)
     if counted is not None:
         logits = xp.where(counted[..., None], logits, 0.0)
     logits = capped_logits(xp, logits, logit_softcap)
     rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
     lse = rows.log_sum_exp()
-    hard = _soft_label_nll if len(xp.shape(labels)) == len(xp.shape(logits)) else _integer_label_nll
-    loss = hard(rows, lse, labels, class_weight)
-    if not _is(label_smoothing, 0.0):
+    if gamma:
+        scaled = over_temperature(logits, along_classes(xp, temperature))
+        loss = expected_cost(xp, scaled, labels, options, focal_cost(xp, gamma))
+    else:
+        hard = _soft_label_nll if len(xp.shape(labels)) == len(xp.shape(logits)) else _integer_label_nll
+        loss = hard(rows, lse, labels, class_weight)
+    if not gamma and not _is(label_smoothing, 0.0):
         loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth_nll(rows, lse, prior, class_weight)
     if not _is(z_loss, 0.0):
         lse = lse + over_temperature(rows.shift, temperature)
@@ -227,6 +233,90 @@ def _soft_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: 
     without = xp.equal(weighted, 0) & xp.equal(rows.logits, MINUS_INFINITY)
     losses = xp.sum(weighted, axis=-1) * lse - rows.weighted_sum(weighted, without)
     return losses * proper_rows(xp, labels)
+
+
+class LogProbabilities(NamedTuple):
+    """Of each class (..., classes): log p and log(1 - p), both -inf-safe in their gradients."""
+
+    p: Array
+    rest: Array
+
+
+def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
+    """The logarithms of p and of 1 - p, where p = softmax(z) over the last axis.
+
+    The class k with the largest logit has ``log p = -softplus(l - z_k)`` and
+    ``log(1 - p) = -softplus(z_k - l)``, l being the log-sum-exp of the other classes: exact where
+    p is next to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
+    """
+    logits = centered(xp, logits)
+    top = xp.equal(xp.one_hot(xp.argmax(logits, axis=-1), xp.length(logits, -1), "float32"), 1)
+    masked = xp.equal(logits, MINUS_INFINITY)
+    # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
+    largest, log_sum, alone = log_sum_exp_of(xp, logits, ~top)
+    gap = xp.where(alone, -MINUS_INFINITY, xp.sum(xp.where(top, logits, 0.0), axis=-1) - largest - log_sum)
+    lead, trail = -xp.softplus(-gap), -xp.softplus(gap)
+    lower = xp.where(top | masked, -1.0, logits - xp.logsumexp(logits, axis=-1)[..., None])
+    log_p = xp.where(masked, MINUS_INFINITY, xp.where(top, lead[..., None], lower))
+    rest = xp.where(masked, 0.0, xp.where(top, trail[..., None], xp.log(1.0 - xp.exp(lower))))
+    return LogProbabilities(log_p, rest)
+
+
+def smoothed_targets(
+    xp: Backend, labels: Array, logits: Array, label_smoothing: Any, prior: Array | None = None
+) -> Array:
+    """q, (..., classes): the smoothed labels, with no smoothing mass on masked classes."""
+    dtype = xp.dtype(logits)
+    if len(xp.shape(labels)) == len(xp.shape(logits)):
+        target = labels * proper_rows(xp, labels)[..., None]
+    else:
+        classes = xp.length(logits, -1, xp.dtype(labels))
+        known, row = label_factor(xp, labels, classes, dtype)
+        target = xp.one_hot(known, classes, dtype) * row[..., None]  # type: ignore[arg-type]
+    if _is(label_smoothing, 0.0):
+        return target
+    eps = along_classes(xp, label_smoothing)
+    kept = xp.cast(~xp.equal(logits, MINUS_INFINITY), dtype)
+    kept = kept if prior is None else kept * match_rank(xp, prior, logits)
+    return (1.0 - eps) * target + eps * kept / xp.sum(kept, axis=-1)[..., None]
+
+
+def expected_cost(
+    xp: Backend,
+    logits: Array,
+    labels: Array,
+    options: SoftmaxOptions,
+    cost: Callable[[LogProbabilities], Array],
+) -> Array:
+    """``sum_k q_k w_k f(p_k)`` of each row, q its smoothed label; of the label alone where it is all of q."""
+    eps, weight = options.label_smoothing, options.class_weight
+    if len(xp.shape(labels)) < len(xp.shape(logits)) and _is(eps, 0.0):
+        odds = xp.label_log_odds(logits, labels)
+        losses = cost(LogProbabilities(-xp.softplus(-odds), -xp.softplus(odds)))
+        if weight is None:
+            return losses
+        known, _ = label_factor(xp, labels, xp.length(logits, -1, xp.dtype(labels)), xp.dtype(losses))
+        return losses * xp.take(weight, known)
+    targets = smoothed_targets(xp, labels, logits, eps, options.prior)
+    values = cost(log_probabilities(xp, logits))
+    return expectation(xp, targets if weight is None else targets * match_rank(xp, weight, targets), values)
+
+
+def focal_cost(xp: Backend, gamma: float) -> Callable[[LogProbabilities], Array]:
+    """``f(p) = (1 - p)^gamma (-log p)``."""
+    return lambda log: xp.exp(gamma * log.rest) * -log.p
+
+
+def expectation(xp: Backend, targets: Array, values: Array) -> Array:
+    """``sum_k q_k f_k``, where a class without mass costs nothing, even where f is infinite."""
+    # A finite f_k stays: it is the derivative by q_k, at q_k = 0 too.
+    without = xp.equal(targets, 0) & xp.equal(abs(values), -MINUS_INFINITY)
+    return xp.sum(targets * xp.where(without, 0.0, values), axis=-1)
+
+
+def entropy(xp: Backend, log_p: Array) -> Array:
+    """``-sum_k p_k log p_k``; a masked class has none."""
+    return -xp.sum(xp.exp(log_p) * xp.where(xp.equal(log_p, MINUS_INFINITY), 0.0, log_p), axis=-1)
 
 
 def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:

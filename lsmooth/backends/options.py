@@ -34,6 +34,8 @@ class SoftmaxOptions(NamedTuple):
     """Multiplies the rows: a float, or an array that broadcasts to them."""
     total: bool = False
     """Whether to return the sum of the rows instead of the rows."""
+    gamma: float = 0.0
+    """The focus of the focal loss: multiplies the cost of each class by ``(1 - p_k)^gamma``."""
 
     ALONG_ROWS = ("label_smoothing", "temperature", "counted", "scale")
     ALONG_CLASSES = ("prior", "class_weight")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, label_factor, proper_binary_labels, proper_rows
+from lsmooth.backends.formulas import accumulate, proper_binary_labels
 from lsmooth.losses.keras_base import refuse_a_mean
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
@@ -143,25 +143,6 @@ def row_mask(xp: Backend, mask: Any, rows: Array) -> Array | None:
     return mask
 
 
-def smoothed_targets(rows: Rows, logits: Array) -> Array:
-    """q, (..., classes): the smoothed labels, with no smoothing mass on masked classes."""
-    xp, eps = rows.xp, rows.label_smoothing
-    target = rows.labels
-    if rows.soft:
-        target = target * proper_rows(xp, target)[..., None]
-    else:
-        classes = xp.length(logits, -1, xp.dtype(target))
-        known, row = label_factor(xp, target, classes, rows.dtype)
-        target = xp.one_hot(known, classes, rows.dtype) * row[..., None]
-    if isinstance(eps, float):
-        if eps == 0.0:
-            return target
-    else:
-        eps = eps[..., None]
-    kept = xp.cast(~xp.equal(logits, MINUS_INFINITY), rows.dtype)
-    return (1.0 - eps) * target + eps * kept / xp.sum(kept, axis=-1)[..., None]
-
-
 def rows_of(xp: Backend, x: Array) -> Array:
     """Zeros in the shape of (..., classes) without the classes, none of which is read: they may be on other devices."""
     return xp.sum(x[..., :0], axis=-1)
@@ -201,5 +182,5 @@ def _labels_and_logits(
 
 def weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
     """The class weight of each label; of those out of range, any."""
-    valid = (labels >= 0) & (labels < xp.length(class_weight, 0, xp.dtype(labels)))
-    return xp.take(class_weight, xp.where(valid, labels, 0))
+    last = xp.length(class_weight, 0, xp.dtype(labels)) - 1
+    return xp.take(class_weight, xp.clip(labels, 0, last))

@@ -6,15 +6,10 @@ from numbers import Real
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.options import SigmoidOptions
+from lsmooth.backends.formulas import expected_cost
+from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._probabilities import LogProbabilities, expected_cost
-from lsmooth.losses._rows import (
-    finish,
-    per_class,
-    prepare,
-    prepare_binary,
-)
+from lsmooth.losses._rows import counted_logits, finish, per_class, prepare, prepare_binary
 
 
 @over_ragged_rows("logits")
@@ -74,15 +69,21 @@ def softmax_focal_loss(
         mask=mask,
     )
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
+    of_all, of_classes = 1.0, None
     if isinstance(alpha, Real):
-        alpha = check.check_number("alpha", alpha)
+        of_all = check.check_number("alpha", alpha)
     elif alpha is not None:
-        alpha = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
-
-    def cost(log: LogProbabilities) -> Array:
-        return -log.p if gamma == 0 else xp.exp(gamma * log.rest) * -log.p
-
-    return finish(rows, expected_cost(rows, cost, alpha))
+        of_classes = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
+    options = SoftmaxOptions(
+        label_smoothing=rows.label_smoothing,
+        class_weight=of_classes,
+        counted=rows.counted,
+        scale=rows.scale,
+        total=rows.reduction != "none",
+        gamma=gamma,
+    )
+    losses = xp.softmax_cross_entropy(rows.logits, rows.labels, options)
+    return losses if of_all == 1.0 else of_all * losses
 
 
 @over_ragged_rows("logits", elementwise=True)
@@ -193,4 +194,8 @@ def poly_cross_entropy(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
     rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
-    return finish(rows, expected_cost(rows, lambda log: epsilon * xp.exp(log.rest) - log.p))
+    options = SoftmaxOptions(label_smoothing=rows.label_smoothing)
+    losses = expected_cost(
+        xp, counted_logits(rows), rows.labels, options, lambda log: epsilon * xp.exp(log.rest) - log.p
+    )
+    return finish(rows, losses)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array
+from lsmooth.backends.formulas import entropy, expectation, log_probabilities, smoothed_targets
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._probabilities import entropy, expectation, log_probabilities
-from lsmooth.losses._rows import finish, smoothed_targets
+from lsmooth.losses._rows import finish
 from lsmooth.losses._variants import begin
 
 
@@ -57,7 +57,7 @@ def generalized_cross_entropy(
     """
     q = check.check_range("q", q, 0.0, 1.0)
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
-    targets = smoothed_targets(rows, logits)
+    targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     if q == 0:
         return finish(rows, expectation(xp, targets, -log_p))
@@ -121,7 +121,7 @@ def symmetric_cross_entropy(
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
-    targets = smoothed_targets(rows, logits)
+    targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     log_q = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
     log_q = xp.where(xp.equal(targets, 0) | (log_q < log_zero), log_zero, log_q)
@@ -180,5 +180,5 @@ def bootstrap_cross_entropy(
     xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
-    given = expectation(xp, smoothed_targets(rows, logits), -log_p)
+    given = expectation(xp, smoothed_targets(xp, rows.labels, logits, rows.label_smoothing), -log_p)
     return finish(rows, beta * given + (1.0 - beta) * own)

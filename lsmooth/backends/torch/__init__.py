@@ -253,7 +253,7 @@ class TorchBackend(Backend):
 
             fits = knows(compiled, options, logits, labels)
             return compiled.rows(logits, labels, options) if fits else formula(logits, labels, options)
-        losses = _fastest("cross_entropy", formula, logits, labels, options, logits)
+        losses = _fastest("focal" if options.gamma else "cross_entropy", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 
     def small_mean(

@@ -31,7 +31,7 @@ def may_call() -> bool:
     return not torch.compiler.is_exporting() and not _is_transformed()
 
 
-KNOWN = SoftmaxOptions._fields
+KNOWN = frozenset(SoftmaxOptions._fields) - {"gamma"}
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

@@ -35,7 +35,7 @@ SAMPLE = 32
 # Below this a probability has lost digits to underflow, and its logarithm with it.
 _SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
 
-KNOWN = SoftmaxOptions._fields
+KNOWN = frozenset(SoftmaxOptions._fields) - {"gamma"}
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

@@ -61,7 +61,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
 
     With q the smoothed label times the class weights, ``-sum_k q_k log p_k + a lse^2``.
     """
-    eps, prior, weight, temperature, z_loss, softcap, counted, scale, total = options
+    eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, _ = options
     if logits.numel() > SMALL or (counted is not None and not math.isfinite(logits.detach().sum().item())):
         return None
     num_classes, dtype = logits.shape[-1], torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -145,7 +145,7 @@ def sweep(
 
     That is where an intermediate result is not finite or has lost digits, and for the rarer options.
     """
-    eps, prior, weight, temperature, z_loss, softcap, counted, scale, _ = options
+    eps, prior, weight, temperature, z_loss, softcap, counted, scale, *_ = options
     if softcap is not None or logits.dtype not in _EXACT or logits.numel() > ONE_BLOCK or not logits.is_contiguous():
         return None
     num_classes, dtype = logits.shape[-1], logits.dtype

@@ -26,7 +26,7 @@ from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
 
-KNOWN = SoftmaxOptions._fields
+KNOWN = frozenset(SoftmaxOptions._fields) - {"gamma"}
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
