@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lsmooth._keras_registration import register_with_keras
 from lsmooth._validation import validate
 from lsmooth.backends import get_backend, set_backend, use_backend
 
@@ -57,3 +58,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_with_keras()

@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any
 
 from lsmooth.backends import Array, Backend
 
 _joined = False
 
 
-def join_keras() -> bool:
-    """Make `Loss` a ``keras.losses.Loss`` if Keras has been imported since the last call; whether it was now."""
+def join_keras() -> None:
+    """Make `Loss` a ``keras.losses.Loss`` and register the losses, once, if Keras has been imported."""
     global _joined
     if _joined or (keras := sys.modules.get("keras")) is None:
-        return False
+        return
     base = getattr(getattr(keras, "losses", None), "Loss", None)
     if base is None or not hasattr(keras, "saving"):  # Keras is being imported
-        return False
+        return
     from lsmooth.losses.loss import Loss
     from lsmooth.losses.serialization import KNOWN
 
@@ -38,17 +37,6 @@ def join_keras() -> bool:
             for registered in (inspect.unwrap(loss), loss):
                 keras.saving.register_keras_serializable(package)(registered)
     _joined = True
-    return True
-
-
-def refuse_to_be_a_function(loss: Any, caller: Any) -> None:
-    """Raise if Keras has taken a loss for a function, since it was no ``keras.losses.Loss`` when Keras looked."""
-    if caller.f_globals.get("__name__", "").startswith("keras."):
-        name = type(loss).__name__
-        raise TypeError(
-            f"This {name} was made before Keras was imported, and Keras took it for a function: it would misapply "
-            f"sample weights. Make it after `import keras`, or take {name} from lsmooth.integrations.keras."
-        )
 
 
 def refuse_a_mean(xp: Backend, logits: Array, reduction: str | None) -> None:

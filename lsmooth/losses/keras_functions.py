@@ -17,7 +17,6 @@ from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import keras_settings
 from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 from lsmooth.losses.focal import sigmoid_focal_loss, softmax_focal_loss
-from lsmooth.losses.keras_base import join_keras
 from lsmooth.losses.keras_options import value_of
 from lsmooth.losses.keras_settings import logits_behind
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
@@ -322,7 +321,6 @@ def kl_divergence(y_true: Array, y_pred: Array) -> Array:
 
 
 def _arrays(y_true: Any, y_pred: Any, axis: int) -> tuple[Backend, Array, Array]:
-    join_keras()
     xp = backend_of(y_true=y_true, y_pred=y_pred)
     y_pred = xp.asarray(y_pred, like=y_true if xp.is_array(y_true) else None)
     if xp.dtype(y_pred) not in check.FLOATS:

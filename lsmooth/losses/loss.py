@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import keras_settings
-from lsmooth.losses.keras_base import join_keras, refuse_to_be_a_function
+from lsmooth.losses.keras_base import join_keras
 
 KERAS_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
@@ -92,8 +91,6 @@ class Loss(_Replaceable):
         Returns:
             A scalar, or the losses for ``reduction=None``, in `dtype`.
         """
-        if join_keras():
-            refuse_to_be_a_function(self, sys._getframe(2))
         leaves = {**_leaves("y_pred", y_pred), **_leaves("y_true", y_true)}
         xp = backend_of(**leaves, sample_weight=sample_weight)
         like = next(filter(xp.is_array, leaves.values()), None)

@@ -72,8 +72,7 @@ def serialize(loss: LossLike) -> dict[str, Any]:
         loss: a `Loss`, or a function of this module by name.
 
     Returns:
-        A config for `deserialize`. Keras' own ``deserialize`` reads it too, once `lsmooth.integrations.keras`
-        has been imported.
+        A config for `deserialize`, which Keras' own ``deserialize`` reads too.
 
     Raises:
         TypeError: if it is neither.

@@ -1,0 +1,44 @@
+"""Registers lsmooth's classes with Keras, so that saved models load, as soon as both are imported.
+
+Keras is never imported here. If it has not been imported yet, a finder on ``sys.meta_path`` waits for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+class _KerasFinder(MetaPathFinder):
+    """Finds Keras as the other finders do, and registers the classes once it has been executed."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "keras":
+            return None
+        found = (other.find_spec(name, path, target) for other in sys.meta_path if other is not self)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _register()
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def register_with_keras() -> None:
+    """Register the classes now if Keras has been imported, else as soon as it is."""
+    if "keras" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _KerasFinder())
+
+
+def _register() -> None:
+    importlib.import_module("lsmooth.losses.keras_base").join_keras()
