@@ -158,13 +158,14 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
     logits = capped_logits(xp, logits, logit_softcap)
     rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
     lse = rows.log_sum_exp()
-    if gamma:
+    focal = not _is(gamma, 0.0)
+    if focal:
         scaled = over_temperature(logits, along_classes(xp, temperature))
         loss = expected_cost(xp, scaled, labels, options, focal_cost(xp, gamma))
     else:
         hard = _soft_label_nll if len(xp.shape(labels)) == len(xp.shape(logits)) else _integer_label_nll
         loss = hard(rows, lse, labels, class_weight)
-    if not gamma and not _is(label_smoothing, 0.0):
+    if not focal and not _is(label_smoothing, 0.0):
         loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth_nll(rows, lse, prior, class_weight)
     if not _is(z_loss, 0.0):
         lse = lse + over_temperature(rows.shift, temperature)

@@ -170,7 +170,7 @@ class JaxBackend(Backend):
 _LONG, _PART = 2**14, 32
 
 # Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
-_LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0}
+_LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0}
 
 # Elements up to which a pass over all of them costs less than a branch, a gather or a scatter.
 _SMALL = 2**12

@@ -87,22 +87,23 @@ def _block(x: Tensor, q: Tensor, gamma: float, with_gradient: bool) -> tuple[Ten
     """The losses (rows, 1) of a block, and their gradient."""
     log_p, p = torch.log_softmax(x, 1), torch.softmax(x, 1)
     error = torch.rsub(p, 1.0)
-    _correct_likely_classes(x, p, error, log_p)
+    # Where p is above 1/2, 1 - p has lost its digits: take it from the other classes.
+    likely = (p.amax(1) > 0.5).nonzero().squeeze(1)
+    top = x[likely].argmax(1, keepdim=True)
+    if len(likely):
+        rest = p[likely].scatter_(1, top, 0.0).sum(1, keepdim=True)
+        error[likely] = error[likely].scatter_(1, top, rest)
+        log_p[likely] = log_p[likely].scatter_(1, top, torch.log1p(-rest))
     base = error if gamma == 2.0 else error.pow(gamma - 1.0)
     power = base * error  # (1 - p)^gamma
     losses = (power * log_p).mul_(q).sum(1, keepdim=True).neg_()
     if not with_gradient:
         return losses, None
-    h = base.mul_(p).mul_(log_p).mul_(gamma).sub_(power).mul_(q)
-    return losses, h.sub_(p.mul_(h.sum(1, keepdim=True)))
-
-
-def _correct_likely_classes(x: Tensor, p: Tensor, error: Tensor, log_p: Tensor) -> None:
-    """Where p is above 1/2, take 1 - p from the other classes: the difference has lost its digits."""
-    likely = (p.amax(1) > 0.5).nonzero().squeeze(1)
-    if not len(likely):
-        return
-    top = x[likely].argmax(1, keepdim=True)
-    rest = p[likely].scatter_(1, top, 0.0).sum(1, keepdim=True)
-    error[likely] = error[likely].scatter_(1, top, rest)
-    log_p[likely] = log_p[likely].scatter_(1, top, torch.log1p(-rest))
+    h = (base * p).mul_(log_p).mul_(gamma).sub_(power).mul_(q)
+    gradient = torch.addcmul(h, p, h.sum(1, keepdim=True), value=-1.0)
+    if len(likely):  # h_k (1 - p_k) - p_k sum of the other h, for the same reason
+        h, p, error = h[likely], p[likely], error[likely]
+        others = h.scatter(1, top, 0.0).sum(1, keepdim=True)
+        exact = h.gather(1, top) * error.gather(1, top) - p.gather(1, top) * others
+        gradient[likely] = gradient[likely].scatter_(1, top, exact)
+    return losses, gradient
