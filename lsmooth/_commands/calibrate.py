@@ -20,11 +20,18 @@ CONVENTIONS = ("guo", "torchmetrics", "netcal", "tfp", "sklearn", "relplot")
 
 def calibrate(
     logits: Annotated[
-        Path, typer.Argument(help="Logits: .npy, .npz, .safetensors, .parquet or .csv; rows first.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Logits or probabilities: .npy, .npz, .safetensors, .parquet, .csv or .tsv (.gz too); rows first.",
+            show_default=False,
+        ),
     ],
     labels: Annotated[
         Path | None,
-        typer.Argument(help="Labels, class ids from 0; by default in the file of the logits.", show_default=False),
+        typer.Argument(
+            help="Labels, class ids from 0 or names of classes; by default in the file of the logits.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--out", "--output", help="The folder for the report.", metavar="DIR")] = Path(
         "calibration"
@@ -55,9 +62,30 @@ def calibrate(
         bool,
         typer.Option("--from-logits/--from-probabilities", help="What the numbers are; this is not guessed."),
     ] = True,
-    axis: Annotated[int, typer.Option(help="The class axis; the first axis is the rows.")] = -1,
+    binary: Annotated[
+        bool,
+        typer.Option(
+            "--binary",
+            help="Every number answers a yes-or-no question of its own, with labels of the same shape: multi-label.",
+        ),
+    ] = False,
+    positive_label: Annotated[
+        str | None,
+        typer.Option(help="The label whose probability the one number of each row is.", show_default=False),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="The names of the classes, a,b,c, in the order of the columns.", show_default=False),
+    ] = None,
+    decimal: Annotated[str, typer.Option(help="The decimal separator of .csv and .tsv files.", metavar=".|,")] = ".",
+    axis: Annotated[
+        int | None,
+        typer.Option(
+            help="The class axis, where the shapes leave it open; the first axis is the rows.", show_default=False
+        ),
+    ] = None,
     ignore_index: Annotated[
-        int | None, typer.Option(help="Rows with this label have no part.", show_default=False)
+        str | None, typer.Option(help="Rows with this label have no part.", show_default=False)
     ] = None,
     n_bins: Annotated[int, typer.Option(help="Bins of the calibration errors.")] = 15,
     convention: Annotated[
@@ -86,6 +114,8 @@ def calibrate(
     """
     _check_options(method, fit_fraction, convention, n_bins, resamples, seed, off_diagonal, intercept)
     _check_clip(clip, method, from_logits)
+    if decimal not in (".", ","):
+        fail(f"--decimal must be . or a comma, got {decimal!r}.")
     if eval_labels is not None and eval_logits is None:
         fail("--eval-labels needs --eval-logits, the logits of the same rows.")
     try:
@@ -104,11 +134,15 @@ def calibrate(
                 "axis": axis,
                 "ignore_index": ignore_index,
                 "from_logits": from_logits,
+                "binary": binary,
+                "classes": tuple(name.strip() for name in classes.split(",")) if classes else (),
+                "positive_label": positive_label,
+                "decimal": decimal,
             }
             data = open_data(logits, labels, scratch, progress, **how)
             evaluation = None
             if eval_logits is not None:
-                evaluation = open_data(eval_logits, eval_labels, scratch, progress, **how)
+                evaluation = open_data(eval_logits, eval_labels, scratch, progress, **how, like=data)
             results = run(data, evaluation, options, scratch, progress)
             progress("writing", 0, 0)
             write_report(results, content)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lsmooth._probabilities import ROUNDING, sums_to_one
-from lsmooth.calibrate.files import Progress, StoredArray, open_array
-from lsmooth.calibrate.tables import FileError
+from lsmooth.calibrate.classes import UNKNOWN, Naming, distinct, name_classes, shortened, text_of
+from lsmooth.calibrate.files import Progress, StoredArray, is_stored_alone, open_array
+from lsmooth.calibrate.tables import FileError, Wanted
 
 BLOCK_ELEMENTS = 2**21
 """Of the logits of a block: 8 MiB in float32. Rows are split within blocks, so the split depends on it."""
@@ -20,7 +21,7 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 class Block(NamedTuple):
-    """Rows as they lie in the files."""
+    """Rows as they lie in the files, but for labels, which are class ids, and binary ones, which have two classes."""
 
     start: int
     logits: np.ndarray
@@ -32,11 +33,14 @@ class Data:
     """Logits and labels of the same rows, in files.
 
     Attributes:
-        logits: rows first, classes along ``axis``.
-        labels: class ids, the logits' shape without ``axis``.
-        axis: the class axis, counted from the front, above 0.
+        logits: rows first, classes along ``axis``; if ``binary``, a number for each label.
+        labels: the logits' shape without ``axis``; if ``binary``, the logits' shape.
+        axis: the class axis, counted from the front, above 0; if ``binary``, that of the two classes
+            that blocks have, the last.
         ignore_index: rows with this label have no part.
         from_logits: False where they are probabilities.
+        binary: whether every element is the logit or the probability of a label of its own.
+        naming: what the classes are called, and which label is which.
     """
 
     logits: StoredArray
@@ -44,11 +48,29 @@ class Data:
     axis: int
     ignore_index: int | None
     from_logits: bool
+    binary: bool = False
+    naming: Naming = field(default_factory=Naming)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the logits of all blocks together."""
+        return (*self.logits.shape, 2) if self.binary else self.logits.shape
 
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return self.logits.shape[self.axis]
+        return self.shape[self.axis]
+
+    @property
+    def questions(self) -> int:
+        """How many yes-or-no labels a row has; 0 where it has classes."""
+        return math.prod(self.logits.shape[1:]) if self.binary else 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the classes are called, or the labels where a row has several."""
+        count = self.questions if self.questions > 1 else self.classes
+        return self.naming.names or tuple(map(str, range(count)))
 
     @property
     def name(self) -> str:
@@ -60,13 +82,30 @@ class Data:
 
     def blocks(self) -> Iterator[Block]:
         """All rows in order; logits of float32 or float64, labels of int64."""
-        per_row = max(1, math.prod(self.logits.shape[1:]))
+        per_row = max(1, math.prod(self.shape[1:]))
         step = max(1, BLOCK_ELEMENTS // per_row)
         for start in range(0, len(self), step):
             stop = min(start + step, len(self))
             logits, labels = self.logits.read(start, stop), self.labels.read(start, stop)
             logits = logits.astype(np.float32) if logits.dtype == np.float16 else logits
+            labels = self.naming.ids(labels, self.labels.values)
+            if self.binary:
+                logits = np.stack([np.zeros_like(logits) if self.from_logits else 1 - logits, logits], -1)
             yield Block(start, logits, labels.astype(np.int64))
+
+    def label_text(self, row: int, inner: tuple[int, ...]) -> str:
+        """A label as it stands in the file."""
+        stored = self.labels.read(row, row + 1)[(0, *inner)]
+        text = text_of(stored.item()) if self.labels.values is None else self.labels.values[stored]
+        return repr(text) if text else "no label"
+
+    def place(self, start: int, where: tuple[int, ...]) -> str:
+        """A position as a user would look it up."""
+        row = self.logits.place(start + int(where[0]))
+        if self.questions > 1 and self.logits.columns:
+            return f"{row}, column {self.logits.columns[where[1]]!r}"
+        inner = ", ".join(str(int(i)) for i in where[1:])
+        return f"{row}, position ({inner})" if inner else row
 
 
 @dataclass(frozen=True)
@@ -81,6 +120,8 @@ class Counts:
     """Rows whose label has the probability 0."""
     first_impossible: str = ""
     """The first of them, in words."""
+    looks_like: str = ""
+    """Where the numbers look like another kind than the user has said: what to pass, in words."""
 
 
 def open_data(
@@ -91,67 +132,136 @@ def open_data(
     *,
     logits_key: str | None = None,
     labels_key: str | None = None,
-    axis: int = -1,
-    ignore_index: int | None = None,
+    axis: int | None = None,
+    ignore_index: int | str | None = None,
     from_logits: bool = True,
+    binary: bool = False,
+    classes: tuple[str, ...] = (),
+    positive_label: str | None = None,
+    decimal: str = ".",
+    like: Data | None = None,
 ) -> Data:
-    """Open both arrays and check that their shapes and dtypes fit; values are checked by `check`.
+    """Open the arrays and check that their shapes and dtypes fit; values are checked by `check`.
 
     Args:
         logits: the file of logits.
         labels: that of labels; None for the same one.
         scratch: an empty folder for what has to be unpacked.
         progress: told of the unpacking.
-        logits_key: the array's name in the file, ``logits`` if None.
-        labels_key: the labels', ``labels`` if None.
-        axis: the class axis.
+        logits_key: the array's name in the file, or the columns'.
+        labels_key: the labels'.
+        axis: the class axis; None for the last, or the only one that fits the labels.
         ignore_index: rows with this label have no part.
         from_logits: False for probabilities.
+        binary: every element is the logit or the probability of a label of its own.
+        classes: their names, in order.
+        positive_label: which label is the class 1.
+        decimal: the decimal separator of text tables.
+        like: other data, whose classes these have.
 
     Raises:
         FileError: if a file does not hold such an array, or the two do not fit.
         ImportError: if a package is missing that reads one.
     """
-    if labels is None and logits.suffix.lower() == ".npy":
+    if labels is None and is_stored_alone(logits):
         raise FileError(f"{logits} holds one array; give the labels' file after it.")
-    other = labels_key or "labels"
-    z = open_array(logits, "logits", logits_key or "logits", scratch, progress, other, logits_key is not None)
-    y = open_array(labels or logits, "labels", other, scratch, progress, named=labels_key is not None)
-    axis = _check_shapes(z, y, axis)
-    if y.dtype in FLOATS:
-        _check_whole(y)
-    elif not y.dtype.startswith(("int", "uint", "bool")):
-        raise FileError(f"{y.name} must be integers, got {y.dtype}; save class ids, e.g. with astype(numpy.int64).")
-    return Data(z, y, axis, ignore_index, from_logits)
+    wanted = Wanted("labels", labels_key, decimal=decimal, alone=labels is not None)
+    y = open_array(labels or logits, wanted, scratch, progress)
+    ignored = None if ignore_index is None else str(ignore_index)
+    values = [text for text in distinct(y) if text != ignored]
+    wanted = Wanted(
+        "logits",
+        logits_key,
+        taken=frozenset(y.columns if labels is None else ("labels",)),
+        classes=classes or (() if y.values is None else tuple(filter(None, values))),
+        all_classes=bool(classes),
+        decimal=decimal,
+    )
+    z = open_array(logits, wanted, scratch, progress)
+    z, y, axis, binary = _check_shapes(z, y, axis, binary)
+    _check_dtypes(z, y)
+    naming = like.naming if like else name_classes(z, y, values, axis, binary, classes, positive_label)
+    naming = naming.ignoring(ignored)
+    if ignored is not None and naming.index is None and not ignored.removeprefix("-").isdigit():
+        raise FileError(f"--ignore-index must be a label of {y.path}, and those are integers; got {ignored}.")
+    index = None if ignored is None else -1 if naming.index is not None else int(ignored)
+    return Data(z, y, axis, index, from_logits, binary, naming)
 
 
-def _check_shapes(z: StoredArray, y: StoredArray, axis: int) -> int:
-    """The class axis counted from the front, if logits and labels fit each other."""
-    if z.dtype not in FLOATS:
-        raise FileError(f"{z.name} must be floating point, got {z.dtype}; save them as float32.")
-    if len(z.shape) < 2:
+def _check_shapes(
+    z: StoredArray, y: StoredArray, axis: int | None, binary: bool
+) -> tuple[StoredArray, StoredArray, int, bool]:
+    """Both with shapes that fit, the class axis from the front, and whether each element has a label of its own."""
+    if z.dtype not in FLOATS and y.dtype in FLOATS and len(y.shape) >= len(z.shape):
         raise FileError(
-            f"{z.name} must have shape (rows, classes), got {z.shape}; of a yes-or-no model save two columns, "
-            "e.g. numpy.stack([0 * z, z], axis=1)."
-        )
-    if not -len(z.shape) < axis < len(z.shape) or axis % len(z.shape) == 0:
-        raise FileError(
-            f"--axis must be the class axis, 1 to {len(z.shape) - 1} or negative, of logits of shape {z.shape}, whose "
-            f"first axis is the rows; got {axis}."
-        )
-    axis %= len(z.shape)
-    if z.shape[axis] < 2:
-        raise FileError(
-            f"{z.name} must have at least two classes, got shape {z.shape} with --axis {axis}; of a yes-or-no model "
-            "save two columns, e.g. numpy.concatenate([0 * z, z], axis=1)."
+            f"{z.name} are {z.dtype} and {y.name} {y.dtype}, as if they were swapped: predictions come first, lsmooth "
+            f"calibrate {y.path} {z.path}."
         )
     if not math.prod(z.shape):
         raise FileError(f"{z.name} hold no rows: shape {z.shape}.")
+    single = len(z.shape) == 1 or (len(z.shape) == 2 and z.shape[1] == 1)
+    if single and len(y.shape) <= 2 and math.prod(y.shape[1:]) == 1:
+        z, y, binary = _flat(z), _flat(y), True
+    if binary and z.shape != (*y.shape, 2):
+        if z.shape != y.shape:
+            raise FileError(
+                f"{y.name} must have the shape of the predictions, {z.shape}, where --binary says that every one has a "
+                f"label of its own; got {y.shape}. Without --binary, columns are classes."
+            )
+        return z, y, len(z.shape), True
+    if len(z.shape) < 2:
+        raise FileError(f"{z.name} must have shape (rows, classes), or (rows,) as the labels; got {z.shape}.")
+    axis = _class_axis(z.shape, y.shape, axis)
+    if z.shape[axis] < 2:
+        raise FileError(
+            f"{z.name} must have at least two classes, got shape {z.shape} with --axis {axis}; where every number has "
+            "a label of its own, add --binary and give labels of the same shape."
+        )
     rows = z.shape[:axis] + z.shape[axis + 1 :]
     if y.shape != rows:
-        hint = " Of distributions take the argmax." if y.shape == z.shape else ""
-        raise FileError(f"{y.name} must have shape {rows}, one for each row of logits {z.shape}; got {y.shape}.{hint}")
-    return axis
+        raise FileError(
+            f"{y.name} must have shape {rows}, one for each row of logits {z.shape}; got {y.shape}.{_shape_hint(z, y)}"
+        )
+    return z, y, axis, False
+
+
+def _class_axis(shape: tuple[int, ...], labels: tuple[int, ...], axis: int | None) -> int:
+    """The class axis from the front; the last one, or the only one of which the labels' shape can be, if None."""
+    if axis is None:
+        fitting = [k for k in range(1, len(shape)) if shape[:k] + shape[k + 1 :] == labels]
+        return fitting[0] if len(fitting) == 1 else len(shape) - 1
+    if not -len(shape) < axis < len(shape) or axis % len(shape) == 0:
+        raise FileError(
+            f"--axis must be the class axis, 1 to {len(shape) - 1} or negative, of logits of shape {shape}, whose "
+            f"first axis is the rows; got {axis}."
+        )
+    return axis % len(shape)
+
+
+def _shape_hint(z: StoredArray, y: StoredArray) -> str:
+    if y.shape == z.shape:
+        return " Of distributions take the argmax; where each column is a yes-or-no question, add --binary."
+    if y.columns and len(y.shape) == 1 and y.shape[0] == z.shape[0] - 1:
+        return f" If {y.columns[0]!r}, the first line of {y.path}, is a label, write a header above it."
+    return ""
+
+
+def _flat(array: StoredArray) -> StoredArray:
+    """(rows, 1) as (rows,)."""
+    if len(array.shape) == 1:
+        return array
+    return replace(array, shape=array.shape[:1], _read=lambda start, stop: array.read(start, stop).reshape(-1))
+
+
+def _check_dtypes(z: StoredArray, y: StoredArray) -> None:
+    if z.dtype not in FLOATS:
+        raise FileError(f"{z.name} must be floating point, got {z.dtype}; save them as float32.")
+    if y.values is not None:
+        return
+    if y.dtype in FLOATS:
+        _check_whole(y, z)
+    elif not y.dtype.startswith(("int", "uint", "bool")):
+        raise FileError(f"{y.name} must be integers, got {y.dtype}; save class ids, e.g. with astype(numpy.int64).")
 
 
 def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
@@ -161,12 +271,14 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
         FileError: at the first row that cannot be used, with its number and what to do.
     """
     per_class, ignored, rows, impossible, first = np.zeros(data.classes, np.int64), 0, 0, 0, ""
+    kinds = {"probabilities", "percentages"} if data.from_logits else set()
     with np.errstate(invalid="ignore", over="ignore"):
         for block in data.blocks():
             counted = _check_block(data, block)
+            kinds &= _kinds(data, block, counted) if kinds else kinds
             lost = counted & _impossible(data, block, counted)
             if lost.any() and not first:
-                first = _row(block, tuple(np.argwhere(lost)[0]))
+                first = data.place(block.start, tuple(np.argwhere(lost)[0]))
             impossible += int(lost.sum())
             labels = block.labels[counted]
             per_class += np.bincount(labels, minlength=data.classes)
@@ -174,8 +286,17 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
             ignored += counted.size - labels.size
             progress(stage, block.start + len(block.labels), len(data))
     if not rows:
-        raise FileError(f"{data.labels.name} are all {data.ignore_index}, the --ignore-index: there is nothing to fit.")
-    return Counts(rows, ignored, per_class, impossible, first)
+        label = data.naming.ignored
+        raise FileError(f"{data.labels.name} are all {label}, the --ignore-index: there is nothing to fit.")
+    looks_like = ""
+    if kinds:
+        kind = "probabilities" if "probabilities" in kinds else "percentages"
+        cure = "" if kind == "probabilities" else "divide them by 100 and "
+        looks_like = (
+            f"{data.logits.name} look like {kind}, and are taken for logits; if they are {kind}, {cure}say "
+            "--from-probabilities."
+        )
+    return Counts(rows, ignored, per_class, impossible, first, looks_like)
 
 
 def fit_rows(seed: int, fraction: float, block: Block) -> np.ndarray:
@@ -202,10 +323,17 @@ def _check_block(data: Data, block: Block) -> np.ndarray:
     if bad.any():
         where = tuple(np.argwhere(bad)[0])
         value = y[where]
+        if value == UNKNOWN:
+            row = block.start + int(where[0])
+            text = data.label_text(row, where[1:])
+            raise FileError(
+                f"{data.labels.name} have {text} in {data.labels.place(row)}, which is none of the classes "
+                f"{shortened(data.names)}; correct or remove that row, or leave such rows out with --ignore-index."
+            )
         hint = " Are they counted from 1? Subtract 1." if value == data.classes else ""
         raise FileError(
-            f"{data.labels.name} must be class ids in 0..{data.classes - 1}, got {value} in {_row(block, where)}.{hint}"
-            f" Rows to leave out: --ignore-index {value}."
+            f"{data.labels.name} must be class ids in 0..{data.classes - 1}, got {value} in "
+            f"{data.place(block.start, where)}.{hint} Rows to leave out: --ignore-index {value}."
         )
     top = np.maximum.reduce(z, axis=data.axis)  # NaN where there is one
     bad = counted & ~np.isfinite(top)
@@ -213,12 +341,27 @@ def _check_block(data: Data, block: Block) -> np.ndarray:
         where = tuple(np.argwhere(bad)[0])
         kind = "NaN" if np.isnan(top[where]) else "an infinity" if top[where] > 0 else "no class that is not masked"
         raise FileError(
-            f"{data.logits.name} have {kind} in {_row(block, where)}; look at what the model made of that row, and "
-            "correct it, remove it, or give it the label of --ignore-index."
+            f"{data.logits.name} have {kind} in {data.place(block.start, where)}; look at what the model made of "
+            "that row, and correct it, remove it, or give it the label of --ignore-index."
         )
     if not data.from_logits:
         _check_probabilities(data, block, counted)
     return counted
+
+
+def _kinds(data: Data, block: Block, counted: np.ndarray) -> set[str]:
+    """What logits look like that may be none."""
+    z = block.logits[..., 1:] if data.binary else np.moveaxis(block.logits, data.axis, -1)
+    z = z[counted]
+    if not z.size:
+        return {"probabilities", "percentages"}
+    low, high = z.min(), z.max()
+    if low < 0 or high > 100:
+        return set()
+    if high <= 1:
+        return {"probabilities"} if data.binary or sums_to_one(z).all() else set()
+    percentages = data.binary or (np.abs(z.sum(-1, dtype=np.float64) - 100) < 1).all()
+    return {"percentages"} if percentages else set()
 
 
 def _impossible(data: Data, block: Block, counted: np.ndarray) -> np.ndarray:
@@ -229,21 +372,25 @@ def _impossible(data: Data, block: Block, counted: np.ndarray) -> np.ndarray:
 
 
 def _check_probabilities(data: Data, block: Block, counted: np.ndarray) -> None:
-    p = np.moveaxis(block.logits, data.axis, -1)
+    p = block.logits[..., 1:] if data.binary else np.moveaxis(block.logits, data.axis, -1)
     low, high = p.min(axis=-1), p.max(axis=-1)
     inside = (low >= -ROUNDING) & (high <= 1.0 + ROUNDING)
-    bad = counted & ~(inside & sums_to_one(p))
+    bad = counted & ~(inside if data.binary else inside & sums_to_one(p))
     if bad.any():
         where = tuple(np.argwhere(bad)[0])
         outside = low[where] if low[where] < -ROUNDING else high[where]
         said = f"a sum of {p[where].sum(dtype=np.float64):g}" if inside[where] else f"a value of {outside:g}"
+        cure = "say --from-logits if they are logits"
+        if high[where] <= 0:
+            cure = "if they are log-probabilities, say --from-logits: those are logits"
+        elif low[where] >= 0 and (50 if data.binary else 99) <= (high if data.binary else p.sum(-1))[where] <= 101:
+            cure = f"if they are percentages, divide them by 100; {cure}"
         raise FileError(
-            f"{data.logits.name} are no probabilities: {_row(block, where)} has {said}; say --from-logits if they are "
-            "logits."
+            f"{data.logits.name} are no probabilities: {data.place(block.start, where)} has {said}; {cure}."
         )
 
 
-def _check_whole(labels: StoredArray) -> None:
+def _check_whole(labels: StoredArray, predictions: StoredArray) -> None:
     """Labels that are stored as floats must be whole numbers."""
     step = max(1, BLOCK_ELEMENTS // max(1, math.prod(labels.shape[1:])))
     for start in range(0, labels.shape[0], step):
@@ -251,14 +398,13 @@ def _check_whole(labels: StoredArray) -> None:
         bad = ~np.isfinite(block) | (block != np.round(block))
         if bad.any():
             where = tuple(np.argwhere(bad)[0])
+            first = predictions.read(0, min(step, predictions.shape[0]))
+            cure = "save class ids, or correct that row"
+            if (first == np.round(first)).all():
+                cure = (
+                    f"if they are the predictions, those come first: lsmooth calibrate {labels.path} {predictions.path}"
+                )
             raise FileError(
-                f"{labels.name} must be integers, got {block[where]:g} in {_row(Block(start, block, block), where)}; "
-                "save class ids."
+                f"{labels.name} must be integers, got {block[where]:g} in {labels.place(start + int(where[0]))}; "
+                f"{cure}."
             )
-
-
-def _row(block: Block, where: tuple[int, ...]) -> str:
-    """A position as a user would index it."""
-    row = f"row {block.start + where[0]}"
-    inner = ", ".join(str(i) for i in where[1:])
-    return f"{row}, position ({inner})" if inner else row

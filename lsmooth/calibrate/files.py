@@ -10,18 +10,18 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lsmooth.calibrate import tables
-from lsmooth.calibrate.tables import FileError
+from lsmooth.calibrate.tables import FileError, Wanted
 
 STREAMED_BYTES = 2**24
 """Of a slab of a file that is unpacked."""
-SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv")
+SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 Progress = Callable[[str, int, int], None]
 """What is being done, how many rows of it are, and of how many; 0 where that is not known."""
 
@@ -36,6 +36,8 @@ class StoredArray:
         shape: rows first.
         dtype: a name of NumPy's, or ``bfloat16``.
         columns: names of the columns where it was a table, else empty.
+        values: where the rows are indices into a list of texts, such as the names of classes: that list.
+        place: what a row is called in messages; of a text file, by its line.
     """
 
     path: Path
@@ -44,6 +46,8 @@ class StoredArray:
     dtype: str
     columns: tuple[str, ...]
     _read: Callable[[int, int], np.ndarray]
+    values: tuple[str, ...] | None = None
+    place: Callable[[int], str] = field(default="row {}".format, repr=False)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """The rows from ``start`` to before ``stop``; bfloat16 as float32."""
@@ -61,45 +65,67 @@ class Stream(NamedTuple):
     length: int
     """The number of rows, or 0 where the file does not say."""
     slabs: Iterator[np.ndarray]
-    columns: tuple[str, ...] = ()
 
 
-def open_array(
-    path: Path, role: str, key: str, scratch: Path, progress: Progress, other: str = "", named: bool = False
-) -> StoredArray:
+def is_stored_alone(path: Path) -> bool:
+    """Whether a file of that name holds one array."""
+    return path.suffix.lower() == ".npy"
+
+
+def suffix_of(path: Path) -> str:
+    """The ending of the name, that of a compressed file with the one before it."""
+    name = path.name.lower()
+    return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), "")
+
+
+def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
     """One array of a file, by the ending of its name.
 
     Args:
         path: the file.
-        role: ``"logits"`` or ``"labels"``, for messages, and for what a table's columns mean.
-        key: the array's name where the file holds several, or the column's.
+        wanted: what is looked for.
         scratch: a folder for what has to be unpacked.
         progress: told of the unpacking.
-        other: a column of a table that is not part of the logits.
-        named: whether the user has chosen the key.
 
     Raises:
         FileError: if the file does not hold such an array.
         ImportError: if a package is missing that reads it.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    suffix, role = suffix_of(path), wanted.role
+    if not suffix:
         raise FileError(f"{role} must be in a file that ends in {', '.join(SUFFIXES)}; got {path}.")
     if not path.is_file():
         raise FileError(f"{role} must be a file; {path} is {'a folder' if path.is_dir() else 'not there'}.")
     name = f"{role} in {path}"
     if suffix == ".npy":
-        return _open_npy(path, name, scratch, progress)
+        return _open_npy(path, name, wanted, scratch, progress)
     if suffix == ".safetensors":
-        return _open_safetensors(path, name, role, key)
+        return _open_safetensors(path, name, wanted)
     if suffix == ".npz":
-        stream = _stream_npz(path, name, role, key)
-    else:
-        stream = Stream(*tables.stream(path, suffix, role, key, other, named, STREAMED_BYTES))
-    return _unpacked(stream, path, name, scratch, progress)
+        return _unpacked(_stream_npz(path, name, wanted), path, name, wanted, scratch, progress)
+    table = tables.stream(path, wanted, STREAMED_BYTES)
+    array = _unpacked(Stream(*table[:4]), path, name, wanted, scratch, progress)
+    array = replace(array, columns=table.columns, place=table.place or array.place)
+    return array if table.values is None else _decoded(replace(array, values=tuple(table.values)))
 
 
-def _open_npy(path: Path, name: str, scratch: Path, progress: Progress) -> StoredArray:
+def _decoded(array: StoredArray) -> StoredArray:
+    """Where all texts are numbers, the numbers, integers if all of them are."""
+    values = array.values or ()
+    try:
+        numbers = np.array([float(text) if text else np.nan for text in values])
+    except ValueError:
+        return array
+    if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all() and (np.abs(numbers) < 2**53).all():
+        numbers = numbers.astype(np.int64)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return numbers[array.read(start, stop)]
+
+    return replace(array, dtype=numbers.dtype.name, _read=read, values=None)
+
+
+def _open_npy(path: Path, name: str, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
     def mapped() -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -110,13 +136,15 @@ def _open_npy(path: Path, name: str, scratch: Path, progress: Progress) -> Store
     if not isinstance(array, np.memmap):
         raise FileError(f"{name} is no array; save it with numpy.save.")
     shape, dtype = array.shape, array.dtype
+    if dtype.kind in "USO":
+        return _unpacked(Stream(shape[1:], dtype, len(array), iter([array])), path, name, wanted, scratch, progress)
     if len(shape) < 2 or array.flags.c_contiguous:
         offset = array.offset
         return StoredArray(path, name, shape, dtype.name, (), _mapping(path, offset, shape, dtype))
     # Column after column: a slab of rows is all over the file, which is why it is put in order once.
     step = max(1, STREAMED_BYTES // max(1, dtype.itemsize * math.prod(shape[1:])))
     slabs = (np.ascontiguousarray(mapped()[i : i + step]) for i in range(0, shape[0], step))
-    return _unpacked(Stream(shape[1:], dtype, shape[0], slabs), path, name, scratch, progress)
+    return _unpacked(Stream(shape[1:], dtype, shape[0], slabs), path, name, wanted, scratch, progress)
 
 
 def _npy_error(path: Path, name: str, reason: str) -> FileError:
@@ -142,7 +170,7 @@ def _mapping(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -
     return read
 
 
-def _open_safetensors(path: Path, name: str, role: str, key: str) -> StoredArray:
+def _open_safetensors(path: Path, name: str, wanted: Wanted) -> StoredArray:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -151,9 +179,7 @@ def _open_safetensors(path: Path, name: str, role: str, key: str) -> StoredArray
         ) from error
     try:
         with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            if key not in names:
-                raise _missing_key(path, role, key, names)
+            key = _key(path, wanted, list(file.keys()))
             part = file.get_slice(key)
             shape, dtype = tuple(part.get_shape()), part.get_dtype()
     except (SafetensorError, OSError) as error:
@@ -182,12 +208,11 @@ def _need_ml_dtypes() -> None:
         raise ImportError("Reading bfloat16 needs ml_dtypes: pip install 'lsmooth[calibrate]'.") from error
 
 
-def _stream_npz(path: Path, name: str, role: str, key: str) -> Stream:
+def _stream_npz(path: Path, name: str, wanted: Wanted) -> Stream:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [entry.removesuffix(".npy") for entry in archive.namelist()]
-            if key not in names:
-                raise _missing_key(path, role, key, names)
+            key = _key(path, wanted, names)
             with archive.open(f"{key}.npy") as file:
                 shape, fortran, dtype = _npy_header(file)
     except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
@@ -233,25 +258,37 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     return readers[version](file)
 
 
-def _missing_key(path: Path, role: str, key: str, names: list[str]) -> FileError:
-    return FileError(
-        f"{path} holds no array {key!r}, but {', '.join(map(repr, names)) or 'none at all'}; name the {role} with "
-        f"--{role}-key."
+def _key(path: Path, wanted: Wanted, names: list[str]) -> str:
+    """The name of the array that is wanted."""
+    found = [wanted.key] if wanted.key is not None else tables.named_like(names, wanted.role)
+    if len(found) == 1 and found[0] in names:
+        return found[0]
+    raise FileError(
+        f"{path} holds no array {wanted.key or wanted.role!r}, but {', '.join(map(repr, names)) or 'none at all'}; "
+        f"name the {wanted.role} with {wanted.option}."
     )
 
 
-def _unpacked(stream: Stream, path: Path, name: str, scratch: Path, progress: Progress) -> StoredArray:
-    """The stream as a mapped file in the scratch folder."""
-    if stream.dtype.hasobject or stream.dtype.kind not in "fiub":
+def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
+    """The stream as a mapped file in the scratch folder; texts as indices into a list of them."""
+    coded = stream.dtype.kind in "US" and wanted.role == "labels"
+    if stream.dtype.hasobject or (stream.dtype.kind not in "fiub" and not coded):
         raise FileError(
             f"{name} must be numbers, got dtype {stream.dtype}; save floating-point logits, integer labels."
         )
+    index: dict[str, int] = {}
+    dtype = np.dtype(np.int64) if coded else stream.dtype
     target = scratch / f"{len(list(scratch.iterdir()))}.bin"
     rows = 0
     with target.open("wb") as file:
         for slab in stream.slabs:
-            file.write(np.ascontiguousarray(slab, stream.dtype).data)
+            if coded:
+                texts, position = np.unique(slab.astype(str), return_inverse=True)
+                codes = [index.setdefault(text, len(index)) for text in texts.tolist()]
+                slab = np.array(codes, np.int64)[position].reshape(slab.shape)
+            file.write(np.ascontiguousarray(slab, dtype).data)
             rows += len(slab)
             progress(f"unpacking {path.name}", rows, stream.length)
     shape = (rows, *stream.row_shape)
-    return StoredArray(path, name, shape, stream.dtype.name, stream.columns, _mapping(target, 0, shape, stream.dtype))
+    values = tuple(index) if coded else None
+    return StoredArray(path, name, shape, dtype.name, (), _mapping(target, 0, shape, dtype), values)

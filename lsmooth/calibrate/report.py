@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import lsmooth
 from lsmooth._report import html_figure, html_table, page
+from lsmooth.calibrate.classes import shortened
 from lsmooth.calibrate.data import Data
 from lsmooth.calibrate.figures import figures
 from lsmooth.calibrate.measures import NAMES
@@ -50,6 +51,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "lsmooth": lsmooth.__version__,
         "options": asdict(results.options),
         "files": [_file_json(data) for data in (results.data, results.evaluation) if data is not None],
+        "classes": list(results.data.naming.names),
         "rows": results.rows,
         "calibrator": {"file": CALIBRATOR, "class": type(results.scaler).__name__, **_diagnostics(results)},
         "measures": {name: _measure_json(results, name) for name in NAMES},
@@ -104,18 +106,19 @@ def columns(results: Results) -> str:
     logits, labels = results.data.logits.columns, results.data.labels.columns
     parts = [f"{results.data.name} are the columns {shortened(logits)}"] if len(logits) > 1 else []
     parts += [f"labels the column {labels[0]}"] if labels else []
-    return f"Classes in order: {', '.join(parts)}." if len(parts) > 1 else "".join(f"{part}." for part in parts)
-
-
-def shortened(names: Sequence[str], most: int = 20) -> str:
-    """Names between commas, those in the middle left out where they are many."""
-    shown = names if len(names) <= most else (*names[: most - 1], "...", names[-1])
-    return ", ".join(shown)
+    if len(logits) == 1:
+        parts.insert(0, f"the column {logits[0]} is that of the positive class")
+    known = results.data.naming.names
+    names = f" Named {shortened(known)}." if known and known != tuple(logits) else ""
+    return (
+        f"Classes in order: {', '.join(parts)}." if len(parts) > 1 else "".join(f"{part}." for part in parts)
+    ) + names
 
 
 def to_html(results: Results, pictures: dict[str, bytes]) -> str:
     """One file, with its style and pictures inside."""
     data, options, rows = results.data, results.options, results.rows
+    classes = f"{data.classes:,} classes" + (f" ({escape(shortened(data.names))})" if data.naming.names else "")
     source = data.logits.path.name
     split = f"{rows['fit']:,} rows to fit on and {rows['evaluation']:,} others"
     what = "logits" if data.from_logits else "probabilities"
@@ -123,7 +126,7 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
     sampled = rows["sample"] < rows["evaluation"]
     body = f"""
 <h1>Calibration of {escape(source)}</h1>
-<p class="lead">{escape(fitted(results))}, fitted to {what} of {data.classes:,} classes: {split},
+<p class="lead">{escape(fitted(results))}, fitted to {what} of {classes}: {split},
 on which all below is measured.</p>
 {notes}
 <h2>In short</h2>
@@ -234,7 +237,7 @@ def _run(results: Results) -> str:
     diagnostics = _diagnostics(results)
     status = f" Status {diagnostics['status']}, {diagnostics['n_iter']} passes or iterations." if diagnostics else ""
     ignored = results.rows["ignored"]
-    left_out = f" {ignored:,} rows of label {results.data.ignore_index} left out." if ignored else ""
+    left_out = f" {ignored:,} rows of label {results.data.naming.ignored} left out." if ignored else ""
     split = (
         f"Split at random within classes, {results.options.fit_fraction:g} to fit on."
         if results.evaluation is None
@@ -244,9 +247,13 @@ def _run(results: Results) -> str:
 
 
 def _usage(results: Results) -> str:
+    name = results.data.name
+    two = f"numpy.stack([{'0 * z' if results.data.from_logits else '1 - p'}, {name[0] if name[0] == 'p' else 'z'}], -1)"
+    given = two if results.data.binary else name
+    numpy = "import numpy\n" if results.data.binary else ""
     return (
-        "from lsmooth.calibration import load\n\n"
-        f'scaler = load("{CALIBRATOR}")\ncalibrated = scaler.predict_proba({results.data.name})'
+        f"{numpy}from lsmooth.calibration import load\n\n"
+        f'scaler = load("{CALIBRATOR}")\ncalibrated = scaler.predict_proba({given})'
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from lsmooth import calibration
 from lsmooth._validation import validate
 from lsmooth.backends import use_backend
+from lsmooth.calibrate.classes import shortened
 from lsmooth.calibrate.data import Block, Counts, Data, check, fit_rows
 from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
@@ -122,7 +123,7 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         data=data,
         evaluation=evaluation,
         scaler=scaler,
-        notes=(*notes, *_notes(counts, judged_counts, findings)),
+        notes=(*notes, *_notes(data, counts, judged_counts, findings)),
         rows={
             "fit": rows.count,
             "evaluation": before.rows,
@@ -202,7 +203,7 @@ class FitRows:
                 rows += len(labels)
         if not rows:
             raise FileError("No row to fit on; choose a larger --fit-fraction.")
-        shapes = (rows, *self.data.logits.shape[1:]), (rows, *self.data.labels.shape[1:])
+        shapes = (rows, *self.data.shape[1:]), (rows, *self.data.labels.shape[1:])
         logits = np.memmap(paths[0], dtype, "r", shape=shapes[0])
         return logits, np.memmap(paths[1], np.int64, "r", shape=shapes[1])
 
@@ -238,7 +239,7 @@ def _fit(rows: FitRows, options: Options, scratch: Path) -> tuple[Any, tuple[str
     if options.clip is not None:
         given["clip"] = options.clip
     scaler: Any = METHODS[options.method](
-        axis=data.axis - len(data.logits.shape),
+        axis=data.axis - len(data.shape),
         ignore_index=data.ignore_index,
         from_logits=data.from_logits,
         **given,
@@ -340,12 +341,12 @@ def _check_likelihood(data: Data, counts: Counts, options: Options) -> None:
     )
 
 
-def _notes(counts: Counts, judged: Counts, findings: dict[str, Any]) -> list[str]:
+def _notes(data: Data, counts: Counts, judged: Counts, findings: dict[str, Any]) -> list[str]:
     """What a reader of the numbers should know."""
-    notes = []
+    notes = [counts.looks_like] if counts.looks_like else []
     absent = int((counts.per_class == 0).sum())
     if absent:
-        notes.append(f"{absent} of {len(counts.per_class)} classes have no row.")
+        notes.append(f"{absent} of {len(counts.per_class)} classes have no row{_absent_names(data, counts)}.")
     if judged.impossible:
         notes.append(
             f"{judged.impossible:,} rows give their label the probability 0 before calibration; the NLL of such a row "
@@ -362,3 +363,11 @@ def _notes(counts: Counts, judged: Counts, findings: dict[str, Any]) -> list[str
     elif findings["intervals"]["nll"][2].low > 0:
         notes.append("On the evaluation part the likelihood has become worse: do not use this calibrator.")
     return notes
+
+
+def _absent_names(data: Data, counts: Counts) -> str:
+    """The classes without rows, where they have names."""
+    if not data.naming.names or data.questions > 1:
+        return ""
+    names = [name for name, rows in zip(data.names, counts.per_class, strict=True) if not rows]
+    return f": {shortened(names)}"

@@ -1,44 +1,87 @@
-"""Logits and labels in tables, ``.parquet`` and ``.csv``, read by pyarrow a batch of rows at a time."""
+"""Columns of ``.parquet``, ``.csv`` and ``.tsv`` files: which are meant, and their rows, read by pyarrow in batches."""
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lsmooth.calibrate.text import FileError, open_text
 
-class FileError(ValueError):
-    """A file that does not hold what is wanted; the message names the row and the remedy."""
+__all__ = ["FileError", "TableStream", "Wanted", "affixes", "class_names", "named_like", "quoted", "stream"]
+
+SYNONYMS = {
+    "labels": ("labels", "label", "y", "y_true", "true_label", "target", "targets", "truth", "class", "obs"),
+    "logits": ("logits", "logit", "probabilities", "probs", "proba", "y_prob", "y_score"),
+}
+"""The names under which an array is looked for where the user gives none."""
+_BOOKKEEPING = re.compile(r"(.*_)?(id|idx|index|row|fold|split|group|weight|weights|seed|epoch)", re.IGNORECASE)
 
 
-def stream(
-    path: Path, suffix: str, role: str, key: str, other: str, named: bool, slab_bytes: int
-) -> tuple[tuple[int, ...], np.dtype, int, Iterator[np.ndarray], tuple[str, ...]]:
-    """The shape of a row, dtype, number of rows or 0, slabs of rows, and the columns' names.
+class Wanted(NamedTuple):
+    """What is looked for in a file."""
 
-    Logits are a column of lists called ``key``; or else the columns that ``key`` stands for: names
-    between commas, in that order, a pattern such as ``p_*``, or how the names begin; or else, where
-    the user has not chosen the key, all columns but ``other``, which holds the labels. Columns that
-    end in numbers are in the order of the numbers, others in the table's.
+    role: str
+    """``"logits"`` or ``"labels"``."""
+    key: str | None = None
+    """The name that the user has given."""
+    taken: frozenset[str] = frozenset()
+    """Columns that hold something else."""
+    classes: tuple[str, ...] = ()
+    """The classes that the user has named, or else those that have rows, where labels are names."""
+    all_classes: bool = False
+    """Whether these are all of them, in order."""
+    decimal: str = "."
+    alone: bool = False
+    """Whether the file holds nothing else."""
+
+    @property
+    def option(self) -> str:
+        """The option that names it."""
+        return f"--{self.role}-key"
+
+
+class TableStream(NamedTuple):
+    """Rows of a table, from front to back."""
+
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+    length: int
+    """The number of rows, or 0 where the file does not say."""
+    slabs: Iterator[np.ndarray]
+    columns: tuple[str, ...]
+    values: list[str] | None
+    """Where rows are indices into a list of texts: that list, which grows as the slabs are read."""
+    place: Callable[[int], str] | None
+    """What a row is called in messages."""
+
+
+def stream(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
+    """The rows of the columns that are wanted.
+
+    Logits are a column of lists; or the columns that the key stands for: names between commas, in that
+    order, a pattern such as ``p_*``, one name, or how the names begin; or, where there is no key, the
+    columns that are named after the classes, or else all that hold nothing else, if they are named
+    alike. Columns that end in numbers are in the order of the numbers, others in the table's. A
+    column without a name, such as a pandas index, is left out.
 
     Raises:
         ImportError: if pyarrow is not installed.
-        FileError: if there are no such columns, or they are not named alike and not listed.
+        FileError: if there are no such columns, or it is not known which are meant.
     """
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"Reading {suffix} needs pyarrow: pip install 'lsmooth[calibrate]'.") from error
-    read = _parquet if suffix == ".parquet" else _csv
-    return read(path, role, key, other, named, slab_bytes)
+        raise ImportError(f"Reading {path.name} needs pyarrow: pip install 'lsmooth[calibrate]'.") from error
+    return (_parquet if path.suffix.lower() == ".parquet" else _text)(path, wanted, slab_bytes)
 
 
-def _parquet(path: Path, role: str, key: str, other: str, named: bool, slab_bytes: int) -> Any:
+def _parquet(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -46,143 +89,260 @@ def _parquet(path: Path, role: str, key: str, other: str, named: bool, slab_byte
         file = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise FileError(
-            f"{role} in {path} cannot be read: {error} The file is no .parquet file, or cut short."
+            f"{wanted.role} in {path} cannot be read: {error} The file is no .parquet file, or cut short."
         ) from error
     schema = file.schema_arrow
     nested = {field.name for field in schema if _is_list(field.type)}
-    columns = _columns(path, role, key, other, named, schema.names, nested)
+    texts = [field.name for field in schema if _is_text(field.type)]
+    columns = _columns(path, wanted, schema.names, nested, texts)
     types = [schema.field(column).type for column in columns]
-    if columns[0] in nested:
+    is_nested = columns[0] in nested
+    if is_nested:
         types = [types[0].value_type]
+    coded = len(columns) == 1 and wanted.role == "labels" and (_is_text(types[0]) or pa.types.is_dictionary(types[0]))
     for column, kind in zip(columns, types, strict=True):
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        numbers = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        if not coded and not numbers and not (pa.types.is_boolean(kind) and wanted.role == "labels"):
             raise FileError(
                 f"Column {column!r} of {path} holds {kind}, no numbers; drop it, or name the right columns with "
-                f"--{role}-key (a column of lists, or how the names of all of them begin)."
+                f"{wanted.option} (a,b,c, a pattern such as 'p_*', or a column of lists)."
             )
-    dtype = np.result_type(*(pa.array([], kind).to_numpy(zero_copy_only=False).dtype for kind in types))
     first = next(file.iter_batches(batch_size=1, columns=list(columns)), None)
     if first is None or not len(first):
         raise FileError(f"{path} holds no rows.")
-    width = _table_of(first, columns, columns[0] in nested, path, 0, None).shape[1]
-    rows = max(1, slab_bytes // (8 * max(1, width)))
+    width = _lists(first, columns[0], path, 0, None).shape[1] if is_nested else len(columns)
+    rows, values = max(1, slab_bytes // (8 * max(1, width))), [] if coded else None
+    dtype = np.dtype(np.int64)
+    if not coded:
+        dtype = np.result_type(*(pa.array([], kind).to_numpy(zero_copy_only=False).dtype for kind in types))
+        if dtype.kind not in "fiub" or (dtype.kind in "iub" and _has_nulls(file, columns)):
+            dtype = np.dtype(np.float64)
 
     def slabs() -> Iterator[np.ndarray]:
         start = 0
+        encode = None if values is None else _Encoder(values)
         try:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
-                yield _shaped(_table_of(batch, columns, columns[0] in nested, path, start, width), role)
+                if encode is not None:
+                    yield encode(batch.column(0))
+                elif is_nested:
+                    yield _lists(batch, columns[0], path, start, width)
+                else:
+                    parts = [_filled(batch.column(name)) for name in columns]
+                    yield _shaped(np.stack(parts, axis=1), wanted, columns)
                 start += len(batch)
         except (pa.ArrowException, OSError) as error:
-            raise FileError(f"{role} in {path} are damaged after row {start - 1}: {error}") from error
+            raise FileError(f"{wanted.role} in {path} are damaged after row {start - 1}: {error}") from error
 
-    dtype = np.dtype(np.float64) if dtype.kind in "iu" and role == "labels" and _has_nulls(file, columns) else dtype
-    return (width,) if role == "logits" else (), dtype, file.metadata.num_rows, slabs(), columns
+    shape = (width,) if is_nested else _row_shape(wanted, columns)
+    return TableStream(shape, dtype, file.metadata.num_rows, slabs(), columns, values, None)
 
 
-def _csv(path: Path, role: str, key: str, other: str, named: bool, slab_bytes: int) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv as reader
-
-    names, headed = _header(path, role)
-    if not headed and named:
-        raise FileError(f"{path} has no header, so there is no column {key!r}; write the names into its first line.")
-    if not headed and role == "labels" and len(names) > 1:
+def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
+    table = open_text(path, wanted.role, wanted.decimal)
+    if not table.headed and wanted.key is not None:
+        raise FileError(
+            f"{path} has no header, so there is no column {wanted.key!r}; write the names into its first line."
+        )
+    if not table.headed and wanted.role == "labels" and len(table.names) > 1:
         raise FileError(
             f"{path} has no header, so its labels cannot be told from the logits; write the columns' names into its "
             "first line, or give a file of labels."
         )
-    columns = _columns(path, role, key, other, named, names, set()) if headed else tuple(names)
-    options = reader.ConvertOptions(
-        column_types=dict.fromkeys(columns, pa.float64()), include_columns=list(columns), strings_can_be_null=True
-    )
-    block = max(slab_bytes // 4, 64 * len(names))  # more than a row
-    reading = reader.ReadOptions(column_names=None if headed else names, use_threads=False, block_size=block)
+    columns = _columns(path, wanted, table.names, set(), table.texts) if table.headed else table.names
+    coded = len(columns) == 1 and wanted.role == "labels"
+    values: list[str] | None = [] if coded else None
 
     def slabs() -> Iterator[np.ndarray]:
-        try:
-            with reader.open_csv(path, read_options=reading, convert_options=options) as batches:
-                for batch in batches:
-                    yield _shaped(_table_of(batch, columns, False, path, 0, None), role)
-        except (pa.ArrowException, OSError) as error:
-            raise FileError(
-                f"{role} in {path} cannot be read: {error}. (Rows are lines, from 1.) All columns but the labels' must "
-                f"be numbers: correct the row, or name the columns with --{role}-key."
-            ) from error
+        encode = None if values is None else _Encoder(values)
+        for batch in table.batches(columns, coded, slab_bytes // 4):
+            if encode is not None:
+                yield encode(batch.column(0))
+            else:
+                parts = [table.numbers(batch.column(name), name) for name in columns]
+                yield _shaped(np.stack(parts, axis=1), wanted, columns)
 
-    return (len(columns),) if role == "logits" else (), np.dtype(np.float64), 0, slabs(), columns if headed else ()
+    dtype = np.dtype(np.int64 if coded else np.float64)
+    names = columns if table.headed else ()
+    return TableStream(
+        _row_shape(wanted, columns), dtype, 0, slabs(), names, values, lambda row: f"line {table.line(row)}"
+    )
 
 
-def _header(path: Path, role: str) -> tuple[list[str], bool]:
-    """The columns' names, and whether they are the file's own."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"{role} in {path} cannot be read: it is no text in UTF-8 ({error}).") from error
-    if not names:
-        raise FileError(f"{path} is empty.")
-    if all(_is_number(name) for name in names):
-        return [str(index) for index in range(len(names))], False
-    return names, True
+class _Encoder:
+    """Texts as indices into a list, to which each new text is added; a missing one is the text ``""``."""
+
+    def __init__(self, values: list[str]):
+        self._values = values
+        self._index: dict[str, int] = {}
+
+    def __call__(self, column: Any) -> np.ndarray:
+        import pyarrow as pa
+
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        encoded = column.cast(pa.string()).fill_null("").dictionary_encode()
+        for text in map(str.strip, encoded.dictionary.to_pylist()):
+            if text not in self._index:
+                self._index[text] = len(self._values)
+                self._values.append(text)
+        positions = [self._index[text.strip()] for text in encoded.dictionary.to_pylist()]
+        return np.array(positions, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def _columns(
-    path: Path, role: str, key: str, other: str, named: bool, names: Sequence[str], nested: set[str]
+    path: Path, wanted: Wanted, names: Sequence[str], nested: set[str], texts: Sequence[str]
 ) -> tuple[str, ...]:
-    """The columns that hold the logits, or the one that holds the labels."""
-    listed = ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
+    """The columns that hold what is wanted."""
+    names = [name for name in names if not name.startswith(("Unnamed:", "__index_level_")) or name == wanted.key]
+    listed = quoted(names)
     if len(set(names)) < len(names):
         raise FileError(f"{path} has two columns of the same name among {listed}; rename one.")
-    unnamed = [name for name in names if not name.strip() or name.startswith(("Unnamed:", "__index_level_"))]
-    if unnamed:
+    key = wanted.key
+    if key is not None and key in names:
+        return (key,)
+    if wanted.role == "logits":
+        return _logit_columns(path, wanted, names, nested, listed)
+    if key is not None:
+        if wanted.role == "labels" and ("," in key or any(mark in key for mark in "*?[")):
+            return _matching(path, wanted, names, listed)
+        raise FileError(f"{path} has no column {key!r}, but {listed}; correct {wanted.option}.")
+    if len(names) == 1:
+        return (names[0],)
+    found = named_like(names, wanted.role)
+    if len(found) != 1:
+        several = f"several columns that may hold the labels, {quoted(found)}," if found else "no column 'labels'"
+        likely = [name for name in texts if name in names and not _BOOKKEEPING.fullmatch(name)]
+        example = f" {(found or likely)[0]}" if found or likely else ""
+        order = " Predictions come first: lsmooth calibrate PREDICTIONS LABELS." if wanted.alone and not example else ""
+        raise FileError(f"{path} has {several} but {listed}; name the labels' with --labels-key{example}.{order}")
+    return (found[0],)
+
+
+def named_like(names: Sequence[str], role: str) -> list[str]:
+    """The names under which such an array usually goes; that of the documentation alone, if it is there."""
+    known = SYNONYMS[role]
+    if known[0] in names:
+        return [known[0]]
+    return [name for name in names if name.lower() in known]
+
+
+def _logit_columns(path: Path, wanted: Wanted, names: Sequence[str], nested: set[str], listed: str) -> tuple[str, ...]:
+    if wanted.key is not None:
+        return _matching(path, wanted, names, listed)
+    others = [name for name in names if name not in wanted.taken]
+    lists = [name for name in named_like(others, "logits") if name in nested]
+    if lists:
+        return (lists[0],)
+    chosen = _after_classes(path, wanted, others) if wanted.classes else ()
+    if chosen:
+        return chosen
+    chosen = [name for name in others if name.startswith("logits")] or others
+    if not chosen:
         raise FileError(
-            f"{path} has a column without a name, which looks like a pandas index; write the file with index=False."
+            f"{path} must have a column of logits for each class, or one of P(class 1), beside {listed}; name them "
+            "with --logits-key."
         )
-    if role == "labels":
-        if key not in names and not named and len(names) == 1:
-            return (names[0],)
-        if key not in names:
-            raise FileError(f"{path} has no column {key!r}, but {listed}; name the labels' with --labels-key.")
-        return (key,)
-    if key in nested:
-        return (key,)
-    others = [name for name in names if name != other]
-    if named and "," in key:
-        return _listed(path, key, names, listed)
-    pattern = named and any(character in key for character in "*?[")
+    if len(chosen) > 1 and _numbers(chosen) is None and not _alike(chosen, ""):
+        raise FileError(
+            f"{path} has columns that are not named alike, {quoted(chosen)}, so it is not known which of them are "
+            f"classes; {_cure(chosen)}."
+        )
+    return _ordered(chosen)
+
+
+def _cure(names: Sequence[str]) -> str:
+    """How to say which columns are meant, with those that may be."""
+    likely = [name for name in names if not _BOOKKEEPING.fullmatch(name)] or list(names)
+    if len(likely) == 1:
+        return f"if {likely[0]} holds the probability or the logit of the positive class, add --logits-key {likely[0]}"
+    columns = shlex.quote(",".join(likely[:20]))
+    return f"list the classes' columns in order, --logits-key {columns}, or give a pattern, --logits-key 'p_*'"
+
+
+def _matching(path: Path, wanted: Wanted, names: Sequence[str], listed: str) -> tuple[str, ...]:
+    """The columns of a key that is a list, a pattern or a beginning."""
+    key, option = wanted.key or "", wanted.option
+    if "," in key:
+        chosen = [name.strip() for name in key.split(",") if name.strip()]
+        absent = [name for name in chosen if name not in names]
+        if absent:
+            raise FileError(f"{path} has no column {absent[0]!r}, but {listed}; correct {option}.")
+        if len(set(chosen)) < max(2, len(chosen)):
+            raise FileError(f"{option} must list two columns or more, each once; got {key!r}.")
+        return tuple(chosen)
+    others = [name for name in names if name not in wanted.taken]
+    pattern = any(mark in key for mark in "*?[")
     chosen = [name for name in others if (fnmatchcase(name, key) if pattern else name.startswith(key))]
-    if named and not chosen:
+    if not chosen:
         how = "matches" if pattern else "begins with"
-        raise FileError(f"{path} has no column whose name {how} {key!r}, but {listed}; see --logits-key.")
-    prefix = key if chosen else ""
-    chosen = chosen or others
-    if len(chosen) < 2:
+        raise FileError(f"{path} has no column whose name {how} {key!r}, but {listed}; correct {option}.")
+    if not pattern and _numbers(chosen) is None and not _alike(chosen, key):
         raise FileError(
-            f"{path} must have a column of logits for each class, got {listed}; columns are separated by commas."
+            f"{path} has columns that are not named alike, {quoted(chosen)}, so it is not known which of them are "
+            f"classes; {_cure(chosen)}."
         )
+    return _ordered(chosen)
+
+
+def _ordered(chosen: Sequence[str]) -> tuple[str, ...]:
+    """Columns in the order of the numbers in their names, or as they are."""
     numbers = _numbers(chosen)
-    if numbers is not None:
-        return tuple(name for _, name in sorted(zip(numbers, chosen, strict=True)))
-    if not pattern and not _alike(chosen, prefix):
-        shown = ", ".join(map(repr, chosen[:12])) + (", ..." if len(chosen) > 12 else "")
+    return tuple(chosen if numbers is None else [name for _, name in sorted(zip(numbers, chosen, strict=True))])
+
+
+def affixes(columns: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
+    """What stands before and after the class in the names of columns; None where they are not named after classes."""
+    if not classes:
+        return None
+    first = classes[0]
+    found = [("", "")]
+    found += [(name[: -len(first)], "") for name in columns if name.endswith(first)]
+    found += [("", name[len(first) :]) for name in columns if name.startswith(first)]
+    for before, after in found:
+        if {f"{before}{one}{after}" for one in classes} <= set(columns):
+            return before, after
+    return None
+
+
+def _after_classes(path: Path, wanted: Wanted, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that are named after the classes.
+
+    Raises:
+        FileError: if another column may be that of a class without rows.
+    """
+    found = affixes(names, wanted.classes)
+    if found is None:
+        return ()
+    before, after = found
+    chosen = tuple(f"{before}{one}{after}" for one in wanted.classes)
+    if wanted.all_classes:
+        return chosen
+    alike = [name for name in names if name.startswith(before) and name.endswith(after)]
+    rest = [name for name in alike if name not in chosen and not _BOOKKEEPING.fullmatch(name)]
+    if before or after:
+        return _ordered([name for name in alike if name in chosen or name in rest])
+    if rest:
+        likely = shlex.quote(",".join(name for name in names if name in chosen or name in rest))
         raise FileError(
-            f"{path} has columns that are not named alike, {shown}, so it is not known which of them are classes; list "
-            f"the classes' columns in order, --logits-key {','.join(chosen[-2:])}, or give a pattern, --logits-key "
-            "'p_*'."
+            f"{path} has columns that no label is named after, {quoted(rest)}, and that may be classes without rows; "
+            f"list the classes' columns in order, --logits-key {likely}."
         )
-    return tuple(chosen)
+    return tuple(name for name in names if name in chosen)
 
 
-def _listed(path: Path, key: str, names: Sequence[str], listed: str) -> tuple[str, ...]:
-    """The columns whose names stand in the key, between commas."""
-    chosen = [name.strip() for name in key.split(",") if name.strip()]
-    absent = [name for name in chosen if name not in names]
-    if absent:
-        raise FileError(f"{path} has no column {absent[0]!r}, but {listed}; correct --logits-key.")
-    if len(set(chosen)) < max(2, len(chosen)):
-        raise FileError(f"--logits-key must list two columns or more, each once; got {key!r}.")
-    return tuple(chosen)
+def class_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """The classes that columns are named after: what is left without what is common to all of them."""
+    numbers = _numbers(columns)
+    if numbers is not None:
+        return tuple(map(str, numbers))
+    if len(columns) < 2:
+        return tuple(columns)
+    before = re.match(r"(.*[^0-9A-Za-z])?", _beginning(columns))
+    after = re.match(r"(.*[^0-9A-Za-z])?", _beginning([name[::-1] for name in columns]))
+    lengths = [len(match[0]) if match else 0 for match in (before, after)]
+    names = tuple(name[lengths[0] : len(name) - lengths[1]] for name in columns)
+    return names if all(names) else tuple(columns)
 
 
 def _numbers(names: Sequence[str]) -> list[int] | None:
@@ -203,35 +363,50 @@ def _alike(names: Sequence[str], prefix: str) -> bool:
     """
     if all(len(name) == 1 and name.isalpha() for name in names):
         return True
-    first, last = min(names), max(names)
-    differs = [k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b]
-    common = prefix or first[: differs[0] if differs else len(first)]
+    common = prefix or _beginning(names)
     rests = [name.removeprefix(common) for name in names]
     separated = bool(prefix) or bool(common and not common[-1].isalnum())
     return separated and not any(rest.strip("_-. ").isdigit() for rest in rests)
 
 
-def _table_of(
-    batch: Any, columns: Sequence[str], nested: bool, path: Path, start: int, width: int | None
-) -> np.ndarray:
-    """(rows, columns) of a batch; what is missing is NaN."""
-    if not nested:
-        return np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns], axis=1)
-    lists = batch.column(columns[0])
+def _beginning(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    first, last = min(names), max(names)
+    return next((first[:k] for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names between commas, the first of them where there are many."""
+    return ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
+
+
+def _lists(batch: Any, column: str, path: Path, start: int, width: int | None) -> np.ndarray:
+    """(rows, width) of a column of lists."""
+    lists = batch.column(column)
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     width = int(lengths[0]) if width is None else width
     bad = np.flatnonzero(lengths != width)
     if len(bad) or width < 2:
         row = int(bad[0]) if len(bad) else 0
         raise FileError(
-            f"Column {columns[0]!r} of {path} must hold as many logits in each row, at least 2; row {start + row} "
+            f"Column {column!r} of {path} must hold as many logits in each row, at least 2; row {start + row} "
             f"holds {lengths[row]}, the first {width}."
         )
     return lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
-def _shaped(rows: np.ndarray, role: str) -> np.ndarray:
-    return rows if role == "logits" else rows[:, 0]
+def _filled(column: Any) -> np.ndarray:
+    """Numbers of a column; NaN where they are missing."""
+    array = column.to_numpy(zero_copy_only=False)
+    return array.astype(np.float64) if array.dtype == object else array
+
+
+def _row_shape(wanted: Wanted, columns: Sequence[str]) -> tuple[int, ...]:
+    return () if len(columns) == 1 and wanted.role != "logits" else (len(columns),)
+
+
+def _shaped(rows: np.ndarray, wanted: Wanted, columns: Sequence[str]) -> np.ndarray:
+    return rows.reshape(len(rows), *_row_shape(wanted, columns))
 
 
 def _is_list(kind: Any) -> bool:
@@ -240,13 +415,13 @@ def _is_list(kind: Any) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def _has_nulls(file: Any, columns: Sequence[str]) -> bool:
     return any(batch.column(name).null_count for batch in file.iter_batches(columns=list(columns)) for name in columns)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
@@ -14,16 +15,17 @@ import pytest
 
 from lsmooth.calibrate import files
 from lsmooth.calibrate.files import StoredArray, open_array
-from lsmooth.calibrate.tables import FileError
+from lsmooth.calibrate.tables import FileError, Wanted
 
 Z = np.random.default_rng(0).normal(size=(23, 4)).astype(np.float32)
 Y = np.arange(23) % 4
 
 
-def opened(path: Path, role: str = "logits", key: str | None = None, other: str = "labels") -> StoredArray:
+def opened(path: Path, role: str = "logits", key: str | None = None, decimal: str = ".") -> StoredArray:
     scratch = path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    return open_array(path, role, key or role, scratch, lambda *_: None, other, key is not None)
+    taken = frozenset({"labels"}) if role == "logits" else frozenset()
+    return open_array(path, Wanted(role, key, taken, decimal=decimal), scratch, lambda *_: None)
 
 
 def save_npy(path: Path) -> None:
@@ -215,8 +217,7 @@ def test_a_damaged_parquet_is_refused(tmp_path):
         ({"logits": [[1.0, 2.0], None]}, "row 1 holds 0"),
         ({"logits": [["a", "b"]]}, "holds string, no numbers"),
         ({"a": [1.0], "b": ["x"]}, "Column 'b' of"),
-        ({"a": [1.0], "__index_level_0__": [0]}, "index=False"),
-        ({"a": [1.0]}, "must have a column of logits for each class"),
+        ({"labels": [1.0]}, "must have a column of logits for each class, or one of P(class 1), beside 'labels'"),
         ({"logits": []}, "holds no rows"),
     ],
 )
@@ -235,21 +236,121 @@ def test_a_parquet_without_logits_is_refused(tmp_path, columns, message):
     ("text", "role", "message"),
     [
         ("", "logits", "is empty"),
-        ("a;b\n1;2\n", "logits", "columns are separated by commas"),
-        ("a,b\n1,2\n3,x\n", "logits", "'x'"),
-        ("a,b\n1,2\n3\n", "logits", "Expected 2 columns, got 1"),
-        (",a,b\n0,1,2\n", "logits", "index=False"),
+        ("a,b\n", "logits", "holds no rows below its header"),
+        ("a,b\n1,2\n\n3,x\n", "logits", "has 'x' in column 'b', line 4, no number; correct it, or list the columns"),
+        ("# of 2026\na,b\n1,2\n3\n", "logits", "has 1 values in line 4 and 2 columns; correct or remove that line."),
+        ("a,b\n1,2\n'x',3,4\n", "logits", "if the rows' names stand first, as R writes them, give them a column name"),
+        (
+            "a;b\n1,5;2,5\n",
+            "logits",
+            "has '1,5' in column 'a', line 2, no number; if commas are decimal separators, add ",
+        ),
+        ("a,b\n1%,2%\n3,4%\n", "logits", "has '3' in column 'a', line 3, no number; write a percent sign on all"),
+        (
+            "#a,b\n1,2\n",
+            "logits",
+            "no header but the comment '#a,b'; if those are the names of the columns, remove the #",
+        ),
+        ("a,b\n1,\xff\n", "logits", "it is no text in UTF-8"),
         ("a,a\n1,2\n", "logits", "two columns of the same name"),
-        ("a,b\n1,2\n", "labels", "has no column 'labels', but 'a', 'b'; name the labels' with --labels-key"),
+        ("a,b\n1,2\n", "labels", "has no column 'labels' but 'a', 'b'; name the labels' with --labels-key"),
         ("1,2\n3,4\n", "labels", "has no header"),
     ],
 )
 def test_a_csv_that_does_not_fit_is_refused(tmp_path, text, role, message):
     pytest.importorskip("pyarrow")
-    (tmp_path / "file.csv").write_text(text)
+    (tmp_path / "file.csv").write_text(text, encoding="latin-1")
     with pytest.raises(FileError) as caught:
         opened(tmp_path / "file.csv", role)
     assert message in str(caught.value)
+    with gzip.open(tmp_path / "file.csv.gz", "wb") as file:
+        file.write(text.encode("latin-1"))
+    with pytest.raises(FileError) as again:
+        opened(tmp_path / "file.csv.gz", role)
+    assert str(again.value) == str(caught.value).replace("file.csv", "file.csv.gz")
+
+
+TEXTS = {
+    "tabs": (".tsv", "a\tb\n1\t2\n3\t4\n", "."),
+    "semicolons": (".csv", "a;b\n1;2\n3;4\n", "."),
+    "decimal commas": (".csv", "a;b\n1,0;2e0\n3,0;4\n", ","),
+    "quoted decimal commas": (".csv", 'a,b\n"1,0","2,0"\n"3,0","4,0"\n', ","),
+    "decimal commas and tabs": (".tsv", "a\tb\n1,0\t2,0\n3\t4\n", ","),
+    "a pandas index": (".csv", ",a,b\n0,1,2\n1,3,4\n", "."),
+    "a pandas index, saved twice": (".csv", ",Unnamed: 0,a,b\n0,0,1,2\n1,1,3,4\n", "."),
+    "comments": (".csv", "# by a model\n#\na,b\n1,2\n # between\n3,4\n# the end", "."),
+    "percent signs": (".csv", "a,b\n100%,200 %\n300%,400%\n", "."),
+    "percent signs of columns among others": (".csv", "note,b,a\nx,200%,100%\n,400%,300%\n", "."),
+    "a byte-order mark": (".csv", "\ufeffa,b\n1,2\n3,4\n", "."),
+    "a byte-order mark and comments": (".csv", "\ufeff# x\na,b\n1,2\n3,4\n", "."),
+    "Windows' line ends": (".csv", "a,b\r\n1,2\r\n\r\n3,4\r\n", "."),
+    "quoted text with line ends": (".csv", 'note,p_a,p_b\n"x\ny, z",1,2\n"",3,4\n', "."),
+    "no header": (".csv", "1,2\n3,4\n", "."),
+    "no header and semicolons": (".csv", "1,0;2\n3;4\n", ","),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("how", TEXTS)
+def test_text_tables_are_read_as_they_are_written(tmp_path, how, compressed):
+    pytest.importorskip("pyarrow")
+    suffix, text, decimal = TEXTS[how]
+    path = tmp_path / f"file{suffix}{'.gz' if compressed else ''}"
+    with (gzip.open if compressed else open)(path, "wb") as file:
+        file.write(text.encode())
+    key = "p_*" if "p_a" in text else "a,b" if text.startswith("note") else None
+    array = opened(path, key=key, decimal=decimal)
+    np.testing.assert_array_equal(array.read(0, 2), [[1, 2], [3, 4]])
+
+
+def test_rows_of_text_tables_are_named_by_their_lines(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "file.csv"
+    path.write_text('# comment\nnote,p_a,p_b\n"x\ny",1,2\n\n# another\nz,3,4\n')
+    array = opened(path, key="p_*")
+    assert [array.place(row) for row in (0, 1)] == ["line 3", "line 7"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
+@pytest.mark.parametrize("labels", [["cat", "dog", "cat"], ["7", "x y", "7"], ["", "a", "b"]])
+def test_labels_that_are_texts_are_indices_into_them(tmp_path, suffix, labels):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / f"file{suffix}"
+    if suffix == ".npy":
+        np.save(path, np.array(labels))
+    elif suffix == ".npz":
+        np.savez(path, labels=np.array(labels))
+    elif suffix == ".csv":
+        path.write_text("labels,p\n" + "".join(f"{label},1\n" for label in labels))
+    else:
+        pq.write_table(pa.table({"labels": pa.array(labels).dictionary_encode()}), path)
+    array = opened(path, "labels")
+    assert array.values is not None
+    assert [array.values[code] for code in array.read(0, 3)] == labels
+
+
+def test_labels_that_are_written_as_integers_are_integers(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"labels": pa.array([30, 10, 30]).dictionary_encode()}), tmp_path / "file.parquet")
+    (tmp_path / "file.csv").write_text("labels,p\n30,1\n10.0,1\n 30,1\n")
+    for name in ("file.parquet", "file.csv"):
+        array = opened(tmp_path / name, "labels")
+        assert (array.values, array.dtype) == (None, "int64")
+        np.testing.assert_array_equal(array.read(0, 3), [30, 10, 30])
+
+
+@pytest.mark.parametrize("name", ["label", "y_true", "Target", "class"])
+def test_labels_go_by_their_usual_names(tmp_path, name):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "file.csv").write_text(f"p0,p1,{name}\n0.5,0.5,1\n")
+    assert opened(tmp_path / "file.csv", "labels").columns == (name,)
+    np.savez(tmp_path / "file.npz", **{name: Y, "probs": Z})
+    np.testing.assert_array_equal(opened(tmp_path / "file.npz", "labels").read(0, 23), Y)
+    np.testing.assert_array_equal(opened(tmp_path / "file.npz").read(0, 23), Z)
 
 
 COLUMNS = {
