@@ -8,6 +8,7 @@ loaded when a tensor of that framework arrives, or when it is asked for by name.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lsmooth._keras_registration import register_with_keras
@@ -15,7 +16,18 @@ from lsmooth._validation import validate
 from lsmooth.backends import get_backend, set_backend, use_backend
 
 if TYPE_CHECKING:
-    from lsmooth import analysis, calibration, compat, distillation, losses, metrics, plots, smoothing, testing
+    from lsmooth import (
+        analysis,
+        calibration,
+        compat,
+        distillation,
+        integrations,
+        losses,
+        metrics,
+        plots,
+        smoothing,
+        testing,
+    )
 
 __version__ = "0.1.0"
 
@@ -25,6 +37,7 @@ _SUBMODULES = (
     "calibration",
     "compat",
     "distillation",
+    "integrations",
     "losses",
     "metrics",
     "plots",
@@ -39,6 +52,7 @@ __all__ = [
     "compat",
     "distillation",
     "get_backend",
+    "integrations",
     "losses",
     "metrics",
     "plots",
@@ -53,7 +67,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"lsmooth.{name}")
-    raise AttributeError(f"module 'lsmooth' has no attribute {name!r}")
+    message = f"module 'lsmooth' has no attribute {name!r}"
+    if not name.startswith("_") and (home := _home_of(name)):
+        message += f"; it is in {home}: from {home} import {name}"
+        if sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+            raise ImportError(message)  # `from lsmooth import name` would replace the text of an AttributeError
+    raise AttributeError(message)
+
+
+def _home_of(name: str) -> str | None:
+    """The module of lsmooth that has this public name."""
+    modules = (importlib.import_module(f"lsmooth.{module}") for module in _SUBMODULES)
+    return next((module.__name__ for module in modules if name in getattr(module, "__all__", ())), None)
 
 
 def __dir__() -> list[str]:

@@ -70,7 +70,8 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
         while isinstance(first, (list, tuple)) and len(first) > 0:
             first = first[0]
         if not (isinstance(first, (list, tuple, int, float)) or hasattr(first, "__array__")):
-            raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.")
+            hint = " Call the model on its inputs and pass the result." if callable(value) else ""
+            raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.{hint}")
     given = _dtype_of(xp, value) if xp.is_array(value) or xp.is_concrete(value) else ""
     if "complex" in given:  # a cast would cut them
         raise TypeError(f"{name} must hold real numbers, got {given}; take the real part.")
@@ -93,12 +94,18 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 40 else f"a {type(value).__name__}"
 
 
-def float_array(xp: Backend, name: str, value: Any, like: Array | None = None) -> Array:
+# The argument that is most easily swapped with another one: its name, its value, and a call in the right order.
+Order = tuple[str, Any, str]
+
+
+def float_array(xp: Backend, name: str, value: Any, like: Array | None = None, order: Order | None = None) -> Array:
     """``value`` as an array of this backend, which must be of a float dtype."""
     dtype = _dtype_of(xp, value)
     if "complex" not in dtype:
         value = to_array(xp, name, value, like=like)
         dtype = xp.dtype(value)
+    if order is not None and "int" in dtype:
+        _check_order(xp, name, dtype, order)
     check_float(name, dtype)
     return value
 
@@ -107,6 +114,26 @@ def check_float(name: str, dtype: str) -> None:
     """Raise a TypeError unless the dtype is a float one."""
     if dtype not in FLOATS:
         raise TypeError(f"{name} must be floating point, got {dtype}; cast it, e.g. to float32.")
+
+
+def beside_labels(
+    xp: Backend, name: str, value: Any, labels: Any, call: str = "softmax_cross_entropy(labels, logits)"
+) -> Array:
+    """`float_array` of logits, on the device of the labels that come with them."""
+    return float_array(xp, name, value, labels if xp.is_array(labels) else None, ("labels", labels, call))
+
+
+def _check_order(xp: Backend, name: str, dtype: str, order: Order) -> None:
+    """Raise a TypeError if the other argument is floating where this one holds integers: they are swapped."""
+    first, value, call = order
+    other = _dtype_of(xp, value) or (str(np.asarray(value).dtype) if isinstance(value, (list, tuple)) else "")
+    if other in FLOATS:
+        leading = call.partition("(")[2].partition(",")[0]
+        come = "come" if leading.endswith("s") else "comes"
+        raise TypeError(
+            f"{leading} {come} first, as in {call}: {name} must be floating point, got {dtype}, and {first} "
+            f"got {other}."
+        )
 
 
 def class_ids(xp: Backend, labels: Array) -> Array:
@@ -251,7 +278,7 @@ def check_labels(
     if not same_shape(xp.shape(labels), rows):
         raise ValueError(
             f"labels must have shape {rows} (class ids) or {shape} (distributions) for {name} of shape {shape} "
-            f"with axis={axis}; got {xp.shape(labels)}."
+            f"with axis={axis}; got {xp.shape(labels)}.{fitting_axis(xp.shape(labels), shape)}"
         )
     if not is_integer(xp, labels):
         raise TypeError(
@@ -259,6 +286,12 @@ def check_labels(
             f"int64, or give distributions of shape {shape}."
         )
     return class_ids(xp, labels), front, False
+
+
+def fitting_axis(labels: Sequence[int | None], shape: Sequence[int | None]) -> str:
+    """The class axis that class ids of this shape would fit, as the end of a message; axis 1 if several do."""
+    axes = [a for a in (1, *range(len(shape))) if same_shape(labels, (*shape[:a], *shape[a + 1 :]))]
+    return f" These labels fit axis={axes[0]}." if axes else ""
 
 
 def check_broadcast(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:

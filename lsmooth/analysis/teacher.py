@@ -164,7 +164,9 @@ def _centered(xp: Backend, logits: Array) -> Array:
 
 def _labels_and_logits(labels: Array, logits: Array, axis: int) -> tuple[Backend, Array, Array]:
     xp = backend_of(labels=labels, teacher_logits=logits)
-    logits = check.float_array(xp, "teacher_logits", logits, like=labels if xp.is_array(labels) else None)
+    logits = check.beside_labels(
+        xp, "teacher_logits", logits, labels, "teacher_wrong_class_mass(labels, teacher_logits)"
+    )
     labels, front, soft = check.check_labels(xp, labels, logits, axis, "teacher_logits")
     logits = accumulate(xp, xp.moveaxis(logits, front, -1))
     if soft:

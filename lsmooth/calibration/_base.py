@@ -130,8 +130,11 @@ class Calibrator:
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
     """The content of a calibrator's file, its outermost level checked."""
-    with Path(path).open("rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise type(error)(f"path must be a file that a calibrator's save(path) has written: {error}.") from error
     if len(data) > _LARGEST_FILE:
         raise ValueError(f"{path} is larger than any calibrator's file ({_LARGEST_FILE} bytes).")
     try:
@@ -153,6 +156,13 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
 
 def eager(method: str, **arrays: Any) -> Backend:
     """The backend of a call that has to read values, which tracing cannot give."""
+    for name, array in arrays.items():
+        if callable(array) or hasattr(array, "predict"):
+            raise TypeError(
+                f"{method} takes {name}, got a model ({type(array).__name__}). To calibrate a model, call "
+                "TemperatureScaled(model).calibrate(batches), with TemperatureScaled from lsmooth.integrations.torch, "
+                "keras or flax; for scikit-learn, CalibratedLogitClassifier(model).fit(X, y)."
+            )
     xp = backend_of(**arrays)
     for name, array in arrays.items():
         if xp.is_array(array) and not xp.is_concrete(array):
@@ -167,7 +177,7 @@ def fit_arguments(
     xp: Backend, logits: Any, labels: Any, sample_weight: Any, axis: int
 ) -> tuple[Array, Array, Array | None, int]:
     """Logits, labels and weights of a fit as arrays of shapes that fit, and the axis counted from the front."""
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    logits = check.beside_labels(xp, "logits", logits, labels, "fit(logits, labels)")
     labels, front, soft = check.check_labels(xp, labels, logits, axis)
     rows = xp.max(labels, axis=front) if soft and sample_weight is not None else labels
     return logits, labels, _row_weight(xp, sample_weight, rows, logits), front
@@ -175,7 +185,7 @@ def fit_arguments(
 
 def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
     """Logits, labels and weights of a fit in which every element is a row, as arrays of shapes that fit."""
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    logits = check.beside_labels(xp, "logits", logits, labels, "fit(logits, labels)")
     labels = check.to_array(xp, "labels", labels, like=logits)
     if not check.same_shape(xp.shape(labels), xp.shape(logits)):
         raise ValueError(

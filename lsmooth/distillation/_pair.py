@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
@@ -40,6 +41,7 @@ def prepare(
     teacher_name: str = "teacher_logits",
     student_name: str = "student_logits",
     same_classes: bool = True,
+    order: check.Order | None = None,
     **others: Any,
 ) -> Pair:
     """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call."""
@@ -54,8 +56,14 @@ def prepare(
     )
     reduction = check_reduction(reduction)
     like = teacher_logits if xp.is_array(teacher_logits) else None
-    student = check.float_array(xp, student_name, student_logits, like=like)
-    teacher = check.float_array(xp, teacher_name, teacher_logits, like=student)
+    student = check.float_array(xp, student_name, student_logits, like, order)
+    teacher = check.float_array(xp, teacher_name, teacher_logits, student, order)
+    if stop_teacher_gradient and same_classes and _are_swapped(xp, teacher, student):
+        warnings.warn(
+            f"{teacher_name} requires a gradient and {student_name} does not. The teacher comes first, and gets no "
+            f"gradient: check that they are not swapped, and compute the teacher's logits under torch.no_grad().",
+            stacklevel=3,
+        )
     shape = xp.shape(student)
     wanted = shape if same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
     if not check.same_shape(xp.shape(teacher), wanted):
@@ -70,7 +78,7 @@ def prepare(
         teacher = xp.stop_gradient(teacher)
 
     rows = rows_of(xp, student)
-    labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows)
+    labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows, shape)
     if check.is_validating(xp, teacher, student):
         check.check_not_nan(xp, teacher_name, teacher, counted)
         check.check_not_nan(xp, student_name, student, counted)
@@ -80,6 +88,11 @@ def prepare(
     weight = row_weight(xp, sample_weight, rows, student, dtype)
     scale = row_scale(xp, reduction, rows, dtype, sample_weight=weight, counted=counted)
     return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction, stop_teacher_gradient)
+
+
+def _are_swapped(xp: Backend, teacher: Array, student: Array) -> bool:
+    """Whether PyTorch would train the teacher and not the student; other frameworks' tensors do not say."""
+    return xp.is_concrete(student) and getattr(teacher, "requires_grad", False) and not student.requires_grad
 
 
 def tempered(pair: Pair) -> tuple[Array, Array]:
@@ -102,7 +115,7 @@ def finish(pair: Pair, losses: Array, scale_by_temperature_squared: bool) -> Arr
 
 
 def _labels_and_counted(
-    xp: Backend, labels: Any, ignore_index: int | None, mask: Any, rows: Array
+    xp: Backend, labels: Any, ignore_index: int | None, mask: Any, rows: Array, logits: tuple[int | None, ...]
 ) -> tuple[Array | None, Array | None]:
     shape = xp.shape(rows)
     counted = row_mask(xp, mask, rows)
@@ -115,7 +128,8 @@ def _labels_and_counted(
     if not check.is_integer(xp, labels):
         raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
     if not check.same_shape(xp.shape(labels), shape):
-        raise ValueError(f"labels must have the rows' shape {shape}, got {xp.shape(labels)}.")
+        hint = check.fitting_axis(xp.shape(labels), logits)
+        raise ValueError(f"labels must have the rows' shape {shape}, got {xp.shape(labels)}.{hint}")
     labels = check.class_ids(xp, labels)
     if ignore_index is not None:
         named = ~xp.equal(labels, ignore_index)

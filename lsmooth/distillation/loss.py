@@ -110,6 +110,7 @@ class DistillationLoss:
             sample_weight=sample_weight,
             mask=mask,
             hard_labels=labels,
+            order=("labels", labels, "loss(labels, teacher_logits, student_logits)"),
             label_smoothing=self.label_smoothing,
             **common,
         )

@@ -95,6 +95,11 @@ def sparse_distillation_loss(
         stop_teacher_gradient=stop_teacher_gradient,
         teacher_name="teacher_log_probs",
         same_classes=False,
+        order=(
+            "teacher_indices",
+            teacher_indices,
+            "sparse_distillation_loss(teacher_indices, teacher_log_probs, student_logits)",
+        ),
         teacher_indices=teacher_indices,
     )
     xp = pair.xp

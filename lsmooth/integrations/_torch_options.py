@@ -7,7 +7,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
+
+from lsmooth.integrations._extras import needs
+
+with needs("torch", "torch"):
+    import torch
 
 from lsmooth import _validation as check
 from lsmooth.backends import load_backend
@@ -38,6 +42,16 @@ class LossModule(torch.nn.Module):
     def extra_repr(self) -> str:
         """The options that are off their defaults."""
         return changed_options(self)
+
+
+def check_order(input: Any, target: Any, call: str) -> None:
+    """Raise if class ids are where logits belong and the other way round."""
+    tensors = isinstance(input, torch.Tensor) and isinstance(target, torch.Tensor)
+    if tensors and not input.dtype.is_floating_point and target.dtype.is_floating_point:
+        raise TypeError(
+            f"input comes first, as in {call}: input must be floating point, got {input.dtype}, and target got "
+            f"{target.dtype}."
+        )
 
 
 def changed_options(module: torch.nn.Module) -> str:

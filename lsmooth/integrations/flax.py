@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+from lsmooth.integrations._extras import needs
+
+with needs("jax", "jax", "jaxlib", "flax", "optax"):
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
 
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.distillation import DistillationLoss

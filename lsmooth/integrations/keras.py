@@ -19,7 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-import keras
+from lsmooth.integrations._extras import needs
+
+with needs("keras", "keras"):
+    import keras
 
 from lsmooth import _validation as check
 from lsmooth import distillation

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
+from lsmooth.integrations._extras import needs
+
+with needs("torch", "torch"):
+    import torch
 
 from lsmooth import _validation as check
 from lsmooth import distillation
@@ -14,6 +17,7 @@ from lsmooth.integrations._temperature import check_last_activation, fit_tempera
 from lsmooth.integrations._torch_options import (
     LossModule,
     changed_options,
+    check_order,
     class_axis,
     class_id,
     has_values,
@@ -119,6 +123,7 @@ class CrossEntropyLoss(LossModule):
             TypeError: if a dtype is wrong.
             ValueError: if shapes do not fit.
         """
+        check_order(input, target, "loss(input, target)")
         axis = _axis_of(input, self.axis)
         return softmax_cross_entropy(
             target,
@@ -226,6 +231,7 @@ class DistillationLoss(LossModule):
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
         """
+        check_order(input, target, "loss(input, teacher, target)")
         axis = _axis_of(input, self.axis)
         loss = self._loss(axis=axis, ignore_index=ignored_class(self.ignore_index, input, target, axis))
         return loss(target, teacher, input, mask=mask)
@@ -309,6 +315,7 @@ class BCEWithLogitsLoss(LossModule):
             A scalar, or the losses in the shape of ``input`` for ``reduction="none"``; float32, or
             float64 for float64.
         """
+        check_order(input, target, "loss(input, target)")
         return sigmoid_cross_entropy(
             target,
             input,

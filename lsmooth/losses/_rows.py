@@ -48,7 +48,7 @@ def prepare(
     reduction = check_reduction(reduction)
     ignore_index = check.check_ignore_index(ignore_index)
     name = "logits" if weight is None else "hidden"
-    logits = check.float_array(xp, name, logits, like=labels if xp.is_array(labels) else None)
+    logits = check.beside_labels(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight)
     classes = logits if weight is None else rows_of(xp, weight)
@@ -95,7 +95,7 @@ def prepare_binary(
     """Check what losses over yes-or-no questions share: every element is a row."""
     refuse_a_mean(xp, logits, reduction)
     reduction = check_reduction(reduction)
-    logits = check.float_array(xp, "logits", logits, like=labels if xp.is_array(labels) else None)
+    logits = check.beside_labels(xp, "logits", logits, labels, "sigmoid_cross_entropy(labels, logits)")
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     labels = check.to_array(xp, "labels", labels, dtype, like=logits)
     shape = xp.shape(logits)

@@ -343,14 +343,22 @@ def row_labels(xp: Backend, y_true: Array, y_pred: Array, axis: int) -> Array:
     if not check.same_shape(xp.shape(y_true), rows):
         raise ValueError(
             f"y_true must have shape {rows}, or a 1 at axis {axis}, for y_pred of shape {shape}; "
-            f"got {xp.shape(y_true)}."
+            f"got {xp.shape(y_true)}.{check.fitting_axis(xp.shape(y_true), shape)}{_order(xp, y_true, y_pred)}"
         )
     return check.class_ids(xp, y_true) if check.is_integer(xp, y_true) else xp.cast(y_true, "int64")
 
 
 def _check_same_shape(xp: Backend, y_true: Array, y_pred: Array) -> None:
     if not check.same_shape(xp.shape(y_true), xp.shape(y_pred)):
-        raise ValueError(f"y_true and y_pred must have the same shape, got {xp.shape(y_true)} and {xp.shape(y_pred)}.")
+        raise ValueError(
+            f"y_true and y_pred must have the same shape, got {xp.shape(y_true)} and {xp.shape(y_pred)}."
+            f"{_order(xp, y_true, y_pred)}"
+        )
+
+
+def _order(xp: Backend, y_true: Array, y_pred: Array) -> str:
+    """The end of a message about shapes, where those of swapped arguments are likely."""
+    return " y_true comes first, y_pred second." if len(xp.shape(y_true)) > len(xp.shape(y_pred)) else ""
 
 
 def _warn_of_one_class(xp: Backend, name: str, y_pred: Array, axis: int) -> None:

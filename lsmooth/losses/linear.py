@@ -152,18 +152,27 @@ def check_head(
     xp: Backend, hidden: Any, weight: Any, bias: Any, axis: int = -1, like: Any = None, prefix: str = ""
 ) -> Head:
     """Hidden states, weight and bias that fit one another, in the widest of their dtypes."""
+    if callable(weight):
+        raise TypeError(
+            f"{prefix}weight must be an array (classes, features), got a layer ({type(weight).__name__}); pass "
+            f"{'its kernel, transposed' if hasattr(weight, 'kernel') else 'layer.weight'}, and layer.bias as "
+            f"{prefix}bias."
+        )
+    order = ("labels", like, "linear_softmax_cross_entropy(labels, hidden, weight)") if not prefix else None
     others = [x for x in (weight, like) if xp.is_array(x)]
     first = hidden if xp.is_array(hidden) else others[0] if others else None
-    hidden = check.float_array(xp, f"{prefix}hidden", hidden, like=first)
+    hidden = check.float_array(xp, f"{prefix}hidden", hidden, first, order)
     for other in others:  # a DTensor among them makes one of the hidden states, and these of the weight
         hidden = xp.asarray(hidden, like=other)
-    weight = check.float_array(xp, f"{prefix}weight", weight, like=hidden)
+    weight = check.float_array(xp, f"{prefix}weight", weight, hidden, order)
     shape = xp.shape(hidden)
     features = shape[check.check_axis(axis, shape)]
     if len(xp.shape(weight)) != 2 or not check.same_shape(xp.shape(weight)[1:], (features,)):
+        transposed = len(xp.shape(weight)) == 2 and xp.shape(weight)[0] == features
+        hint = " Transpose it: the kernels of Keras and Flax are (features, classes)." if transposed else ""
         raise ValueError(
             f"{prefix}weight must have shape (classes, features), and {prefix}hidden, of shape {shape}, has {features} "
-            f"features along axis {axis}; got {xp.shape(weight)}."
+            f"features along axis {axis}; got {xp.shape(weight)}.{hint}"
         )
     if bias is not None:
         bias = check.float_array(xp, f"{prefix}bias", bias, like=hidden)

@@ -26,7 +26,7 @@ def smooth_labels(
 
     Args:
         labels: class ids, integers of any shape, with ``num_classes`` given; or distributions
-            (..., classes), one-hot rows among them, of any dtype, without ``num_classes``. An id
+            (..., classes) without ``num_classes``; integers among them must be one-hot. An id
             outside 0..num_classes-1 gives a row of NaN.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         num_classes: the number of classes, for class ids.
@@ -121,7 +121,7 @@ def _distributions(xp: Backend, labels: Array, num_classes: int | None) -> Array
             raise ValueError(
                 f"num_classes is needed to smooth class ids; got integer labels of shape {xp.shape(labels)}."
             )
-        return _floating(xp, labels)
+        return _one_hot_rows(xp, labels) if check.is_integer(xp, labels) else _floating(xp, labels)
     if not check.is_integer(xp, labels):
         raise TypeError(
             f"labels must be integer class ids where num_classes is given, got {xp.dtype(labels)}; "
@@ -136,6 +136,22 @@ def _distributions(xp: Backend, labels: Array, num_classes: int | None) -> Array
     valid = (labels >= 0) & (labels < num_classes)
     row = xp.where(valid, xp.cast(valid, dtype), float("nan"))
     return xp.one_hot(labels, num_classes, dtype) * row[..., None]
+
+
+def _one_hot_rows(xp: Backend, labels: Array) -> Array:
+    """Integer rows with at most a single 1; others are an error, or NaN where values cannot be read."""
+    target = _floating(xp, labels)
+    mass = xp.sum(target, axis=-1)
+    # t (t - 1) is positive for every integer but 0 and 1.
+    one_hot = xp.equal(xp.sum(target * target, axis=-1), mass) & (mass <= 1.0)
+    readable = xp.is_concrete(labels) and (xp.name == "numpy" or not xp.is_watched(labels))
+    values = xp.host_view(one_hot) if readable else None
+    if values is not None and not values.all():
+        raise ValueError(
+            f"num_classes is needed to smooth class ids: got integer labels of shape {xp.shape(labels)} that are not "
+            "one-hot. Pass num_classes= with class ids; pass distributions as floating-point labels."
+        )
+    return xp.where(one_hot[..., None], target, float("nan"))
 
 
 def _floating(xp: Backend, array: Array) -> Array:

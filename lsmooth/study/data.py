@@ -75,7 +75,7 @@ def _from_sklearn(dataset: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]
     try:
         from sklearn import datasets
     except ModuleNotFoundError as error:
-        raise ImportError("The study's data come with scikit-learn: pip install scikit-learn.") from error
+        raise ImportError("The study's data come with scikit-learn: pip install 'lsmooth[study]'.") from error
     bunch = getattr(datasets, f"load_{dataset}")()
     return bunch.data, bunch.target.astype(np.int32), tuple(str(name) for name in bunch.target_names)
 
