@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import assert_close, require_backend  # noqa: E402
 
 import lsmooth  # noqa: E402
-from lsmooth.backends.options import SigmoidOptions  # noqa: E402
+from lsmooth.backends import formulas  # noqa: E402
+from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions  # noqa: E402
 from lsmooth.backends.torch import BACKEND, sigmoid, small_cross_entropy  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
@@ -223,3 +224,26 @@ def test_an_ignored_row_reaches_no_gradient_whatever_it_holds(eps, junk):
     (expected,) = torch.autograd.grad(softmax_cross_entropy(labels[[0, 2, 3]], kept, label_smoothing=eps), kept)
     torch.testing.assert_close(gradient[[0, 2, 3]], expected)
     assert (gradient[1] == 0).all()
+
+
+@pytest.mark.parametrize("eps", ["one", "of each row"])
+@pytest.mark.parametrize("with_prior", [False, True])
+@pytest.mark.parametrize("with_weight", [False, True])
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_smoothing_leaves_masked_classes_out(backend, eps, with_prior, with_weight, z_loss):
+    z = torch.randn(6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    z[0, 0] = z[2, [1, 4]] = z[:, 8] = -torch.inf
+    labels, per_class = torch.tensor([1, 2, 3, 4, 5, 6]), torch.linspace(0.5, 2.0, 9, dtype=torch.float64)
+    options = SoftmaxOptions(
+        label_smoothing=0.2 if eps == "one" else torch.linspace(0.1, 0.9, 6, dtype=torch.float64),
+        prior=per_class.flip(0) if with_prior else None,
+        class_weight=per_class if with_weight else None,
+        z_loss=z_loss,
+    )
+    found = small_cross_entropy.sweep(z, labels, options, with_gradient=True)
+    assert found is not None
+    x = z.clone().requires_grad_()
+    losses = formulas.softmax_cross_entropy(BACKEND, x, labels, options)
+    losses.sum().backward()
+    np.testing.assert_allclose(found[0], losses.detach(), rtol=1e-12)
+    np.testing.assert_allclose(found[1], x.grad, atol=1e-13)

@@ -61,7 +61,8 @@ def _sweep(
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
         x = logits[part].to(dtype)
-        q = _targets(labels[part], *(y if y.__class__ is float else y[part] for y in (eps, scale)), spread, x, hard)
+        eps_of_rows, scale_of_rows = (y if y.__class__ is float else y[part] for y in (eps, scale))
+        q = _targets(labels[part], spread, x, hard, eps_of_rows, scale_of_rows)
         q = q if options.class_weight is None else q.mul_(options.class_weight)
         if counted is not None:
             x, q = x.masked_fill(~counted[part], 0.0), q.masked_fill_(~counted[part], 0.0)
@@ -74,7 +75,7 @@ def _sweep(
     return losses.view(-1), gradient
 
 
-def _targets(labels: Tensor, eps: Any, scale: Any, spread: Tensor, like: Tensor, hard: bool) -> Tensor:
+def _targets(labels: Tensor, spread: Tensor, like: Tensor, hard: bool, eps: Any, scale: Any) -> Tensor:
     """``scale ((1 - eps) t + eps u)``, (rows, classes)."""
     if not hard:
         return torch.add((scale * (1.0 - eps)) * labels, (scale * eps) * spread)

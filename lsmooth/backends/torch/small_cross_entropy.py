@@ -138,6 +138,16 @@ def _columns(x: Any) -> Any:
     return x if x.__class__ is float or not x.ndim else x.unsqueeze(-1)
 
 
+def _over_unmasked_classes(x: Tensor, prior: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """u w of each row, u summing to 1 over the classes whose logit is not -inf; its sum, and its product with x."""
+    spread = torch.ne(x, -math.inf, out=torch.empty_like(x))  # into floats: several times as fast as into bools
+    spread = spread if prior is None else spread.mul_(prior)
+    spread.div_(spread.sum(1, keepdim=True))
+    spread = spread if weight is None else spread.mul_(weight)
+    finite = torch.nan_to_num(x, nan=math.nan, posinf=math.inf, neginf=0.0)
+    return spread, spread.sum(1, keepdim=True), finite.mul_(spread).sum(1, keepdim=True)
+
+
 def sweep(
     logits: Tensor, labels: Tensor, options: SoftmaxOptions, with_gradient: bool, upstream: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
@@ -170,6 +180,8 @@ def sweep(
             spread = x.new_full((num_classes,), 1.0 / num_classes) if prior is None else prior / prior.sum()
             spread = (spread if weight is None else spread * weight).to(dtype)
             spread_sum, spread_x = spread.sum(), torch.mv(x, spread).unsqueeze(1)
+        if hard and not math.isfinite(spread_x.sum().item()):  # perhaps some classes are masked
+            spread, spread_sum, spread_x = _over_unmasked_classes(x, prior, weight)
     if hard:
         index = labels.reshape(-1, 1).long()
     else:
@@ -207,7 +219,7 @@ def sweep(
         total = total + 2.0 * z_loss * lse
     if scale.__class__ is not float or scale != 1.0:
         losses = losses * scale
-    if not math.isfinite(losses.sum().item()):
+    if (smoothed or z_loss or not hard) and not math.isfinite(losses.sum().item()):
         return None
     losses = losses.view(-1)
     if not with_gradient:
@@ -221,7 +233,11 @@ def sweep(
     elif of_p.__class__ is float and spread.__class__ is float and of_spread.__class__ is float:
         torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass
     else:
-        p.mul_(of_p).sub_(of_spread * spread)
+        p.mul_(of_p)
+        if spread.__class__ is not float and spread.ndim == 2:
+            p.addcmul_(spread, torch.as_tensor(of_spread, dtype=dtype), value=-1.0)
+        else:
+            p.sub_(of_spread * spread)
     of_label = factor * of_label
     if target is not None:
         p.sub_(target, alpha=of_label) if of_label.__class__ is float else p.addcmul_(target, of_label, value=-1.0)
