@@ -139,7 +139,7 @@ def _columns(x: Any) -> Any:
 
 
 def _over_unmasked_classes(x: Tensor, prior: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """u w of each row, u summing to 1 over the classes whose logit is not -inf; its sum, and its product with x."""
+    """The weights u w of each row, u summing to 1 over the classes whose logit is not -inf; their sum, and u w x."""
     spread = torch.ne(x, -math.inf, out=torch.empty_like(x))  # into floats: several times as fast as into bools
     spread = spread if prior is None else spread.mul_(prior)
     spread.div_(spread.sum(1, keepdim=True))
@@ -233,11 +233,7 @@ def sweep(
     elif of_p.__class__ is float and spread.__class__ is float and of_spread.__class__ is float:
         torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass
     else:
-        p.mul_(of_p)
-        if spread.__class__ is not float and spread.ndim == 2:
-            p.addcmul_(spread, torch.as_tensor(of_spread, dtype=dtype), value=-1.0)
-        else:
-            p.sub_(of_spread * spread)
+        p.mul_(of_p).sub_(of_spread * spread)
     of_label = factor * of_label
     if target is not None:
         p.sub_(target, alpha=of_label) if of_label.__class__ is float else p.addcmul_(target, of_label, value=-1.0)
