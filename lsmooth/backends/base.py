@@ -207,11 +207,11 @@ class Backend(ABC):
 
     @abstractmethod
     def argsort(self, x: Array) -> Array:
-        """The order that sorts the flat array ``x`` upwards, equal values in their own order."""
+        """The order that sorts the last axis of ``x`` upwards, equal values in their own order."""
 
     @abstractmethod
     def cumsum(self, x: Array) -> Array:
-        """Running sums of the flat array ``x``."""
+        """Running sums along the last axis of ``x``."""
 
     @abstractmethod
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:

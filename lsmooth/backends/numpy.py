@@ -106,7 +106,7 @@ class NumpyBackend(Backend):
         return np.argsort(x, kind="stable")
 
     def cumsum(self, x: Array) -> Array:
-        return np.cumsum(x)
+        return np.cumsum(x, axis=-1)
 
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
         return np.searchsorted(x, values, side)  # type: ignore[arg-type]

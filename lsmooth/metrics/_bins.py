@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsmooth._sums import bin_totals, has_float64, long_sum
+from lsmooth._sums import bin_totals, has_float64
 from lsmooth.backends import Array, Backend
 
 
@@ -112,18 +112,23 @@ def bin_index(xp: Backend, values: Array, n_bins: int, convention: str) -> Array
 
 
 def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> Array:
-    """Bins of equal weight: ``floor(n W(below) / W)``, W(below) being the weight of smaller values.
+    """Bins of equal weight along the last axis: ``floor(n W(below) / W)``, W(below) being the weight of smaller values.
 
     Equal values share a bin, so that the order of the rows does not matter.
     """
     order = xp.argsort(values)
-    ranked = xp.take(values, order)
-    running = xp.cumsum(xp.cast(xp.take(weight, order), "float64"))
-    below = xp.searchsorted(ranked, values, "left")
-    before = xp.where(below > 0, xp.take(running, xp.where(below > 0, below - 1, 0)), 0.0)
-    whole = long_sum(xp, weight)
-    index = before * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)
-    return _clipped(xp, _floor(xp, xp.where(index >= 0, index, 0.0)), n_bins - 1)  # NaN shows in the sums
+    ranked = xp.gather(values, order)
+    running = xp.cumsum(xp.cast(xp.gather(weight, order), "float64"))
+    position = xp.cumsum(xp.ones_like(order, "int32")) - 1
+    is_first = ~xp.equal(ranked, xp.gather(ranked, xp.where(position > 0, position - 1, 0))) | xp.equal(position, 0)
+    flat_position, group = xp.reshape(position, (-1,)), xp.cumsum(xp.reshape(xp.cast(is_first, "int32"), (-1,)))
+    first = xp.searchsorted(group, group, "left")
+    below = xp.take(flat_position, first) > 0
+    before = xp.where(below, xp.take(xp.reshape(running, (-1,)), xp.where(below, first - 1, 0)), 0.0)
+    whole = running[..., -1:]
+    share = xp.reshape(before, xp.shape(order)) * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)
+    index = _clipped(xp, _floor(xp, xp.where(share >= 0, share, 0.0)), n_bins - 1)  # NaN shows in the sums
+    return xp.put(xp.ones_like(order, "int32"), order, index)
 
 
 def bin_sums(

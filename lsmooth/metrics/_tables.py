@@ -87,25 +87,10 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
     xp, p = inputs.xp, probabilities(inputs)
     classes = xp.shape(p)[-1]
     correct = xp.one_hot(inputs.labels, classes, inputs.dtype)
-    if scheme.binning == "equal_mass":
-        tables = [
-            bin_sums(xp, scheme.index(xp, p[:, k], inputs.weight), inputs.weight, p[:, k], correct[:, k], scheme.length)
-            for k in range(classes)
-        ]
-        return BinSums(*(_stacked(xp, parts) for parts in zip(*tables, strict=True)))
     offset = xp.asarray(list(range(0, classes * scheme.length, scheme.length)), "int32", like=p)
-    index = scheme.index(xp, p, inputs.weight) + offset[None, :]
     weight = inputs.weight[:, None] * xp.ones_like(p, inputs.dtype)
-    return bin_sums(xp, index, weight, p, correct, scheme.length, classes)
-
-
-def _stacked(xp: Backend, rows: tuple[Array, ...]) -> Array:
-    """(1, n) arrays as the rows of one."""
-    row = xp.asarray(list(range(len(rows))), "int32", like=rows[0])[:, None]
-    stacked = rows[0]
-    for i, other in enumerate(rows[1:], 1):
-        stacked = xp.where(xp.equal(row, i), other, stacked)
-    return stacked
+    index = xp.moveaxis(scheme.index(xp, xp.moveaxis(p, 0, 1), xp.moveaxis(weight, 0, 1)), 0, 1)
+    return bin_sums(xp, index + offset[None, :], weight, p, correct, scheme.length, classes)
 
 
 def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = False) -> Array:

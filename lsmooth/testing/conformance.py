@@ -232,8 +232,11 @@ def _moving(case: _Case) -> None:
     _top(case)
     flat, weights = case.integers(0, 2, 2, 0, 3), case.floats(1.0, 2.0, 0.5, 4.0, 8.0)
     case.equal("bincount", lambda: xp.bincount(flat, weights, 5), [5.0, 0.0, 2.5, 8.0, 0.0], dtype)
-    case.equal("argsort", lambda: xp.argsort(case.floats(3.0, 1.0, 3.0, -2.0, 1.0)), [3, 1, 4, 0, 2])
-    case.equal("cumsum", lambda: xp.cumsum(case.floats(3.0, 1.0, -2.0)), [3.0, 4.0, 2.0], dtype)
+    unsorted = case.floats([3.0, 1.0, 3.0, -2.0, 1.0], [0.0, 5.0, 4.0, 5.0, 9.0])
+    case.equal("argsort", lambda: xp.argsort(unsorted), [[3, 1, 4, 0, 2], [0, 2, 1, 3, 4]])
+    case.equal(
+        "cumsum", lambda: xp.cumsum(case.floats([3.0, 1.0, -2.0], [1.0, 1.0, 2.0])), [[3, 4, 2], [1, 2, 4]], dtype
+    )
     steps, among = case.floats(0.0, 1.0, 1.0, 2.0), case.floats(-1.0, 1.0, 1.5, 3.0)
     case.equal("searchsorted, left", lambda: xp.searchsorted(steps, among, "left"), [0, 1, 3, 4])
     case.equal("searchsorted, right", lambda: xp.searchsorted(steps, among, "right"), [0, 3, 3, 4])

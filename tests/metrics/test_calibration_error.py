@@ -8,7 +8,7 @@ import pytest
 from conftest import assert_close
 
 import lsmooth
-from lsmooth.backends import Backend
+from lsmooth.backends import Backend, load_backend
 from lsmooth.metrics import (
     adaptive_calibration_error,
     classwise_calibration_error,
@@ -130,6 +130,20 @@ def test_classwise_is_the_mean_over_classes(backend: Backend, norm, equal_mass):
     )
     expected = reference.classwise_calibration_error(labels, p, 5, norm, weight, equal_mass)
     assert_close(backend, got, expected, "float64")
+
+
+@pytest.mark.parametrize("function", [adaptive_calibration_error, classwise_calibration_error])
+def test_classwise_errors_sort_and_sum_all_classes_at_once(monkeypatch, function):
+    numpy, calls = load_backend("numpy"), []
+    for name in ("argsort", "bincount", "where"):
+        original = getattr(numpy, name)
+        monkeypatch.setattr(numpy, name, lambda *x, f=original, name=name: calls.append(name) or f(*x))
+    counts = []
+    for classes in (2, 40):
+        function(np.zeros(10, int), np.random.default_rng(0).dirichlet(np.ones(classes), 10))
+        counts.append(len(calls))
+        calls.clear()
+    assert counts[0] == counts[1] > 0
 
 
 def test_debiasing_subtracts_the_variance_of_each_bins_labels(backend: Backend):

@@ -212,7 +212,9 @@ PLANTED = {
     "top passes over NaN": wrong("top", lambda self, x, i: (np.fmax.reduce(x, -1), x.argmax(-1) == i)),
     "bincount counts": wrong("bincount", lambda self, i, w, n: np.bincount(i, None, n).astype(w.dtype)),
     "argsort downwards": wrong("argsort", lambda self, x: np.argsort(-x, kind="stable")),
-    "cumsum less the first": wrong("cumsum", lambda self, x: np.cumsum(x) - x[0]),
+    "argsort of columns": wrong("argsort", lambda self, x: np.argsort(x, axis=0, kind="stable")),
+    "cumsum less the first": wrong("cumsum", lambda self, x: np.cumsum(x, axis=-1) - x[..., :1]),
+    "cumsum of the flat array": wrong("cumsum", lambda self, x: np.cumsum(x)),
     "searchsorted has one side": wrong("searchsorted", lambda self, x, v, side: np.searchsorted(x, v)),
     "stop_gradient gives zeros": wrong("stop_gradient", lambda self, x: 0 * x),
     "a kernel without temperature": wrong(

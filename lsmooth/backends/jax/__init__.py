@@ -139,7 +139,7 @@ class JaxBackend(Backend):
         return jnp.argsort(x, stable=True)
 
     def cumsum(self, x: Array) -> Array:
-        return jnp.cumsum(x)
+        return jnp.cumsum(x, axis=-1)
 
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
         return jnp.searchsorted(x, values, side)

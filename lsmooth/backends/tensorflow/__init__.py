@@ -154,7 +154,7 @@ class TensorflowBackend(Backend):
         return tf.argsort(x, stable=True)
 
     def cumsum(self, x: Array) -> Array:
-        return tf.cumsum(x)
+        return tf.cumsum(x, -1)
 
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
         return tf.searchsorted(x, values, side)

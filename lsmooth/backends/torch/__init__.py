@@ -230,7 +230,7 @@ class TorchBackend(Backend):
         return torch.argsort(x, stable=True)
 
     def cumsum(self, x: Array) -> Array:
-        return torch.cumsum(x, 0)
+        return torch.cumsum(x, -1)
 
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
         return torch.searchsorted(x, values.contiguous(), side=side)
