@@ -20,7 +20,7 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
-from lsmooth.backends.tensorflow import arrays, cross_entropy, divergence, linear, log_odds, sigmoid
+from lsmooth.backends.tensorflow import arrays, cross_entropy, divergence, host, linear, log_odds, sigmoid
 from lsmooth.backends.tensorflow.tapes import is_followed
 
 
@@ -47,7 +47,7 @@ class TensorflowBackend(Backend):
         return x.numpy() if "CPU" in x.device else None
 
     def is_watched(self, *arrays: Array) -> bool:
-        return any(map(is_followed, arrays))
+        return is_followed(*arrays)
 
     def dtype(self, x: Array) -> str:
         return x.dtype.name
@@ -169,6 +169,13 @@ class TensorflowBackend(Backend):
         return value, tf.convert_to_tensor(tape.gradient(value, x))
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
+        def anywhere(logits: Array) -> Array:
+            return self._softmax_cross_entropy(logits, labels, options)
+
+        loss = host.loss_of(host.softmax, logits, labels, options, anywhere)
+        return anywhere(logits) if loss is None else loss
+
+    def _softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
         if not (are_known(options, cross_entropy.KNOWN) and cross_entropy.fits(logits, labels, options)):
             return super().softmax_cross_entropy(logits, labels, options)
         return cross_entropy.losses(logits, labels, options)
@@ -179,6 +186,13 @@ class TensorflowBackend(Backend):
         return cross_entropy.reduced_rows(divergence.rows(teacher, student, options), options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+        def anywhere(logits: Array) -> Array:
+            return self._sigmoid_cross_entropy(logits, labels, options)
+
+        loss = host.loss_of(host.sigmoid, logits, labels, options, anywhere)
+        return anywhere(logits) if loss is None else loss
+
+    def _sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions) -> Array:
         if not are_known(options, sigmoid.KNOWN):
             return super().sigmoid_cross_entropy(logits, labels, options)
         if sigmoid.fits_total(logits, options):

@@ -1,12 +1,8 @@
 """Softmax cross-entropy with its gradient in closed form.
 
 TensorFlow's autodiff of the formula makes many temporaries of the logits' size. The closed
-form, ``(softmax(z) - q) upstream``, makes none once XLA has fused it. There are three lanes:
-
-- Large logits are compiled by XLA where `compile_pays`.
-- Small eager logits take one of TensorFlow's own operations, which gives the loss and its gradient;
-  starting an operation takes longer there than computing it.
-- The others take `tf.nn.softmax`, and reuse it for the gradient.
+form, ``(softmax(z) - q) upstream``, makes none once XLA has fused it. Large logits are compiled by XLA
+where `compile_pays`; the others take `tf.nn.softmax`, and reuse it for the gradient.
 
 The maximum of each row is taken off first, so that a common offset of the logits costs no digits.
 """
@@ -15,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
@@ -31,7 +26,6 @@ from lsmooth.backends.tensorflow.compilation import (
     reduced,
     row_sum,
 )
-from lsmooth.backends.tensorflow.tapes import is_followed
 
 KNOWN = ("label_smoothing", "temperature", "counted", "scale", "total")
 
@@ -45,22 +39,14 @@ def fits(logits: Array, labels: Array, options: SoftmaxOptions) -> bool:
     )
 
 
-def losses(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
-    """`formulas.softmax_cross_entropy`, for arguments that fit."""
-    if tf.executing_eagerly() and is_small(logits) and "CPU" in logits.device:
-        result = _small(logits, labels, options)
-        if result is not None:
-            return result
-    return reduced_rows(_large(logits, labels, options), options)
-
-
 def reduced_rows(losses: Array, options: Options) -> Array:
     """The losses of rows, scaled, and added up if their total is asked for."""
     losses = losses if options.scale is None else losses * options.scale
     return tf.reduce_sum(losses) if options.total else losses
 
 
-def _large(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+def losses(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+    """`formulas.softmax_cross_entropy`, for arguments that fit."""
     dtype = float_type(logits)
     # Tensors, so that a compiled function serves every number.
     eps = tf.constant(options.label_smoothing, dtype) if options.label_smoothing else None
@@ -71,57 +57,8 @@ def _large(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
         value, gradient = _value_by_softmax, _gradient_by_softmax
     else:  # XLA fuses these, and in a graph TensorFlow's softmax takes longer to start than small logits take
         value, gradient = _value, _gradient
-    return closed_form(value, lambda *x: [gradient(*x)], [logits], [labels, options.counted, eps, inverse])
-
-
-def _small(logits: Array, labels: Array, options: SoftmaxOptions) -> Array | None:
-    """The loss of values in host memory, None where a label is no class or a logit is not finite."""
-    eps, temperature = options.label_smoothing, options.temperature
-    dtype: Any = float_type(logits).as_numpy_dtype
-    ids, z = labels.numpy(), logits.numpy()
-    if options.counted is not None:
-        ids = np.where(options.counted.numpy(), ids, 0)
-    classes = z.shape[-1]
-    if not (ids.size and ids.min() >= 0 and ids.max() < classes and np.isfinite(z).all()):
-        return None
-    factor = _factor_on_host(ids.shape, options, dtype)
-    if factor is None:
-        return None
-    targets = np.full((ids.size, classes), eps / classes, dtype)
-    targets[np.arange(ids.size), ids.ravel()] += 1.0 - eps
-    features = z.astype(dtype, copy=False).reshape(targets.shape)
-    if temperature != 1.0:
-        features = (features - features.max(-1, keepdims=True)) / dtype(temperature)
-
-    @tf.custom_gradient
-    def loss(logits: Array) -> Any:
-        # TensorFlow's operation gives the gradient together with the losses.
-        of_rows, slope = tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=features, labels=targets)
-        result = of_rows.numpy().reshape(ids.shape) * factor
-        slope = slope.numpy().reshape(z.shape) * (factor[..., None] / dtype(temperature))
-
-        def backward(upstream: Array) -> Array:
-            if is_followed(logits):  # by the tape of a higher derivative
-                with tf.GradientTape() as tape:
-                    tape.watch(logits)
-                    again = reduced_rows(_large(logits, labels, options), options)
-                return tape.gradient(again, logits, upstream)
-            return tf.cast(slope * (upstream if options.total else upstream[..., None]), logits.dtype)
-
-        return tf.constant(result.sum(dtype=dtype) if options.total else result), backward
-
-    return loss(logits)
-
-
-def _factor_on_host(shape: tuple[int, ...], options: SoftmaxOptions, dtype: Any) -> Any:
-    """What multiplies the rows, of their shape; None if it has a gradient."""
-    scale = 1.0 if options.scale is None else options.scale
-    if isinstance(scale, tf.Tensor):
-        if is_followed(scale):
-            return None
-        scale = scale.numpy()
-    factor = np.broadcast_to(np.asarray(scale, dtype), shape)
-    return factor if options.counted is None else np.where(options.counted.numpy(), factor, dtype(0))
+    rows = closed_form(value, lambda *x: [gradient(*x)], [logits], [labels, options.counted, eps, inverse])
+    return reduced_rows(rows, options)
 
 
 def _shift(logits: Array, counted: Array | None, inverse: Array | None, top: Array) -> Array:

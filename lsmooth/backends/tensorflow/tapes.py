@@ -10,6 +10,6 @@ except ImportError:  # then everything counts as followed
     PossibleTapeGradientTypes = None
 
 
-def is_followed(x: tf.Tensor) -> bool:
-    """Whether a tape, or an accumulator of forward mode, may ask for a derivative with respect to x."""
-    return PossibleTapeGradientTypes is None or bool(PossibleTapeGradientTypes((x,)))
+def is_followed(*arrays: tf.Tensor) -> bool:
+    """Whether a tape, or an accumulator of forward mode, may ask for a derivative with respect to one of these."""
+    return PossibleTapeGradientTypes is None or bool(PossibleTapeGradientTypes(arrays))
