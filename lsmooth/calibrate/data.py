@@ -177,7 +177,10 @@ def open_data(
         all_classes=bool(classes),
         decimal=decimal,
     )
-    z = open_array(logits, wanted, scratch, progress)
+    try:
+        z = open_array(logits, wanted, scratch, progress)
+    except FileError as error:
+        raise _swapped(logits, y) if labels is not None and not _is_whole(y) else error from error
     z, y, axis, binary = _check_shapes(z, y, axis, binary)
     _check_dtypes(z, y)
     naming = like.naming if like else name_classes(z, y, values, axis, binary, classes, positive_label)
@@ -193,10 +196,7 @@ def _check_shapes(
 ) -> tuple[StoredArray, StoredArray, int, bool]:
     """Both with shapes that fit, the class axis from the front, and whether each element has a label of its own."""
     if z.dtype not in FLOATS and y.dtype in FLOATS and len(y.shape) >= len(z.shape):
-        raise FileError(
-            f"{z.name} are {z.dtype} and {y.name} {y.dtype}, as if they were swapped: predictions come first, lsmooth "
-            f"calibrate {y.path} {z.path}."
-        )
+        raise _swapped(z.path, y)
     if not math.prod(z.shape):
         raise FileError(f"{z.name} hold no rows: shape {z.shape}.")
     single = len(z.shape) == 1 or (len(z.shape) == 2 and z.shape[1] == 1)
@@ -246,6 +246,19 @@ def _shape_hint(z: StoredArray, y: StoredArray) -> str:
     return ""
 
 
+def _swapped(first: Path, y: StoredArray) -> FileError:
+    return FileError(
+        f"{y.path} holds {y.dtype} numbers, as if labels and predictions were swapped; predictions come first: "
+        f"lsmooth calibrate {y.path} {first}."
+    )
+
+
+def _is_whole(array: StoredArray) -> bool:
+    """Whether the first rows are whole numbers, as labels are."""
+    rows = array.read(0, min(array.shape[0], 1000))
+    return bool((rows == np.round(rows)).all())
+
+
 def _flat(array: StoredArray) -> StoredArray:
     """(rows, 1) as (rows,)."""
     if len(array.shape) == 1:
@@ -293,7 +306,7 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
         kind = "probabilities" if "probabilities" in kinds else "percentages"
         cure = "" if kind == "probabilities" else "divide them by 100 and "
         looks_like = (
-            f"{data.logits.name} look like {kind}, and are taken for logits; if they are {kind}, {cure}say "
+            f"{data.logits.name} look like {kind} and are taken for logits; if they are {kind}, {cure}add "
             "--from-probabilities."
         )
     return Counts(rows, ignored, per_class, impossible, first, looks_like)
@@ -380,9 +393,9 @@ def _check_probabilities(data: Data, block: Block, counted: np.ndarray) -> None:
         where = tuple(np.argwhere(bad)[0])
         outside = low[where] if low[where] < -ROUNDING else high[where]
         said = f"a sum of {p[where].sum(dtype=np.float64):g}" if inside[where] else f"a value of {outside:g}"
-        cure = "say --from-logits if they are logits"
+        cure = "add --from-logits if they are logits"
         if high[where] <= 0:
-            cure = "if they are log-probabilities, say --from-logits: those are logits"
+            cure = "if they are log-probabilities, add --from-logits: those are logits"
         elif low[where] >= 0 and (50 if data.binary else 99) <= (high if data.binary else p.sum(-1))[where] <= 101:
             cure = f"if they are percentages, divide them by 100; {cure}"
         raise FileError(
@@ -398,13 +411,9 @@ def _check_whole(labels: StoredArray, predictions: StoredArray) -> None:
         bad = ~np.isfinite(block) | (block != np.round(block))
         if bad.any():
             where = tuple(np.argwhere(bad)[0])
-            first = predictions.read(0, min(step, predictions.shape[0]))
-            cure = "save class ids, or correct that row"
-            if (first == np.round(first)).all():
-                cure = (
-                    f"if they are the predictions, those come first: lsmooth calibrate {labels.path} {predictions.path}"
-                )
+            if _is_whole(predictions):
+                raise _swapped(predictions.path, labels)
             raise FileError(
-                f"{labels.name} must be integers, got {block[where]:g} in {labels.place(start + int(where[0]))}; "
-                f"{cure}."
+                f"{labels.name} must be integers, got {block[where]:g} in {labels.place(start + int(where[0]))}; save "
+                "class ids, or correct that row."
             )

@@ -51,17 +51,19 @@ class Measures:
     Args:
         n_bins: of the calibration errors.
         convention: of the calibration error.
+        binary: whether predictions are P(class 0) and P(class 1) of yes-or-no labels.
     """
 
     n_bins: int
     convention: str
+    binary: bool = False
     rows: int = 0
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_MEANS, 0.0))
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         options: dict[str, Any] = {"n_bins": self.n_bins}
-        self.error = CalibrationError(convention=self.convention, **options)
+        self.error = CalibrationError(convention=self.convention, binary=self.binary, **options)
         self.table = CalibrationError(**options)
         self.classwise = CalibrationError(classwise=True, **options)
         self.classwise_rows = 0
@@ -98,7 +100,7 @@ class Measures:
             stand_in = probabilities(inputs) if two else _stand_in(confidence)
             stand_in_labels = labels if two else np.where(correct > 0, 0, 1)
             with validate(False):  # stand-ins do not sum to one
-                self.error.update_state(stand_in_labels, stand_in)
+                self.error.update_state(stand_in_labels, _stated(stand_in, self.binary))
                 self.table.update_state(stand_in_labels, stand_in)
             if classwise.any():
                 self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise])
@@ -113,7 +115,7 @@ class Measures:
     def sample(self) -> Sample:
         """The rows that were kept."""
         columns = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        return Sample(self.n_bins, self.convention, **columns)
+        return Sample(self.n_bins, self.convention, self.binary, **columns)
 
     def results(self) -> dict[str, float | None]:
         """The measures by the names of `NAMES`; None where there was too much to look at."""
@@ -123,7 +125,7 @@ class Measures:
                 **{name: total / self.rows for name, total in self.sums.items()},
                 "ece": self.error.result(),
                 "classwise_ece": self.classwise.result() if self.classwise_rows else None,
-                "smooth_ece": float(smooth_calibration_error(sample.labels, sample.predictions)),
+                "smooth_ece": float(smooth_calibration_error(sample.labels, sample.stated, binary=self.binary)),
                 "aurc": float(area_under_risk_coverage(sample.labels, sample.predictions)),
             }
 
@@ -142,6 +144,7 @@ class Sample:
 
     n_bins: int
     convention: str
+    binary: bool
     accuracy: np.ndarray
     nll: np.ndarray
     brier: np.ndarray
@@ -151,12 +154,16 @@ class Sample:
     """The stand-in for the predictions."""
     example: np.ndarray
 
+    @property
+    def stated(self) -> np.ndarray:
+        """The predictions as calibration errors take them."""
+        return _stated(self.predictions, self.binary)
+
     def measures(self, weight: np.ndarray) -> dict[str, float]:
         """Those that a bootstrap can afford, of the rows by weight."""
         arguments: Any = (self.labels, self.predictions)
-        error = expected_calibration_error(
-            *arguments, n_bins=self.n_bins, convention=self.convention, sample_weight=weight
-        )
+        how: Any = {"n_bins": self.n_bins, "convention": self.convention, "binary": self.binary}
+        error = expected_calibration_error(self.labels, self.stated, sample_weight=weight, **how)
         drawn = np.flatnonzero(weight)  # the likelihood of others may be infinite
         part = weight[drawn] / weight.sum()
         means = {name: float(part @ getattr(self, name)[drawn].astype(np.float64)) for name in _MEANS}
@@ -221,6 +228,11 @@ def bootstrap(
 def _change(before: float, after: float) -> float:
     """Of two infinite likelihoods none."""
     return 0.0 if before == after else after - before
+
+
+def _stated(predictions: np.ndarray, binary: bool) -> np.ndarray:
+    """P(class 1) where that is all that is stated."""
+    return predictions[:, 1] if binary else predictions
 
 
 def _stand_in(confidence: np.ndarray) -> np.ndarray:

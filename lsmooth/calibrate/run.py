@@ -260,7 +260,7 @@ def _evaluate(
     rng = np.random.default_rng([options.seed, 2])
     expected = rows * (1.0 - (split.fraction or 0.0))
     shares = SAMPLE_ROWS / expected, CLASSWISE_ELEMENTS / (expected * data.classes)
-    before, after = (Measures(options.n_bins, options.convention) for _ in range(2))
+    before, after = (Measures(options.n_bins, options.convention, data.binary) for _ in range(2))
     transform, logits_after = _exact(scaler, data, options)
     for block in data.blocks():
         chosen = np.flatnonzero(split.measured(block))

@@ -84,7 +84,7 @@ def test_the_classes_may_be_on_any_axis_but_the_first(tmp_path):
         (Z, Y, {"axis": 0}, "--axis must be the class axis, 1 to 1 or negative"),
         (Z, Y, {"axis": 2}, "--axis must be the class axis"),
         (Z, Y, {"from_logits": False}, "are no probabilities: row 0 has a value of"),
-        (np.full((40, 5), 0.3), Y, {"from_logits": False}, "row 0 has a sum of 1.5; say --from-logits"),
+        (np.full((40, 5), 0.3), Y, {"from_logits": False}, "row 0 has a sum of 1.5; add --from-logits"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path, logits, labels, options, message):
