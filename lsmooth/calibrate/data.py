@@ -394,9 +394,9 @@ def _check_probabilities(data: Data, block: Block, counted: np.ndarray) -> None:
         outside = low[where] if low[where] < -ROUNDING else high[where]
         said = f"a sum of {p[where].sum(dtype=np.float64):g}" if inside[where] else f"a value of {outside:g}"
         cure = "add --from-logits if they are logits"
-        if high[where] <= 0:
+        if high[counted].max() <= 0:
             cure = "if they are log-probabilities, add --from-logits: those are logits"
-        elif low[where] >= 0 and (50 if data.binary else 99) <= (high if data.binary else p.sum(-1))[where] <= 101:
+        elif "percentages" in _kinds(data, block, counted):
             cure = f"if they are percentages, divide them by 100; {cure}"
         raise FileError(
             f"{data.logits.name} are no probabilities: {data.place(block.start, where)} has {said}; {cure}."
