@@ -146,8 +146,8 @@ def _predicted(f: Any, logits: Any, labels: Any, **options: Any) -> Any:
 def _streamed(f: Any, labels: Any, predictions: Any, **options: Any) -> Any:
     """A metric of two batches, the second merged in."""
     one, other = f(**options), f(**options)
-    one.update_state(labels[:2], predictions[:2])
-    other.update_state(labels[2:], predictions[2:])
+    one.update_state(labels[:2, ...], predictions[:2, ...])
+    other.update_state(labels[2:, ...], predictions[2:, ...])
     return one.merge_state(other).result()
 
 

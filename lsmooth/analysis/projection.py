@@ -82,12 +82,12 @@ def penultimate_projection(activations: Array, labels: Array, weight: Array, cla
     rows = np.flatnonzero(np.isin(ids, chosen))
     corners = xp.take(weight, xp.asarray(np.array(chosen, np.int32), like=activations))
     kept = xp.take(activations, xp.asarray(rows.astype(np.int32), like=activations))
-    first = _unit(xp, corners[1] - corners[0])
-    second = corners[2] - corners[0]
+    first = _unit(xp, corners[1, ...] - corners[0, ...])
+    second = corners[2, ...] - corners[0, ...]
     second = _unit(xp, second - xp.sum(second * first) * first)
 
     def onto_plane(x: Array) -> Array:
-        x = (x - corners[0][None, :])[:, None, :]
+        x = (x - corners[:1, ...])[:, None, :]
         return xp.sum(x * _rows_of(xp, first, second), axis=-1)
 
     return Projection(onto_plane(kept), ids[rows], onto_plane(corners))

@@ -4,10 +4,14 @@ A backend is one class that fills in the abstract methods below. Everything else
 lsmooth is written once over them; the loss kernels at the end have a working default and
 are there to be overridden where a framework has something faster.
 
-Arrays support ``+ - * / **``, ``< <= > >=``, ``&``, ``|``, ``~`` and ``x[..., None]``
-themselves, with Python numbers taking the array's dtype, so these need no method. Equality
-does: ``x == y`` compares identities in some of TensorFlow's modes, so lsmooth calls
-`Backend.equal`. Dtypes are named by strings: ``"float32"``, ``"bfloat16"``, ``"int64"``, ``"bool"``.
+Arrays support ``+ - * / ** @``, ``< <= > >=``, ``& | ~``, ``abs`` and indexing with integers,
+slices, None and an ellipsis (``x[..., None]``, ``x[0, ...]``) themselves, with Python numbers taking
+the array's dtype, so these need no method. Equality does: ``x == y`` compares identities in some of
+TensorFlow's modes, so lsmooth calls `Backend.equal`. Dtypes are named by strings: ``"float32"``,
+``"bfloat16"``, ``"int64"``, ``"bool"``. A framework without float64 answers in float32 where float64
+is asked for. A framework that traces or compiles says so by `Backend.is_concrete`; one that does not
+answers True. `block_size` of `Backend.linear_rows` bounds memory and changes no number: a backend may
+ignore it.
 """
 
 from __future__ import annotations

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.base import Array
 from lsmooth.backends.linear import BlockLoss, Call, block_rows, whole
+from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
 
 
-class NumpyBackend(Backend):
-    """`Backend` over ``numpy``."""
+class NumpyBackend(NamespaceBackend):
+    """`Backend` over ``numpy``, from 1.26 on, which is older than the standard's names."""
 
     name = "numpy"
+    namespace = np
 
     def is_array(self, x: object) -> bool:
         return isinstance(x, (np.ndarray, np.generic))
@@ -35,12 +37,6 @@ class NumpyBackend(Backend):
     def cast(self, x: Array, dtype: str) -> Array:
         return x.astype(dtype, copy=False)
 
-    def shape(self, x: Array) -> tuple[int | None, ...]:
-        return x.shape
-
-    def is_concrete(self, x: Array) -> bool:
-        return True
-
     def ones_like(self, x: Array, dtype: str) -> Array:
         return np.ones_like(x, dtype)
 
@@ -55,15 +51,9 @@ class NumpyBackend(Backend):
         with np.errstate(divide="ignore"):
             return np.log(x)
 
-    def tanh(self, x: Array) -> Array:
-        return np.tanh(x)
-
     def softplus(self, x: Array) -> Array:
         with np.errstate(under="ignore"):
             return np.logaddexp(x, np.zeros((), x.dtype))
-
-    def ceil(self, x: Array) -> Array:
-        return np.ceil(x)
 
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         return np.where(condition, _in_dtype_of(y, x), _in_dtype_of(x, y))
@@ -74,19 +64,10 @@ class NumpyBackend(Backend):
     def max(self, x: Array, axis: int) -> Array:
         return _reduced(np.maximum, x, axis)
 
-    def argmax(self, x: Array, axis: int) -> Array:
-        return np.argmax(x, axis=axis)
-
     def logsumexp(self, x: Array, axis: int) -> Array:
         top = np.max(x, axis=axis, keepdims=True)
         top = np.where(np.isfinite(top), top, 0.0).astype(x.dtype, copy=False)
         return self.log(np.sum(self.exp(x - top), axis=axis)) + np.squeeze(top, axis)
-
-    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
-        return np.moveaxis(x, source, destination)
-
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return x.reshape(shape)
 
     def take(self, table: Array, index: Array) -> Array:
         return table[index]
@@ -110,9 +91,6 @@ class NumpyBackend(Backend):
 
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
         return np.searchsorted(x, values, side)  # type: ignore[arg-type]
-
-    def stop_gradient(self, x: Array) -> Array:
-        return x
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         # Infinite logits meet here what other frameworks pass over in silence.

@@ -223,7 +223,7 @@ class Rows:
             self._unforgotten = 0
 
     def _block_of(self, index: tuple[Any, ...], as_given: bool = False) -> Array:
-        block = self._xp.reshape(self._logits[index], (-1, self._xp.shape(self._logits)[-1]))
+        block = self._xp.reshape(self._logits[(*index, ...)], (-1, self._xp.shape(self._logits)[-1]))
         block = accumulate(self._xp, block)
         if self._binary:
             block = two_columns(self._xp, block[:, 0], self._from_logits)

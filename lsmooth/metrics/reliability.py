@@ -194,7 +194,7 @@ def _answer(inputs: Inputs, curve: ReliabilityCurve) -> ReliabilityCurve:
 def curve_of(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:
     """The means of a (1, bins) table of equal widths."""
     curves = _curves(xp, sums, dtype)
-    return ReliabilityCurve(curves.edges, *(part[0] for part in curves[1:]))
+    return ReliabilityCurve(curves.edges, *(part[0, ...] for part in curves[1:]))
 
 
 def _curves(xp: Backend, sums: BinSums, dtype: str) -> ReliabilityCurve:

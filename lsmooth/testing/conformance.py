@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth.backends import Array, Backend
-from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
+from lsmooth.backends import Array, Backend, divergences, formulas
+from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
+from lsmooth.backends.numpy import NumpyBackend
+from lsmooth.backends.options import DivergenceOptions, SigmoidOptions, SoftmaxOptions
 from lsmooth.testing import reference
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
@@ -19,9 +21,10 @@ TOLERANCES = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2.0**-8, "float16":
 def check_backend(backend: Backend) -> None:
     """Check that a backend does what lsmooth relies on.
 
-    Every operation of `lsmooth.backends.Backend` is compared with NumPy, both loss kernels with
-    `lsmooth.testing.reference`, and gradients with theirs where the backend computes any. Float
-    dtypes other than float32 are checked where the backend has them.
+    Every operation of `lsmooth.backends.Backend` is compared with NumPy, both cross-entropies with
+    `lsmooth.testing.reference`, every kernel with every option with the formulas in NumPy's float64, and
+    gradients with theirs where the backend computes any. Float dtypes other than float32 are checked
+    where the backend has them.
 
     Args:
         backend: an instance of a `Backend` subclass; it need not be registered.
@@ -42,7 +45,7 @@ def check_backend(backend: Backend) -> None:
         raise AssertionError(f"The {backend.name} backend must have float32: asarray([1.0], 'float32') gives no such.")
     for dtype in dtypes:
         checks = _CHECKS if dtype in ("float64", "float32") else _HALF_PRECISION_CHECKS
-        for check in checks:
+        for check in checks if dtype != dtypes[0] else (*checks, *_CHECKS_OF_WIDEST):
             check(_Case(backend, dtype))
 
 
@@ -65,7 +68,14 @@ class _Case:
     def integers(self, *values: Any) -> Array:
         return self.xp.asarray(np.asarray(values), "int32")
 
-    def equal(self, what: str, got: Callable[[], Array], expected: Any, dtype: str | None = None) -> None:
+    def equal(
+        self,
+        what: str,
+        got: Callable[[], Array],
+        expected: Any,
+        dtype: str | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         """``got()`` is an array of this dtype and of these values; errors are named after the operation."""
         xp, expected = self.xp, np.asarray(expected)
         try:
@@ -77,7 +87,7 @@ class _Case:
         self.require(dtype is None or is_of == dtype, what, f"gave {is_of}, expected {dtype}")
         self.require(values.shape == expected.shape, what, f"gave shape {values.shape}, expected {expected.shape}")
         finite = np.abs(expected[np.isfinite(expected)]).max(initial=1.0) if expected.dtype.kind == "f" else 1.0
-        tolerance = TOLERANCES[dtype if dtype in TOLERANCES else self.dtype] * float(finite)
+        tolerance = (tolerance or TOLERANCES[dtype if dtype in TOLERANCES else self.dtype]) * float(finite)
         close = np.allclose(values.astype(np.float64), expected.astype(np.float64), 0.0, tolerance, equal_nan=True)
         self.require(close, what, f"gave {values.tolist()}, expected {expected.tolist()}")
 
@@ -85,7 +95,14 @@ class _Case:
         if not holds:
             raise AssertionError(f"{self.xp.name} backend, {self.dtype}: {what} {instead}.")
 
-    def gradient(self, what: str, function: Callable[[Array], Array], x: np.ndarray, expected: Any) -> None:
+    def gradient(
+        self,
+        what: str,
+        function: Callable[[Array], Array],
+        x: np.ndarray,
+        expected: Any,
+        tolerance: float | None = None,
+    ) -> None:
         """The gradient of the sum of ``function`` at ``x``, if the backend computes gradients."""
         point = self.xp.asarray(x, self.dtype)
         try:
@@ -96,7 +113,7 @@ class _Case:
             raise AssertionError(
                 f"{self.xp.name} backend, {self.dtype}: the gradient of {what} raised {error!r}."
             ) from error
-        self.equal(f"the gradient of {what}", lambda: answer[1], expected, self.dtype)
+        self.equal(f"the gradient of {what}", lambda: answer[1], expected, self.dtype, tolerance)
 
 
 def _arrays(case: _Case) -> None:
@@ -115,6 +132,8 @@ def _arrays(case: _Case) -> None:
     expected = np.float32 if dtype in ("bfloat16", "float16") else np.dtype(dtype)
     case.require(isinstance(xp.to_numpy(x), np.ndarray), "to_numpy", "gave no NumPy array")
     case.require(xp.to_numpy(x).dtype == expected, "to_numpy", f"gave {xp.to_numpy(x).dtype}, expected {expected}")
+    # Sums ask for float64; a framework without it answers in float32, in which they are taken in pairs then.
+    case.require(xp.dtype(xp.cast(x, "float64")) in ("float64", "float32"), "cast to float64", "gave neither")
     for to in ("int32", "int64", "float32", dtype):
         if _has(xp, to):
             case.equal(f"cast to {to}", lambda to=to: xp.cast(x, to), values.astype(to if to != dtype else float), to)
@@ -141,6 +160,10 @@ def _operators(case: _Case) -> None:
         "x - y": (lambda: x - y, values - w),
         "x * y": (lambda: x * y, values * w),
         "x / y": (lambda: x / y, values / w),
+        "x @ y": (lambda: x @ case.xp.moveaxis(x, 0, 1), values @ values.T),
+        "abs(x)": (lambda: abs(x), abs(values)),
+        "x[1, ...]": (lambda: x[1, ...], values[1]),
+        "x[:1, ...]": (lambda: x[:1, ...], values[:1]),
         "x ** 2": (lambda: x**2, values**2),
         "-x": (lambda: -x, -values),
         "1.0 - x": (lambda: 1.0 - x, 1.0 - values),
@@ -195,14 +218,17 @@ def _reductions(case: _Case) -> None:
     values = np.array([[0.5, 8.0, -2.0, 8.0], [3.0, -0.25, 1e4, 1e4], [0.0, -inf, 1.0, -inf], [-inf] * 4])
     x, finite = case.floats(*values), values[:2]
     for axis in (None, 0, 1, -1):
-        case.equal(f"sum over {axis}", lambda axis=axis: xp.sum(x[:2], axis), finite.sum(axis), dtype)
+        case.equal(f"sum over {axis}", lambda axis=axis: xp.sum(x[:2, ...], axis), finite.sum(axis), dtype)
     case.equal("max", lambda: xp.max(x, -1), values.max(-1), dtype)
     case.equal("argmax", lambda: xp.argmax(x, -1), values.argmax(-1))
     p = np.exp(values[:3] - reference.logsumexp(values[:3])[:, None])
     case.equal("logsumexp", lambda: xp.logsumexp(x, -1), reference.logsumexp(values), dtype)
     shift = case.floats(1.0, 1000.0, -0.5)
     case.equal(
-        "unmasked_mean", lambda: xp.unmasked_mean(x[:3], shift), [14.5 / 4 - 1.0, 20002.75 / 4 - 1000.0, 1.0], dtype
+        "unmasked_mean",
+        lambda: xp.unmasked_mean(x[:3, ...], shift),
+        [14.5 / 4 - 1.0, 20002.75 / 4 - 1000.0, 1.0],
+        dtype,
     )
     case.gradient("sum", lambda x: xp.sum(x, 0), finite, np.ones_like(finite))
     case.gradient("logsumexp", lambda x: xp.logsumexp(x, -1), values[:3], p)
@@ -385,6 +411,142 @@ def _binary_reference(labels: np.ndarray, logits: np.ndarray, *, scale: Any = 1.
     return (scale * value).sum() if total else scale * value, scale * gradient
 
 
+# A value off its default for every option of the kernels. Arrays are those of three rows and of four classes.
+_ROWS = np.array([0.25, 0.5, 1.0])
+_SOFTMAX_VALUES: dict[str, tuple[Any, ...]] = {
+    "label_smoothing": (0.25, _ROWS),
+    "prior": (np.array([0.5, 0.25, 0.125, 0.125]),),
+    "class_weight": (np.array([0.5, 2.0, 1.0, 0.25]),),
+    "temperature": (2.0, 2.0 * _ROWS),
+    "z_loss": (0.125,),
+    "logit_softcap": (4.0,),
+    "counted": (np.array([True, False, True]),),
+    "scale": (0.5, _ROWS),
+    "total": (True,),
+    "gamma": (2.0, 0.5),
+}
+_SIGMOID_VALUES: dict[str, tuple[Any, ...]] = {
+    "label_smoothing": (0.25, _ROWS[:, None]),
+    "pos_weight": (np.array([0.5, 2.0, 1.0, 0.25]),),
+    "counted": (np.arange(12).reshape(3, 4) % 3 > 0,),
+    "scale": (0.5, np.arange(12.0).reshape(3, 4) / 8.0),
+    "total": (True,),
+    "gamma": (2.0, 0.5),
+    "alpha": (0.25,),
+}
+_DIVERGENCE_VALUES: dict[str, tuple[Any, ...]] = {
+    "divergence": tuple(divergences.DIVERGENCES),
+    "parameter": (0.25,),
+    "temperature": (2.0, 2.0 * _ROWS),
+    "counted": (np.array([True, False, True]),),
+    "scale": (0.5, _ROWS),
+    "total": (True,),
+    "constant_teacher": (True,),
+}
+_EXACT = NumpyBackend()
+
+
+def _cases(values: dict[str, tuple[Any, ...]], together: tuple[str, ...], beside: dict[str, Any]) -> list[Any]:
+    """Every option alone, beside what it needs to have an effect, and several together."""
+    alone = [{**beside.get(name, {}), name: value} for name, some in values.items() for value in some]
+    return [*alone, {name: values[name][-1] for name in together}]
+
+
+def _kernels_with_every_option(case: _Case) -> None:
+    """Values and gradients against the formulas in NumPy's float64."""
+    rng = np.random.default_rng(1)
+    z, other = np.round(8.0 * rng.normal(0.0, 2.0, (2, 3, 4))) / 8.0
+    hard, soft, binary = np.array([1, 0, 3]), reference.one_hot(np.array([0, 2, 1]), 4) * 0.5 + 0.125, z > other
+    eps, jensen = {"label_smoothing": 0.25}, {"divergence": "jensen_shannon"}
+    for given in _cases(
+        _SOFTMAX_VALUES, ("label_smoothing", "prior", "class_weight", "temperature", "scale", "counted"), {"prior": eps}
+    ):
+        for labels in (hard, soft):
+            _held_to_formula(case, "softmax_cross_entropy", formulas.softmax_cross_entropy, z, labels, given)
+    for given in _cases(_SIGMOID_VALUES, ("label_smoothing", "pos_weight", "counted", "scale"), {}):
+        _held_to_formula(case, "sigmoid_cross_entropy", formulas.sigmoid_cross_entropy, z, binary * 1.0, given)
+    for given in _cases(_DIVERGENCE_VALUES, ("temperature", "counted", "scale", "total"), {"parameter": jensen}):
+        _held_to_formula(case, "softmax_divergence", _divergence_of_student, z, other, given)
+
+
+def _divergence_of_student(xp: Backend, student: Array, teacher: Array, options: Any) -> Array:
+    return divergences.softmax_divergence(xp, teacher, student, options)
+
+
+_OPTIONS = {
+    "softmax_cross_entropy": SoftmaxOptions,
+    "sigmoid_cross_entropy": SigmoidOptions,
+    "softmax_divergence": DivergenceOptions,
+}
+
+
+def _held_to_formula(case: _Case, name: str, formula: Any, z: np.ndarray, second: np.ndarray, given: Any) -> None:
+    xp, options = case.xp, _OPTIONS[name]
+    what = f"{name}({'soft labels, ' if second.dtype == float else ''}{', '.join(given)})"
+    other = xp.asarray(second, case.dtype if second.dtype == float else "int32")
+    arrays = {
+        key: xp.asarray(x, "bool" if x.dtype == bool else case.dtype) if isinstance(x, np.ndarray) else x
+        for key, x in given.items()
+    }
+
+    def kernel(x: Array) -> Array:
+        pair = (other, x) if name == "softmax_divergence" else (x, other)
+        return getattr(xp, name)(*pair, options(**arrays))
+
+    def exact(x: np.ndarray) -> np.ndarray:
+        return formula(_EXACT, x, second, options(**given))
+
+    case.equal(what, lambda: kernel(xp.asarray(z, case.dtype)), exact(z), case.dtype)
+    case.gradient(what, kernel, z, _differences(exact, z), tolerance=1e-5)
+
+
+def _differences(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """The gradient of the sum of ``function``, by central differences."""
+    gradient = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[index] = 1e-6
+        gradient[index] = (function(x + step) - function(x - step)).sum() / 2e-6
+    return gradient
+
+
+def _joint_kernels(case: _Case) -> None:
+    """`Backend.hard_and_soft`, and `Backend.linear_rows` in blocks of every size."""
+    xp, rng = case.xp, np.random.default_rng(2)
+    z, teacher = np.round(8.0 * rng.normal(0.0, 2.0, (2, 3, 4))) / 8.0
+    hidden, weight, bias = (np.round(8.0 * rng.normal(size=shape)) / 8.0 for shape in ((3, 2), (4, 2), (4,)))
+    ids = np.array([1, 0, 3])
+    labels = xp.asarray(ids, "int32")
+    hard, soft = SoftmaxOptions(label_smoothing=0.25, scale=0.5), DivergenceOptions(temperature=2.0, scale=4.0)
+
+    def both(x: Array) -> Array:
+        return xp.hard_and_soft(labels, xp.asarray(teacher, case.dtype), x, hard, soft)
+
+    def exact_both(x: np.ndarray) -> np.ndarray:
+        losses = formulas.softmax_cross_entropy(_EXACT, x, ids, hard)
+        return losses + divergences.softmax_divergence(_EXACT, teacher, x, soft)
+
+    case.equal("hard_and_soft", lambda: both(xp.asarray(z, case.dtype)), exact_both(z), case.dtype)
+    case.gradient("hard_and_soft", both, z, _differences(exact_both, z), tolerance=1e-5)
+
+    for block_size in (None, 1, 2, 3):
+        for total in (False, True):
+            options = SoftmaxOptions(label_smoothing=0.25, scale=0.5, total=total)
+
+            def linear(x: Array, options: SoftmaxOptions = options, block_size: int | None = block_size) -> Array:
+                head = Head(x, xp.asarray(weight, case.dtype), xp.asarray(bias, case.dtype))
+                loss = CrossEntropyOfBlock(xp, options.total, options)
+                return xp.linear_rows(loss, Call((head,), {"labels": labels}, {}), block_size)
+
+            def exact_linear(x: np.ndarray, options: SoftmaxOptions = options) -> np.ndarray:
+                return formulas.softmax_cross_entropy(_EXACT, x @ weight.T + bias, ids, options)
+
+            what = f"linear_rows(block_size={block_size}, total={total})"
+            expected = exact_linear(hidden)
+            case.equal(what, lambda linear=linear: linear(xp.asarray(hidden, case.dtype)), expected, case.dtype)
+            case.gradient(what, linear, hidden, _differences(exact_linear, hidden), tolerance=1e-5)
+
+
 _HALF_PRECISION_CHECKS = (_arrays, _softmax_cross_entropy, _sigmoid_cross_entropy, _label_log_odds)
 _CHECKS = (
     _arrays,
@@ -397,3 +559,5 @@ _CHECKS = (
     _sigmoid_cross_entropy,
     _label_log_odds,
 )
+# Of the widest dtype alone: they go through many calls, whose arithmetic is that of the checks above.
+_CHECKS_OF_WIDEST = (_kernels_with_every_option, _joint_kernels)

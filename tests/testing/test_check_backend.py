@@ -11,7 +11,7 @@ from conftest import ALL_BACKENDS
 import lsmooth
 from lsmooth.backends import Backend, backend_of, installed_backends, load_backend, register_backend, registry
 from lsmooth.backends.numpy import NumpyBackend
-from lsmooth.backends.options import SIGMOID, SOFTMAX
+from lsmooth.backends.options import DIVERGENCE, SIGMOID, SOFTMAX
 from lsmooth.losses import softmax_cross_entropy
 from lsmooth.testing import check_backend, reference
 
@@ -235,6 +235,54 @@ PLANTED = {
             self, z, y, options._replace(pos_weight=None)
         ),
     ),
+    "a divergence of zeros": wrong(
+        "softmax_divergence",
+        lambda self, t, s, options=DIVERGENCE: 0 * NumpyBackend.softmax_divergence(self, t, s, options),
+    ),
+    "one divergence for all": wrong(
+        "softmax_divergence",
+        lambda self, t, s, options=DIVERGENCE: NumpyBackend.softmax_divergence(
+            self, t, s, options._replace(divergence="forward_kl")
+        ),
+    ),
+    "a joint kernel without its soft part": wrong(
+        "hard_and_soft", lambda self, y, t, s, hard, soft: self.softmax_cross_entropy(s, y, hard)
+    ),
+    "blocks that leave out a last row": wrong(
+        "linear_rows",
+        lambda self, loss, call, block_size=None: NumpyBackend.linear_rows(
+            self, loss, call.map_rows(lambda x: x[:-1]) if block_size == 2 else call, block_size
+        ),
+    ),
+    "no @": wrong("moveaxis", lambda self, x, a, b: np.moveaxis(x, a, b) if x.ndim > 2 else x),
+    **{
+        f"a softmax kernel without {name}": wrong(
+            "softmax_cross_entropy",
+            lambda self, z, y, options=SOFTMAX, name=name: NumpyBackend.softmax_cross_entropy(
+                self, z, y, options._replace(**{name: getattr(SOFTMAX, name)})
+            ),
+        )
+        for name in SOFTMAX._fields
+    },
+    **{
+        f"a sigmoid kernel without {name}": wrong(
+            "sigmoid_cross_entropy",
+            lambda self, z, y, options=SIGMOID, name=name: NumpyBackend.sigmoid_cross_entropy(
+                self, z, y, options._replace(**{name: getattr(SIGMOID, name)})
+            ),
+        )
+        for name in SIGMOID._fields
+    },
+    **{
+        f"a divergence without {name}": wrong(
+            "softmax_divergence",
+            lambda self, t, s, options=DIVERGENCE, name=name: NumpyBackend.softmax_divergence(
+                self, t, s, options._replace(**{name: getattr(DIVERGENCE, name)})
+            ),
+        )
+        for name in DIVERGENCE._fields
+        if name != "constant_teacher"  # a hint, which changes no number
+    },
 }
 
 
