@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth._probabilities import ROUNDING, check_distributions
-from lsmooth._sums import has_float64, long_sum
+from lsmooth._sums import has_float64, long_sum, quiet
 from lsmooth.backends import Array, Backend, backend_of, load_backend
 from lsmooth.backends.formulas import accumulate
 
@@ -28,6 +29,27 @@ class Inputs(NamedTuple):
     home: Backend
     """Of the predictions as they were given; ``xp`` is NumPy's where that is quicker."""
     given: Array
+    memo: dict[Hashable, Any]
+    """What `once` has computed of labels and predictions."""
+
+    def once(self, name: Hashable, function: Callable[[], Any]) -> Any:
+        """``function()``, which does not depend on the weights; computed once for all weights of these rows."""
+        if name not in self.memo:
+            self.memo[name] = function()
+        return self.memo[name]
+
+    def weighted(self, factor: Array | None) -> Inputs:
+        """The same rows with their weights times ``factor``, (rows,); a factor of 0 leaves out a row of weight NaN."""
+        if factor is None:
+            return self
+        xp = self.xp
+        factor = xp.asarray(factor, self.dtype, like=self.predictions)
+        return self._replace(weight=xp.where(xp.equal(factor, 0), 0.0, self.weight * factor))
+
+    def relabeled(self, labels: np.ndarray) -> Inputs:
+        """The same predictions with other labels, (rows,)."""
+        labels = self.xp.asarray(labels, self.xp.dtype(self.labels), like=self.labels)
+        return self._replace(labels=labels, memo={"probabilities": probabilities(self)})
 
     def answer(self, x: Array) -> Array:
         """``x`` in the predictions' precision, as an array of their framework."""
@@ -50,12 +72,15 @@ def prepare(
 ) -> Inputs:
     """Check labels and predictions; of a yes-or-no question make two classes.
 
-    ``binary`` is None for a metric that has no such option.
+    ``binary`` is None for a metric that has no such option. Inputs in place of the labels are taken as they
+    are, with ``sample_weight`` as a factor of their weights.
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
         ValueError: if shapes do not fit.
     """
+    if isinstance(labels, Inputs):
+        return labels.weighted(sample_weight)
     from_logits = check.check_flag("from_logits", from_logits)
     two = binary is not None and check.check_flag("binary", binary)
     ignore_index = check.check_ignore_index(ignore_index)
@@ -101,7 +126,7 @@ def prepare(
             predictions = np.where(possible[:, None], predictions, np.asarray(1.0 / classes, dtype))
     weight = xp.where(valid, weight, float("nan"))
     labels = xp.where(weight > 0, labels, 0)
-    return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given)
+    return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given, {})
 
 
 def are_probabilities(xp: Backend, predictions: Array) -> Array:
@@ -166,6 +191,10 @@ def _two_classes(
 
 def top_label(inputs: Inputs) -> tuple[Array, Array]:
     """The confidence in the likeliest class, and 1 where that is the label, else 0; (rows,) both."""
+    return inputs.once("top_label", lambda: _top_label(inputs))
+
+
+def _top_label(inputs: Inputs) -> tuple[Array, Array]:
     xp, predictions = inputs.xp, inputs.predictions
     top, correct = xp.top(predictions, inputs.labels)
     if inputs.from_logits:
@@ -184,6 +213,10 @@ def probabilities(inputs: Inputs) -> Array:
     """(rows, classes), from whichever of logits and probabilities were given."""
     if not inputs.from_logits:
         return inputs.predictions
+    return inputs.once("probabilities", lambda: _softmax(inputs))
+
+
+def _softmax(inputs: Inputs) -> Array:
     xp, logits = inputs.xp, centered(inputs)
     return xp.exp(logits - xp.logsumexp(logits, axis=-1)[:, None])
 
@@ -198,4 +231,6 @@ def weighted_sums(xp: Backend, values: Array, weight: Array) -> tuple[Array, Arr
     """The sum of values by weight, and that of the weights, in float64 where there is one."""
     if has_float64(xp, weight):
         values, weight = xp.cast(values, "float64"), xp.cast(weight, "float64")
-    return long_sum(xp, xp.where(xp.equal(weight, 0), 0.0, weight * values)), long_sum(xp, weight)
+    with quiet(xp):  # an infinite loss of a row that does not count
+        values = weight * values
+    return long_sum(xp, xp.where(xp.equal(weight, 0), 0.0, values)), long_sum(xp, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from lsmooth import _validation as check
@@ -61,12 +62,18 @@ class Scheme:
             return equal_mass_index(xp, values, weight, self.n_bins)
         return bin_index(xp, values, self.n_bins, self.convention)
 
+    def index_of(self, inputs: Inputs, name: Hashable, values: Array, weight: Array) -> Array:
+        """`index`, computed once for all weights of the rows where it does not depend on them."""
+        if self.binning == "equal_mass":
+            return self.index(inputs.xp, values, weight)
+        return inputs.once((self.n_bins, self.convention, name), lambda: self.index(inputs.xp, values, weight))
+
 
 def top_label_table(inputs: Inputs, scheme: Scheme, binary: bool = False) -> BinSums:
     """(1, bins): by the confidence in the likeliest class, or in class 1 where the convention has it so."""
     xp = inputs.xp
     confidence, correct = judged(inputs, scheme.convention, binary)
-    index = scheme.index(xp, confidence, inputs.weight)
+    index = scheme.index_of(inputs, ("top_label", binary), confidence, inputs.weight)
     return bin_sums(xp, index, inputs.weight, confidence, correct, scheme.length)
 
 
@@ -89,8 +96,8 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
     correct = xp.one_hot(inputs.labels, classes, inputs.dtype)
     offset = xp.asarray(list(range(0, classes * scheme.length, scheme.length)), "int32", like=p)
     weight = inputs.weight[:, None] * xp.ones_like(p, inputs.dtype)
-    index = xp.moveaxis(scheme.index(xp, xp.moveaxis(p, 0, 1), xp.moveaxis(weight, 0, 1)), 0, 1)
-    return bin_sums(xp, index + offset[None, :], weight, p, correct, scheme.length, classes)
+    index = scheme.index_of(inputs, "classwise", xp.moveaxis(p, 0, 1), xp.moveaxis(weight, 0, 1))
+    return bin_sums(xp, xp.moveaxis(index, 0, 1) + offset[None, :], weight, p, correct, scheme.length, classes)
 
 
 def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = False) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
-from lsmooth.metrics._inputs import prepare, probabilities
-from lsmooth.metrics.scores import negative_log_likelihood
+from lsmooth.metrics._inputs import Inputs, prepare, probabilities
+from lsmooth.metrics.scores import top_k_accuracy
 
 METHODS = ("bootstrap", "consistency")
 
@@ -79,19 +79,15 @@ def metric_interval(
     n_resamples = check.check_count("n_resamples", n_resamples)
     xp = backend_of(labels=labels, predictions=predictions)
     labels, predictions = xp.asarray(labels, like=predictions), xp.asarray(predictions)
+    value = _number(metric(labels, predictions, **options))
+    # Labels are drawn from probabilities; those of which rows are drawn may be scores of any kind.
+    inputs = _rows(labels, predictions, options, any_scores=metric is top_k_accuracy and method == "bootstrap")
+    # A function of lsmooth takes the rows as they were prepared, with what it has computed of them.
+    own = getattr(metric, "__module__", "").startswith("lsmooth.metrics.")
+    of_draw = _of_rows(metric, inputs, options) if own else _of_arrays(metric, labels, predictions, options)
     rng = np.random.default_rng(seed)
-    value = _number(xp, metric(labels, predictions, **options))
-    if options.get("from_logits") and metric is not negative_log_likelihood:
-        # Once, and not at every draw. A likelihood needs the logits: probabilities are rounded to 0.
-        predictions = _probabilities(xp, predictions, options.get("axis", -1), options.get("binary", False))
-        options = {**options, "from_logits": False}
     resample = _bootstrap if method == "bootstrap" else _consistency
-    draws = np.array(
-        [
-            _number(xp, metric(*arguments, **weights))
-            for arguments, weights in resample(xp, labels, predictions, options, n_resamples, rng)
-        ]
-    )
+    draws = np.array([of_draw(*drawn) for drawn in resample(inputs, n_resamples, rng)])
     if method == "bootstrap":
         least = 0.0 if min(value, draws.min()) >= 0 else -np.inf
         return bootstrap_interval(value, draws, confidence_level, least=least)
@@ -146,31 +142,60 @@ def _percentiles(draws: np.ndarray, confidence_level: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _bootstrap(xp: Backend, labels: Array, predictions: Array, options: dict[str, Any], n: int, rng: Any) -> Any:
-    """Rows drawn with replacement are rows of integer weights."""
-    shape = xp.shape(labels)
-    rows = int(np.prod(shape))  # type: ignore[arg-type]
-    given = options.get("sample_weight")
-    given = 1.0 if given is None else xp.to_numpy(xp.asarray(given))
+def _rows(labels: Array, predictions: Array, options: dict[str, Any], any_scores: bool) -> Inputs:
+    """The rows of a metric; if ``any_scores``, predictions may be logits or probabilities."""
+    names = ("sample_weight", "axis", "ignore_index", "from_logits", "binary")
+    defaults = {"sample_weight": None, "axis": -1, "ignore_index": None, "from_logits": any_scores, "binary": False}
+    return prepare(labels, predictions, *(options.get(name, defaults[name]) for name in names))
+
+
+def _bootstrap(inputs: Inputs, n: int, rng: np.random.Generator) -> Iterator[tuple[None, np.ndarray]]:
+    """Rows drawn with replacement: how often each is."""
+    rows = inputs.xp.shape(inputs.labels)[0]
     for _ in range(n):
-        counts = rng.multinomial(rows, np.full(rows, 1.0 / rows)).reshape(shape) if rows else np.zeros(shape)
-        yield (labels, predictions), {**options, "sample_weight": xp.asarray(counts * given, like=predictions)}
+        drawn = rng.integers(rows, size=rows) if rows else np.zeros(0, np.int64)
+        yield None, np.bincount(drawn, minlength=rows).astype(np.float64)
 
 
-def _consistency(xp: Backend, labels: Array, predictions: Array, options: dict[str, Any], n: int, rng: Any) -> Any:
-    """Labels drawn from the predicted probabilities; a row that is ignored stays so."""
-    names = ("axis", "ignore_index", "from_logits", "binary")
-    axis, ignore_index, from_logits, binary = (
-        options.get(k, d) for k, d in zip(names, (-1, None, False, False), strict=True)
-    )
-    inputs = prepare(labels, predictions, None, axis, ignore_index, from_logits, binary)
+def _consistency(inputs: Inputs, n: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, None]]:
+    """Labels drawn from the predicted probabilities."""
     running = np.cumsum(inputs.xp.to_numpy(probabilities(inputs)).astype(np.float64), axis=1)
-    old = xp.to_numpy(labels)
     for _ in range(n):
         drawn = (running <= rng.random((len(running), 1)) * running[:, -1:]).sum(axis=1)
-        drawn = np.minimum(drawn, running.shape[1] - 1).reshape(old.shape).astype(old.dtype)
-        drawn = drawn if ignore_index is None else np.where(old == ignore_index, old, drawn)
-        yield (xp.asarray(drawn, like=predictions), predictions), options
+        yield np.minimum(drawn, running.shape[1] - 1), None
+
+
+def _of_rows(metric: Callable[..., Array], inputs: Inputs, options: dict[str, Any]) -> Callable[..., float]:
+    """The metric of drawn labels or counts, of rows that were prepared."""
+    options = {name: value for name, value in options.items() if name != "sample_weight"}
+
+    def of_draw(labels: np.ndarray | None, counts: np.ndarray | None) -> float:
+        rows: Any = inputs if labels is None else inputs.relabeled(labels)
+        return _number(metric(rows, rows, sample_weight=counts, **options))
+
+    return of_draw
+
+
+def _of_arrays(
+    metric: Callable[..., Array], labels: Array, predictions: Array, options: dict[str, Any]
+) -> Callable[..., float]:
+    """The same of a function that takes arrays; logits become probabilities once, and not at every draw."""
+    xp, weight = backend_of(labels=labels, predictions=predictions), options.get("sample_weight")
+    if options.get("from_logits"):
+        predictions = _probabilities(xp, predictions, options.get("axis", -1), options.get("binary", False))
+        options = {**options, "from_logits": False}
+    weight = 1.0 if weight is None else xp.to_numpy(xp.asarray(weight))
+    old, ignored = xp.to_numpy(labels), options.get("ignore_index")
+
+    def of_draw(drawn: np.ndarray | None, counts: np.ndarray | None) -> float:
+        if drawn is None:
+            more = {"sample_weight": xp.asarray(np.reshape(counts, old.shape) * weight, like=predictions)}
+            return _number(metric(labels, predictions, **{**options, **more}))
+        new = drawn.reshape(old.shape).astype(old.dtype)
+        new = new if ignored is None else np.where(old == ignored, old, new)
+        return _number(metric(xp.asarray(new, like=predictions), predictions, **options))
+
+    return of_draw
 
 
 def _probabilities(xp: Backend, logits: Array, axis: int, binary: bool) -> Array:
@@ -182,5 +207,6 @@ def _probabilities(xp: Backend, logits: Array, axis: int, binary: bool) -> Array
     return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(logits, front, -1))), -1, front)
 
 
-def _number(xp: Backend, scalar: Array) -> float:
-    return float(xp.to_numpy(scalar))
+def _number(scalar: Any) -> float:
+    xp = backend_of(value=scalar)
+    return float(xp.to_numpy(xp.asarray(scalar)))

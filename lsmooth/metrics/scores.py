@@ -136,6 +136,10 @@ def top_k_accuracy(
 
 def likelihood_losses(inputs: Inputs) -> Array:
     """-log p_y of each row."""
+    return inputs.once("likelihood", lambda: _likelihood_losses(inputs))
+
+
+def _likelihood_losses(inputs: Inputs) -> Array:
     xp = inputs.xp
     if not inputs.from_logits:
         return -xp.log(xp.pick(inputs.predictions, inputs.labels))
@@ -145,6 +149,10 @@ def likelihood_losses(inputs: Inputs) -> Array:
 
 def squared_distances(inputs: Inputs) -> Array:
     """sum_k (p_k - [y = k])^2 of each row."""
+    return inputs.once("distances", lambda: _squared_distances(inputs))
+
+
+def _squared_distances(inputs: Inputs) -> Array:
     xp, p = inputs.xp, probabilities(inputs)
     picked = xp.pick(p, inputs.labels)
     # The label's own term is taken apart: 1 - 2 p_y + sum p^2 would lose what is near 0.
@@ -156,6 +164,10 @@ def squared_distances(inputs: Inputs) -> Array:
 
 def among_k(inputs: Inputs, k: int) -> Array:
     """1 where the label is among the k likeliest classes of its row, else 0."""
+    return inputs.once(("among", k), lambda: _among_k(inputs, k))
+
+
+def _among_k(inputs: Inputs, k: int) -> Array:
     xp, p, labels = inputs.xp, inputs.predictions, inputs.labels
     classes = xp.asarray(list(range(xp.shape(p)[-1])), xp.dtype(labels), like=p)
     picked = xp.pick(p, labels)[:, None]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lsmooth import metrics
+from lsmooth.backends import load_backend
 from lsmooth.metrics.intervals import bootstrap_interval
 
 METRICS = {
@@ -100,6 +101,41 @@ def test_probabilities_of_logits_are_computed_once(monkeypatch, name):
 
     metrics.metric_interval(watched, *drawn(50, 1.0, 0), from_logits=True, n_resamples=5, **options)
     assert given == [True] + [False] * 5
+
+
+@pytest.mark.parametrize("method", ["bootstrap", "consistency"])
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("name", [*METRICS, "smooth", "top_k"])
+def test_draws_of_prepared_rows_are_draws_of_the_arrays(backend, name, from_logits, method):
+    others = {"smooth": (metrics.smooth_calibration_error, {}), "top_k": (metrics.top_k_accuracy, {"k": 2})}
+    metric, options = (METRICS | others)[name]
+    labels, logits = drawn(60, 2.0, 0, classes=4)
+    labels[[3, 50]] = -1
+    weight = np.random.default_rng(1).integers(0, 3, 60)
+    from_logits = from_logits and (name != "top_k" or method == "bootstrap")  # labels are drawn from probabilities
+    predictions = logits if from_logits else reference.softmax(logits)
+    options = {**options, "sample_weight": backend.asarray(weight), "ignore_index": -1}
+    options = options if name == "top_k" else {**options, "from_logits": from_logits}
+    arguments = backend.asarray(labels), backend.asarray(predictions)
+    more = {"method": method, "n_resamples": 5, **options}
+    got = metrics.metric_interval(metric, *arguments, **more)
+    np.testing.assert_allclose(got, metrics.metric_interval(lambda *x, **y: metric(*x, **y), *arguments, **more), 1e-9)
+
+
+@pytest.mark.parametrize("name", ["expected", "likelihood", "brier", "classwise", "risk_coverage"])
+def test_draws_of_rows_never_touch_their_classes_again(monkeypatch, name):
+    metric, options = METRICS[name]
+    passes = []
+    for function in ("max", "top", "logsumexp", "exp", "pick"):
+        original = getattr(load_backend("numpy"), function)
+        counted = lambda *x, f=original, **y: passes.append(1) or f(*x, **y)  # noqa: E731
+        monkeypatch.setattr(load_backend("numpy"), function, counted)
+    counts = []
+    for n in (1, 9):
+        metrics.metric_interval(metric, *drawn(30, 1.0, 0), from_logits=True, n_resamples=n, **options)
+        counts.append(len(passes))
+        passes.clear()
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_likelihood_of_logits_far_apart_stays_finite():
