@@ -6,7 +6,7 @@ import base64
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from importlib.resources import files
@@ -62,21 +62,28 @@ def nearest_folder(folder: Path) -> Path:
     Raises:
         ValueError: if that is no folder, or nothing can be written there.
     """
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
+    existing = folder
+    try:
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise ValueError(
+                f"--output must be a folder, and {existing} is a file; choose another, e.g. --output {folder}-2."
+            )
+        with tempfile.TemporaryDirectory(prefix=".lsmooth-", dir=existing):
+            pass
+    except OSError as error:
         raise ValueError(
-            f"--output must be a folder, and {existing} is a file; choose another, e.g. --output {folder}-2."
-        )
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"--output must be a folder that can be written, and {existing} cannot; choose another.")
+            f"--output must be a folder that can be written, and {existing} cannot ({error.strerror}); choose another."
+        ) from error
     return existing
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
     """A new folder to write into, which becomes ``folder`` if the block ends well, and is gone if not.
 
-    Where ``folder`` is there already, files of the same names are replaced and others stay. What
+    Where ``folder`` is there already, files of the same names are replaced. Others stay, but for those
+    named in ``owned``, which an earlier run has written and this one has not. What
     is written beside the new folder, into its parent, is gone in either case.
 
     Raises:
@@ -88,11 +95,15 @@ def staged(folder: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
     content = temporary / "content"
     content.mkdir()
+    written: set[str] = set()
     try:
         yield content
         if folder.exists():
             for path in sorted(content.iterdir()):
                 shutil.move(path, folder / path.name)
+                written.add(path.name)
+            for name in set(owned) - written:
+                (folder / name).unlink(missing_ok=True)
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(content, folder)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 import lsmooth
 from lsmooth._commands import app
+from lsmooth._report import staged
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.study.config import BACKENDS, Plan, Training
 from lsmooth.study.trainers import installed_trainers
@@ -144,6 +146,64 @@ def test_a_report_needs_a_folder(tmp_path):
     assert len(result.output.splitlines()) == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write into is needed")
+@pytest.mark.parametrize("command", [["study"], ["calibrate", "z.npy"], ["bench", "overhead"]], ids=lambda c: c[0])
+@pytest.mark.parametrize("option", ["--output", "--out", "-o"])
+def test_the_folder_is_tried_before_the_work_begins(monkeypatch, command, option):
+    def work(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("lsmooth.study.run_study", work)
+    monkeypatch.setattr("lsmooth.bench.run.run_suites", work)
+    result = run(*command, option, "/proc/report")
+    assert result.exit_code == 2, result.output
+    assert "--output must be a folder that can be written, and /proc cannot" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "work", "left"),
+    [
+        (["study", "--seeds", 1], "lsmooth.study.run_study", "Nothing was written"),
+        (["bench", "overhead", "--backend", "numpy"], "lsmooth.bench.run.run_suites", "suites that had ended are kept"),
+        (["calibrate", "logits.npy", "labels.npy"], "lsmooth.calibrate.open_data", "Nothing was written"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_interrupted_command_says_what_it_has_left(tmp_path, monkeypatch, any_trainer, command, work, left):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, interrupted)
+    result = run(*command, "--output", tmp_path / "report")
+    assert result.exit_code == 130, result.output
+    assert f"Interrupted. {left}" in result.output.replace("Results of the ", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_of_an_earlier_run_does_not_stay(tmp_path):
+    for name in ("projection.png", "reliability.png", "own.png"):
+        (tmp_path / name).write_text("earlier")
+    with staged(tmp_path, ["projection.png", "reliability.png", "distillation.png"]) as content:
+        (content / "reliability.png").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "reliability.png": "new",
+        "own.png": "earlier",
+    }
+
+
+def test_the_version_is_that_of_the_package():
+    assert (run("--version").exit_code, run("--version").output) == (0, f"lsmooth {lsmooth.__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["", "study", "calibrate", "bench", "info"])
+def test_h_is_help(command):
+    short, long = run(*command.split(), "-h"), run(*command.split(), "--help")
+    assert short.exit_code == 0
+    assert short.output == long.output
+    assert "--help" in short.output
+
+
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, any_trainer):
     def broken(*_):
         raise ValueError("no picture")
@@ -167,6 +227,21 @@ def test_info_lists_every_backend():
     for name in ("numpy", *BACKENDS):
         assert name in result.output
     assert np.__version__ in result.output
+
+
+def test_info_names_what_installs_a_missing_package(monkeypatch):
+    monkeypatch.setattr("lsmooth._commands.info.installed_backends", lambda: ("numpy", "torch"))
+    monkeypatch.setattr(
+        "lsmooth._commands.info._version", lambda package: None if package in ("torch", "scipy", "sklearn") else "1.0"
+    )
+    monkeypatch.setattr("lsmooth._commands.info._devices", lambda name: "cpu")
+    monkeypatch.setenv("COLUMNS", "200")
+    output = run("info").output
+    assert "no: pip install 'lsmooth[jax]'" in output
+    assert "needs torch: pip install 'lsmooth[torch]'" in output
+    assert "needs scipy: pip install 'lsmooth[calibrate]'" in output
+    assert "needs sklearn: pip install 'lsmooth[study]'" in output
+    assert "pip install 'lsmooth[plots]'" not in output
 
 
 def test_help_names_the_commands():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,11 +15,27 @@ from rich.markup import escape
 console = Console()
 errors = Console(stderr=True)
 
+Output = Annotated[Path, typer.Option("--output", "--out", "-o", help="The folder for the results.", metavar="DIR")]
+
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
     errors.print(f"[bold red]Error:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
     raise typer.Exit(2)
+
+
+def interruptible(command: Callable[..., None], left: str) -> Callable[..., None]:
+    """The command, which on Ctrl-C says what it has left, and ends with exit code 130."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            errors.print(f"[bold red]Interrupted.[/] {left}", soft_wrap=True)
+            raise typer.Exit(130) from None
+
+    return wrapper
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lsmooth._commands._console import console, fail, stages
+from lsmooth._commands._console import Output, console, fail, stages
+from lsmooth._report import nearest_folder
 
 
 def bench(
@@ -37,7 +38,7 @@ def bench(
             help="What to call the machine in the file names.", show_default="cpu-CORES-core, or the accelerator's name"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder for the results.", metavar="DIR")] = Path("benchmarks/results"),
+    output: Output = Path("benchmarks/results"),
 ) -> None:
     """Measure lsmooth beside each framework's own functions, on this machine.
 
@@ -62,6 +63,11 @@ def bench(
     missing = [each for each in backend or () if each not in installed]
     if missing:
         fail(f"--backend {missing[0]} is not installed; installed are {', '.join(installed)}.")
+    if not report_only:
+        try:
+            nearest_folder(output)
+        except ValueError as error:
+            fail(str(error))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         chosen = resolve("cpu" if report_only and device is None else device, backend or installed)
@@ -69,10 +75,10 @@ def bench(
         fail(f"--device: {error}")
     machine = describe_machine(chosen.kind, chosen.name)
     name = name or re.sub("[^a-z0-9]+", "-", (chosen.name or f"cpu {machine['cores']} core").lower())
-    path, notes = out / f"{name}.json", out / f"{name}.notes.md"
+    path, notes = output / f"{name}.json", output / f"{name}.notes.md"
     if report_only:
         if not path.exists():
-            fail(f"--report-only: there is no {path}; --name and --out say which results are meant.")
+            fail(f"--report-only: there is no {path}; --name and --output say which results are meant.")
     else:
         plan = Plan(chosen.backends, quick, chosen.kind)
         with stages() as progress:
@@ -80,8 +86,8 @@ def bench(
                 results = run_suites([suite], plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
                 save(results, machine, path)
     machine, results = load(path)
-    report = out / f"{name}.md"
+    report = output / f"{name}.md"
     text = notes.read_text(encoding="utf-8") if notes.exists() else ""
     report.write_text(markdown(machine, results, text), encoding="utf-8")
-    for file in (path, report, *draw(results, out, name)):
+    for file in (path, report, *draw(results, output, name)):
         console.print(str(file), soft_wrap=True)

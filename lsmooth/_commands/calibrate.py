@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from lsmooth._commands._console import console, errors, fail, stages
+from lsmooth._commands._console import Output, console, errors, fail, stages
 from lsmooth._report import nearest_folder, staged
 
 METHODS = ("temperature", "bias-corrected", "vector", "matrix", "dirichlet", "histogram", "isotonic")
@@ -33,9 +33,7 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--out", "--output", help="The folder for the report.", metavar="DIR")] = Path(
-        "calibration"
-    ),
+    output: Output = Path("calibration"),
     method: Annotated[str, typer.Option(help="What is fitted.", metavar="|".join(METHODS))] = METHODS[0],
     fit_fraction: Annotated[
         float, typer.Option(help="The fraction of the rows to fit on; the others are measured on.")

@@ -17,6 +17,14 @@ from lsmooth.study.config import BACKENDS
 # Of each framework, the packages that a user will be asked for.
 _PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax", "optax"), "tensorflow": ("tensorflow", "keras")}
 
+# What it is for: the extra that installs it, and the packages that it imports.
+_FEATURES = {
+    "pictures (lsmooth.plots)": ("plots", ("matplotlib",)),
+    "lsmooth study": ("study", ("matplotlib", "sklearn")),
+    "lsmooth calibrate": ("calibrate", ("matplotlib", "scipy", "pyarrow", "safetensors", "ml_dtypes")),
+    "lsmooth.integrations.sklearn": ("sklearn", ("sklearn",)),
+}
+
 
 def info() -> None:
     """Print versions, devices, and which backends are installed."""
@@ -26,12 +34,12 @@ def info() -> None:
     installed = installed_backends()
     for name in dict.fromkeys(("numpy", *BACKENDS, *installed)):
         if name not in installed:
-            table.add_row(name, f"no: pip install 'lsmooth\\[{name}]'", "", "")
+            table.add_row(name, _to_install([], name), "", "")
             continue
         packages = _PACKAGES.get(name, (name,))
         versions = {package: _version(package) for package in packages}
         missing = [package for package, version in versions.items() if version is None]
-        trains = f"needs {', '.join(missing)}" if missing else "yes" if name in BACKENDS else ""
+        trains = _to_install(missing, name) if missing else "yes" if name in BACKENDS else ""
         table.add_row(
             name,
             ", ".join(f"{package} {version}" for package, version in versions.items() if version),
@@ -39,6 +47,18 @@ def info() -> None:
             trains,
         )
     console.print(table)
+    features = Table(title="Extras", title_justify="left")
+    for heading in ("for", "installed"):
+        features.add_column(heading)
+    for feature, (extra, packages) in _FEATURES.items():
+        missing = [package for package in packages if _version(package) is None]
+        features.add_row(feature, _to_install(missing, extra) if missing else "yes")
+    console.print(features)
+
+
+def _to_install(missing: list[str], extra: str) -> str:
+    needs = f"needs {', '.join(missing)}" if missing else "no"
+    return f"{needs}: pip install 'lsmooth\\[{extra}]'"
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from lsmooth._commands._console import console, fail, steps
+from lsmooth._commands._console import Output, console, fail, steps
 from lsmooth._report import nearest_folder
 from lsmooth.study.config import BACKENDS, FULL, QUICK
 from lsmooth.study.data import DATASETS
@@ -42,7 +42,7 @@ def study(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(help="The folder for the report.", metavar="DIR")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Repeat the experiments of "When Does Label Smoothing Help?" and write a report.
 
@@ -70,7 +70,7 @@ def study(
         with steps(total_rounds(plan)) as advance:
             results = run_study(rows, plan, name, advance)
             path = write_report(results, output)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         fail(str(error))
     _print_study(results, path)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def figures(results: Results) -> dict[str, bytes]:
     """PNG files, by name without the ending."""
-    drawn = dict(_DRAW)
+    drawn = dict(PICTURES)
     if not any(results.projections.values()):  # two classes have no plane
         del drawn["projection"]
     return {name: png(draw(results)) for name, draw in drawn.items()}
@@ -158,7 +158,7 @@ def _line(ax: Axes, x: Sequence[float] | np.ndarray, values: list[np.ndarray], l
     ax.tick_params(color=GREY)
 
 
-_DRAW = {
+PICTURES = {
     "generalisation": generalisation,
     "reliability": reliability,
     "calibration": calibration,

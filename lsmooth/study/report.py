@@ -12,7 +12,7 @@ from typing import Any
 import lsmooth
 from lsmooth._report import html_figure, html_table, page, staged
 from lsmooth.study import paper
-from lsmooth.study.figures import figures
+from lsmooth.study.figures import PICTURES, figures
 from lsmooth.study.findings import AGREES, DISAGREES, Finding, findings
 from lsmooth.study.run import Results
 from lsmooth.study.statistics import mean, stderr, text
@@ -45,7 +45,7 @@ def write_report(results: Results, folder: Path) -> Path:
     contents = {f"{name}.png": picture for name, picture in pictures.items()}
     contents["report.json"] = (json.dumps(to_json(results, found), indent=2, allow_nan=False) + "\n").encode()
     contents["report.html"] = to_html(results, found, pictures).encode()
-    with staged(folder) as temporary:
+    with staged(folder, [f"{name}.png" for name in PICTURES]) as temporary:
         results.measured[results.plan.alphas[0]][0].scaler.save(temporary / CALIBRATOR)
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
