@@ -172,6 +172,8 @@ def _two_classes(
 ) -> tuple[Array, Array, Array]:
     """Labels as they are, and as ids, 2 or 3 where they are neither 0 nor 1; the class 0 before the class 1."""
     labels = check.to_array(xp, "labels", labels, like=predictions)
+    if len(xp.shape(predictions)) == len(xp.shape(labels)) + 1 and xp.shape(predictions)[-1] == 1:
+        predictions = predictions[..., 0]  # a column, as models with one output give it
     if not check.same_shape(xp.shape(labels), xp.shape(predictions)):
         raise ValueError(
             f"labels must have the shape of the predictions, {xp.shape(predictions)}, where binary=True; "

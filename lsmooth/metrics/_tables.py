@@ -80,13 +80,18 @@ def top_label_table(inputs: Inputs, scheme: Scheme, binary: bool = False) -> Bin
 def judged(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array, Array]:
     """The confidence that is judged, and whether what it speaks of came true."""
     xp = inputs.xp
-    # torchmetrics' and relplot's functions for yes-or-no questions, and netcal's and scikit-learn's for two classes.
-    by_class = CONVENTIONS[convention].positive and xp.shape(inputs.predictions)[-1] == 2
-    if by_class or (binary and convention in ("torchmetrics", "relplot")):
+    if by_class_one(inputs, convention, binary):
         return probabilities(inputs)[:, 1], xp.cast(xp.equal(inputs.labels, 1), inputs.dtype)
     confidence, correct = top_label(inputs)
     # torchmetrics takes the likeliest class's probability, and no other, to float32.
     return xp.cast(confidence, "float32") if convention == "torchmetrics" else confidence, correct
+
+
+def by_class_one(inputs: Inputs, convention: str, binary: bool = False) -> bool:
+    """Whether it is the probability of class 1 that is judged, and not that of the likelier class."""
+    # torchmetrics' and relplot's functions for yes-or-no questions, and netcal's and scikit-learn's for two classes.
+    two = CONVENTIONS[convention].positive and inputs.xp.shape(inputs.predictions)[-1] == 2
+    return two or (binary and convention in ("torchmetrics", "relplot"))
 
 
 def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:

@@ -145,6 +145,7 @@ def classwise_calibration_error(
     binning: str = "equal_width",
     norm: str = "l1",
     debias: bool = False,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -163,6 +164,7 @@ def classwise_calibration_error(
         norm: ``"l1"``; ``"l2"``, the root of the mean over classes of squared errors; ``"max"``, of
             all bins of all classes.
         debias: for ``"l2"``: subtract the variance that chance adds.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -183,7 +185,7 @@ def classwise_calibration_error(
         0.25
     """
     scheme = Scheme(n_bins, binning, norm, debias)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     sums = classwise_table(inputs, scheme)
     return inputs.answer(calibration_error(inputs.xp, sums, norm, debias))
 
@@ -195,6 +197,7 @@ def adaptive_calibration_error(
     from_logits: bool = False,
     n_bins: int = 15,
     norm: str = "l1",
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -213,6 +216,7 @@ def adaptive_calibration_error(
         from_logits: whether ``predictions`` are logits.
         n_bins: the number of bins of each class.
         norm: ``"l1"``, ``"l2"`` or ``"max"``, as in `classwise_calibration_error`.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -238,6 +242,7 @@ def adaptive_calibration_error(
         n_bins=n_bins,
         binning="equal_mass",
         norm=norm,
+        binary=binary,
         axis=axis,
         ignore_index=ignore_index,
         sample_weight=sample_weight,

@@ -33,6 +33,7 @@ def brier_decomposition(
     from_logits: bool = False,
     n_bins: int = 15,
     binning: str = "equal_width",
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -49,6 +50,7 @@ def brier_decomposition(
         from_logits: as there.
         n_bins: the number of bins of each class.
         binning: ``"equal_width"`` or ``"equal_mass"``.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -70,7 +72,7 @@ def brier_decomposition(
         [0.25, 0.0, 0.125, 0.375, 0.0]
     """
     scheme = Scheme(n_bins, binning)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
     weight, _, correct, gap = classwise_table(inputs, scheme)
     rows = xp.sum(weight, axis=-1)[:, None]

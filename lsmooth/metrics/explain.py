@@ -9,7 +9,7 @@ import numpy as np
 from lsmooth.backends import Array
 from lsmooth.metrics._bins import CONVENTIONS, bin_index
 from lsmooth.metrics._inputs import prepare
-from lsmooth.metrics._tables import Scheme, calibration_error, judged, top_label_table
+from lsmooth.metrics._tables import Scheme, by_class_one, calibration_error, judged, top_label_table
 
 DEFAULT_BINS = {"guo": 15, "torchmetrics": 15, "netcal": 10, "tfp": 15, "sklearn": 5, "relplot": 10}
 
@@ -48,6 +48,7 @@ def explain_difference(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -59,6 +60,7 @@ def explain_difference(
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins to compare at.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -79,29 +81,27 @@ def explain_difference(
         >>> explanation.reasons[0]
         '2 rows have a confidence on an edge: (lo, hi] and [lo, hi) differ there.'
     """
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
 
     def error(name: str, bins: int) -> float:
-        sums = top_label_table(inputs, Scheme(bins, convention=name))
+        sums = top_label_table(inputs, Scheme(bins, convention=name), binary)
         return float(xp.to_numpy(calibration_error(xp, sums, "l1")))
 
     counted = xp.to_numpy(inputs.weight) != 0
     index = {}
     for name in CONVENTIONS:
-        confidence, _ = judged(inputs, name)
+        confidence, _ = judged(inputs, name, binary)
         index[name] = xp.to_numpy(bin_index(xp, confidence, n_bins, name))[counted]
     confidence = xp.to_numpy(judged(inputs, "guo")[0])[counted]
     edges = (np.arange(1, n_bins) / n_bins).astype(confidence.dtype)
     on_edge = np.isin(confidence, edges)
-    two = xp.shape(inputs.predictions)[-1] == 2
+    by_one = [name for name in CONVENTIONS if by_class_one(inputs, name, binary)]
     plain = ~on_edge & (confidence < 1)  # where all agree, but for rounding
-    moved = {
-        name: (index[name] != index["guo"]) & plain for name, rule in CONVENTIONS.items() if not (two and rule.positive)
-    }
+    moved = {name: (index[name] != index["guo"]) & plain for name in CONVENTIONS if name not in by_one}
     rounded = int(np.any(list(moved.values()), axis=0).sum())
     shifted = [name for name, rows in moved.items() if rows.any()]
-    reasons = _reasons(int(on_edge.sum()), int((confidence == 1).sum()), rounded, shifted, two)
+    reasons = _reasons(int(on_edge.sum()), int((confidence == 1).sum()), rounded, shifted, by_one)
     return Explanation(
         n_bins,
         {name: error(name, n_bins) for name in CONVENTIONS},
@@ -113,7 +113,7 @@ def explain_difference(
     )
 
 
-def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], two: bool) -> tuple[str, ...]:
+def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], by_one: list[str]) -> tuple[str, ...]:
     reasons = []
     if on_edge:
         reasons.append(f"{_rows(on_edge)} a confidence on an edge: (lo, hi] and [lo, hi) differ there.")
@@ -122,10 +122,9 @@ def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], two: b
     if rounded:
         are = "row is" if rounded == 1 else "rows are"
         reasons.append(f"{rounded} {are} so close to an edge that rounding counts, in {', '.join(shifted)}.")
-    if two:
-        reasons.append(
-            "There are two classes: netcal and scikit-learn judge P(class 1), the others the likelier class."
-        )
+    if by_one:
+        judges = ", ".join(by_one)
+        reasons.append(f"There are two classes: {judges} judge P(class 1), the others the likelier class.")
     reasons.append("By default netcal and relplot take 10 bins, scikit-learn 5, the others 15.")
     return tuple(reasons)
 

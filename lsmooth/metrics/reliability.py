@@ -41,6 +41,7 @@ def reliability_curve(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -54,6 +55,7 @@ def reliability_curve(
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins, of equal width.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -74,7 +76,7 @@ def reliability_curve(
         (array([   nan, 0.6667]), array([0., 3.]))
     """
     scheme = Scheme(n_bins)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     return _answer(inputs, curve_of(inputs.xp, top_label_table(inputs, scheme), inputs.dtype))
 
 
@@ -84,6 +86,7 @@ def classwise_reliability_curve(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -97,6 +100,7 @@ def classwise_reliability_curve(
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins of each class, of equal width.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -117,7 +121,7 @@ def classwise_reliability_curve(
         array([[0.5, 1. ],
                [0. , 0.5]])
     """
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     return _answer(inputs, _curves(inputs.xp, classwise_table(inputs, Scheme(n_bins)), inputs.dtype))
 
 
@@ -130,6 +134,7 @@ def consistency_band(
     confidence_level: float = 0.95,
     n_resamples: int = 500,
     seed: int = 0,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -147,6 +152,7 @@ def consistency_band(
         confidence_level: between 0 and 1, of each bin by itself.
         n_resamples: how many times it is drawn which rows are right.
         seed: of NumPy's generator, on every backend.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -170,7 +176,7 @@ def consistency_band(
     scheme = Scheme(n_bins)
     confidence_level = check.check_fraction("confidence_level", confidence_level)
     n_resamples = check.check_count("n_resamples", n_resamples)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
     if not xp.is_concrete(inputs.predictions):
         raise TypeError("consistency_band draws on the host; call it outside tracing.")

@@ -23,6 +23,7 @@ def risk_coverage_curve(
     predictions: Array,
     *,
     from_logits: bool = False,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -35,6 +36,7 @@ def risk_coverage_curve(
         labels: as in `expected_calibration_error`.
         predictions: as there.
         from_logits: as there.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -54,7 +56,7 @@ def risk_coverage_curve(
         >>> curve.coverage, curve.risk
         (array([0.5, 1. ]), array([0. , 0.5]))
     """
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
     _, covered, wrong, total = _ranked(xp, inputs)
     risk = wrong / xp.where(xp.equal(covered, 0), 1.0, covered)
@@ -66,6 +68,7 @@ def area_under_risk_coverage(
     predictions: Array,
     *,
     from_logits: bool = False,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -78,6 +81,7 @@ def area_under_risk_coverage(
         labels: as in `risk_coverage_curve`.
         predictions: as there.
         from_logits: as there.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -96,7 +100,7 @@ def area_under_risk_coverage(
         >>> float(area_under_risk_coverage([0, 0], [[0.9, 0.1], [0.4, 0.6]]))
         0.25
     """
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits)
+    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
     weight, covered, wrong, total = _ranked(xp, inputs)
     risk = wrong / xp.where(xp.equal(covered, 0), 1.0, covered)

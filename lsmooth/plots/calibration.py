@@ -24,6 +24,7 @@ def confidence_histogram(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -39,6 +40,7 @@ def confidence_histogram(
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins, of equal width.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -69,6 +71,7 @@ def confidence_histogram(
         predictions,
         from_logits=from_logits,
         n_bins=n_bins,
+        binary=binary,
         axis=axis,
         ignore_index=ignore_index,
         sample_weight=sample_weight,
@@ -95,6 +98,7 @@ def temperature_curve(
     labels: Array,
     *,
     sample_weight: Array | None = None,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     confidence_level: float = 0.95,
@@ -110,6 +114,7 @@ def temperature_curve(
         logits: as in `lsmooth.calibration.TemperatureScaling.fit`.
         labels: class ids.
         sample_weight: of rows.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         confidence_level: of the interval, between 0 and 1.
@@ -141,11 +146,16 @@ def temperature_curve(
 
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    scaler = TemperatureScaling(axis=axis, ignore_index=ignore_index).fit(logits, labels, sample_weight)
+    scaler = TemperatureScaling(binary=binary, axis=axis, ignore_index=ignore_index).fit(logits, labels, sample_weight)
     best, least = scaler.temperature_, scaler.nll_after_
     ends = min(1.0, best) / 2, max(1.0, best) * 2
     temperatures = np.geomspace(*ends, _TEMPERATURES)
-    options: dict[str, Any] = {"axis": axis, "ignore_index": ignore_index, "sample_weight": sample_weight}
+    options: dict[str, Any] = {
+        "binary": binary,
+        "axis": axis,
+        "ignore_index": ignore_index,
+        "sample_weight": sample_weight,
+    }
 
     def likelihood(t: float) -> float:
         scaled = apply_temperature(logits, t, axis=axis)
@@ -176,6 +186,7 @@ def risk_coverage(
     predictions: Array,
     *,
     from_logits: bool = False,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -194,6 +205,7 @@ def risk_coverage(
         labels: as in `lsmooth.metrics.risk_coverage_curve`.
         predictions: as there.
         from_logits: as there.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -223,6 +235,7 @@ def risk_coverage(
 
     options: dict[str, Any] = {
         "from_logits": from_logits,
+        "binary": binary,
         "axis": axis,
         "ignore_index": ignore_index,
         "sample_weight": sample_weight,

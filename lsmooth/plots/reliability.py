@@ -24,6 +24,7 @@ def reliability_diagram(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -43,6 +44,7 @@ def reliability_diagram(
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins, of equal width.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -74,6 +76,7 @@ def reliability_diagram(
     options: dict[str, Any] = {
         "from_logits": from_logits,
         "n_bins": n_bins,
+        "binary": binary,
         "axis": axis,
         "ignore_index": ignore_index,
         "sample_weight": sample_weight,
@@ -101,6 +104,7 @@ def reliability_diagrams(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -115,6 +119,7 @@ def reliability_diagrams(
         predictions: by title: ``{"as trained": before, "after a temperature": after}``.
         from_logits: whether all predictions are logits.
         n_bins: the number of bins.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -146,6 +151,7 @@ def reliability_diagrams(
             one,
             from_logits=from_logits,
             n_bins=n_bins,
+            binary=binary,
             axis=axis,
             ignore_index=ignore_index,
             sample_weight=sample_weight,
@@ -166,6 +172,7 @@ def classwise_reliability_diagrams(
     *,
     from_logits: bool = False,
     n_bins: int = 10,
+    binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
@@ -184,6 +191,7 @@ def classwise_reliability_diagrams(
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins of each class.
+        binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -214,6 +222,7 @@ def classwise_reliability_diagrams(
             predictions,
             from_logits=from_logits,
             n_bins=n_bins,
+            binary=binary,
             axis=axis,
             ignore_index=ignore_index,
             sample_weight=sample_weight,

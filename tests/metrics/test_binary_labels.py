@@ -18,6 +18,16 @@ FUNCTIONS = [
     metrics.smooth_calibration_error,
     metrics.brier_score,
     metrics.negative_log_likelihood,
+    metrics.classwise_calibration_error,
+    metrics.adaptive_calibration_error,
+    metrics.area_under_risk_coverage,
+]
+TABLES = [
+    metrics.reliability_curve,
+    metrics.classwise_reliability_curve,
+    metrics.consistency_band,
+    metrics.brier_decomposition,
+    metrics.risk_coverage_curve,
 ]
 STREAMS = [metrics.CalibrationError, metrics.BrierScore, metrics.NegativeLogLikelihood]
 
@@ -62,21 +72,40 @@ def test_ignored_labels_of_any_dtype_do_not_count(backend: Backend, dtype, ignor
 
 
 def test_a_probability_and_two_classes_have_the_same_scores(backend: Backend):
-    labels, two = np.array([1, 0, 0, 1]), np.stack([1 - P, P], axis=1)
-    for function in (metrics.brier_score, metrics.negative_log_likelihood):
-        got = function(backend.asarray(labels), backend.asarray(P), binary=True)
-        np.testing.assert_allclose(float(backend.to_numpy(got)), float(function(labels, two)), rtol=1e-12)
+    given = np.array([0.91, 0.22, 0.58, 0.71])  # none near an edge of a bin
+    labels, two = np.array([1, 0, 0, 1]), np.stack([1 - given, given], axis=1)
+    for function in [*FUNCTIONS, *TABLES]:
+        if function is metrics.smooth_calibration_error:  # which judges the probability of class 1
+            continue
+        expected = function(labels, two)
+        for options, p in (({}, given), ({}, given[:, None]), ({"from_logits": True}, np.log(given / (1 - given)))):
+            got = function(backend.asarray(labels), backend.asarray(p), binary=True, **options)
+            for x, y in zip(got, expected, strict=True) if isinstance(expected, tuple) else [(got, expected)]:
+                np.testing.assert_allclose(backend.to_numpy(x), y, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_the_explanation_has_the_error_of_each_convention(backend: Backend, from_logits):
+    rng = np.random.default_rng(0)
+    p = np.concatenate([rng.random(200), [0.5, 1.0, 1.0, 0.2, 0.0]]) if not from_logits else rng.random(200)
+    labels = (rng.random(len(p)) < p).astype(int)
+    given = np.log(p / (1 - p)) if from_logits else p
+    options = {"binary": True, "from_logits": from_logits, "n_bins": 10}
+    explanation = metrics.explain_difference(backend.asarray(labels), backend.asarray(given), **options)
+    for name, error in explanation.errors.items():
+        expected = metrics.expected_calibration_error(labels, given, convention=name, **options)
+        assert error == pytest.approx(float(expected), rel=1e-9)
+    assert any("torchmetrics, netcal, sklearn, relplot judge P(class 1)" in reason for reason in explanation.reasons)
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 2), (4, 1)])
 def test_binary_forgotten_is_an_error_that_names_it(backend: Backend, shape):
     labels, p = np.array([1, 0, 0, 1]).reshape(shape), P.reshape(shape)
-    for function in FUNCTIONS:
+    for function in [*FUNCTIONS, *TABLES, metrics.explain_difference]:
         with pytest.raises(ValueError, match=r"labels must be class ids.*give binary=True"):
             function(backend.asarray(labels), backend.asarray(p))
     for kind in STREAMS:
         with pytest.raises(ValueError, match=r"labels must be class ids.*give binary=True"):
             kind().update_state(backend.asarray(labels), backend.asarray(p))
-    for function in (metrics.top_k_accuracy, metrics.reliability_curve, metrics.area_under_risk_coverage):
-        with pytest.raises(ValueError, match="stack 1 - p and p as two classes"):
-            function(backend.asarray(labels), backend.asarray(p))
+    with pytest.raises(ValueError, match="stack 1 - p and p as two classes"):
+        metrics.top_k_accuracy(backend.asarray(labels), backend.asarray(p))

@@ -69,6 +69,16 @@ def test_the_curve_is_lowest_at_the_fitted_temperature(backend):
     assert high / scaler.temperature_ == pytest.approx(factor)
 
 
+def test_the_curve_of_yes_or_no_is_that_of_two_classes():
+    rng = np.random.default_rng(0)
+    z = rng.normal(0.0, 3.0, 200)
+    labels = (rng.random(200) < 1 / (1 + np.exp(-z / 2))).astype(int)
+    one = temperature_curve(z, labels, binary=True, ax=axes())
+    two = temperature_curve(np.stack([0 * z, z], 1), labels, ax=axes())
+    for got, expected in zip(one.lines, two.lines, strict=True):
+        np.testing.assert_allclose(got.get_xydata(), expected.get_xydata(), rtol=1e-6)
+
+
 def test_the_curve_heeds_weights_axis_and_ignored_rows():
     logits, labels = overconfident()
     kept = np.arange(400) < 200

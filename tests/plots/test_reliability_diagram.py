@@ -12,8 +12,10 @@ from lsmooth.plots import (
     BLUE,
     RED,
     classwise_reliability_diagrams,
+    confidence_histogram,
     reliability_diagram,
     reliability_diagrams,
+    risk_coverage,
 )
 
 # Confidences 0.3 (right), 0.7 (right, wrong), 0.9 (right): bins of a tenth.
@@ -71,6 +73,23 @@ def test_logits_weights_and_ignored_rows_pass_through():
     assert ax.texts[0].get_text() == "ECE 0.300"
     ax = reliability_diagram(LABELS, PROBABILITIES, n_bins=10, ignore_index=3, sample_weight=[0.0, 1, 1, 1], ax=axes())
     assert ax.texts[0].get_text() == "ECE 0.200"
+
+
+def test_one_probability_per_row_draws_what_two_columns_do():
+    p, labels = np.array([0.9, 0.2, 0.6, 0.7, 0.35]), np.array([1, 0, 0, 1, 1])
+    two = np.stack([1 - p, p], axis=1)
+    for draw in (reliability_diagram, confidence_histogram, risk_coverage):
+        one, other = draw(labels, p, binary=True, ax=axes()), draw(labels, two, ax=axes())
+        for got, expected in zip(one.patches, other.patches, strict=True):
+            np.testing.assert_allclose(got.get_bbox().bounds, expected.get_bbox().bounds, atol=1e-12)
+        for got, expected in zip(one.lines, other.lines, strict=True):
+            np.testing.assert_allclose(got.get_xydata(), expected.get_xydata())
+        assert [text.get_text() for text in one.texts] == [text.get_text() for text in other.texts]
+    (alone,) = reliability_diagrams(labels, {"one": p[:, None]}, binary=True, band=0.9, axes=[axes()])
+    assert alone.texts[0].get_text() == reliability_diagram(labels, two, ax=axes()).texts[0].get_text()
+    pair = Figure().subplots(1, 2)
+    classwise_reliability_diagrams(labels, p, binary=True, names=("no", "yes"), axes=pair)
+    assert [ax.get_title() for ax in pair] == ["no", "yes"]
 
 
 def test_no_row_gives_an_empty_diagram():
