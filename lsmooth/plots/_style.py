@@ -41,6 +41,12 @@ def grid_of_axes(
     return flat
 
 
+def check_names(names: Sequence[str] | None, count: int) -> None:
+    """There is a name for each class."""
+    if names is not None and len(names) < count:
+        raise ValueError(f"names must have a name for each of the {count} classes, got {len(names)}: {list(names)}.")
+
+
 def to_numpy(array: Array) -> np.ndarray:
     """Any framework's array on the host."""
     xp = backend_of(array=array)

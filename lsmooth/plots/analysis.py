@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lsmooth.backends import Array
-from lsmooth.plots._style import CLASS_COLORS, GREY, axes_or_current, plain, to_numpy
+from lsmooth.plots._style import CLASS_COLORS, GREY, axes_or_current, check_names, plain, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def projection(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or there are too few names.
 
     Source: Müller et al. 2019, "When Does Label Smoothing Help?", figure 1.
 
@@ -54,7 +54,9 @@ def projection(
     points, labels = to_numpy(points), to_numpy(labels)
     if points.ndim != 2 or points.shape[1] != 2 or labels.shape != points.shape[:1]:
         raise ValueError(f"points must have shape (rows, 2) and labels (rows,), got {points.shape} and {labels.shape}.")
-    for index, label in enumerate(np.unique(labels)):
+    ids = np.unique(labels)
+    check_names(names, len(ids))
+    for index, label in enumerate(ids):
         chosen = points[labels == label]
         name = str(label) if names is None else names[index]
         color = CLASS_COLORS[index % len(CLASS_COLORS)]

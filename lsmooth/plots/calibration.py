@@ -144,7 +144,7 @@ def temperature_curve(
     ax = axes_or_current(ax)
     from statistics import NormalDist
 
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     scaler = TemperatureScaling(binary=binary, axis=axis, ignore_index=ignore_index).fit(logits, labels, sample_weight)
     best, least = scaler.temperature_, scaler.nll_after_
@@ -172,13 +172,18 @@ def temperature_curve(
     else:
         note(ax, scaler.status_, y=0.96)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    few = ends[1] < 20 * ends[0]
+    ax.xaxis.set_major_locator(LogLocator(10, (1, 2, 5) if few else (1,), numticks=None if few else 5))
+    ax.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlim=ends, xlabel="temperature T", ylabel="negative log-likelihood", title=title or "")
     plain(ax)
     legend(ax)
     return ax
+
+
+def _power_of_ten(t: float, _: int) -> str:
+    return f"{t:g}" if 0.01 <= t < 10_000 else rf"$10^{{{round(math.log10(t))}}}$"
 
 
 def risk_coverage(

@@ -10,7 +10,18 @@ import numpy as np
 
 from lsmooth.backends import Array, backend_of
 from lsmooth.metrics import ReliabilityCurve, classwise_reliability_curve, consistency_band, reliability_curve
-from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, grid_of_axes, legend, note, plain, strip_below
+from lsmooth.plots._style import (
+    BLUE,
+    GREY,
+    RED,
+    axes_or_current,
+    check_names,
+    grid_of_axes,
+    legend,
+    note,
+    plain,
+    strip_below,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +46,8 @@ def reliability_diagram(
 ) -> Axes:
     """Accuracy against confidence, bin by bin, with the gap between them shaded.
 
-    A calibrated classifier is right as often as it says: its bars end at the diagonal. Hatched
-    are confidence without the accuracy for it (red) and accuracy without the confidence (blue).
+    Bars end at the accuracy; those of a calibrated classifier end at the diagonal. Hatched is the gap
+    to the confidence: above an overconfident bin's bar (red), within an underconfident one's (blue).
     The expected calibration error stands in the corner, each bin's share of the rows below.
 
     Args:
@@ -205,7 +216,8 @@ def classwise_reliability_diagrams(
     Raises:
         ImportError: if matplotlib is not installed.
         TypeError: as `reliability_diagram`.
-        ValueError: as `reliability_diagram`, if there is no such class, or not as many axes as classes.
+        ValueError: as `reliability_diagram`, if there is no such class, too few names, or not as many axes as
+            classes.
 
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning"; Kull et al. 2019, "Beyond
         temperature scaling", figure 1.
@@ -234,6 +246,7 @@ def classwise_reliability_diagrams(
         classes = sorted(np.argsort(-frequency, kind="stable")[:_MOST_CLASSES].tolist())
     elif any(not 0 <= k < known for k in classes):
         raise ValueError(f"classes must be class ids in 0..{known - 1}, got {list(classes)}.")
+    check_names(names, known)
     columns = math.ceil(math.sqrt(len(classes)))
     drawn = grid_of_axes(axes, "classes", len(classes), columns, (2.8, 2.8))
     for ax, k in zip(drawn, classes, strict=True):
@@ -265,15 +278,15 @@ def _bars(ax: Axes, curve: ReliabilityCurve, name: str) -> None:
     left, width = curve.edges[:-1][filled], np.diff(curve.edges)[filled]
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
     style: dict[str, Any] = {"align": "edge", "linewidth": 0.8}
-    ax.bar(left, np.minimum(accuracy, confidence), width, color=BLUE, edgecolor="white", label=name, **style)
-    for gap, base, color, label in (
-        (confidence - accuracy, accuracy, RED, "overconfident"),
-        (accuracy - confidence, confidence, BLUE, "underconfident"),
+    ax.bar(left, accuracy, width, color=BLUE, edgecolor="white", label=name, **style)
+    for gap, base, face, edge, label in (
+        (confidence - accuracy, accuracy, to_rgba(RED, 0.2), RED, "overconfident"),
+        (accuracy - confidence, confidence, BLUE, "white", "underconfident"),
     ):
         seen = gap > 0
         if seen.any():
-            face = {"facecolor": to_rgba(color, 0.2), "edgecolor": color, "hatch": "///"}
-            ax.bar(left[seen], gap[seen], width[seen], base[seen], label=label, **face, **style)
+            colors = {"facecolor": face, "edgecolor": edge, "hatch": "///"}
+            ax.bar(left[seen], gap[seen], width[seen], base[seen], label=label, **colors, **style)
     ax.plot([0, 1], [0, 1], color="black", linestyle=(0, (4, 3)), linewidth=1)
     counted = curve.weight != 0  # NaN among them shows in the error
     gaps = np.where(counted, curve.weight * np.abs(curve.accuracy - curve.confidence), 0.0)

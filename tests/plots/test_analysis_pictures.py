@@ -26,3 +26,8 @@ def test_a_projection_shows_each_class_and_its_template(backend):
 def test_a_projection_has_two_coordinates():
     with pytest.raises(ValueError, match=r"points must have shape \(rows, 2\) and labels \(rows,\), got \(2, 3\)"):
         projection(np.ones((2, 3)), [0, 1], ax=axes())
+
+
+def test_a_projection_has_a_name_for_each_class():
+    with pytest.raises(ValueError, match=r"names must have a name for each of the 2 classes, got 1: \['two'\]"):
+        projection(np.ones((2, 2)), [2, 7], names=["two"], ax=axes())

@@ -1,5 +1,7 @@
 """What the pictures of confidence, of the temperature and of selective prediction show."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,22 @@ def test_the_curve_is_lowest_at_the_fitted_temperature(backend):
     assert low * high == pytest.approx(scaler.temperature_**2)
     factor = np.exp(1.959964 * scaler.temperature_stderr_ / scaler.temperature_)
     assert high / scaler.temperature_ == pytest.approx(factor)
+
+
+@pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
+@pytest.mark.parametrize("width", [3.3, 6.4])
+@pytest.mark.parametrize("scale", [1e-6, 0.01, 0.4, 3.0, 20.0, 3000.0, 40_000.0, 1e9])
+def test_labels_of_temperatures_do_not_overlap(scale, width):
+    logits, labels = overconfident(100)
+    figure = Figure(figsize=(width, 3.0))
+    ax = temperature_curve(scale * logits, labels, ax=figure.subplots())
+    figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    boxes = [
+        x.get_window_extent() for x, at in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True) if low < at < high
+    ]
+    assert len(boxes) >= 2
+    assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_the_curve_of_yes_or_no_is_that_of_two_classes():

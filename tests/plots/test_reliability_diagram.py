@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from lsmooth.metrics import classwise_calibration_error, consistency_band
 from lsmooth.plots import (
-    BLUE,
     RED,
     classwise_reliability_diagrams,
     confidence_histogram,
@@ -38,9 +37,9 @@ def test_bars_gaps_and_the_error_are_those_of_the_curve(backend):
     drawn = reliability_diagram(LABELS, backend.asarray(PROBABILITIES), n_bins=10, ax=ax)
     assert drawn is ax
     accuracy = [bar for bar in ax.patches if not bar.get_hatch()]
-    np.testing.assert_allclose([bar.get_height() for bar in accuracy], [0.3, 0.5, 0.9], atol=1e-6)
+    np.testing.assert_allclose([bar.get_height() for bar in accuracy], [1.0, 0.5, 1.0], atol=1e-6)
     np.testing.assert_allclose(heights(ax, RED), [[0.6, 0.5, 0.2]], atol=1e-6)
-    np.testing.assert_allclose(heights(ax, BLUE), [[0.2, 0.3, 0.7], [0.8, 0.9, 0.1]], atol=1e-6)
+    np.testing.assert_allclose(heights(ax, "white"), [[0.2, 0.3, 0.7], [0.8, 0.9, 0.1]], atol=1e-6)
     assert ax.texts[0].get_text() == "ECE 0.300"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["accuracy", "overconfident", "underconfident"]
 
@@ -134,7 +133,7 @@ def test_each_class_has_its_own_frequencies_and_error(backend):
     )
     assert [ax.get_title() for ax in axes] == ["a", "b", "c", "d"]
     first = [bar for bar in axes[0].patches if not bar.get_hatch()]  # p: .1 (0), .3 (1), .7 (1 of 2)
-    np.testing.assert_allclose([bar.get_height() for bar in first], [0.0, 0.3, 0.5], atol=1e-6)
+    np.testing.assert_allclose([bar.get_height() for bar in first], [0.0, 1.0, 0.5], atol=1e-6)
     errors = [float(ax.texts[0].get_text().removeprefix("ECE ")) for ax in axes]
     expected = classwise_calibration_error(LABELS, PROBABILITIES, n_bins=10)
     assert np.mean(errors) == pytest.approx(float(expected), abs=5e-4)
@@ -154,6 +153,8 @@ def test_classes_can_be_chosen_and_the_most_frequent_come_unasked():
         pyplot.close("all")
     with pytest.raises(ValueError, match=r"classes must be class ids in 0..19, got \[20\]"):
         classwise_reliability_diagrams(labels, p, classes=[20])
+    with pytest.raises(ValueError, match=r"names must have a name for each of the 20 classes, got 2: \['a', 'b'\]"):
+        classwise_reliability_diagrams(labels, p, names=("a", "b"), classes=[0])
 
 
 def test_a_label_that_is_no_class_makes_the_error_no_number():
