@@ -44,7 +44,7 @@ def distillation_loss(
     | mse_logits | mean_k (teacher_k / T - student_k / T)^2 |
 
     The gradient of the forward KL with respect to the student's logits is T (s - t). Everything is
-    computed from logits, nothing is clipped. Classes that both mask with -inf are not there; where only
+    computed from logits, nothing is clipped. Classes masked with -inf in both models are excluded; where only
     the student masks a class that the teacher gives mass to, the forward KL is infinite, as it is.
 
     Args:

@@ -44,7 +44,7 @@ def expected_calibration_error(
         predictions: probabilities, or logits if ``from_logits``; floating point, any shape,
             classes along ``axis``.
         from_logits: whether ``predictions`` are logits; never guessed.
-        n_bins: the number of bins. (netcal and relplot take 10 unless told, scikit-learn 5.)
+        n_bins: the number of bins. (The default of netcal and relplot is 10, of scikit-learn 5.)
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin, equal
             confidences in the same.
         norm: ``"l1"``; ``"l2"``: ``sqrt(sum_b (n_b / N) (acc_b - conf_b)^2)``; ``"max"``: the

@@ -23,7 +23,7 @@ class Explanation:
     errors: dict[str, float]
     """The error by each convention, of ``n_bins`` bins."""
     errors_by_default: dict[str, float]
-    """The same, of as many bins as each library takes unless told."""
+    """The same, with each library's default number of bins."""
     on_edge: int
     """Rows whose confidence is on an edge between two bins, where (lo, hi] and [lo, hi) differ."""
     of_one: int
