@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lsmooth import __version__
-from lsmooth._commands import bench, calibrate, info, study
+from lsmooth._commands import apply, bench, calibrate, info, study
 from lsmooth._commands._console import console, interruptible
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ def root(
 
 app.command()(interruptible(study.study, "Nothing was written: the report needs every network."))
 app.command()(interruptible(calibrate.calibrate, "Nothing was written."))
+app.command()(interruptible(apply.apply, "Nothing was written."))
 app.command()(
     interruptible(bench.bench, "Results of the suites that had ended are kept; --report-only writes their table.")
 )

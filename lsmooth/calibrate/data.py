@@ -284,11 +284,10 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
         FileError: at the first row that cannot be used, with its number and what to do.
     """
     per_class, ignored, rows, impossible, first = np.zeros(data.classes, np.int64), 0, 0, 0, ""
-    kinds = {"probabilities", "percentages"} if data.from_logits else set()
+    kinds = possible_kinds(data)
     with np.errstate(invalid="ignore", over="ignore"):
         for block in data.blocks():
-            counted = _check_block(data, block)
-            kinds &= _kinds(data, block, counted) if kinds else kinds
+            counted = check_block(data, block, kinds)
             lost = counted & _impossible(data, block, counted)
             if lost.any() and not first:
                 first = data.place(block.start, tuple(np.argwhere(lost)[0]))
@@ -301,15 +300,7 @@ def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
     if not rows:
         label = data.naming.ignored
         raise FileError(f"{data.labels.name} are all {label}, the --ignore-index: there is nothing to fit.")
-    looks_like = ""
-    if kinds:
-        kind = "probabilities" if "probabilities" in kinds else "percentages"
-        cure = "" if kind == "probabilities" else "divide them by 100 and "
-        looks_like = (
-            f"{data.logits.name} look like {kind} and are taken for logits; if they are {kind}, {cure}add "
-            "--from-probabilities."
-        )
-    return Counts(rows, ignored, per_class, impossible, first, looks_like)
+    return Counts(rows, ignored, per_class, impossible, first, looks_like(data, kinds))
 
 
 def fit_rows(seed: int, fraction: float, block: Block) -> np.ndarray:
@@ -328,8 +319,29 @@ def fit_rows(seed: int, fraction: float, block: Block) -> np.ndarray:
     return chosen
 
 
-def _check_block(data: Data, block: Block) -> np.ndarray:
-    """Which labels count."""
+def possible_kinds(data: Data) -> set[str]:
+    """What the numbers may look like beside what the user says, before any is seen."""
+    return {"probabilities", "percentages"} if data.from_logits else set()
+
+
+def looks_like(data: Data, kinds: set[str]) -> str:
+    """What to pass where all numbers look like another kind, as a sentence; else nothing."""
+    if not kinds:
+        return ""
+    kind = "probabilities" if "probabilities" in kinds else "percentages"
+    cure = "" if kind == "probabilities" else "divide them by 100 and "
+    return (
+        f"{data.logits.name} look like {kind} and are taken for logits; if they are {kind}, {cure}add "
+        "--from-probabilities."
+    )
+
+
+def check_block(data: Data, block: Block, kinds: set[str]) -> np.ndarray:
+    """Which labels count; ``kinds`` loses those that the block does not look like.
+
+    Raises:
+        FileError: at the first row that cannot be used.
+    """
     z, y = block.logits, block.labels
     counted = np.ones(y.shape, bool) if data.ignore_index is None else y != data.ignore_index
     bad = counted & ((y < 0) | (y >= data.classes))
@@ -359,6 +371,8 @@ def _check_block(data: Data, block: Block) -> np.ndarray:
         )
     if not data.from_logits:
         _check_probabilities(data, block, counted)
+    if kinds:
+        kinds &= _kinds(data, block, counted)
     return counted
 
 

@@ -49,6 +49,11 @@ class StoredArray:
     values: tuple[str, ...] | None = None
     place: Callable[[int], str] = field(default="row {}".format, repr=False)
 
+    @property
+    def is_table(self) -> bool:
+        """Whether the file has rows and columns of its own."""
+        return suffix_of(self.path) not in ("", ".npy", ".npz", ".safetensors")
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """The rows from ``start`` to before ``stop``; bfloat16 as float32."""
         rows = self._read(start, stop)

@@ -52,6 +52,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "options": asdict(results.options),
         "files": [_file_json(data) for data in (results.data, results.evaluation) if data is not None],
         "classes": list(results.data.naming.names),
+        "binary": results.data.binary,
         "rows": results.rows,
         "calibrator": {"file": CALIBRATOR, "class": type(results.scaler).__name__, **_diagnostics(results)},
         "measures": {name: _measure_json(results, name) for name in NAMES},
@@ -252,6 +253,7 @@ def _usage(results: Results) -> str:
     given = two if results.data.binary else name
     numpy = "import numpy\n" if results.data.binary else ""
     return (
+        f"lsmooth apply {CALIBRATOR} new_predictions\n\n"
         f"{numpy}from lsmooth.calibration import load\n\n"
         f'scaler = load("{CALIBRATOR}")\ncalibrated = scaler.predict_proba({given})'
     )

@@ -11,15 +11,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lsmooth.calibrate.text import FileError, open_text
+from lsmooth.calibrate.text import FileError, check_new, open_text
 
-__all__ = ["FileError", "TableStream", "Wanted", "affixes", "class_names", "named_like", "quoted", "stream"]
+__all__ = [
+    "FileError",
+    "TableStream",
+    "Wanted",
+    "affixes",
+    "class_names",
+    "named_like",
+    "quoted",
+    "stream",
+    "write_parquet",
+]
 
 SYNONYMS = {
     "labels": ("labels", "label", "y", "y_true", "true_label", "target", "targets", "truth", "class", "obs"),
     "logits": ("logits", "logit", "probabilities", "probs", "proba", "y_prob", "y_score"),
 }
 """The names under which an array is looked for where the user gives none."""
+LABELS = SYNONYMS["labels"]
 _BOOKKEEPING = re.compile(r"(.*_)?(id|idx|index|row|fold|split|group|weight|weights|seed|epoch)", re.IGNORECASE)
 
 
@@ -407,6 +418,49 @@ def _row_shape(wanted: Wanted, columns: Sequence[str]) -> tuple[int, ...]:
 
 def _shaped(rows: np.ndarray, wanted: Wanted, columns: Sequence[str]) -> np.ndarray:
     return rows.reshape(len(rows), *_row_shape(wanted, columns))
+
+
+def write_parquet(path: Path, target: Path, names: Sequence[str], blocks: Iterator[np.ndarray], as_list: bool) -> None:
+    """Write a table with columns more: (rows, columns) of numbers, block by block.
+
+    Args:
+        path: the table.
+        target: the file to write.
+        names: of the new columns.
+        blocks: their values, which come from front to back.
+        as_list: whether to write one column of lists.
+
+    Raises:
+        FileError: if a column of that name is there already.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path, memory_map=True)
+    check_new(path, file.schema_arrow.names, names)
+    writer = None
+    for rows, table in _in_step(file, blocks):
+        columns = [pa.array(list(rows))] if as_list else [pa.array(column) for column in rows.T]
+        for name, column in zip(names, columns, strict=True):
+            table = table.append_column(name, column)
+        writer = writer or pq.ParquetWriter(target, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _in_step(file: Any, blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, Any]]:
+    """Blocks of new columns, and the same rows of the table."""
+    import pyarrow as pa
+
+    batches = file.iter_batches()
+    held = None
+    for block in blocks:
+        while held is None or len(held) < len(block):
+            batch = pa.Table.from_batches([next(batches)])
+            held = batch if held is None else pa.concat_tables([held, batch])
+        yield block.reshape(len(block), -1), held.slice(0, len(block))
+        held = held.slice(len(block))
 
 
 def _is_list(kind: Any) -> bool:

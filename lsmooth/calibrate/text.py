@@ -191,6 +191,32 @@ def open_text(path: Path, role: str, decimal: str) -> TextTable:
     )
 
 
+def check_new(path: Path, names: Sequence[str], new: Sequence[str]) -> None:
+    """Raise where a table has a column of a name that is to be added."""
+    double = [name for name in new if name in names]
+    if double:
+        raise FileError(f"{path} has a column {double[0]!r} already; drop it, or calibrate the file without it.")
+
+
+def write_text(table: TextTable, target: Path, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+    """Write a table with columns more: (rows, columns) of numbers, block by block.
+
+    Raises:
+        FileError: if a column of that name is there already.
+    """
+    check_new(table.path, table.names, names)
+    numbers = (row for block in blocks for row in block.reshape(len(block), -1).tolist())
+    compressed = target.suffix.lower() == ".gz"
+    with (gzip.open if compressed else open)(target, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=table.delimiter, lineterminator="\n")
+        if table.headed:
+            writer.writerow(
+                ["" if name == f"Unnamed: {k}" else name for k, name in enumerate(table.names)] + list(names)
+            )
+        for (_, fields), row in zip(table._records(), numbers, strict=True):
+            writer.writerow(fields + [repr(number).replace(".", table.decimal) for number in row])
+
+
 def _delimiter(path: Path, header: str, decimal: str) -> str:
     """What stands between fields: tabs in .tsv, semicolons where commas are decimal separators or there are any."""
     if ".tsv" in path.suffixes or "\t" in header:
