@@ -170,7 +170,7 @@ def test_numbers_of_another_kind_are_told_of():
         (
             "p_cat,p_dog\n1,2\n",
             [],
-            "must have the columns that the calibrator was fitted to, p_cat, p_dog, p_hen; give",
+            "must have the columns that the calibrator was fitted to, p_cat, p_dog, p_hen; name",
         ),
         ("p_cat,p_dog,p_hen\n1,2,3\n\n1,,3\n", [], "have NaN in line 4"),
         ("p_cat,p_dog,p_hen,calibrated_dog\n1,2,3,4\n", [], "has a column 'calibrated_dog' already; drop it"),
