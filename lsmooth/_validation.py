@@ -276,9 +276,10 @@ def check_labels(
     if same_shape(xp.shape(labels), shape):
         return labels, front, True
     if not same_shape(xp.shape(labels), rows):
+        column = " Drop the last axis: labels[..., 0]." if same_shape(xp.shape(labels), (*rows, 1)) else ""
         raise ValueError(
             f"labels must have shape {rows} (class ids) or {shape} (distributions) for {name} of shape {shape} "
-            f"with axis={axis}; got {xp.shape(labels)}.{fitting_axis(xp.shape(labels), shape)}"
+            f"with axis={axis}; got {xp.shape(labels)}.{fitting_axis(xp.shape(labels), shape) or column}"
         )
     if not is_integer(xp, labels):
         raise TypeError(
@@ -288,10 +289,11 @@ def check_labels(
     return class_ids(xp, labels), front, False
 
 
-def fitting_axis(labels: Sequence[int | None], shape: Sequence[int | None]) -> str:
-    """The class axis that class ids of this shape would fit, as the end of a message; axis 1 if several do."""
-    axes = [a for a in (1, *range(len(shape))) if same_shape(labels, (*shape[:a], *shape[a + 1 :]))]
-    return f" These labels fit axis={axes[0]}." if axes else ""
+def fitting_axis(rows: Sequence[int | None], shape: Sequence[int | None], name: str = "labels") -> str:
+    """The class axis that rows of this shape would fit, as the end of a message; axis 1 if several do."""
+    axes = [a for a in (1, *range(len(shape))) if same_shape(rows, (*shape[:a], *shape[a + 1 :]))]
+    fit = "fit" if name.endswith("s") else "fits"
+    return f" The {name} {fit} axis={axes[0]}." if axes else ""
 
 
 def check_broadcast(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:

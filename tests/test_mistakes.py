@@ -144,6 +144,22 @@ def test_labels_that_fit_another_class_axis_are_told_which(backend: Backend, cal
         call(backend.asarray(PIXELS), backend.asarray(IMAGES))
 
 
+def test_a_mask_that_fits_another_class_axis_is_told_which(backend: Backend) -> None:
+    images = backend.asarray(IMAGES)
+    with pytest.raises(ValueError, match=r"got \(2, 4, 5\)\. The mask fits axis=1\."):
+        distillation.distillation_loss(images, images, mask=backend.asarray(PIXELS == 0))
+
+
+def test_labels_of_one_column_are_to_drop_their_axis(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"got \(4, 1\)\. Drop the last axis: labels\[\.\.\., 0\]"):
+        losses.softmax_cross_entropy(backend.asarray(IDS[:, None]), backend.asarray(LOGITS))
+
+
+def test_class_ids_of_a_sigmoid_loss_are_told_of_the_softmax(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"got \(4,\)\. Class ids are labels of softmax_cross_entropy"):
+        losses.sigmoid_cross_entropy(backend.asarray(IDS), backend.asarray(LOGITS))
+
+
 def test_labels_that_fit_no_class_axis_are_told_none(backend: Backend) -> None:
     with pytest.raises(ValueError, match=r"got \(2,\)\.$"):
         losses.softmax_cross_entropy(backend.asarray(IDS[:2]), backend.asarray(LOGITS))
@@ -208,6 +224,14 @@ def test_a_model_in_the_place_of_logits_is_to_be_called(backend: Backend) -> Non
 def test_class_ids_of_two_axes_need_the_number_of_classes(backend: Backend, labels: list) -> None:
     with pytest.raises(ValueError, match="num_classes is needed to smooth class ids"):
         smoothing.smooth_labels(backend.asarray(np.array(labels)), 0.1)
+
+
+@pytest.mark.parametrize("smooth", [smoothing.binary_smooth_labels, smoothing.multilabel_smooth_labels])
+def test_class_ids_are_no_answers_to_yes_or_no_questions(backend: Backend, smooth) -> None:
+    with pytest.raises(ValueError, match=r"labels must be 0 or 1.*for class ids use smooth_labels"):
+        smooth(backend.asarray(np.array([[3, 1], [-1, 0]])), 0.1)
+    smoothed = backend.to_numpy(smooth(backend.asarray(np.array([[1, 1], [0, 0]])), 0.0))
+    np.testing.assert_array_equal(smoothed, [[1, 1], [0, 0]])
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])

@@ -118,7 +118,7 @@ def _labels_and_counted(
     xp: Backend, labels: Any, ignore_index: int | None, mask: Any, rows: Array, logits: tuple[int | None, ...]
 ) -> tuple[Array | None, Array | None]:
     shape = xp.shape(rows)
-    counted = row_mask(xp, mask, rows)
+    counted = row_mask(xp, mask, rows, logits)
     ignore_index = check.check_ignore_index(ignore_index)
     if labels is None:
         if ignore_index is not None:

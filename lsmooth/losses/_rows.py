@@ -100,7 +100,9 @@ def prepare_binary(
     labels = check.to_array(xp, "labels", labels, dtype, like=logits)
     shape = xp.shape(logits)
     if not check.same_shape(xp.shape(labels), shape):
-        raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.")
+        ids = check.same_shape(xp.shape(labels), shape[:-1])
+        hint = " Class ids are labels of softmax_cross_entropy; here each class is a label of its own." if ids else ""
+        raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.{hint}")
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
     sample_weight = row_weight(xp, sample_weight, logits, logits, dtype)
     counted = row_mask(xp, mask, logits)
@@ -131,15 +133,16 @@ def counted_elements(rows: Rows) -> tuple[Array, Array]:
     return xp.where(rows.counted, logits, 0.0), xp.where(rows.counted, labels, 0.0)
 
 
-def row_mask(xp: Backend, mask: Any, rows: Array) -> Array | None:
-    """The mask as a bool array in the shape of the rows, or None."""
+def row_mask(xp: Backend, mask: Any, rows: Array, logits: tuple[int | None, ...] = ()) -> Array | None:
+    """The mask as a bool array in the shape of the rows, or None; ``logits`` is the shape of the logits as given."""
     if mask is None:
         return None
     mask = check.to_array(xp, "mask", mask, like=rows)
     if xp.dtype(mask) != "bool":
         raise TypeError(f"mask must be bool, True for the rows that count; got {xp.dtype(mask)}.")
     if not check.same_shape(xp.shape(mask), xp.shape(rows)):
-        raise ValueError(f"mask must have the shape of the rows, {xp.shape(rows)}; got {xp.shape(mask)}.")
+        hint = check.fitting_axis(xp.shape(mask), logits, "mask")
+        raise ValueError(f"mask must have the shape of the rows, {xp.shape(rows)}; got {xp.shape(mask)}.{hint}")
     return mask
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.smoothing.uniform import _distributions, _floating
+from lsmooth.smoothing.uniform import _binary_targets, _distributions, _floating
 
 
 def multilabel_smooth_labels(
@@ -49,7 +49,8 @@ def multilabel_smooth_labels(
     if normalize and negative_smoothing is not None:
         raise ValueError("negative_smoothing has no meaning where rows are normalized; leave one of the two out.")
     xp = backend_of(labels=labels, label_smoothing=label_smoothing, negative_smoothing=negative_smoothing)
-    target = _floating(xp, xp.asarray(labels))
+    labels = xp.asarray(labels)
+    target = _floating(xp, labels) if normalize else _binary_targets(xp, labels)
     shape, dtype = xp.shape(target), xp.dtype(target)
     check.check_has_classes("labels", shape)
     classes = xp.length(target, -1, dtype)

@@ -89,7 +89,7 @@ def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array
     """Smoothed yes-or-no targets: ``(1 - eps) t + eps / 2``.
 
     Args:
-        labels: t in [0, 1], any shape and dtype.
+        labels: t in [0, 1], any shape and dtype; integers must be 0 or 1.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the labels.
 
     Returns:
@@ -107,7 +107,7 @@ def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array
         array([0.05, 0.95])
     """
     xp = backend_of(labels=labels, label_smoothing=label_smoothing)
-    target = _floating(xp, xp.asarray(labels))
+    target = _binary_targets(xp, xp.asarray(labels))
     eps = check.number_or_rows(
         xp, "label_smoothing", label_smoothing, xp.shape(target), target, xp.dtype(target), low=0.0, high=1.0
     )
@@ -144,14 +144,33 @@ def _one_hot_rows(xp: Backend, labels: Array) -> Array:
     mass = xp.sum(target, axis=-1)
     # t (t - 1) is positive for every integer but 0 and 1.
     one_hot = xp.equal(xp.sum(target * target, axis=-1), mass) & (mass <= 1.0)
-    readable = xp.is_concrete(labels) and (xp.name == "numpy" or not xp.is_watched(labels))
-    values = xp.host_view(one_hot) if readable else None
+    return _where_valid(
+        xp,
+        target,
+        one_hot[..., None],
+        f"num_classes is needed to smooth class ids: got integer labels of shape {xp.shape(labels)} that are not "
+        "one-hot. Pass num_classes= with class ids; pass distributions as floating-point labels.",
+    )
+
+
+def _binary_targets(xp: Backend, labels: Array) -> Array:
+    """Floating labels as they are; integers must be 0 or 1, others are an error, or NaN where they cannot be read."""
+    target = _floating(xp, labels)
+    if not check.is_integer(xp, labels):
+        return target
+    message = (
+        "labels must be 0 or 1, one for each yes-or-no question; for class ids use smooth_labels(num_classes=...)."
+    )
+    return _where_valid(xp, target, xp.equal(target * target, target), message)
+
+
+def _where_valid(xp: Backend, target: Array, valid: Array, message: str) -> Array:
+    """``target``, NaN where it is not valid; a ValueError if the values can be read without a synchronisation."""
+    readable = xp.is_concrete(target) and (xp.name == "numpy" or not xp.is_watched(target))
+    values = xp.host_view(valid) if readable else None
     if values is not None and not values.all():
-        raise ValueError(
-            f"num_classes is needed to smooth class ids: got integer labels of shape {xp.shape(labels)} that are not "
-            "one-hot. Pass num_classes= with class ids; pass distributions as floating-point labels."
-        )
-    return xp.where(one_hot[..., None], target, float("nan"))
+        raise ValueError(message)
+    return xp.where(valid, target, float("nan"))
 
 
 def _floating(xp: Backend, array: Array) -> Array:
