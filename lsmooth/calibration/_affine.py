@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lsmooth.calibration._moments import Rows
+
+_KEPT_BYTES = 2**30
+"""Rows up to this size are prepared once for all evaluations; those of larger files anew for each."""
 
 
 class Map(NamedTuple):
@@ -18,7 +22,21 @@ class Map(NamedTuple):
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """The map of (rows, classes)."""
         product = logits @ self.weight.T if self.weight.ndim == 2 else logits * self.weight
-        return product + self.bias
+        product += self.bias
+        return product
+
+
+class Block(NamedTuple):
+    """Rows as every evaluation needs them."""
+
+    logits: np.ndarray
+    """(rows, classes), scaled; 0 where a class is masked."""
+    masked: np.ndarray | None
+    """Which classes are; None if none is."""
+    target: np.ndarray
+    """(rows,) class ids; or (rows, classes), distributions times the weight."""
+    weight: np.ndarray
+    """(rows,)."""
 
 
 class Fit(NamedTuple):
@@ -61,6 +79,9 @@ class Objective:
         self._normalize, self._off_diagonal, self._intercept = normalize, off_diagonal, intercept
         self.value = 0.0
         self.separates = False
+        size = 8.0 * rows.count * rows.classes
+        with np.errstate(all="ignore"):
+            self._kept = list(self._blocks()) if size <= _KEPT_BYTES else None
 
     def unpack(self, parameters: np.ndarray) -> Map:
         """The map of scaled logits that the flat parameters stand for."""
@@ -74,41 +95,51 @@ class Objective:
         mapping = self.unpack(parameters)
         value, separates = 0.0, True
         slope_weight, slope_bias = np.zeros(self._shape), np.zeros(self._rows.classes)
-        for logits, labels, weight in self._rows.blocks():
-            z, masked = self._prepared(logits)
-            mapped = np.where(masked, -np.inf, mapping(z))
-            top = mapped.max(axis=1, keepdims=True)
-            e = np.exp(mapped - top)
-            total = e.sum(axis=1, keepdims=True)
-            target = labels if labels.ndim == 2 else np.eye(z.shape[1])[labels]
-            factor = target.sum(axis=1) if labels.ndim == 2 else 1.0
-            fit = (target * np.where(target == 0, 0.0, mapped - top)).sum(axis=1)
-            if weight is not None:  # of a soft label, its sum is in the weight
-                part = np.where(weight == 0, 0.0, weight / np.where(factor == 0, 1.0, factor))
-                target, fit, factor = target * part[:, None], fit * part, factor * part
-            value += float((factor * np.log(total[:, 0]) - fit).sum())
-            residual = e / total * np.reshape(factor, (-1, 1)) - target
+        for z, masked, target, weight in self._kept or self._blocks():
+            mapped = mapping(z)
+            if masked is not None:
+                mapped[masked] = -np.inf
+            mapped -= mapped.max(axis=1, keepdims=True)
+            at = np.arange(len(z)), target
+            soft = target.ndim == 2
+            fit = (target * np.where(target == 0, 0.0, mapped)).sum(axis=1) if soft else mapped[at] * weight
+            residual = np.exp(mapped, out=mapped)
+            total = residual.sum(axis=1)
+            value += float((weight * np.log(total) - fit).sum())
             separates = separates and not fit.any()
+            residual *= (weight / total)[:, None]
+            if soft:
+                residual -= target
+            else:
+                residual[at] -= weight
             slope_bias += residual.sum(axis=0)
             if len(self._shape) == 2:
                 slope_weight += residual.T @ z
             else:
-                slope_weight += (residual * z).sum() if not self._shape else (residual * z).sum(axis=0)
+                slope_weight += (residual * z).sum(axis=0 if self._shape else None)
         count = self._rows.totals.count
         self.value, self.separates = value / count, separates
         slopes = [slope_weight.ravel() / count] + ([slope_bias / count] if self._has_bias else [])
         penalty, slope = self._penalty(mapping)
         return self.value + penalty, np.concatenate(slopes) + slope
 
-    def _prepared(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        z = logits.astype(np.float64)
-        if self._normalize:
-            top = z.max(axis=1, keepdims=True)
-            z = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
-        elif not self._shape:  # a number common to a row changes nothing
-            z = z - z.max(axis=1, keepdims=True)
-        masked = z == -np.inf
-        return np.where(masked, 0.0, z * self._scale), masked
+    def _blocks(self) -> Iterator[Block]:
+        for logits, labels, weight in self._rows.blocks():
+            z = logits.astype(np.float64)
+            if self._normalize:
+                z -= z.max(axis=1, keepdims=True)
+                z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+            elif not self._shape:  # a number common to a row changes nothing
+                z -= z.max(axis=1, keepdims=True)
+            masked = z == -np.inf
+            z *= self._scale
+            z[masked] = 0.0
+            if labels.ndim == 2:  # its sum is in the weight
+                mass = labels.sum(axis=1)
+                weight = mass if weight is None else weight
+                labels = labels * np.where(weight == 0, 0.0, weight / np.where(mass == 0, 1.0, mass))[:, None]
+            weight = np.ones(len(z)) if weight is None else weight.astype(np.float64)
+            yield Block(z, masked if masked.any() else None, labels, weight)
 
     def _penalty(self, mapping: Map) -> tuple[float, np.ndarray]:
         """Of the map of unscaled logits."""

@@ -198,6 +198,11 @@ class Rows:
             self._forget()
 
     @property
+    def count(self) -> int:
+        """The number of rows."""
+        return math.prod(self._xp.shape(self._logits)[:-1])
+
+    @property
     def classes(self) -> int:
         """The number of classes."""
         return 2 if self._binary else self._xp.shape(self._logits)[-1]

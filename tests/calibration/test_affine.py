@@ -17,6 +17,7 @@ from lsmooth.calibration import (
     TemperatureScaling,
     VectorScaling,
 )
+from lsmooth.calibration._moments import Rows
 
 pytest.importorskip("scipy", reason="scipy is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore:.* weights and .* rows:UserWarning")
@@ -125,6 +126,22 @@ def test_the_penalties_are_those_of_odir():
     np.testing.assert_allclose(slopes(scaler, logits, labels) + expected, 0.0, atol=1e-5)
     strict = MatrixScaling(off_diagonal=1e6).fit(logits, labels)
     np.testing.assert_allclose(strict.weight_ * (1 - np.eye(CLASSES)), 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_prepared_once_where_they_fit_into_memory(monkeypatch, kind):
+    visits, blocks = [], Rows.blocks
+    monkeypatch.setattr(Rows, "blocks", lambda rows: visits.append(1) or blocks(rows))
+    logits, labels = drawn()
+    logits[::7, 2] = np.where(labels[::7] == 2, logits[::7, 2], -np.inf)
+    kept = kind().fit(logits, np.eye(CLASSES)[labels])
+    assert len(visits) == 1
+    monkeypatch.setattr("lsmooth.calibration._affine._KEPT_BYTES", 0)
+    streamed = kind().fit(logits, np.eye(CLASSES)[labels])
+    assert len(visits) > 5
+    np.testing.assert_array_equal(streamed.predict_proba(logits), kept.predict_proba(logits))
+    hard = kind().fit(logits, labels)
+    np.testing.assert_allclose(hard.predict_proba(logits), kept.predict_proba(logits), atol=1e-5)
 
 
 def test_too_few_rows_for_a_matrix_are_a_warning():
