@@ -83,6 +83,10 @@ class Backend(ABC):
         """Whether none of the labels is ``index``; False where that is not known, or costs a synchronisation to ask."""
         return False
 
+    def are_classes(self, labels: Array, num_classes: Any) -> bool:
+        """Whether all labels are in 0..num_classes-1; False where it is not known, or costs a synchronisation to ask."""
+        return False
+
     @abstractmethod
     def dtype(self, x: Array) -> str:
         """The name of the dtype of ``x``."""
@@ -173,6 +177,10 @@ class Backend(ABC):
 
     @abstractmethod
     def moveaxis(self, x: Array, source: int, destination: int) -> Array: ...
+
+    def expand_dims(self, x: Array) -> Array:
+        """``x[..., None]``."""
+        return x[..., None]
 
     @abstractmethod
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...

@@ -381,7 +381,7 @@ def _targets_and_probabilities(
 
 def _probabilities(xp: Backend, y_pred: Array) -> Array:
     p = accumulate(xp, y_pred)
-    return _clipped(xp, p / xp.sum(p, axis=-1)[..., None])
+    return _clipped(xp, p / xp.expand_dims(xp.sum(p, axis=-1)))
 
 
 def _sparse_losses_of_probabilities(
@@ -390,17 +390,19 @@ def _sparse_losses_of_probabilities(
     if counted is not None:
         labels = xp.where(counted, labels, 0)
         y_pred = xp.where(counted[..., None], y_pred, 1.0)
-    log_p = xp.log(_probabilities(xp, y_pred))
+    p = accumulate(xp, y_pred)
     eps = check.number_or_rows(
-        xp, "label_smoothing", label_smoothing, xp.shape(labels), log_p, xp.dtype(log_p), low=0.0, high=1.0
+        xp, "label_smoothing", label_smoothing, xp.shape(labels), p, xp.dtype(p), low=0.0, high=1.0
     )
     if check.is_validating(xp, labels, y_pred):
         check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
-    labels, factor = label_factor(xp, labels, xp.length(log_p, -1, xp.dtype(labels)), xp.dtype(log_p))
-    log_q = xp.pick(log_p, labels)
+    classes, factor = xp.length(p, -1, xp.dtype(labels)), None
+    if not xp.are_classes(labels, classes):
+        labels, factor = label_factor(xp, labels, classes, xp.dtype(p))
+    log_q = xp.log(_clipped(xp, xp.pick(p, labels) / xp.sum(p, axis=-1)))
     if not isinstance(eps, float) or eps > 0.0:
-        log_q = (1.0 - eps) * log_q + eps * _mean(xp, log_p, -1)
-    losses = -factor * log_q
+        log_q = (1.0 - eps) * log_q + eps * _mean(xp, xp.log(_probabilities(xp, p)), -1)
+    losses = -log_q if factor is None else -factor * log_q
     return losses if counted is None else xp.where(counted, losses, 0.0)
 
 

@@ -216,7 +216,7 @@ def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, r
     if reduction == "mean_with_sample_weight" and weight is not None:
         mean = _divide_no_nan(xp, total, xp.sum(weight))
     elif isinstance(size, int):
-        mean = total / max(size, 1)
+        mean = total * (1.0 / max(size, 1))
     else:
         mean = _divide_no_nan(xp, total, _size(xp, losses, dtype))
     return keras_settings.share_of_replica(xp, mean)

@@ -49,6 +49,12 @@ class TensorflowBackend(Backend):
     def is_watched(self, *arrays: Array) -> bool:
         return is_followed(*arrays)
 
+    def are_classes(self, labels: Array, num_classes: Any) -> bool:
+        if not (arrays.is_on_host(labels) and isinstance(num_classes, int)):
+            return False
+        ids = labels.numpy()
+        return not ids.size or bool(ids.min() >= 0 and ids.max() < num_classes)
+
     def dtype(self, x: Array) -> str:
         return x.dtype.name
 
@@ -127,6 +133,9 @@ class TensorflowBackend(Backend):
         order.insert(destination, source)
         return tf.transpose(x, order)
 
+    def expand_dims(self, x: Array) -> Array:
+        return tf.expand_dims(x, -1)  # one operation, where indexing takes five
+
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return tf.reshape(x, shape)
 
@@ -135,6 +144,9 @@ class TensorflowBackend(Backend):
 
     def gather(self, x: Array, index: Array) -> Array:
         return arrays.gather(x, index)
+
+    def pick(self, x: Array, index: Array) -> Array:
+        return arrays.pick(x, index)
 
     def put(self, x: Array, index: Array, values: Array) -> Array:
         shape, count = tf.shape(x, tf.int64), tf.shape(index)[-1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
@@ -37,12 +38,23 @@ def equal(x: Array, y: Any) -> Array:
 
 def gather(x: Array, index: Array) -> Array:
     """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
+    if is_on_host(index):  # one operation, where the other takes a dozen
+        index = index.numpy()
+        return tf.gather_nd(x, np.stack([*np.indices(index.shape, index.dtype)[:-1], index], axis=-1))
     return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
 
 
 def pick(x: Array, index: Array) -> Array:
     """One entry of the last axis per row."""
+    if is_on_host(index):
+        index = index.numpy()
+        return tf.gather_nd(x, np.stack([*np.indices(index.shape, index.dtype), index], axis=-1))
     return gather(x, index[..., None])[..., 0]
+
+
+def is_on_host(x: Array) -> bool:
+    """Whether the values of ``x`` can be read now, without a copy from another device."""
+    return tf.executing_eagerly() and "CPU" in x.device
 
 
 def axis_length(x: Array, axis: int, dtype: Any = tf.int32) -> Any:

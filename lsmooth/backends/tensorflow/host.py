@@ -59,13 +59,14 @@ def loss_of(
         return value
 
     def backward(upstream: Array) -> Array:
-        if is_followed(logits):  # by the tape of a higher derivative
+        if not tf.executing_eagerly() or is_followed(logits, upstream):  # by the tape of a higher derivative
             with tf.GradientTape() as tape:
                 tape.watch(logits)
                 loss = again(logits)
             return tape.gradient(loss, logits, upstream)
-        per_row = options.total or len(upstream.shape) == len(logits.shape)
-        return tf.cast(slope * (upstream if per_row else upstream[..., None]), logits.dtype)
+        factor = upstream.numpy()
+        of_rows = 0 < factor.ndim < slope.ndim
+        return tf.cast(tf.constant(slope * (factor[..., None] if of_rows else factor), value.dtype), logits.dtype)
 
     return _with_gradient(logits, value=value, backward=backward)
 
