@@ -84,7 +84,7 @@ class Backend(ABC):
         return False
 
     def are_classes(self, labels: Array, num_classes: Any) -> bool:
-        """Whether all labels are in 0..num_classes-1; False where it is not known, or costs a synchronisation to ask."""
+        """Whether all labels are in 0..num_classes-1; False where to ask costs a synchronisation."""
         return False
 
     @abstractmethod
