@@ -31,7 +31,7 @@ def may_call() -> bool:
     return not torch.compiler.is_exporting() and not _is_transformed()
 
 
-KNOWN = frozenset(SoftmaxOptions._fields) - {"gamma"}
+KNOWN = cross_entropy.KNOWN
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

@@ -35,7 +35,17 @@ SAMPLE = 32
 # Below this a probability has lost digits to underflow, and its logarithm with it.
 _SMALLEST = {dtype: torch.finfo(dtype).tiny * 1e6 for dtype in (torch.float32, torch.float64)}
 
-KNOWN = frozenset(SoftmaxOptions._fields) - {"gamma"}
+KNOWN = (
+    "label_smoothing",
+    "prior",
+    "class_weight",
+    "temperature",
+    "z_loss",
+    "logit_softcap",
+    "counted",
+    "scale",
+    "total",
+)
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

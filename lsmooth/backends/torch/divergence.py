@@ -54,7 +54,7 @@ class Block(NamedTuple):
     gradient: Tensor | None  # to be written
 
 
-KNOWN = DivergenceOptions._fields
+KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", "constant_teacher")
 
 
 def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:

@@ -35,7 +35,7 @@ _HALF, _ONE, _MINUS_ONE = (
 _MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
 
 
-KNOWN = SigmoidOptions._fields
+KNOWN = ("label_smoothing", "pos_weight", "counted", "scale", "total", "gamma", "alpha")
 
 
 def fits(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> bool:

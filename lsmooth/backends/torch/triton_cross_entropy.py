@@ -23,10 +23,11 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import cross_entropy
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
 
-KNOWN = frozenset(SoftmaxOptions._fields) - {"gamma"}
+KNOWN = cross_entropy.KNOWN
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
