@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lsmooth.backends import divergences, formulas
-from lsmooth.backends.linear import BlockLoss, Call, whole
+from lsmooth.backends.linear import BlockLoss, Call, loss_of_all
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -271,10 +271,6 @@ class Backend(ABC):
         """Per-row divergences of two logits, or their sum; see `divergences.softmax_divergence`."""
         return divergences.softmax_divergence(self, teacher, student, options)
 
-    def is_float16_product(self, a: Array, b: Array) -> bool:
-        """Whether a matrix product of these is computed in float16, whose range is small."""
-        return "float16" in (self.dtype(a), self.dtype(b))
-
     def hard_and_soft(
         self, labels: Array, teacher: Array, student: Array, hard: SoftmaxOptions, soft: DivergenceOptions
     ) -> Array:
@@ -301,4 +297,4 @@ class Backend(ABC):
         Returns:
             A scalar, or (...), as the loss says; differentiable in every floating array of the call.
         """
-        return whole(self, loss, call)
+        return loss_of_all(self, loss, call)

@@ -8,7 +8,7 @@ gradient, and its logits make room for those of the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lsmooth.backends.formulas import accumulate, match_rank
@@ -39,39 +39,72 @@ class Kernels(Protocol):
 
 
 class BlockLoss(Protocol):
-    """What is computed of the logits of a block, knowing nothing of blocks.
+    """The loss of a block of rows, as a function of its logits: a named tuple that knows nothing of blocks.
 
     Two that compare equal, and hash alike, are compiled once.
     """
 
     @property
-    def total(self) -> bool:
-        """Whether it gives the sum of the rows, and not each of them."""
+    def xp(self) -> Backend:
+        """The backend, whose kernels compute the loss."""
         ...
 
     @property
-    def still(self) -> tuple[int, ...]:
-        """The heads that get no gradient."""
+    def scale(self) -> float | None:
+        """Multiplies every row, unless ``rows["scale"]`` holds a number for each."""
         ...
+
+    @property
+    def total(self) -> bool:
+        """Whether the loss is the sum of the rows instead of one number a row."""
+        ...
+
+    @property
+    def frozen_heads(self) -> tuple[int, ...]:
+        """The indices of the heads that get no gradient."""
+        ...
+
+    def _replace(self, **fields: Any) -> Any: ...
 
     def __call__(
         self,
         logits: tuple[Array, ...],
         rows: Mapping[str, Array],
         shared: Mapping[str, Array],
-        last: Kernels | None = None,
+        final_kernels: Kernels | None = None,
     ) -> Array:
-        """The loss of the rows whose logits, one array (..., classes) a head, these are.
+        """The loss of the rows with these logits, one array (..., classes) a head.
 
-        ``last``, if given, is asked for what needs the logits last: it may write over those of the last head.
+        ``final_kernels``, if given, compute the last term that reads the logits: they may overwrite those of the
+        last head.
         """
         ...
 
     def __hash__(self) -> int: ...
 
 
+class Form(NamedTuple):
+    """Which arrays a `Call` has; hashable, as compiled functions need it."""
+
+    biased: tuple[bool, ...]  # of each head, whether it has a bias
+    rows: tuple[str, ...]
+    shared: tuple[str, ...]
+
+    def call(self, values: Iterable[Any]) -> Call:
+        """The call of this form with these values, in the order of `values`."""
+        each = iter(values)
+        heads = [Head(next(each), next(each), next(each) if biased else None) for biased in self.biased]
+        rows = {name: next(each) for name in self.rows}
+        return Call(tuple(heads), rows, {name: next(each) for name in self.shared})
+
+    def values(self, call: Call) -> list[Any]:
+        """The values of a call, heads first, then ``rows`` and ``shared`` in the order of their names."""
+        heads = [x for head, biased in zip(call.heads, self.biased, strict=True) for x in head[: 2 + biased]]
+        return heads + [call.rows[name] for name in self.rows] + [call.shared[name] for name in self.shared]
+
+
 class Call(NamedTuple):
-    """All arrays that a `BlockLoss` depends on."""
+    """All arrays that a `BlockLoss` depends on; or one value for each, such as its gradient, None for no value."""
 
     heads: tuple[Head, ...]
     rows: Mapping[str, Array]  # each (...) or (..., n), the leading axes being those of the hidden states
@@ -82,66 +115,101 @@ class Call(NamedTuple):
         """Of all heads together."""
         return sum(head.weight.shape[0] for head in self.heads)
 
-    def leaves(self) -> list[Any]:
-        """The arrays, with None where there is no bias; named ones in the order of their names.
+    @property
+    def form(self) -> Form:
+        """The names are sorted: JAX, unlike Python, does not keep the order of a dictionary."""
+        biased = tuple([head.bias is not None for head in self.heads])
+        return Form(biased, tuple(sorted(self.rows)), tuple(sorted(self.shared)))
 
-        That order, unlike the one in which names were given, is kept by frameworks that take dictionaries apart.
-        """
-        named = [some[name] for some in (self.rows, self.shared) for name in sorted(some)]
-        return [x for head in self.heads for x in head] + named
+    def arrays(self) -> list[Array]:
+        """The arrays in the order of `Form.values`."""
+        return self.form.values(self)
 
-    def along_rows(self) -> list[bool]:
-        """Of each leaf, whether its leading axes are the rows."""
-        heads = [True, False, False] * len(self.heads)
-        return heads + [True] * len(self.rows) + [False] * len(self.shared)
+    def map(self, function: Callable[..., Any], *others: Call) -> Call:
+        """``function`` of each value that is not None, and of the values of other calls in the same place."""
 
-    def rebuild(self, leaves: Sequence[Any]) -> Call:
-        """A call of the same form with other leaves."""
-        of_heads = 3 * len(self.heads)
-        of_rows = of_heads + len(self.rows)
+        def value(x: Any, *more: Any) -> Any:
+            return None if x is None else function(x, *more)
+
+        heads = zip(self.heads, *[call.heads for call in others], strict=True)
         return Call(
-            tuple(Head(*leaves[i : i + 3]) for i in range(0, of_heads, 3)),
-            _renamed(self.rows, leaves[of_heads:of_rows]),
-            _renamed(self.shared, leaves[of_rows:]),
+            tuple([Head(*[value(*each) for each in zip(*some, strict=True)]) for some in heads]),
+            {name: value(x, *[call.rows[name] for call in others]) for name, x in self.rows.items()},
+            {name: value(x, *[call.shared[name] for call in others]) for name, x in self.shared.items()},
         )
 
     def map_rows(self, function: Callable[[Array], Array]) -> Call:
-        """The call with a function applied to what has rows."""
-        pairs = zip(self.leaves(), self.along_rows(), strict=True)
-        return self.rebuild([function(x) if rows else x for x, rows in pairs])
+        """The call with a function applied to the arrays along the rows."""
+        return self.map(lambda x, along_rows: function(x) if along_rows else x, self.along_rows())
+
+    def along_rows(self) -> Call:
+        """Of each array, whether its leading axes are the rows."""
+        heads = (Head(True, False, False),) * len(self.heads)
+        return Call(heads, dict.fromkeys(self.rows, True), dict.fromkeys(self.shared, False))
+
+    def row_part(self) -> Call:
+        """The arrays along the rows alone."""
+        return Call(tuple([Head(head.hidden, None) for head in self.heads]), self.rows, {})
+
+    def shared_part(self) -> Call:
+        """The arrays that all rows share alone."""
+        return Call(tuple([head._replace(hidden=None) for head in self.heads]), {}, self.shared)
 
 
-def _renamed(names: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
-    """Values in the order of the sorted names, under these names in their own order."""
-    by_name = dict(zip(sorted(names), values, strict=True))
-    return {name: by_name[name] for name in names}
+def joined(row_part: Call, shared_part: Call) -> Call:
+    """The call of these two parts."""
+    heads = zip(row_part.heads, shared_part.heads, strict=True)
+    return Call(
+        tuple([ours._replace(hidden=of_rows.hidden) for of_rows, ours in heads]), row_part.rows, shared_part.shared
+    )
 
 
 class CrossEntropyOfBlock(NamedTuple):
     """The softmax cross-entropy of one head and labels."""
 
     xp: Backend
+    options: SoftmaxOptions  # without arrays: `rows` and `shared` hold these
+    scale: float | None
     total: bool
-    options: SoftmaxOptions  # `rows` and `shared` hold those that are arrays
-    still: tuple[int, ...] = ()
+    frozen_heads: tuple[int, ...] = ()
 
     def __call__(
         self,
         logits: tuple[Array, ...],
         rows: Mapping[str, Array],
         shared: Mapping[str, Array],
-        last: Kernels | None = None,
+        final_kernels: Kernels | None = None,
     ) -> Array:
         """The kernel's losses."""
-        kernels = self.xp if last is None else last
-        options = with_arrays(self.options, {"total": self.total}, rows, shared)
+        kernels = self.xp if final_kernels is None else final_kernels
+        options = with_arrays(self.options._replace(scale=self.scale, total=self.total), rows, shared)
         return kernels.softmax_cross_entropy(logits[0], rows["labels"], options)
 
 
-def whole(xp: Backend, loss: BlockLoss, call: Call) -> Array:
+def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+    """`Backend.linear_rows`; float16 products get the scale of the rows last.
+
+    The range of float16 is too small for gradients that are divided by the number of rows.
+    """
+    if "float16" in (xp.dtype(call.heads[-1].hidden), xp.dtype(call.heads[-1].weight)):
+        return with_deferred_scale(xp, loss, call, block_size)
+    return xp.linear_rows(loss, call, block_size)
+
+
+def with_deferred_scale(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
+    """`Backend.linear_rows`, the rows' losses multiplied by their scale and added up afterwards."""
+    rows = dict(call.rows)
+    scale = rows.pop("scale", loss.scale)
+    if scale is None:
+        return xp.linear_rows(loss, call, block_size)
+    losses = scale * xp.linear_rows(loss._replace(scale=None, total=False), call._replace(rows=rows), block_size)
+    return xp.sum(losses) if loss.total else losses
+
+
+def loss_of_all(xp: Backend, loss: BlockLoss, call: Call) -> Array:
     """The loss of all rows at once."""
     call = without_ignored(xp, call)
-    return loss(tuple(head_logits(xp, head) for head in call.heads), call.rows, call.shared)
+    return loss(tuple([head_logits(xp, head) for head in call.heads]), call.rows, call.shared)
 
 
 def without_ignored(xp: Backend, call: Call) -> Call:
@@ -160,7 +228,7 @@ def head_logits(xp: Backend, head: Head) -> Array:
 
 
 def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int:
-    """How many rows a block has: enough for the matrix products to run at speed, blocks of about one size."""
+    """The rows of a block: enough for the matrix products to run at speed, blocks of about one size."""
     features = max(head.weight.shape[1] for head in call.heads)
     wanted = max(1, elements // call.num_classes, min(BLOCK_ROWS, features // 2))
     return max(1, math.ceil(num_rows / max(1, math.ceil(num_rows / wanted))))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.linear import BlockLoss, Call, block_rows, whole
+from lsmooth.backends.linear import BlockLoss, Call, block_rows, loss_of_all
 from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
 
@@ -107,7 +107,7 @@ class NumpyBackend(NamespaceBackend):
         num_rows = len(call.heads[0].hidden)
         block = block_size or block_rows(num_rows, call)
         parts = [slice(start, start + block) for start in range(0, num_rows, block)] or [slice(None)]
-        losses = [whole(self, loss, call.map_rows(lambda x, part=part: x[part])) for part in parts]
+        losses = [loss_of_all(self, loss, call.map_rows(lambda x, part=part: x[part])) for part in parts]
         return np.sum(losses) if loss.total else np.concatenate(losses).reshape(lead)
 
 

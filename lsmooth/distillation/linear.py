@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, Kernels
+from lsmooth.backends.linear import Call, Kernels, linear_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
-from lsmooth.distillation._pair import prepare, scale_of
+from lsmooth.distillation._pair import prepare
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.losses._rows import rows_of
 from lsmooth.losses.linear import check_block_size, check_head, over_rows
-from lsmooth.losses.reductions import reduce_rows
 
 SOFT, HARD = "soft.", "hard."
 
@@ -136,55 +135,56 @@ def linear_distillation_loss(
             weight=xp.stop_gradient(teacher.weight),
             bias=None if teacher.bias is None else xp.stop_gradient(teacher.bias),
         )
-    scale, reduction = pair.scale, pair.reduction
-    apart = scale is not None and xp.is_float16_product(pair.student, student.weight)
-    if apart:  # its range is too small for gradients that are divided by the number of rows
-        pair = pair._replace(scale=None, reduction="none")
-    scale_of_teacher = _times(alpha, scale_of(pair, scale_by_temperature_squared))
-    soft = DivergenceOptions(divergence, parameter, pair.temperature, scale=scale_of_teacher)
+    soft = DivergenceOptions(divergence, parameter, pair.temperature)
+    if scale_by_temperature_squared:
+        soft = soft._replace(scale=pair.temperature * pair.temperature)
     soft, arrays, _ = without_arrays(xp, soft)
     arrays = {SOFT + name: x for name, x in arrays.items()}
     hard = None
     if alpha < 1.0:
-        hard = SoftmaxOptions(eps, scale=_times(1.0 - alpha, pair.scale))
-        hard, more, _ = without_arrays(xp, hard)
+        hard, more, _ = without_arrays(xp, SoftmaxOptions(eps))
         arrays |= {"labels": pair.labels, **{HARD + name: x for name, x in more.items()}}
-    if pair.counted is not None:
-        arrays["counted"] = pair.counted  # of both parts; the blocks look for it under this name
+    # Both parts have these: a linear head's kernels look for them under these names.
+    arrays |= {name: x for name, x in (("counted", pair.counted), ("scale", pair.scale)) if xp.is_array(x)}
     arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
-    still = (0,) if stop_teacher_gradient else ()
-    loss = DistillationOfBlock(xp, pair.reduction != "none", soft, hard, still)
+    scale = None if "scale" in arrays else pair.scale
+    frozen = (0,) if stop_teacher_gradient else ()
+    loss = DistillationOfBlock(xp, soft, hard, alpha, scale, pair.reduction != "none", frozen)
     heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
-    losses = xp.linear_rows(loss, Call(heads, arrays, {}), block_size)
-    return reduce_rows(xp, losses, scale, reduction) if apart else losses
+    return linear_rows(xp, loss, Call(heads, arrays, {}), block_size)
 
 
 class DistillationOfBlock(NamedTuple):
     """The `lsmooth.backends.linear.BlockLoss` of a teacher's and a student's head, in this order."""
 
     xp: Backend
-    total: bool
-    soft: DivergenceOptions  # `rows` hold those that are arrays, their names behind `SOFT`, or `HARD`
+    soft: DivergenceOptions  # without arrays: `rows` hold these, their names behind `SOFT`, or `HARD`
     hard: SoftmaxOptions | None
-    still: tuple[int, ...]
+    alpha: float
+    scale: float | None
+    total: bool
+    frozen_heads: tuple[int, ...]
 
     def __call__(
         self,
         logits: tuple[Array, ...],
         rows: Mapping[str, Array],
         shared: Mapping[str, Array],
-        last: Kernels | None = None,
+        final_kernels: Kernels | None = None,
     ) -> Array:
-        """The soft part, and the hard one where there are labels: both look at the student's logits."""
+        """The soft part, and the hard part where there are labels: both read the student's logits."""
         teacher, student = logits
-        kernels = last if last is not None and self.hard is None else self.xp
+        kernels = final_kernels if final_kernels is not None and self.hard is None else self.xp
         common = {"total": self.total, "counted": rows.get("counted")}
-        options = with_arrays(self.soft._replace(**common), rows, prefix=SOFT)
-        losses = kernels.softmax_divergence(teacher, student, options)
+        scale = rows.get("scale", self.scale)
+        soft = with_arrays(self.soft._replace(**common), rows, prefix=SOFT)
+        squared = 1.0 if soft.scale is None else soft.scale
+        losses = kernels.softmax_divergence(teacher, student, soft._replace(scale=_times(self.alpha * squared, scale)))
         if self.hard is None:
             return losses
-        options = with_arrays(self.hard._replace(**common), rows, prefix=HARD)
-        return losses + self.xp.softmax_cross_entropy(student, rows["labels"], options)
+        hard = with_arrays(self.hard._replace(**common), rows, prefix=HARD)
+        hard = hard._replace(scale=_times(1.0 - self.alpha, scale))
+        return losses + self.xp.softmax_cross_entropy(student, rows["labels"], hard)
 
 
 def _teacher_share(alpha: float | None, labels: Any) -> float:

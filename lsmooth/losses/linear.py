@@ -8,10 +8,10 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
-from lsmooth.backends.options import SoftmaxOptions, without_arrays
+from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head, linear_rows
+from lsmooth.backends.options import without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import finish, prepare, rows_of
+from lsmooth.losses._rows import prepare, rows_of
 from lsmooth.losses.cross_entropy import kernel_options
 
 
@@ -116,22 +116,11 @@ def linear_softmax_cross_entropy(
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
     head = head._replace(hidden=rows.logits)
-    apart = options.scale is not None and xp.is_float16_product(head.hidden, head.weight)
-    if apart:  # its range is too small for gradients that are divided by the number of rows
-        options = options._replace(scale=None, total=False)
-    loss, call = cross_entropy_call(xp, rows.labels, rows.soft, head, options)
-    losses = xp.linear_rows(loss, call, block_size)
-    return finish(rows, losses) if apart else losses
-
-
-def cross_entropy_call(
-    xp: Backend, labels: Array, soft: bool, head: Head, options: SoftmaxOptions
-) -> tuple[CrossEntropyOfBlock, Call]:
-    """The loss of a block, and the arrays that it takes: over the rows, and for all rows."""
-    numbers, rows, shared = without_arrays(xp, options)
-    like = rows_of(xp, labels) if soft else labels
-    rows = {"labels": labels, **{name: over_rows(xp, x, like) for name, x in rows.items()}}
-    return CrossEntropyOfBlock(xp, options.total, numbers), Call((head,), rows, shared)
+    numbers, along_rows, along_classes = without_arrays(xp, options)
+    like = rows_of(xp, rows.labels) if rows.soft else rows.labels
+    along_rows = {"labels": rows.labels, **{name: over_rows(xp, x, like) for name, x in along_rows.items()}}
+    loss = CrossEntropyOfBlock(xp, numbers, numbers.scale, options.total)  # pyright: ignore[reportArgumentType]
+    return linear_rows(xp, loss, Call((head,), along_rows, along_classes), block_size)
 
 
 def over_rows(xp: Backend, value: Array, rows: Array) -> Array:

@@ -535,7 +535,7 @@ def _joint_kernels(case: _Case) -> None:
 
             def linear(x: Array, options: SoftmaxOptions = options, block_size: int | None = block_size) -> Array:
                 head = Head(x, xp.asarray(weight, case.dtype), xp.asarray(bias, case.dtype))
-                loss = CrossEntropyOfBlock(xp, options.total, options)
+                loss = CrossEntropyOfBlock(xp, options._replace(scale=None, total=False), 0.5, options.total)
                 return xp.linear_rows(loss, Call((head,), {"labels": labels}, {}), block_size)
 
             def exact_linear(x: np.ndarray, options: SoftmaxOptions = options) -> np.ndarray:

@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole, without_ignored
+from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, joined, loss_of_all, without_ignored
 
 # Logits of a block.
 BLOCK_ELEMENTS = 2**24
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
-    """`lsmooth.backends.linear.whole`, a block of rows at a time."""
+    """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
     lead = call.heads[0].hidden.shape[:-1]
     place = _placement(call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))
@@ -58,7 +58,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     # A symbolic number of rows, as `jax.export` has it, cannot be divided into blocks of a number known beforehand.
     block = _block_rows(num_rows, call, place, loss.total, block_size) if isinstance(num_rows, int) else None
     if block is None or num_rows <= block:
-        losses = whole(xp, loss, call)
+        losses = loss_of_all(xp, loss, call)
     else:
         losses = (_total if loss.total else _rows)(Plan(xp, loss, block, place), call)
     return losses if loss.total else jnp.reshape(losses, lead)
@@ -66,7 +66,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
 
 def _placement(call: Call) -> Placement:
     """Where the arrays lie: as they say, or their types, or the mesh in scope; one device if nothing is said."""
-    arrays = [x for x in call.leaves() if x is not None]
+    arrays = call.arrays()
     on_cpu, mesh = jax.default_backend() == "cpu", jax.sharding.get_abstract_mesh()
     if mesh.manual_axes:  # of the others of the mesh, every device has rows of its own
         devices = mesh.size // math.prod(mesh.shape[axis] for axis in mesh.manual_axes)
@@ -83,7 +83,7 @@ def _placement(call: Call) -> Placement:
 def _shards(x: Array) -> int:
     """Into how many pieces the axes of an array are split over devices, but for the last."""
     piece = x.sharding.shard_shape(x.shape)
-    return math.prod(math.ceil(whole / part) for whole, part in zip(x.shape[:-1], piece[:-1], strict=True) if part)
+    return math.prod(math.ceil(size / part) for size, part in zip(x.shape[:-1], piece[:-1], strict=True) if part)
 
 
 def _block_rows(num_rows: int, call: Call, place: Placement, total: bool, block_size: int | None) -> int:
@@ -101,76 +101,78 @@ def _block_rows(num_rows: int, call: Call, place: Placement, total: bool, block_
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _sum_of_rows(plan: Plan, call: Call) -> Array:
-    return _sweep(plan, [False] * len(call.leaves()), call)[0]
+    return _sweep(plan, call.map(lambda x: False), call)[0]
 
 
 @functools.partial(_sum_of_rows.defjvp, symbolic_zeros=True)
 def _sum_of_rows_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) -> tuple[Array, Array]:
     (call,), (tangent,) = primals, tangents
-    moves = [x is not None and not isinstance(x, SymbolicZero) for x in tangent.leaves()]
-    total, gradients = _shielded(lambda call: _sweep(plan, moves, call))(call)
-    pairs = [(g, dx) for g, dx, moving in zip(gradients, tangent.leaves(), moves, strict=True) if moving]
+    wanted = tangent.map(lambda x: not isinstance(x, SymbolicZero))
+    total, gradients = _shielded(lambda call: _sweep(plan, wanted, call))(call)
     wide = total.dtype  # float16 may have no room for the scale of a loss
-    return total, sum((jnp.sum(g.astype(wide) * dx.astype(wide)) for g, dx in pairs), start=jnp.zeros_like(total))
+    terms = gradients.map(lambda g, dx: jnp.sum(g.astype(wide) * dx.astype(wide)), tangent)
+    return total, sum(jax.tree.leaves(terms), start=jnp.zeros_like(total))
 
 
 _total = jax.jit(_sum_of_rows, static_argnums=0, inline=True)
 
 
 def _shielded(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    """The function, with a derivative that says nothing new.
+    """The function, with its own derivative as a custom rule.
 
-    JAX takes what a scan does not change, zeros of the size of a block among it, out of the loop to be kept in memory
-    all along; but it does not look into functions that have a rule of their own.
+    JAX moves values that a scan does not change, such as zeros of the size of a block, out of the loop and keeps
+    them in memory; it does not look into functions with a custom rule.
     """
     shielded = jax.custom_jvp(function)
     shielded.defjvp(functools.partial(jax.jvp, function))
     return shielded
 
 
-def _sweep(plan: Plan, moves: list[bool], call: Call) -> tuple[Array, list[Any]]:
-    """The sum of the rows, and the gradients of the leaves that move."""
+def _sweep(plan: Plan, wanted: Call, call: Call) -> tuple[Array, Call]:
+    """The sum of the rows, and the gradients that are wanted, None for the others."""
 
     def step(carry: Any, here: Call) -> Any:
         total, sums = carry
-        value, gradients = _block(plan, moves, here, sums)
-        shared, of_rows = _split(call, gradients)
-        return (total + value, shared), of_rows
+        value, gradients = _block(plan, wanted, here, sums)
+        return (total + value, gradients.shared_part()), gradients.row_part()
 
     zero = _zero(call)
-    zeros = [None if x is None else x + zero.astype(x.dtype) for x in _zeros(call, moves)]
+    zeros = jax.tree.map(lambda x: x + zero.astype(x.dtype), _zeros(call, wanted))
     (total, shared), of_rows = _scan(_num_rows(call), plan.block, step, (zero, zeros), call, plan.place.may_share)
-    return total, _joined(shared, of_rows)
+    return total, joined(of_rows, shared)
 
 
-def _block(plan: Plan, moves: list[bool], call: Call, sums: list[Any]) -> tuple[Array, list[Any]]:
-    """The loss of a block, and the gradients of its rows; those of what is shared are added to the sums."""
-    of_heads = 3 * len(call.heads)
+def _block(plan: Plan, wanted: Call, call: Call, sums: Call) -> tuple[Array, Call]:
+    """The loss of a block, and the gradients of its rows; those of shared arrays are added to the sums."""
     call = without_ignored(plan.xp, call)
     logits = [head_logits(head) for head in call.heads]
-    moving = [any(moves[i : i + 3]) for i in range(0, of_heads, 3)]
-    value, slopes, of_others = _slopes(plan, moving, moves[of_heads:], logits, Call((), call.rows, call.shared))
-    gradients: list[Any] = []
-    for i, (head, slope) in enumerate(zip(call.heads, slopes, strict=True)):
-        here = slice(3 * i, 3 * i + 3)
-        gradients += _head_gradients(plan, head, slope, moves[here], sums[here]) if moving[i] else [None] * 3
-    return value, gradients + _added(sums[of_heads:], of_others)
+    others, wanted_others = call._replace(heads=()), wanted._replace(heads=())
+    differentiable = [any(head) for head in wanted.heads]
+    value, slopes, gradients = _slopes(plan, differentiable, wanted_others, logits, others)
+    heads = [
+        _head_gradients(plan, *each) if wants else Head(None, None)
+        for wants, each in zip(
+            differentiable, zip(call.heads, slopes, wanted.heads, sums.heads, strict=True), strict=True
+        )
+    ]
+    shared = _added(sums._replace(heads=()), gradients.shared_part()).shared
+    return value, Call(tuple(heads), gradients.rows, shared)
 
 
 def _slopes(
-    plan: Plan, moving: list[bool], moves: list[bool], logits: list[Array], others: Call
-) -> tuple[Array, list[Array], list[Any]]:
-    """The loss of a block, the gradients of moving logits, and those of the other leaves that move.
+    plan: Plan, differentiable: list[bool], wanted: Call, logits: list[Array], others: Call
+) -> tuple[Array, list[Any], Call]:
+    """The loss of a block, the gradients of the differentiable logits, and those of the other arrays wanted.
 
-    On one CPU the logits' gradients are written over them, a few rows at a time: what else XLA keeps stays in cache.
+    On one CPU the gradients overwrite the logits, a few rows at a time, so that XLA's temporaries stay in cache.
     """
     num_rows = logits[0].shape[0]
     part = _part_rows(num_rows, sum(z.shape[1] for z in logits)) if plan.place.one_cpu else num_rows
     if part == num_rows:
-        return _slopes_at_once(plan, moving, moves, logits, others)
+        return _slopes_at_once(plan, differentiable, wanted, logits, others)
 
     def slopes_of(some: list[Array], here: Call) -> Any:
-        return _slopes_at_once(plan, moving, moves, some, here)
+        return _slopes_at_once(plan, differentiable, wanted, some, here)
 
     def zeros_of(*arrays: Any) -> Any:
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(slopes_of, *arrays))
@@ -178,46 +180,47 @@ def _slopes(
     def step(carry: Any, here: Call) -> Any:
         start, total, logits, sums = carry
         some = [jax.lax.dynamic_slice_in_dim(z, start, part) for z in logits]
-        # Always so; but what is inside reads a copy of these rows, and none of the logits after they are written over.
+        # Always true: `cond` makes XLA copy the slice before the logits are overwritten.
         value, slopes, gradients = jax.lax.cond(start >= 0, slopes_of, zeros_of, some, here)
         logits = [
-            jax.lax.dynamic_update_slice_in_dim(z, slope, start, 0) if moves else z
-            for z, slope, moves in zip(logits, slopes, moving, strict=True)
+            z if slope is None else jax.lax.dynamic_update_slice_in_dim(z, slope, start, 0)
+            for z, slope in zip(logits, slopes, strict=True)
         ]
-        shared, of_rows = _split(others, gradients)
-        return (start + part, total + value, logits, _added(sums, shared)), of_rows
+        return (start + part, total + value, logits, _added(sums, gradients.shared_part())), gradients.row_part()
 
-    start = (0, jnp.zeros((), logits[-1].dtype), logits, _zeros(others, moves))
+    start = (0, jnp.zeros((), logits[-1].dtype), logits, _zeros(others, wanted))
     (_, total, logits, shared), of_rows = _scan(num_rows, part, step, start, others)
-    return total, logits, _joined(shared, of_rows)
+    return total, logits, joined(of_rows, shared)
 
 
 def _slopes_at_once(
-    plan: Plan, moving: list[bool], moves: list[bool], logits: list[Array], others: Call
-) -> tuple[Array, list[Array], list[Any]]:
+    plan: Plan, differentiable: list[bool], wanted: Call, logits: list[Array], others: Call
+) -> tuple[Array, list[Any], Call]:
     """`_slopes`, with all rows in one piece."""
-    given = [*logits, *others.leaves()]
-    wanted = [i for i, moves in enumerate([*moving, *moves]) if moves]
 
-    def loss(chosen: list[Array]) -> Array:
-        filled = _filled(given, wanted, chosen)
-        here = others.rebuild(filled[len(logits) :])
-        return plan.loss(tuple(filled[: len(logits)]), here.rows, here.shared)
+    def loss(chosen: list[Any], options: Call) -> Array:
+        given = [z if x is None else x for z, x in zip(logits, chosen, strict=True)]
+        here = _chosen(others, wanted, options)
+        return plan.loss(tuple(given), here.rows, here.shared)
 
-    value, pull = jax.vjp(loss, [given[i] for i in wanted])
-    gradients = _filled([None] * len(given), wanted, *pull(jnp.ones_like(value)))
-    return value, gradients[: len(logits)], gradients[len(logits) :]
+    chosen = [z if wants else None for z, wants in zip(logits, differentiable, strict=True)]
+    value, pull = jax.vjp(loss, chosen, _only(others, wanted))
+    return value, *pull(jnp.ones_like(value))
 
 
-def _filled(leaves: list[Any], places: list[int], values: list[Any]) -> list[Any]:
-    at = dict(zip(places, values, strict=True))
-    return [at.get(i, x) for i, x in enumerate(leaves)]
+def _only(call: Call, wanted: Call) -> Call:
+    """The arrays that are wanted, None for the others."""
+    return call.map(lambda x, wants: x if wants else None, wanted)
 
 
-def _zeros(call: Call, moves: list[bool]) -> list[Any]:
-    """Zeros to add the gradients to of what moves and is shared by the rows; else None."""
-    leaves = zip(call.leaves(), moves, call.along_rows(), strict=True)
-    return [jnp.zeros_like(x, _accumulator(x)) if moving and not rows else None for x, moving, rows in leaves]
+def _chosen(call: Call, wanted: Call, instead: Call) -> Call:
+    """The call with other arrays where they are wanted."""
+    return call.map(lambda x, wants, y: y if wants else x, wanted, instead)
+
+
+def _zeros(call: Call, wanted: Call) -> Call:
+    """Zeros to which the gradients of shared arrays are added, None for arrays whose gradient is not wanted."""
+    return _only(call, wanted).shared_part().map(lambda x: jnp.zeros_like(x, _accumulator(x)))
 
 
 def _zero(call: Call) -> Array:
@@ -225,21 +228,11 @@ def _zero(call: Call) -> Array:
     zero = jnp.zeros((), _accumulator(call.heads[-1].hidden))
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return zero
-    return sum((jnp.sum(x[:0]).astype(zero.dtype) for x in call.leaves() if x is not None), start=zero)
+    return sum((jnp.sum(x[:0]).astype(zero.dtype) for x in call.arrays()), start=zero)
 
 
-def _added(sums: list[Any], gradients: list[Any]) -> list[Any]:
-    return [g if x is None else x + g for x, g in zip(sums, gradients, strict=True)]
-
-
-def _split(call: Call, gradients: list[Any]) -> tuple[list[Any], list[Any]]:
-    """The gradients of what is shared by the rows, and of what lies along them."""
-    pairs = list(zip(gradients, call.along_rows(), strict=True))
-    return [None if rows else g for g, rows in pairs], [g if rows else None for g, rows in pairs]
-
-
-def _joined(shared: list[Any], of_rows: list[Any]) -> list[Any]:
-    return [g if x is None else x for x, g in zip(shared, of_rows, strict=True)]
+def _added(sums: Call, gradients: Call) -> Call:
+    return sums.map(jnp.add, gradients)
 
 
 def head_logits(head: Head) -> Array:
@@ -248,13 +241,13 @@ def head_logits(head: Head) -> Array:
     return logits if head.bias is None else logits + head.bias[None, :]
 
 
-def _head_gradients(plan: Plan, head: Head, slope: Array, moves: list[bool], sums: list[Any]) -> list[Any]:
+def _head_gradients(plan: Plan, head: Head, slope: Array, wanted: Head, sums: Head) -> Head:
     g = slope.astype(head.weight.dtype)
-    return [
-        _product(g, head.weight, 1, 0, head.hidden).astype(head.hidden.dtype) if moves[0] else None,
-        _add_product(plan, sums[1], g, head.hidden) if moves[1] else None,
-        sums[2] + jnp.sum(slope, axis=0) if moves[2] else None,
-    ]
+    return Head(
+        _product(g, head.weight, 1, 0, head.hidden).astype(head.hidden.dtype) if wanted.hidden else None,
+        _add_product(plan, sums.weight, g, head.hidden) if wanted.weight else None,
+        sums.bias + jnp.sum(slope, axis=0) if wanted.bias else None,  # pyright: ignore[reportOptionalOperand]
+    )
 
 
 def _add_product(plan: Plan, total: Array, g: Array, hidden: Array) -> Array:
@@ -288,30 +281,25 @@ def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int, like: Array | N
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _rows(plan: Plan, call: Call) -> Array:
     # In full precision outside of the loop, which adds up their gradients.
-    types = [None if x is None else x.dtype for x in call.leaves()]
-    wide = [
-        x if x is None or rows else x.astype(_accumulator(x))
-        for x, rows in zip(call.leaves(), call.along_rows(), strict=True)
-    ]
+    types = call.map(lambda x: x.dtype)
+    call = call.map(lambda x, along_rows: x if along_rows else x.astype(_accumulator(x)), call.along_rows())
 
     @jax.checkpoint
     def block(here: Call) -> Array:
-        narrow = [x if x is None else x.astype(dtype) for x, dtype in zip(here.leaves(), types, strict=True)]
-        return whole(plan.xp, plan.loss, here.rebuild(narrow))
+        return loss_of_all(plan.xp, plan.loss, here.map(lambda x, dtype: x.astype(dtype), types))
 
-    call = call.rebuild(wide)
     return _scan(_num_rows(call), plan.block, lambda _, here: (None, block(here)), None, call, plan.place.may_share)[1]
 
 
 def _scan(
     num_rows: int, block: int, step: Callable[[Any, Call], Any], carry: Any, call: Call, may_share: bool = False
 ) -> Any:
-    """``step`` over full blocks, then over the rows left, if any; what it gives for rows is joined.
+    """``step`` over full blocks, then over the rows left, if any; its results for the rows are joined.
 
     Where devices may share the rows, a block has every n-th of them, so that each device works on its own.
     """
-    full = num_rows // block
-    flags, alone = call.along_rows(), not may_share
+    full, alone = num_rows // block, not may_share
+    of_rows, shared = call.row_part(), call.shared_part()
 
     def split(x: Array) -> Array:
         x = x[: full * block]
@@ -321,19 +309,15 @@ def _scan(
     def join(x: Array) -> Array:
         return (x if alone else jnp.moveaxis(x, 0, 1)).reshape(-1, *x.shape[2:])
 
-    def part(leaves: Any) -> Call:
-        """What is not along the rows is the same for every block."""
-        return call.rebuild([y if along else x for x, y, along in zip(call.leaves(), leaves, flags, strict=True)])
+    def step_with_shared(carry: Any, here: Call) -> Any:
+        return step(carry, joined(here, shared))
 
-    in_rows = [x if along else None for x, along in zip(call.leaves(), flags, strict=True)]
-    blocks = [None if x is None else split(x) for x in in_rows]
-    carry, parts = jax.lax.scan(lambda carry, leaves: step(carry, part(leaves)), carry, blocks, full)
-    joined = jax.tree.map(join, parts)
+    carry, parts = jax.lax.scan(step_with_shared, carry, jax.tree.map(split, of_rows), full)
+    rows = jax.tree.map(join, parts)
     if full * block < num_rows:
-        rest = [None if x is None else x[full * block :] for x in in_rows]
-        carry, last = step(carry, part(rest))
-        joined = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), joined, last)
-    return carry, joined
+        carry, rest = step_with_shared(carry, jax.tree.map(lambda x: x[full * block :], of_rows))
+        rows = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), rows, rest)
+    return carry, rows
 
 
 def _even_rows(num_rows: int, most: int) -> int:

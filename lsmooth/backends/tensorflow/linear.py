@@ -1,10 +1,10 @@
 """Losses of linear heads on TensorFlow, by a loop over blocks of rows.
 
-The tapes tell what they follow: of a sum, its gradients are formed while the logits of a block are
-there, and multiplied on the way back; a product that no tape needs is left out, so a head held fast
-costs none. For the losses of rows, whose upstream gradients are not known, and for who asks later,
-the logits are computed a second time on the way back. The rows are padded with copies of the last
-one to whole blocks, which XLA asks for, also where their number is not known beforehand. Large ones
+Tapes say which tensors they watch. The gradients of a sum are formed while the logits of a block are in
+memory, and multiplied by the upstream gradient in the backward pass; products that no tape needs are
+skipped, so a frozen head costs none. For the losses of rows, whose upstream gradients are not known, and for
+later gradients, the backward pass computes the logits a second time. The rows are padded with copies of the
+last one to whole blocks, as XLA needs them, also where their number is not known before the run. Large logits
 of a known shape are compiled by XLA even where the caller is not.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, head_logits, whole, without_ignored
+from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, head_logits, loss_of_all, without_ignored
 from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -31,22 +31,13 @@ class Plan(NamedTuple):
 
     xp: Backend
     loss: BlockLoss  # of each row
-    heads: int
-    rows: tuple[str, ...]
-    shared: tuple[str, ...]
-    biased: tuple[bool, ...]
+    form: Form
     block: int
-    wanted: tuple[bool, ...] = ()  # the leaves that get a gradient
-
-    def call(self, leaves: Sequence[Any]) -> Call:
-        """The call that has these leaves, none of which stands for a bias that is not there."""
-        given = iter(leaves)
-        of_heads = [Head(next(given), next(given), next(given) if biased else None) for biased in self.biased]
-        return Call(tuple(of_heads), {name: next(given) for name in self.rows}, {n: next(given) for n in self.shared})
+    wanted: tuple[bool, ...] = ()  # the arrays that get a gradient, in the order of the form
 
 
 def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> Array:
-    """`lsmooth.backends.linear.whole`, a block of rows at a time."""
+    """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
     hidden = call.heads[0].hidden
     lead, rank = tf.shape(hidden)[:-1], len(hidden.shape) - 1
     static = hidden.shape[:-1]
@@ -54,20 +45,10 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
     num_rows = static.num_elements() if static.is_fully_defined() else None
     block = block_size or block_rows(MANY if num_rows is None else num_rows, call)
     if num_rows is not None and num_rows <= block:
-        losses = whole(xp, loss, call)
+        losses = loss_of_all(xp, loss, call)
     else:
-        heads = call.heads
-        biased = tuple(head.bias is not None for head in heads)
-        plan = Plan(
-            xp,
-            loss._replace(total=False),
-            len(heads),
-            tuple(sorted(call.rows)),
-            tuple(sorted(call.shared)),
-            biased,
-            block,
-        )
-        leaves = [x for x in call.leaves() if x is not None]
+        plan = Plan(xp, loss._replace(total=False), call.form, block)
+        leaves = call.arrays()
         logits = None if num_rows is None else num_rows * call.num_classes
         large = logits is not None and compilation.compile_pays("linear_rows", *leaves, elements=logits)
         losses = _losses(plan, large, leaves, loss.total)
@@ -79,35 +60,38 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
 
 
 def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
-    """The losses. What no tape follows gets no gradient, or one of its own where somebody may ask later."""
-    still = [i in plan.loss.still for i, biased in enumerate(plan.biased) for _ in range(2 + biased)]
-    still += [False] * (len(leaves) - len(still))
-    may = [x.dtype.is_floating and not fixed for x, fixed in zip(leaves, still, strict=True)]
+    """The losses. Arrays that no tape watches get no gradient, or a separate one if it may be asked for later."""
+    form = plan.form
+    heads = [Head(*[i in plan.loss.frozen_heads] * 3) for i in range(len(form.biased))]
+    frozen = form.values(Call(tuple(heads), dict.fromkeys(form.rows), dict.fromkeys(form.shared)))
+    may = [x.dtype.is_floating and not is_frozen for x, is_frozen in zip(leaves, frozen, strict=True)]
     # Tensors of the graph of the branch itself: the gradient of `tf.cond` finds none of the graph around it.
     leaves = [tf.convert_to_tensor(x) if tf.executing_eagerly() else tf.identity(x) for x in leaves]
     followed = plan._replace(wanted=tuple(wanted and is_followed(x) for x, wanted in zip(leaves, may, strict=True)))
-    # The derivative is that of the parts alone: no tape is to follow the value, nor tf.gradients to go back through it.
+    # `_gradient_carrier` alone has the derivative: tapes must not watch the value, nor tf.gradients go through it.
     values = [tf.stop_gradient(x) for x in leaves]
     known = None
     if total and any(followed.wanted):
-        ones = tf.ones(tf.shape(leaves[0])[:1], _accumulator(plan.call(leaves).heads[-1].hidden))
+        ones = tf.ones(tf.shape(leaves[0])[:1], _accumulator(plan.form.call(leaves).heads[-1].hidden))
         losses, *known = (tf.stop_gradient(x) for x in _compiled(_sweep, followed, large)(ones, *values))
     else:
         losses = tf.stop_gradient(_compiled(_rows, plan, large)(*values))
         losses = tf.reduce_sum(losses) if total else losses
     zeros = tf.zeros_like(losses)
     if any(followed.wanted):
-        losses += _nothing(followed, large, leaves, zeros, known)
+        losses += _gradient_carrier(followed, large, leaves, zeros, known)
     if not tf.executing_eagerly():
         # A graph can be differentiated again: by tf.gradients, or by a tape around the function it belongs to.
         later = plan._replace(wanted=tuple(x and not y for x, y in zip(may, followed.wanted, strict=True)))
         if any(later.wanted):
-            losses += _nothing(later, large, leaves, zeros)
+            losses += _gradient_carrier(later, large, leaves, zeros)
     return losses
 
 
-def _nothing(plan: Plan, large: bool, leaves: list[Array], zeros: Array, known: list[Array] | None = None) -> Array:
-    """Zeros that have the derivative of the losses with respect to the leaves wanted, which may be known."""
+def _gradient_carrier(
+    plan: Plan, large: bool, leaves: list[Array], zeros: Array, known: list[Array] | None = None
+) -> Array:
+    """Zeros with the derivative of the losses in the arrays that are wanted; ``known`` holds their gradients."""
 
     @tf.custom_gradient
     def zero(*_: Array) -> Any:
@@ -137,10 +121,10 @@ def _xla(function: Any, plan: Plan) -> Any:
 def _rows(plan: Plan, *leaves: Array) -> Array:
     """The losses of the rows."""
     blocks = _Blocks(plan, leaves)
-    dtype = _accumulator(plan.call(leaves).heads[-1].hidden)
+    dtype = _accumulator(plan.form.call(leaves).heads[-1].hidden)
 
     def step(i: Array, losses: Any) -> Any:
-        return i + 1, losses.write(i, whole(plan.xp, plan.loss, blocks.call(i)))
+        return i + 1, losses.write(i, loss_of_all(plan.xp, plan.loss, blocks.call(i)))
 
     stored = tf.TensorArray(dtype, blocks.count, element_shape=[None])
     _, stored = tf.while_loop(
@@ -186,15 +170,15 @@ def _sweep(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
 
 def _block(plan: Plan, call: Call, upstream: Array) -> list[Array]:
     """The losses of a block, and their gradients with respect to the leaves wanted."""
-    wanted, call = plan.call(plan.wanted), without_ignored(plan.xp, call)
+    wanted, call = plan.form.call(plan.wanted), without_ignored(plan.xp, call)
     logits = tuple(head_logits(plan.xp, head) for head in call.heads)
-    moving = [z for z, wants in zip(logits, wanted.heads, strict=True) if any(wants)]
+    differentiable = [z for z, wants in zip(logits, wanted.heads, strict=True) if any(wants)]
     options = (*call.rows.values(), *call.shared.values())
-    moving += itertools.compress(options, (*wanted.rows.values(), *wanted.shared.values()))
+    differentiable += itertools.compress(options, (*wanted.rows.values(), *wanted.shared.values()))
     with tf.GradientTape() as tape:
-        tape.watch(moving)
+        tape.watch(differentiable)
         losses = plan.loss(logits, call.rows, call.shared)
-    found: Iterator[Any] = iter(tape.gradient(losses, moving, upstream, tf.UnconnectedGradients.ZERO))
+    found: Iterator[Any] = iter(tape.gradient(losses, differentiable, upstream, tf.UnconnectedGradients.ZERO))
     gradients: list[Array] = []
     for head, wants in zip(call.heads, wanted.heads, strict=True):
         if any(wants):
@@ -210,13 +194,12 @@ class _Blocks:
     """What is along the rows as (blocks, rows of a block, ...), the last row repeated to fill it up."""
 
     def __init__(self, plan: Plan, leaves: Sequence[Array]):
-        self.plan, self.leaves = plan, leaves
         self.num_rows = leaves[0].shape[0] or tf.shape(leaves[0])[0]
         self.count = _at_least_one(-(-self.num_rows // plan.block))
         self.size = -(-self.num_rows // self.count)
-        call = plan.call(leaves)
-        self.along = [rows for x, rows in zip(call.leaves(), call.along_rows(), strict=True) if x is not None]
-        self.parts = [self.split(x) if rows else x for x, rows in zip(leaves, self.along, strict=True)]
+        call = plan.form.call(leaves)
+        self.along = plan.form.values(call.along_rows())
+        self.parts = call.map_rows(self.split)
 
     def split(self, x: Array) -> Array:
         index = tf.minimum(tf.range(self.count * self.size), self.num_rows - 1)
@@ -232,7 +215,7 @@ class _Blocks:
 
     def call(self, i: Array) -> Call:
         """The i-th block."""
-        return self.plan.call([x[i] if rows else x for x, rows in zip(self.parts, self.along, strict=True)])
+        return self.parts.map_rows(lambda x: x[i])
 
     def joined(self, stored: Any) -> Array:
         """What a TensorArray holds of each block, as rows, without those repeated."""

@@ -13,7 +13,7 @@ import torch
 
 from lsmooth.backends import divergences, formulas
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.linear import BlockLoss, Call, with_deferred_scale
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -297,25 +297,24 @@ class TorchBackend(Backend):
     def hard_and_soft(
         self, labels: Array, teacher: Array, student: Array, hard: SoftmaxOptions, soft: DivergenceOptions
     ) -> Array:
-        apart = super().hard_and_soft
+        separate = super().hard_and_soft
 
         def formula(
             student: Array, labels: Array, teacher: Array, hard: SoftmaxOptions, soft: DivergenceOptions
         ) -> Array:
-            return apart(labels, teacher, student, hard, soft)
+            return separate(labels, teacher, student, hard, soft)
 
         losses = None
         if not torch.compiler.is_compiling():
             losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
-        return apart(labels, teacher, student, hard, soft) if losses is None else losses
-
-    def is_float16_product(self, a: Array, b: Array) -> bool:
-        device = a.device.type
-        if device != "meta" and torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device) == torch.float16
-        return super().is_float16_product(a, b)
+        return separate(labels, teacher, student, hard, soft) if losses is None else losses
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        device = call.heads[0].hidden.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        defer_scale = autocast and torch.get_autocast_dtype(device) == torch.float16
+        if defer_scale and (loss.scale is not None or "scale" in call.rows):
+            return with_deferred_scale(self, loss, call, block_size)
         if torch.compiler.is_compiling():
             from lsmooth.backends.torch import compiled_linear
 

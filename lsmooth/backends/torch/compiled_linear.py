@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from lsmooth.backends.base import Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows
+from lsmooth.backends.linear import BlockLoss, Call, Form, block_rows
 from lsmooth.backends.torch import compiled, linear
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
 
@@ -28,27 +28,25 @@ def fits(loss: BlockLoss, call: Call) -> bool:
     hidden, weight, _ = call.heads[-1]
     classes, rows = weight.shape[0], math.prod(hidden.shape[:-1])
     few = statically_known_true(classes < compiled.WIDE) and statically_known_true(rows * classes < compiled.LARGE)
-    plain = all(x is None or type(x) in PLAIN for x in call.leaves())
+    plain = all(type(x) in PLAIN for x in call.arrays())
     return plain and not few and isinstance(loss, tuple) and compiled.may_call()
 
 
 def linear_rows(loss: Any, call: Call, block_size: int | None) -> Tensor:
-    """`lsmooth.backends.linear.whole` for a loss that is a named tuple, a block of rows at a time."""
+    """`lsmooth.backends.linear.loss_of_all` for a loss that is a named tuple, a block of rows at a time."""
     lead, call = linear.flat(call)
-    leaves = call.leaves()
-    present = [x for x in leaves if x is not None]
-    device = present[0].device.type
+    tensors = call.arrays()
+    device = tensors[0].device.type
     numbers: list[float] = []
     key = _key(
         loss.xp,
         type(loss),
         _without_numbers(tuple(loss._replace(xp=None)), numbers),
-        tuple([x is not None for x in leaves]),
-        (len(call.heads), tuple(call.rows), tuple(call.shared)),
+        *call.form,
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
     )
-    wanted = [needs_gradient(x) for x in present]
-    losses = torch.ops.lsmooth.linear_rows(present, numbers, wanted, key, block_size)[0]
+    wanted = [needs_gradient(x) for x in tensors]
+    losses = torch.ops.lsmooth.linear_rows(tensors, numbers, wanted, key, block_size)[0]
     return losses if loss.total else losses.reshape(lead)
 
 
@@ -57,15 +55,18 @@ def _key(
     xp: Backend,
     kind: type,
     fields: tuple[Any, ...],
-    present: tuple[bool, ...],
-    form: tuple[int, tuple[str, ...], tuple[str, ...]],
+    biased: tuple[bool, ...],
+    rows: tuple[str, ...],
+    shared: tuple[str, ...],
     dtype: torch.dtype | None,
 ) -> str:
-    """The name of a plan, noted under it: the leaves of its form say whether they are there, numbers are missing."""
-    key = repr((xp.name, kind.__qualname__, fields, present, form, dtype))
-    heads, rows, shared = form
-    call = Call((Head(None, None),) * heads, dict.fromkeys(rows), dict.fromkeys(shared)).rebuild(present)
-    _PLANS[key] = linear.Plan(xp, kind(*fields), call, 0, dtype)
+    """The name of a plan, which is stored under it; its loss lacks the numbers.
+
+    The form comes in its parts: torch.compile takes no named tuple for a constant.
+    """
+    form = Form(biased, rows, shared)
+    key = repr((xp.name, kind.__qualname__, fields, form, dtype))
+    _PLANS[key] = linear.Plan(xp, kind(*fields), form, 0, dtype)
     return key
 
 
@@ -89,35 +90,29 @@ def _rebuilt(x: Any, items: list[Any]) -> Any:
     return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
 
 
-def _over_leaves(key: str, given: Sequence[Any], missing: Any = None) -> list[Any]:
-    """What is given for the leaves that are there, and something for the others."""
-    each = iter(given)
-    return [next(each) if there else missing for there in _PLANS[key].form.leaves()]
-
-
-def _plan(leaves: Sequence[Tensor], numbers: Sequence[float], key: str, block_size: int | None) -> linear.Plan:
+def _plan(tensors: Sequence[Tensor], numbers: Sequence[float], key: str, block_size: int | None) -> linear.Plan:
     plan = _PLANS[key]
     loss: Any = plan.loss
     loss = type(loss)(*_with_numbers(tuple(loss), iter(numbers)))._replace(xp=plan.xp)
-    block = block_size or block_rows(len(leaves[0]), plan.form.rebuild(_over_leaves(key, leaves)))
+    block = block_size or block_rows(len(tensors[0]), plan.form.call(tensors))
     return plan._replace(loss=loss, block=block)
 
 
 def _sweep(
     upstream: Tensor | None,
-    leaves: Sequence[Tensor],
+    tensors: Sequence[Tensor],
     numbers: Sequence[float],
     wanted: Sequence[bool],
     key: str,
     block_size: int | None,
 ) -> list[Tensor]:
     """The losses, and the gradients that are wanted."""
-    plan = _plan(leaves, numbers, key, block_size)
+    plan = _plan(tensors, numbers, key, block_size)
     # A block asks autograd for the gradients of options; the body of an operator has none, and the caller's autocast.
     autograd = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
-    with autograd, torch.autocast(leaves[0].device.type, enabled=False):
-        losses, gradients = linear.sweep(plan, _over_leaves(key, leaves), _over_leaves(key, wanted, False), upstream)
-    return [losses, *(x.contiguous() for x in gradients if x is not None)]
+    with autograd, torch.autocast(tensors[0].device.type, enabled=False):
+        losses, gradients = linear.sweep(plan, plan.form.call(tensors), plan.form.call(wanted), upstream)
+    return [losses, *(x.contiguous() for x in plan.form.values(gradients) if x is not None)]
 
 
 # A recording of what a GPU is told would not do: every call takes memory of its own.
@@ -126,7 +121,7 @@ _TAGS = (torch.Tag.cudagraph_unsafe,)
 
 @torch.library.custom_op("lsmooth::linear_rows", mutates_args=(), tags=_TAGS)
 def _forward(
-    leaves: Sequence[Tensor],
+    tensors: Sequence[Tensor],
     numbers: Sequence[int | float | bool],  # with float alone, what depends on a size would be taken to be constant
     wanted: Sequence[bool],
     key: str,
@@ -134,59 +129,57 @@ def _forward(
 ) -> list[Tensor]:
     """The sum of the losses with the gradients that are wanted; or the rows' losses, and no gradient."""
     total = _PLANS[key].loss.total
-    return _sweep(None, leaves, numbers, [want and total for want in wanted], key, block_size)
+    return _sweep(None, tensors, numbers, [want and total for want in wanted], key, block_size)
 
 
 @torch.library.custom_op("lsmooth::linear_rows_backward", mutates_args=(), tags=_TAGS)
 def _of_rows(
     upstream: Tensor,
-    leaves: Sequence[Tensor],
+    tensors: Sequence[Tensor],
     numbers: Sequence[int | float | bool],
     wanted: Sequence[bool],
     key: str,
     block_size: int | None,
 ) -> list[Tensor]:
     """The gradients, of rows times ``upstream`` (rows,)."""
-    return _sweep(upstream, leaves, numbers, wanted, key, block_size)[1:]
+    return _sweep(upstream, tensors, numbers, wanted, key, block_size)[1:]
 
 
 @_forward.register_fake
-def _(leaves, numbers, wanted, key, block_size):  # pyright: ignore
-    hidden = _PLANS[key].form.rebuild(_over_leaves(key, leaves)).heads[-1].hidden
+def _(tensors, numbers, wanted, key, block_size):  # pyright: ignore
+    hidden = _PLANS[key].form.call(tensors).heads[-1].hidden
     total = _PLANS[key].loss.total
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     losses = hidden.new_empty(() if total else hidden.shape[:1], dtype=dtype)
-    return [losses, *(_gradients_like(leaves, wanted) if total else ())]
+    return [losses, *(_gradients_like(tensors, wanted) if total else ())]
 
 
 @_of_rows.register_fake
-def _(upstream, leaves, numbers, wanted, key, block_size):  # pyright: ignore
-    return _gradients_like(leaves, wanted)
+def _(upstream, tensors, numbers, wanted, key, block_size):  # pyright: ignore
+    return _gradients_like(tensors, wanted)
 
 
-def _gradients_like(leaves: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+def _gradients_like(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
     """What the compiler is to expect."""
-    return [x.new_empty(x.shape) for x, want in zip(leaves, wanted, strict=True) if want]
+    return [x.new_empty(x.shape) for x, want in zip(tensors, wanted, strict=True) if want]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    leaves, *ctx.told = inputs
+    tensors, *ctx.told = inputs
     _, *gradients = output
     ctx.mark_non_differentiable(*gradients)
-    ctx.save_for_backward(*leaves, *gradients)
+    ctx.save_for_backward(*tensors, *gradients)
 
 
 def _backward(ctx: Any, upstreams: list[Tensor]) -> tuple[Any, ...]:
     numbers, wanted, key, block_size = ctx.told
-    upstream, leaves, found = upstreams[0], ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
-    if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
-        plan, asked = _plan(leaves, numbers, key, block_size), _over_leaves(key, wanted, False)
-        found = linear.gradients_of_whole(plan, _over_leaves(key, leaves), asked, upstream)
-        found = [x for x in found if x is not None]
-    elif _PLANS[key].loss.total:
+    upstream, tensors, found = upstreams[0], ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
+    if torch.is_grad_enabled():  # the gradient will itself be differentiated
+        return linear.gradients_of_all(_plan(tensors, numbers, key, block_size), tensors, wanted, upstream), *[None] * 4
+    if _PLANS[key].loss.total:
         found = [x * upstream for x in found]
     else:
-        found = torch.ops.lsmooth.linear_rows_backward(upstream, leaves, numbers, wanted, key, block_size)
+        found = torch.ops.lsmooth.linear_rows_backward(upstream, tensors, numbers, wanted, key, block_size)
     each = iter(found)
     return [next(each) if want else None for want in wanted], None, None, None, None
 

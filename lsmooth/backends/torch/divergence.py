@@ -106,9 +106,9 @@ def sweep(
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
-    onto: Tensor | None = None,
+    accumulate_into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """See `lsmooth.backends.torch.sweep.Sweep`; with ``onto``, the gradient is added to that one."""
+    """See `lsmooth.backends.torch.sweep.Sweep`; with ``accumulate_into``, the gradient is added to that one."""
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     scale, counted = times_upstream(options.scale, upstream, dtype), options.counted
     if isinstance(scale, Tensor):
@@ -120,7 +120,7 @@ def sweep(
         scale,
         None if counted is None else counted.reshape(-1, 1),
     )
-    return _sweep(student, teacher, flat, with_gradient, overwrite, onto)
+    return _sweep(student, teacher, flat, with_gradient, overwrite, accumulate_into)
 
 
 def _class_axis(z: Tensor) -> int:
@@ -159,19 +159,19 @@ def _sweep(
     options: Options,
     with_gradient: bool,
     overwrite: bool = False,
-    onto: Tensor | None = None,
+    accumulate_into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """Losses (rows, 1) and gradient; None where the formula must say what is right, or logits are gone.
 
-    With ``onto`` the gradient is added to that one, which is of no use after None.
+    With ``accumulate_into`` the gradient is added to that one, which is of no use after None.
     """
     teacher, student = (z.detach().reshape(-1, z.shape[-1]) for z in (teacher, student))
     counted = options.counted
-    for careful in (False,) if overwrite or onto is not None else (False, True):
-        gradient = onto
-        if with_gradient and onto is None:
+    for careful in (False,) if overwrite or accumulate_into is not None else (False, True):
+        gradient = accumulate_into
+        if with_gradient and accumulate_into is None:
             gradient = student if overwrite else empty_like(student)
-        losses = _losses(student, teacher, options, gradient, careful, add=onto is not None)
+        losses = _losses(student, teacher, options, gradient, careful, add=accumulate_into is not None)
         if losses is not None:
             break
     else:

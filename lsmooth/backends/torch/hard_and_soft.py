@@ -44,5 +44,5 @@ def _sweep(
     if first is None:
         return None
     losses, gradient = first
-    second = divergence.sweep(student, teacher, soft, with_gradient, upstream, onto=gradient)
+    second = divergence.sweep(student, teacher, soft, with_gradient, upstream, accumulate_into=gradient)
     return None if second is None else (losses.add_(second[0].view(-1)), gradient)

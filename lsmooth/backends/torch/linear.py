@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lsmooth.backends.base import Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, whole
+from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all
 from lsmooth.backends.options import DivergenceOptions, Options, SoftmaxOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_stack
@@ -21,30 +22,29 @@ class Plan(NamedTuple):
 
     xp: Backend
     loss: BlockLoss
-    form: Call  # with None for leaves
+    form: Form
     block: int
     dtype: torch.dtype | None  # of the matrix products under autocast
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Tensor:
-    """`lsmooth.backends.linear.whole`, a block of rows at a time."""
+    """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
     lead, call = flat(call)
     hidden = call.heads[0].hidden
     # A DTensor may be spread over its rows: a slice of one is a copy, not a place to write to.
-    given = [x for x in call.leaves() if x is not None]
-    if _is_transformed() or any(type(x) not in PLAIN or x.is_meta for x in given):
-        losses = whole(xp, loss, call)
+    tensors = call.arrays()
+    if _is_transformed() or any(type(x) not in PLAIN or x.is_meta for x in tensors):
+        losses = loss_of_all(xp, loss, call)
         return losses if loss.total else losses.reshape(lead)
-    leaves = call.leaves()
     block = block_size or block_rows(len(hidden), call)
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    plan = Plan(xp, loss, call.rebuild([None] * len(leaves)), block, dtype)
+    plan = Plan(xp, loss, call.form, block, dtype)
     with torch.autocast(device, enabled=False):
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in leaves):
-            losses = _Blocks.apply(plan, *leaves)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            losses = _Blocks.apply(plan, *tensors)
         else:
-            losses, _ = sweep(plan, leaves, [False] * len(leaves))
+            losses, _ = sweep(plan, call, call.map(lambda x: False))
     return losses if loss.total else losses.reshape(lead)
 
 
@@ -55,7 +55,7 @@ def flat(call: Call) -> tuple[torch.Size, Call]:
 
 
 def _is_transformed() -> bool:
-    """Whether PyTorch watches: compiling, under ``torch.func``, in forward mode, tracing."""
+    """Whether PyTorch is compiling, tracing, in forward mode or under ``torch.func``."""
     return (
         torch.compiler.is_compiling()
         or peek_interpreter_stack() is not None
@@ -65,7 +65,7 @@ def _is_transformed() -> bool:
 
 
 class _LogitsLostError(Exception):
-    """A kernel wrote over logits, and then saw that it does not know how to go on."""
+    """A kernel overwrote logits before it found values that only the formula can handle."""
 
 
 class _Overwriting:
@@ -90,96 +90,90 @@ class _Overwriting:
             return None
         losses = kernel.rows(first, second, None, options, overwrite=True)
         if losses is None:
-            self.may_overwrite = False  # what is so in one block is mostly so in the next
+            self.may_overwrite = False  # the next blocks most likely hold such values too
             raise _LogitsLostError
         return losses
 
 
 class _Blocks(torch.autograd.Function):
-    """A sum brings its gradients along from the forward pass; rows wait for what each is multiplied by."""
+    """A sum computes its gradients in the forward pass; rows wait for their upstream gradients."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *leaves: Tensor | None) -> Tensor:
-        wanted = list(ctx.needs_input_grad[1:])
-        ctx.plan, ctx.wanted = plan, wanted
-        ctx.save_for_backward(*leaves)
-        losses, ctx.gradients = sweep(plan, leaves, wanted if plan.loss.total else [False] * len(wanted))
-        if not plan.loss.total:
-            ctx.gradients = None
+    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
+        ctx.plan, ctx.wanted = plan, ctx.needs_input_grad[1:]
+        ctx.save_for_backward(*tensors)
+        total = plan.loss.total
+        wanted = plan.form.call([want and total for want in ctx.wanted])
+        losses, gradients = sweep(plan, plan.form.call(tensors), wanted)
+        ctx.gradients = plan.form.values(gradients) if total else None
         return losses
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (upstream,) = grad_outputs
-        if torch.is_grad_enabled() or is_batched(upstream):  # the gradient is to be differentiated in its turn
-            return None, *gradients_of_whole(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
-        # Given away once, since whoever has them may write into them; then made anew.
+        (upstream,), tensors, form = grad_outputs, ctx.saved_tensors, ctx.plan.form
+        if torch.is_grad_enabled() or is_batched(upstream):  # the gradient will itself be differentiated
+            return None, *gradients_of_all(ctx.plan, tensors, ctx.wanted, upstream)
+        # Hand the stored gradients out once, because the caller may modify them; recompute them after that.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            _, gradients = sweep(ctx.plan, ctx.saved_tensors, ctx.wanted, upstream)
+            _, swept = sweep(ctx.plan, form.call(tensors), form.call(ctx.wanted), upstream)
+            gradients = form.values(swept)
         elif upstream.device.type != "cpu" or upstream.item() != 1.0:
             gradients = [x if x is None else x.mul_(upstream) for x in gradients]
         return None, *gradients
 
 
-def gradients_of_whole(plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor) -> list[Tensor | None]:
-    """The gradients that are wanted, through the whole logits, to be differentiated in their turn."""
+def gradients_of_all(
+    plan: Plan, tensors: Sequence[Tensor], wanted: Sequence[bool], upstream: Tensor
+) -> list[Tensor | None]:
+    """The gradients that are wanted, through the logits of all rows, so that they can be differentiated."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        value = whole(plan.xp, plan.loss, plan.form.rebuild(leaves))
-    given = [x for x, want in zip(leaves, wanted, strict=True) if want]
+        value = loss_of_all(plan.xp, plan.loss, plan.form.call(tensors))
+    given = [x for x, want in zip(tensors, wanted, strict=True) if want]
     found = iter(torch.autograd.grad(value, given, upstream, create_graph=differentiable, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
 
 
 @torch.no_grad()
-def sweep(
-    plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor | None = None
-) -> tuple[Tensor, list[Tensor | None]]:
-    """The loss, and the gradients that are wanted."""
-    counted = plan.form.rebuild(leaves).rows.get("counted")
+def sweep(plan: Plan, call: Call, wanted: Call, upstream: Tensor | None = None) -> tuple[Tensor, Call]:
+    """The loss, and the gradients that are wanted, None for the others."""
+    counted = call.rows.get("counted")
     if counted is None or bool(counted.all()):
-        return _sweep(plan, leaves, wanted, upstream)
-    # Ignored rows are dropped before the products: they cost no time, and their NaN reaches no gradient.
-    kept, along_rows = counted.nonzero()[:, 0], plan.form.along_rows()
-    fewer = [x.index_select(0, kept) if rows else x for x, rows in zip(leaves, along_rows, strict=True)]
+        return _sweep(plan, call, wanted, upstream)
+    # Drop ignored rows before the products: they cost no time, and their NaN reaches no gradient.
+    kept = counted.nonzero()[:, 0]
     upstream = upstream if upstream is None or plan.loss.total else upstream.expand(len(counted)).index_select(0, kept)
-    losses, gradients = _sweep(plan, fewer, wanted, upstream)
-    gradients = [
-        _with_ignored(x, kept, len(counted)) if rows and x is not None else x
-        for x, rows in zip(gradients, along_rows, strict=True)
-    ]
+    losses, gradients = _sweep(plan, call.map_rows(lambda x: x.index_select(0, kept)), wanted, upstream)
+    gradients = gradients.map_rows(lambda x: _with_ignored(x, kept, len(counted)))
     return losses if plan.loss.total else _with_ignored(losses, kept, len(counted)), gradients
 
 
 def _with_ignored(x: Tensor, kept: Tensor, num_rows: int) -> Tensor:
-    """The rows of ``x`` where they were, zeros in between."""
+    """The rows of ``x`` at the places ``kept``, zeros elsewhere."""
     return x.new_zeros((num_rows, *x.shape[1:])).index_copy_(0, kept, x)
 
 
-def _sweep(plan: Plan, leaves: Any, wanted: list[bool], upstream: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
-    """`sweep` of rows that all count; of no rows, the block has none."""
-    call = plan.form.rebuild(leaves)
-    heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in call.heads)
-    call = call._replace(heads=heads)
-    gradients = [gradient_like(*each) for each in zip(leaves, call.along_rows(), wanted, strict=True)]
-    blocks = plan.form.rebuild(gradients)
+def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tuple[Tensor, Call]:
+    """`sweep` without ignored rows; a call without rows is one empty block."""
+    heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in given.heads)
+    call = given._replace(heads=heads)
+    gradients = given.map(gradient_like, given.along_rows(), wanted)
     num_rows = len(heads[0].hidden)
     scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
-    last = _Overwriting(plan.xp)
+    kernels = _Overwriting(plan.xp)
     values = []
     for start in range(0, max(1, num_rows), plan.block):
         part = slice(start, start + plan.block)
-        here = call.map_rows(lambda x, part=part: x[part])
-        there = blocks.map_rows(lambda x, part=part: x if x is None else x[part])
-        values.append(_block(plan, here, there, scratch, last, start == 0, _part_of(upstream, part)))
+        here, there = (some.map_rows(lambda x, part=part: x[part]) for some in (call, gradients))
+        values.append(_block(plan, here, there, scratch, kernels, start == 0, _part_of(upstream, part)))
     losses = torch.stack(values).sum() if plan.loss.total else torch.cat(values)
-    return losses, [x if x is None else x.to(leaf.dtype) for x, leaf in zip(gradients, leaves, strict=True)]
+    return losses, gradients.map(lambda x, leaf: x.to(leaf.dtype), given)
 
 
-def gradient_like(leaf: Tensor | None, along_rows: bool, wanted: bool) -> Tensor | None:
+def gradient_like(leaf: Tensor, along_rows: bool, wanted: bool) -> Tensor | None:
     """Memory for a gradient: written once a row, or added to a block at a time in full precision."""
-    if leaf is None or not wanted:
+    if not wanted:
         return None
     if along_rows:
         return torch.empty_like(leaf, memory_format=torch.contiguous_format)
@@ -198,7 +192,7 @@ def _block(
     call: Call,
     gradients: Call,
     scratch: list[Tensor],
-    last: _Overwriting | None,
+    final_kernels: _Overwriting | None,
     first: bool,
     upstream: Tensor | None,
 ) -> Tensor:
@@ -215,7 +209,7 @@ def _block(
     shared = dict(zip(call.shared, options[len(rows) :], strict=True))
     try:
         with torch.set_grad_enabled(bool(inputs)):
-            value = plan.loss(logits, rows, shared, last if logits[-1].requires_grad else None)
+            value = plan.loss(logits, rows, shared, final_kernels if logits[-1].requires_grad else None)
     except _LogitsLostError:
         return _block(plan, call, gradients, scratch, None, first, upstream)
     if not inputs:
