@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = "before", "after"
+MOST_CLASSES = 12
+"""That are drawn, those with the most rows."""
 
 
 @validate(False)  # the rows kept have stand-ins for their predictions, which do not sum to one
@@ -25,8 +27,10 @@ def figures(results: Results) -> dict[str, bytes]:
     """PNG files, by name without the ending."""
     drawn = {"reliability": reliability, "confidence": confidence, "risk_coverage": risk_coverage}
     pictures = {name: png(draw(results)) for name, draw in drawn.items()}
-    if results.curve is not None and results.data.from_logits:
+    if results.curve is not None:
         pictures["temperature"] = png(temperature(results, *results.curve))
+    if None not in results.per_class and results.data.questions <= 1:
+        pictures["classes"] = png(classes(results))
     return pictures
 
 
@@ -60,7 +64,43 @@ def risk_coverage(results: Results) -> Figure:
 def temperature(results: Results, logits: np.ndarray, labels: np.ndarray) -> Figure:
     """The likelihood of each temperature on the rows that were fitted on, or some of them."""
     figure = new_figure(6.6, 4.2)
+    if not results.data.from_logits:
+        with np.errstate(divide="ignore"):
+            logits = np.log(np.maximum(logits.astype(np.float64), results.options.clip or 0.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says so already
         plots.temperature_curve(logits, labels, ax=figure.subplots())
+    return figure
+
+
+def classes(results: Results) -> Figure:
+    """How often a label is the class, by its probability: after calibration, of two classes before too."""
+    before, after = results.per_class
+    names = results.data.naming.names or [f"class {name}" for name in results.data.names]
+    if len(names) == 2:
+        drawn = [(before, 1, f"{names[1]}, before"), (after, 1, f"{names[1]}, after")]
+    else:
+        often = np.argsort(-after.correct.sum(axis=1), kind="stable")[:MOST_CLASSES]
+        drawn = [(after, k, names[k]) for k in sorted(often.tolist())]
+    columns = min(len(drawn), 3)
+    rows = -(-len(drawn) // columns)
+    figure = new_figure(max(2.4 * columns, 5.6), 2.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for ax, (table, k, name) in zip(axes, drawn, strict=False):
+        filled = table.weight[k] > 0
+        weight, p, frequency = (x[k][filled] for x in (table.weight, table.confidence, table.correct))
+        p, frequency = np.tile(p / weight, 2), frequency / weight
+        plots.classwise_reliability_diagrams(
+            np.repeat([1, 0], filled.sum()),
+            np.stack([1 - p, p], axis=1),
+            sample_weight=np.concatenate([weight * frequency, weight * (1 - frequency)]),
+            n_bins=results.options.n_bins,
+            classes=[1],
+            names=["", name if len(name) <= 24 else f"{name[:23]}…"],
+            axes=[ax],
+        )
+        if ax is not axes[0] and (shown := ax.get_legend()) is not None:
+            shown.remove()
+    for ax in axes[len(drawn) :]:
+        ax.set_axis_off()
     return figure

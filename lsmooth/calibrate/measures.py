@@ -23,6 +23,7 @@ from lsmooth.metrics import (
     expected_calibration_error,
     smooth_calibration_error,
 )
+from lsmooth.metrics._bins import BinSums
 from lsmooth.metrics._inputs import prepare, probabilities, top_label
 from lsmooth.metrics.intervals import bootstrap_interval
 from lsmooth.metrics.scores import likelihood_losses, squared_distances
@@ -128,6 +129,10 @@ class Measures:
                 "smooth_ece": float(smooth_calibration_error(sample.labels, sample.stated, binary=self.binary)),
                 "aurc": float(area_under_risk_coverage(sample.labels, sample.predictions)),
             }
+
+    def per_class(self) -> BinSums | None:
+        """Bins of each class's probability, (classes, bins); None where there was too much to look at."""
+        return BinSums(*self.classwise._state) if self.classwise._state is not None else None
 
     def diagram(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labels, stand-ins and weights of which a reliability diagram shows all rows: two for each bin."""

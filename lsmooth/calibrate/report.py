@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import lsmooth
 from lsmooth._report import html_figure, html_table, page
 from lsmooth.calibrate.classes import shortened
@@ -24,6 +26,7 @@ CALIBRATOR = "calibrator.json"
 DIAGNOSTICS = ("temperature_", "temperature_stderr_", "status_", "n_iter_", "nll_before_", "nll_after_")
 _SIGNS = {"accuracy": 1}
 """Whether more is better; of the other measures less is."""
+_MOST_CLASSES = 20
 _SEEN = 5e-5
 """Half of the last digit shown."""
 BETTER, WORSE, SAME = "better", "worse", "within chance"
@@ -55,6 +58,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "binary": results.data.binary,
         "rows": results.rows,
         "calibrator": {"file": CALIBRATOR, "class": type(results.scaler).__name__, **_diagnostics(results)},
+        "per_class": [dict(zip(("name", "rows", "before", "after"), row, strict=True)) for row in per_class(results)],
         "measures": {name: _measure_json(results, name) for name in NAMES},
         "conventions": {
             state: {"errors": explanation.errors, "errors_by_default": explanation.errors_by_default}
@@ -79,6 +83,19 @@ def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
             texts = [_with_interval(interval, sign) for interval, sign in zip(intervals, ("", "", "+"), strict=True)]
             rows.append((heading, *texts, worth(name, intervals[2])))
     return rows
+
+
+def per_class(results: Results) -> list[tuple[str, int, float, float]]:
+    """Of each class its name, the rows that have it, and its calibration error before and after.
+
+    The mean of these errors is the classwise ECE. There are none where a row has several labels.
+    """
+    before, after = results.per_class
+    if before is None or after is None or results.data.questions > 1:
+        return []
+    errors = [np.abs(table.gap).sum(axis=1) / table.weight[0].sum() for table in (before, after)]
+    rows = before.correct.sum(axis=1).round().astype(int).tolist()
+    return list(zip(results.data.names, rows, *(part.tolist() for part in errors), strict=True))
 
 
 def worth(name: str, change: Interval) -> str:
@@ -110,10 +127,9 @@ def columns(results: Results) -> str:
     if len(logits) == 1:
         parts.insert(0, f"the column {logits[0]} is that of the positive class")
     known = results.data.naming.names
-    names = f" Named {shortened(known)}." if known and known != tuple(logits) else ""
-    return (
-        f"Classes in order: {', '.join(parts)}." if len(parts) > 1 else "".join(f"{part}." for part in parts)
-    ) + names
+    texts = [f"Classes in order: {', '.join(parts)}." if len(parts) > 1 else "".join(f"{part}." for part in parts)]
+    texts += [f"Classes: {shortened(known)}."] if known and known != tuple(logits) else []
+    return " ".join(filter(None, texts))
 
 
 def to_html(results: Results, pictures: dict[str, bytes]) -> str:
@@ -143,6 +159,7 @@ NLL: negative log-likelihood, in nats.{_sampled_note(results)}</p>
 
 <h2>What to answer, what to leave</h2>
 {html_figure(pictures, "risk_coverage", "Error rate of the surest rows against the fraction of rows that is answered.")}
+{_classes(results, pictures)}
 {_temperature(results, pictures)}
 <h2>What other libraries would say</h2>
 <p>Calibration errors differ by where bins end, what becomes of a confidence of 1, and of which class they speak.
@@ -198,6 +215,21 @@ def _diagram_caption(results: Results) -> str:
     if results.options.convention != "guo":
         caption += " The errors in the corners are by bins (lo, hi], convention guo."
     return caption
+
+
+def _classes(results: Results, pictures: dict[str, bytes]) -> str:
+    if "classes" not in pictures:
+        return ""
+    rows = per_class(results)
+    often = sorted(rows, key=lambda row: -row[1])[:_MOST_CLASSES]
+    shown = [row for row in rows if row in often]
+    title = "The classes" + (f", the {len(shown)} with the most rows" if len(shown) < len(rows) else "")
+    cells = [[name, f"{count:,}", f"{before:.4f}", f"{after:.4f}"] for name, count, before, after in shown]
+    return f"""
+<h2>{title}</h2>
+{html_table(["class", "rows", "error before", "error after"], cells)}
+{html_figure(pictures, "classes", "How often a label is the class, against the probability of it.")}
+"""
 
 
 def _temperature(results: Results, pictures: dict[str, bytes]) -> str:

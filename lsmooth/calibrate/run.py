@@ -22,6 +22,7 @@ from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
 from lsmooth.calibrate.tables import FileError
 from lsmooth.metrics import Explanation, Interval, explain_difference
+from lsmooth.metrics._bins import BinSums
 
 METHODS: dict[str, Any] = {
     "temperature": calibration.TemperatureScaling,
@@ -84,6 +85,8 @@ class Results:
     samples: tuple[Sample, Sample]
     diagrams: tuple[Any, Any]
     explanations: tuple[Explanation, Explanation]
+    per_class: tuple[BinSums | None, BinSums | None]
+    """Bins of each class's probability, before and after."""
     curve: tuple[np.ndarray, np.ndarray] | None
     """Logits and labels for the picture of the fit; None where it has no temperature alone."""
     seconds: float
@@ -308,12 +311,13 @@ def _findings(measures: tuple[Measures, Measures], options: Options, progress: P
         "intervals": bootstrap(*samples, values, before.examples, options.resamples, options.seed, progress),
         "diagrams": (before.diagram(), after.diagram()),
         "explanations": tuple(_explained(sample, options.n_bins) for sample in samples),
+        "per_class": (before.per_class(), after.per_class()),
     }
 
 
 @validate(False)  # stand-ins do not sum to one
 def _explained(sample: Sample, n_bins: int) -> Explanation:
-    return explain_difference(sample.labels, sample.predictions, n_bins=n_bins)
+    return explain_difference(sample.labels, sample.stated, n_bins=n_bins, binary=sample.binary)
 
 
 def _check_alike(evaluation: Data, data: Data) -> None:

@@ -27,7 +27,15 @@ RNG = np.random.default_rng(0)
 HONEST = RNG.normal(0, 2, (600, 4))
 Y = (HONEST + RNG.gumbel(size=HONEST.shape)).argmax(-1)
 Z = (3 * HONEST).astype(np.float32)
-FILES = {"report.html", "report.json", "calibrator.json", "reliability.png", "confidence.png", "risk_coverage.png"}
+FILES = {
+    "report.html",
+    "report.json",
+    "calibrator.json",
+    "reliability.png",
+    "confidence.png",
+    "risk_coverage.png",
+    "classes.png",
+}
 
 
 def calibrate(*arguments, resamples=20):
@@ -104,7 +112,7 @@ def test_nothing_in_the_table_of_measures_is_cut(saved, monkeypatch, width):
 def test_the_html_report_is_one_file(saved):
     assert calibrate("both.npz", "--out", "report").exit_code == 0
     html = (saved / "report" / "report.html").read_text(encoding="utf-8")
-    assert html.count('src="data:image/png;base64,') == 4
+    assert html.count('src="data:image/png;base64,') == 5
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "Calibration of both.npz" in html
     assert "torchmetrics" in html
@@ -166,6 +174,7 @@ def test_probabilities_are_taken_for_what_they_are(saved):
     scaler = calibration.TemperatureScaling.load(saved / "report" / "calibrator.json")
     assert scaler.from_logits is False
     assert scaler.temperature_ == pytest.approx(1.0, abs=0.1)
+    assert (saved / "report" / "temperature.png").exists()
 
 
 def report_of(folder: Path) -> dict:

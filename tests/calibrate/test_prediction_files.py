@@ -134,8 +134,11 @@ def assert_report(labels: np.ndarray, z: np.ndarray, binary: bool = False, rel: 
         smoothed = got.pop("smooth_ece"), values.pop("smooth_ece")
         assert got == pytest.approx(values, rel=rel), state
         assert smoothed[0] == pytest.approx(smoothed[1], rel=1e-3)
-        if not binary:
-            assert report["conventions"][state]["errors"]["guo"] == pytest.approx(values["ece"], rel=rel)
+        assert report["conventions"][state]["errors"]["guo"] == pytest.approx(values["ece"], rel=rel)
+        hot, predicted = np.eye(x.shape[1])[y], softmax(x / (1.0 if state == "before" else found["temperature"]))
+        for k, one in enumerate(report["per_class"]):
+            assert one["rows"] == (y == k).sum()
+            assert one[state] == pytest.approx(binned(predicted[:, k], hot[:, k]), rel=rel)
     for name, measure in report["measures"].items():
         change = measure["after"]["value"] - measure["before"]["value"]
         assert measure["change"]["value"] == pytest.approx(change, abs=1e-12), name
@@ -163,7 +166,7 @@ def test_a_forest_with_labels_that_are_names():
     output = run("forest.csv --from-probabilities")
     assert "Note" not in output
     report = assert_report(LABELS, np.log(p))
-    assert report["classes"] == ["cat", "dog", "hen"]
+    assert report["classes"] == [one["name"] for one in report["per_class"]] == ["cat", "dog", "hen"]
     assert report["files"][0]["probabilities"]["columns"] == ["cat", "dog", "hen"]
     assert "classes (cat, dog, hen)" in Path("report/report.html").read_text(encoding="utf-8")
     assert "labels the column label" in output
@@ -216,6 +219,8 @@ def test_some_conventions_bin_the_probability_of_the_positive_class(convention):
     held = ~fit_rows(0, 0.5, Block(0, p, labels))
     got = json.loads(Path("report/report.json").read_text())["measures"]["ece"]["before"]["value"]
     assert got == pytest.approx(binned(p[held], labels[held]), rel=1e-4)
+    errors = json.loads(Path("report/report.json").read_text())["conventions"]["before"]["errors"]
+    assert errors[convention] == pytest.approx(got, rel=1e-6)
 
 
 @pytest.mark.parametrize("names", [False, True])
