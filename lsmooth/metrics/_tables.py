@@ -14,6 +14,7 @@ from lsmooth.metrics._bins import (
     bin_index,
     bin_sums,
     equal_mass_index,
+    exact_edges,
     number_of_bins,
 )
 from lsmooth.metrics._inputs import Inputs, probabilities, top_label
@@ -61,6 +62,19 @@ class Scheme:
         if self.binning == "equal_mass":
             return equal_mass_index(xp, values, weight, self.n_bins)
         return bin_index(xp, values, self.n_bins, self.convention)
+
+    def edges(self, xp: Backend, values: Array, weight: Array) -> Array:
+        """(n_bins + 1,), from 0 to 1: bin b holds values in (edges[b], edges[b + 1]], the first one 0 too."""
+        bound = list(range(self.n_bins + 1))
+        if self.binning == "equal_width" or xp.shape(values)[0] == 0:
+            return xp.asarray(exact_edges(self.n_bins, xp.dtype(values)), xp.dtype(values), like=values)
+        values = xp.where(xp.equal(weight, 0), 0.0, values)
+        order = xp.argsort(values)
+        index = xp.take(self.index(xp, values, weight), order)
+        bound = xp.asarray(bound, xp.dtype(index), like=values)
+        below = xp.searchsorted(index, bound, "left")
+        highest = xp.take(xp.take(values, order), xp.where(below > 0, below - 1, 0))
+        return xp.where(xp.equal(bound, self.n_bins), 1.0, xp.where(below > 0, highest, 0.0))
 
     def index_of(self, inputs: Inputs, name: Hashable, values: Array, weight: Array) -> Array:
         """`index`, computed once for all weights of the rows where it does not depend on them."""

@@ -41,6 +41,7 @@ def reliability_curve(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binning: str = "equal_width",
     binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
@@ -54,7 +55,8 @@ def reliability_curve(
         labels: as in `expected_calibration_error`.
         predictions: as there.
         from_logits: as there.
-        n_bins: the number of bins, of equal width.
+        n_bins: the number of bins.
+        binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -75,9 +77,11 @@ def reliability_curve(
         >>> curve.accuracy.round(4), curve.weight
         (array([   nan, 0.6667]), array([0., 3.]))
     """
-    scheme = Scheme(n_bins)
+    scheme = Scheme(n_bins, binning)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
-    return _answer(inputs, curve_of(inputs.xp, top_label_table(inputs, scheme), inputs.dtype))
+    xp, sums = inputs.xp, top_label_table(inputs, scheme)
+    edges = scheme.edges(xp, top_label(inputs)[0], inputs.weight)
+    return _answer(inputs, curve_of(xp, sums, inputs.dtype)._replace(edges=edges))
 
 
 def classwise_reliability_curve(
@@ -131,6 +135,7 @@ def consistency_band(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binning: str = "equal_width",
     confidence_level: float = 0.95,
     n_resamples: int = 500,
     seed: int = 0,
@@ -148,7 +153,8 @@ def consistency_band(
         labels: as in `reliability_curve`; they say which rows count, and nothing more.
         predictions: as there.
         from_logits: as there.
-        n_bins: the number of bins, of equal width.
+        n_bins: the number of bins.
+        binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
         confidence_level: between 0 and 1, of each bin by itself.
         n_resamples: how many times it is drawn which rows are right.
         seed: of NumPy's generator, on every backend.
@@ -173,7 +179,7 @@ def consistency_band(
         >>> bool(0.6 < band.low[1] < 0.75 < band.high[1] < 0.9)
         True
     """
-    scheme = Scheme(n_bins)
+    scheme = Scheme(n_bins, binning)
     confidence_level = check.check_fraction("confidence_level", confidence_level)
     n_resamples = check.check_count("n_resamples", n_resamples)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)

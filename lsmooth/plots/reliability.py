@@ -35,6 +35,7 @@ def reliability_diagram(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binning: str = "equal_width",
     binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
@@ -54,7 +55,8 @@ def reliability_diagram(
         labels: as in `lsmooth.metrics.expected_calibration_error`.
         predictions: as there.
         from_logits: as there.
-        n_bins: the number of bins, of equal width.
+        n_bins: the number of bins.
+        binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -87,6 +89,7 @@ def reliability_diagram(
     options: dict[str, Any] = {
         "from_logits": from_logits,
         "n_bins": n_bins,
+        "binning": binning,
         "binary": binary,
         "axis": axis,
         "ignore_index": ignore_index,
@@ -115,6 +118,7 @@ def reliability_diagrams(
     *,
     from_logits: bool = False,
     n_bins: int = 15,
+    binning: str = "equal_width",
     binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
@@ -130,6 +134,7 @@ def reliability_diagrams(
         predictions: by title: ``{"as trained": before, "after a temperature": after}``.
         from_logits: whether all predictions are logits.
         n_bins: the number of bins.
+        binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -162,6 +167,7 @@ def reliability_diagrams(
             one,
             from_logits=from_logits,
             n_bins=n_bins,
+            binning=binning,
             binary=binary,
             axis=axis,
             ignore_index=ignore_index,

@@ -10,7 +10,7 @@ import pytest
 from conftest import assert_close, require_backend
 
 from lsmooth.backends import Backend
-from lsmooth.metrics import classwise_reliability_curve, consistency_band
+from lsmooth.metrics import classwise_reliability_curve, consistency_band, reliability_curve
 
 pytestmark = pytest.mark.usefixtures("memory")
 
@@ -33,6 +33,34 @@ def test_a_class_s_curve_is_that_of_its_own_probability(backend: Backend):
             expected = expected if got is curve.weight else np.where(empty, np.nan, expected)
             assert_close(backend, got[k], expected, "float64")
     assert_close(backend, curve.edges, np.arange(5) / 4, "float64")
+
+
+@pytest.mark.parametrize("n_bins", [4, 15, 200])
+@pytest.mark.parametrize("ties", [False, True])
+def test_bins_of_equal_mass_lie_between_their_edges(backend: Backend, ties, n_bins):
+    labels, p = drawn()
+    p = np.round(p, 1) if ties else p
+    weight = np.random.default_rng(4).integers(0, 3, len(labels)).astype(float)
+    options = {"n_bins": n_bins, "binning": "equal_mass", "sample_weight": backend.asarray(weight)}
+    given = backend.asarray(labels), backend.asarray(p)
+    edges, confidence, accuracy, held = (backend.to_numpy(part) for part in reliability_curve(*given, **options))
+    stated, right = reference.top_label(labels, p)
+    table = np.array(reference.equal_mass_bins(stated, right, weight, n_bins))
+    np.testing.assert_allclose(np.stack([held, confidence, accuracy], 1), table, rtol=1e-12)
+    assert (edges[0], edges[-1], len(edges)) == (0, 1, n_bins + 1)
+    for b in range(n_bins):
+        inside = (stated > edges[b]) & (stated <= edges[b + 1])
+        assert weight[inside].sum() == held[b]
+    low, high = (backend.to_numpy(end) for end in consistency_band(*given, n_resamples=20, **options))
+    np.testing.assert_array_equal(np.isnan(low), held == 0)
+    assert (low <= high)[held > 0].all()
+    nothing = reliability_curve(*given, n_bins=3, binning="equal_mass", sample_weight=backend.asarray(0 * weight))
+    assert (backend.to_numpy(nothing.weight) == 0).all()
+
+
+def test_bins_of_no_rows_are_of_equal_width():
+    curve = reliability_curve(np.zeros(0, int), np.zeros((0, 2)), n_bins=2, binning="equal_mass")
+    np.testing.assert_array_equal(curve.edges, [0, 0.5, 1])
 
 
 def binomial_quantile(rows: int, p: float, level: float) -> int:

@@ -91,6 +91,14 @@ def test_one_probability_per_row_draws_what_two_columns_do():
     assert [ax.get_title() for ax in pair] == ["no", "yes"]
 
 
+def test_bars_of_equal_mass_are_as_wide_as_their_bins():
+    ax = reliability_diagram(LABELS, PROBABILITIES, n_bins=2, binning="equal_mass", band=0.9, ax=axes())
+    bars = [bar for bar in ax.patches if not bar.get_hatch()]  # 0.3 and both of 0.7 before 0.9
+    np.testing.assert_allclose([(bar.get_x(), bar.get_width()) for bar in bars], [(0, 0.7), (0.7, 0.3)])
+    (both,) = reliability_diagrams(LABELS, {"one": PROBABILITIES}, n_bins=2, binning="equal_mass", axes=[axes()])
+    assert both.texts[0].get_text() == ax.texts[0].get_text()
+
+
 def test_no_row_gives_an_empty_diagram():
     ax = reliability_diagram(LABELS, PROBABILITIES, sample_weight=np.zeros(4), ax=axes())
     assert len(ax.patches) == 0
