@@ -15,38 +15,39 @@ from lsmooth._report import nearest_folder
 
 def bench(
     suites: Annotated[
-        list[str] | None, typer.Argument(help="What to run; everything if none is named.", metavar="[SUITE]...")
+        list[str] | None, typer.Argument(help="The suites to run; by default all.", metavar="[SUITE]...")
     ] = None,
     backend: Annotated[
         list[str] | None,
-        typer.Option(help="A backend to measure, once for each; by default those installed.", show_default=False),
+        typer.Option(
+            help="A backend to measure; may be repeated. By default all that are installed.", show_default=False
+        ),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="cpu, cuda, or what else JAX calls its devices.", show_default="the accelerator if there is one"
+            help="cpu, cuda, or another name of a device in JAX.", show_default="the accelerator if there is one"
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that everything runs.")] = False,
-    memory: Annotated[bool, typer.Option(help="Whether to measure peak memory too, in a process each.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to check that everything runs.")] = False,
+    memory: Annotated[bool, typer.Option(help="Also measure peak memory, each in a process of its own.")] = True,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Measure nothing; table and pictures anew from NAME.json.")
+        bool, typer.Option("--report-only", help="Measure nothing; write the table and the pictures from NAME.json.")
     ] = False,
     name: Annotated[
         str | None,
         typer.Option(
-            help="What to call the machine in the file names.", show_default="cpu-CORES-core, or the accelerator's name"
+            help="The name of the machine in the file names.", show_default="cpu-CORES-core, or the accelerator's name"
         ),
     ] = None,
     output: Output = Path("benchmarks/results"),
 ) -> None:
     """Measure lsmooth beside each framework's own functions, on this machine.
 
-    Writes NAME.json, which keeps what it holds of suites that are not run again, NAME.md, a table
-    that ends with the text of NAME.notes.md if that is there, and the pictures as PNGs. Suites: loss,
+    Writes NAME.json, the table NAME.md, and the pictures as PNG files. Results of suites that are not
+    run again are kept. The text of NAME.notes.md, if it exists, is added to the table. Suites: loss,
     distillation, linear, calibration, metrics, overhead, import, scaling. Close other programs first:
-    every figure is a ratio of two times taken side by side, but a busy machine does not slow all of
-    them alike.
+    each result is a ratio of two times measured in turns, but a busy machine does not slow both alike.
     """
     from lsmooth.backends import installed_backends
     from lsmooth.bench.device import resolve

@@ -22,23 +22,21 @@ def study(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="The framework to train with; by default the first of these that is installed.",
+            help="The framework that trains; by default the first of these that is installed.",
             metavar="|".join(BACKENDS),
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="A data set of scikit-learn's.", metavar="|".join(DATASETS))] = DATASETS[
-        0
-    ],
+    dataset: Annotated[str, typer.Option(help="A data set of scikit-learn.", metavar="|".join(DATASETS))] = DATASETS[0],
     data: Annotated[
         Path | None,
-        typer.Option(help="Your own data instead: an .npz file of x (rows, features) and y (rows,).", metavar="FILE"),
+        typer.Option(help="Your own data: an .npz file with x (rows, features) and y (rows,).", metavar="FILE"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer amounts of smoothing and seeds.")] = False,
     seeds: Annotated[
         int | None,
         typer.Option(
-            help=f"Networks for each amount of smoothing; by default {len(FULL.seeds)}, quick {len(QUICK.seeds)}.",
+            help=f"Networks for each amount of smoothing: {len(FULL.seeds)}, with --quick {len(QUICK.seeds)}.",
             show_default=False,
         ),
     ] = None,
@@ -46,10 +44,10 @@ def study(
 ) -> None:
     """Repeat the experiments of "When Does Label Smoothing Help?" and write a report.
 
-    Trains small networks with and without label smoothing, measures how well they generalise, how
-    calibrated they are before and after temperature scaling, how their last layer looks, what they
-    teach to students, and leaves report.html, the same as report.json, the pictures as PNGs, and
-    the fitted temperature as JSON.
+    Trains small networks with and without label smoothing. Measures their error, their calibration
+    before and after temperature scaling, the activations of the last layer, and the students that
+    they teach. Writes report.html, report.json, the pictures as PNG files, and the fitted
+    temperature as JSON.
     """
     from lsmooth.study.trainers import default_backend, load_trainer
 
