@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch import cross_entropy
+from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import PLAIN, is_transformed, needs_gradient
 
 # From so many classes, or logits, on the operators are faster than what the compiler makes of the formula.
@@ -29,9 +29,6 @@ _is_transformed = torch.compiler.assume_constant_result(is_transformed)
 def may_call() -> bool:
     """Whether an operator of lsmooth may be in the graph; asked while tracing. What is exported must run without."""
     return not torch.compiler.is_exporting() and not _is_transformed()
-
-
-KNOWN = cross_entropy.KNOWN
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

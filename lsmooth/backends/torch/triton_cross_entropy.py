@@ -23,11 +23,9 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch import cross_entropy
+from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
-
-KNOWN = cross_entropy.KNOWN
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

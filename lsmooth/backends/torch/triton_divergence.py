@@ -21,11 +21,9 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
-from lsmooth.backends.torch import divergence
+from lsmooth.backends.torch.divergence import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, as_rows, finite, multiply, of_rows, sweep, write_zeros
-
-KNOWN = divergence.KNOWN
 
 
 def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:
