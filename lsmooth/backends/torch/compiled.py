@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import cross_entropy
 from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import PLAIN, is_transformed, needs_gradient
 
