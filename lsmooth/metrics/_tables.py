@@ -119,32 +119,33 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
     return bin_sums(xp, xp.moveaxis(index, 0, 1) + offset[None, :], weight, p, correct, scheme.length, classes)
 
 
-def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = False) -> Array:
+def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = False, reduction: str = "mean") -> Array:
     """The error of a table; 0 where nothing has been counted. Of several groups the mean, or the maximum.
 
-    With p the l1 or l2 of ``norm``: ``(mean over groups of sum_b (n_b / N) |acc_b - conf_b|^p)^(1/p)``.
+    With p the l1 or l2 of ``norm``: ``(mean over groups of sum_b (n_b / N) |acc_b - conf_b|^p)^(1/p)``;
+    if ``reduction="none"``, that of each group, (groups,).
     """
     with quiet(xp):
-        return _error(xp, sums, norm, debias)
+        return _error(xp, sums, norm, debias, reduction == "none")
 
 
-def _error(xp: Backend, sums: BinSums, norm: str, debias: bool) -> Array:
-    groups = xp.shape(sums.weight)[0]
+def _error(xp: Backend, sums: BinSums, norm: str, debias: bool, each: bool) -> Array:
     total = xp.sum(sums.weight, axis=-1)[:, None]
     total = xp.where(xp.equal(total, 0), 1.0, total)
-    gap = xp.where(sums.gap < 0, -sums.gap, sums.gap)
-    if norm == "l1":
-        return long_sum(xp, gap / total) / groups
     filled = xp.where(xp.equal(sums.weight, 0), 1.0, sums.weight)
-    gap = gap / filled
+    gap = xp.where(sums.gap < 0, -sums.gap, sums.gap)
     if norm == "max":
-        return xp.max(xp.reshape(gap, (-1,)), axis=0)
-    squares = gap * gap
-    if debias:
-        # Less what chance adds: the variance of the mean of n_b labels. One row tells nothing of it.
-        accuracy = sums.correct / filled
-        several = sums.weight > 1
-        spare = xp.where(several, sums.weight - 1.0, 1.0)
-        squares = xp.where(several, squares - accuracy * (1.0 - accuracy) / spare, 0.0)
-    mean = long_sum(xp, sums.weight * squares / total) / groups
-    return xp.where(mean > 0, mean, mean * 0.0) ** 0.5
+        largest = xp.max(gap / filled, axis=-1)
+        return largest if each else xp.max(largest, axis=0)
+    if norm == "l2":
+        squares = (gap / filled) * (gap / filled)
+        if debias:
+            # Less what chance adds: the variance of the mean of n_b labels. One row tells nothing of it.
+            accuracy = sums.correct / filled
+            several = sums.weight > 1
+            spare = xp.where(several, sums.weight - 1.0, 1.0)
+            squares = xp.where(several, squares - accuracy * (1.0 - accuracy) / spare, 0.0)
+        gap = sums.weight * squares
+    error = xp.sum(gap / total, axis=-1)
+    error = error if each else long_sum(xp, error) / xp.shape(error)[0]
+    return error if norm == "l1" else xp.where(error > 0, error, error * 0.0) ** 0.5

@@ -145,6 +145,7 @@ def classwise_calibration_error(
     binning: str = "equal_width",
     norm: str = "l1",
     debias: bool = False,
+    reduction: str = "mean",
     binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
@@ -164,13 +165,14 @@ def classwise_calibration_error(
         norm: ``"l1"``; ``"l2"``, the root of the mean over classes of squared errors; ``"max"``, of
             all bins of all classes.
         debias: for ``"l2"``: subtract the variance that chance adds.
+        reduction: ``"mean"``; or ``"none"``: the error of each class, whose mean the error is for ``"l1"``.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
 
     Returns:
-        A scalar, float64 for float64 predictions, else float32.
+        A scalar, or (classes,) if ``reduction="none"``; float64 for float64 predictions, else float32.
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
@@ -183,11 +185,15 @@ def classwise_calibration_error(
         >>> from lsmooth.metrics import classwise_calibration_error
         >>> float(classwise_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
+        >>> classwise_calibration_error([0, 1], [[0.75, 0.25], [0.6, 0.4]], reduction="none")
+        array([0.425, 0.425])
     """
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction must be mean or none, got {reduction!r}.")
     scheme = Scheme(n_bins, binning, norm, debias)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     sums = classwise_table(inputs, scheme)
-    return inputs.answer(calibration_error(inputs.xp, sums, norm, debias))
+    return inputs.answer(calibration_error(inputs.xp, sums, norm, debias, reduction))
 
 
 def adaptive_calibration_error(

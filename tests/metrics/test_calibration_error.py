@@ -132,6 +132,20 @@ def test_classwise_is_the_mean_over_classes(backend: Backend, norm, equal_mass):
     assert_close(backend, got, expected, "float64")
 
 
+@pytest.mark.parametrize("binning", ["equal_width", "equal_mass"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+def test_the_error_of_each_class_is_that_of_its_own_probability(backend: Backend, norm, binning):
+    labels, p = drawn()
+    weight = np.random.default_rng(0).random(len(labels))
+    options = {"n_bins": 5, "binning": binning, "norm": norm, "sample_weight": backend.asarray(weight)}
+    got = classwise_calibration_error(backend.asarray(labels), backend.asarray(p), reduction="none", **options)
+    bins = reference.equal_mass_bins if binning == "equal_mass" else reference.bins_of
+    tables = [bins(p[:, k], (labels == k).astype(float), weight, 5) for k in range(p.shape[1])]
+    assert_close(backend, got, np.array([reference.error_of_bins(table, norm) for table in tables]), "float64")
+    with pytest.raises(ValueError, match="reduction must be mean or none, got 'sum'"):
+        classwise_calibration_error(labels, p, reduction="sum")
+
+
 @pytest.mark.parametrize("function", [adaptive_calibration_error, classwise_calibration_error])
 def test_classwise_errors_sort_and_sum_all_classes_at_once(monkeypatch, function):
     numpy, calls = load_backend("numpy"), []
