@@ -16,11 +16,25 @@ import tensorflow as tf
 from lsmooth.backends.base import Array
 from lsmooth.backends.formulas import ROUNDING, log_probabilities
 from lsmooth.backends.numpy import NumpyBackend
-from lsmooth.backends.options import Options, SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.options import Options, SigmoidOptions, SoftmaxOptions, are_known
 from lsmooth.backends.tensorflow.arrays import float_type
 from lsmooth.backends.tensorflow.compilation import is_small
 from lsmooth.backends.tensorflow.tapes import is_followed
 
+# Of the softmax cross-entropy and of the sigmoid's.
+KNOWN = (
+    "label_smoothing",
+    "prior",
+    "class_weight",
+    "temperature",
+    "z_loss",
+    "counted",
+    "scale",
+    "total",
+    "gamma",
+    "pos_weight",
+    "alpha",
+)
 _NUMPY = NumpyBackend()
 
 
@@ -42,7 +56,7 @@ def loss_of(
     """
     if not (tf.executing_eagerly() and is_small(logits) and "CPU" in logits.device):
         return None
-    if getattr(options, "logit_softcap", None) is not None:
+    if not are_known(options, KNOWN):
         return None
     constants = [x for x in (labels, *options) if isinstance(x, tf.Tensor)]
     if is_followed(*constants):
@@ -78,7 +92,7 @@ def _with_gradient(logits: Array, *, value: Array, backward: Callable[[Array], A
 
 def softmax(z: np.ndarray, labels: np.ndarray, options: SoftmaxOptions) -> tuple[Any, Any]:
     """The losses of `formulas.softmax_cross_entropy` for finite logits, and their slopes by the logits."""
-    eps, prior, class_weight, temperature, z_loss, _, counted, scale, _, gamma = options
+    eps, prior, class_weight, temperature, z_loss, _, counted, scale, _, gamma, *_ = options
     z, labels = _counted(z, counted, labels)
     top = z.max(-1, keepdims=True)
     shifted = _over(z - top, _column(temperature))
@@ -132,7 +146,7 @@ def _targets(labels: np.ndarray, z: np.ndarray, eps: Any, prior: Any) -> np.ndar
 
 def sigmoid(z: np.ndarray, labels: np.ndarray, options: SigmoidOptions) -> tuple[Any, Any]:
     """The losses of `formulas.sigmoid_cross_entropy` for finite logits, and their slopes by the logits."""
-    eps, pos_weight, counted, scale, _, gamma, alpha = options
+    eps, pos_weight, counted, scale, _, gamma, alpha, *_ = options
     z, labels = _counted(z, counted, labels)
     if not ((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING)).all():
         return None, None
