@@ -65,7 +65,7 @@ def loss_of(
     z = logits.numpy().astype(dtype, copy=False)
     on_host = (x.numpy() if isinstance(x, tf.Tensor) else x for x in options)
     with np.errstate(all="ignore"):
-        losses, slope = function(z, labels.numpy(), type(options)(*on_host))
+        losses, slope = function(z, labels.numpy(), type(options)._make(on_host))
     if losses is None or not (np.isfinite(losses).all() and np.isfinite(slope).all()):
         return None
     value = tf.constant(losses.sum(dtype=dtype) if options.total else losses, dtype)
@@ -174,9 +174,9 @@ def _counted(z: np.ndarray, counted: Any, labels: np.ndarray) -> tuple[np.ndarra
     """Logits and labels, zeros in the rows that do not count."""
     if counted is None:
         return z, labels
-    return tuple(
-        np.where(counted[..., None] if x.ndim > counted.ndim else counted, x, x.dtype.type(0)) for x in (z, labels)
-    )
+    of_labels = counted[..., None] if labels.ndim > counted.ndim else counted
+    of_logits = counted[..., None] if z.ndim > counted.ndim else counted
+    return np.where(of_logits, z, z.dtype.type(0)), np.where(of_labels, labels, labels.dtype.type(0))
 
 
 def _column(value: Any) -> Any:
