@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ALL_BACKENDS, REQUIRED
@@ -51,3 +53,13 @@ def test_a_backend_that_is_not_installed_says_what_to_install():
     for name in missing:
         with pytest.raises(ImportError, match=rf"pip install 'lsmooth\[{name}\]'"), lsmooth.use_backend(name):
             softmax_cross_entropy([0], [[0.0, 1.0]])
+
+
+def test_the_workflow_runs_every_environment_of_tox():
+    root = Path(__file__).parents[1]
+    workflow = root / ".github" / "workflows" / "tests.yml"
+    if not workflow.exists():
+        pytest.skip("an sdist has no workflow")
+    (listed,) = re.findall(r"^env_list = (.*)$", (root / "tox.ini").read_text(), re.MULTILINE)
+    run = ", ".join(re.findall(r"env: \[(.*)\]", workflow.read_text()))
+    assert set(run.split(", ")) == set(listed.split(", "))
