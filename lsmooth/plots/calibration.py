@@ -172,8 +172,7 @@ def temperature_curve(
     else:
         note(ax, scaler.status_, y=0.96)
     ax.set_xscale("log")
-    few = ends[1] < 20 * ends[0]
-    ax.xaxis.set_major_locator(LogLocator(10, (1, 2, 5) if few else (1,), numticks=None if few else 5))
+    ax.xaxis.set_major_locator(LogLocator(10, (1, 2, 5) if ends[1] < 20 * ends[0] else (1,)))
     ax.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlim=ends, xlabel="temperature T", ylabel="negative log-likelihood", title=title or "")
