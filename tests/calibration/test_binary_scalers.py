@@ -140,3 +140,15 @@ def test_what_does_not_fit_is_refused(kind):
         kind(binary=1).fit(np.zeros(3), [0, 1, 1])
     with pytest.raises(ValueError, match="labels"):
         kind(binary=True).fit(np.zeros(3), [0, 1, 2])
+
+
+def test_a_vector_of_yes_or_no_has_the_slope_and_intercept_of_a_logistic_regression():
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0.0, 2.0, 800)
+    for slope in (0.5, -0.3):
+        labels = (rng.random(800) < 1 / (1 + np.exp(-slope * logits - 0.4))).astype(int)
+        scaler = VectorScaling(binary=True).fit(logits, labels)
+        model = linear_model.LogisticRegression(C=1e12, tol=1e-10).fit(logits[:, None], labels)
+        np.testing.assert_allclose(scaler.weight_[1], model.coef_[0, 0], atol=1e-5)
+        np.testing.assert_allclose(scaler.bias_[1] - scaler.bias_[0], model.intercept_[0], atol=1e-5)
