@@ -188,10 +188,10 @@ def _of_arrays(
     old, ignored = xp.to_numpy(labels), options.get("ignore_index")
 
     def of_draw(drawn: np.ndarray | None, counts: np.ndarray | None) -> float:
-        if drawn is None:
+        if counts is not None:
             more = {"sample_weight": xp.asarray(np.reshape(counts, old.shape) * weight, like=predictions)}
             return _number(metric(labels, predictions, **{**options, **more}))
-        new = drawn.reshape(old.shape).astype(old.dtype)
+        new = np.asarray(drawn).reshape(old.shape).astype(old.dtype)
         new = new if ignored is None else np.where(old == ignored, old, new)
         return _number(metric(xp.asarray(new, like=predictions), predictions, **options))
 
