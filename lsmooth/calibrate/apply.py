@@ -59,7 +59,7 @@ def apply(
         ImportError: if a package is missing that reads the predictions.
         ValueError: if the calibrator was fitted to another number of classes, or is none.
     """
-    scaler = load(calibrator)
+    scaler: Any = load(calibrator)
     if isinstance(scaler, GroupTemperatureScaling):
         raise FileError(f"{calibrator} has a temperature for each group; load it and call predict_proba with groups=.")
     fitted = _fitted(calibrator, scaler.axis)

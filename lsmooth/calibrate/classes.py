@@ -24,27 +24,27 @@ class Naming(NamedTuple):
 
     Attributes:
         names: one for each class, or for each label where a row has several; empty where unknown.
-        index: the id of each label, by its text; None where labels are ids.
+        lookup: the id of each label, by its text; None where labels are ids.
         ignored: the label whose rows are left out, as the user has given it.
     """
 
     names: tuple[str, ...] = ()
-    index: dict[str, int] | None = None
+    lookup: dict[str, int] | None = None
     ignored: str | None = None
 
     def ignoring(self, label: str | None) -> Self:
         """The same, with a label whose rows are left out; it has the id -1 where labels are texts."""
-        named = self.index is not None and label is not None
-        return self._replace(index={**self.index, label: -1} if named else self.index, ignored=label)  # type: ignore[dict-item]
+        named = self.lookup is not None and label is not None
+        return self._replace(lookup={**self.lookup, label: -1} if named else self.lookup, ignored=label)  # type: ignore[dict-item]
 
     def ids(self, labels: np.ndarray, values: tuple[str, ...] | None) -> np.ndarray:
         """Class ids of labels, which are indices into ``values`` unless that is None; `UNKNOWN` for other labels."""
-        if values is None and self.index is None:
+        if values is None and self.lookup is None:
             return labels
         if values is None:
             found, codes = np.unique(labels, return_inverse=True)
             values, labels = tuple(map(text_of, found.tolist())), codes.reshape(labels.shape)
-        index = self.index or {}
+        index = self.lookup or {}
         return np.array([index.get(text, UNKNOWN) for text in values], np.int64)[labels]
 
 
@@ -89,7 +89,8 @@ def name_classes(
     Raises:
         FileError: if it is not known which label is which class.
     """
-    several = binary and len(z.shape) > 1
+    rank = len(z.shape)
+    several = binary and rank > 1
     count = z.shape[-1] if several else 2 if binary else z.shape[axis]
     values = [text for text in values if text]
     if classes and len(classes) != count:
@@ -99,13 +100,13 @@ def name_classes(
         raise FileError(f"--classes must name each class once, got {','.join(classes)}.")
     if several:
         return Naming(classes or (class_names(z.columns) if z.columns else ()))
-    columns = z.columns if len(z.columns) == count else ()
+    columns = z.columns[: count * (len(z.columns) == count)]
     found = affixes(columns, values) if columns else None
     if found is not None:
         before, after = found
         columns = tuple(name[len(before) : len(name) - len(after)] for name in columns)
     else:
-        columns = class_names(columns) if columns else ()
+        columns = class_names(columns) if columns else columns
     if positive_label is not None:
         if count != 2:
             raise FileError(f"--positive-label is for one probability a row, got {z.name} of shape {z.shape}.")

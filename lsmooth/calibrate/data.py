@@ -185,9 +185,9 @@ def open_data(
     _check_dtypes(z, y)
     naming = like.naming if like else name_classes(z, y, values, axis, binary, classes, positive_label)
     naming = naming.ignoring(ignored)
-    if ignored is not None and naming.index is None and not ignored.removeprefix("-").isdigit():
+    if ignored is not None and naming.lookup is None and not ignored.removeprefix("-").isdigit():
         raise FileError(f"--ignore-index must be a label of {y.path}, and those are integers; got {ignored}.")
-    index = None if ignored is None else -1 if naming.index is not None else int(ignored)
+    index = None if ignored is None else -1 if naming.lookup is not None else int(ignored)
     return Data(z, y, axis, index, from_logits, binary, naming)
 
 

@@ -12,6 +12,7 @@ from lsmooth._report import new_figure, png
 from lsmooth._validation import validate
 from lsmooth.calibrate.run import Results
 from lsmooth.calibration import ConvergenceWarning
+from lsmooth.metrics._bins import BinSums
 from lsmooth.plots import BLUE, RED
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def figures(results: Results) -> dict[str, bytes]:
     pictures = {name: png(draw(results)) for name, draw in drawn.items()}
     if results.curve is not None:
         pictures["temperature"] = png(temperature(results, *results.curve))
-    if None not in results.per_class and results.data.questions <= 1:
-        pictures["classes"] = png(classes(results))
+    before, after = results.per_class
+    if before is not None and after is not None and results.data.questions <= 1:
+        pictures["classes"] = png(classes(results, before, after))
     return pictures
 
 
@@ -73,9 +75,8 @@ def temperature(results: Results, logits: np.ndarray, labels: np.ndarray) -> Fig
     return figure
 
 
-def classes(results: Results) -> Figure:
+def classes(results: Results, before: BinSums, after: BinSums) -> Figure:
     """How often a label is the class, by its probability: after calibration, of two classes before too."""
-    before, after = results.per_class
     names = results.data.naming.names or [f"class {name}" for name in results.data.names]
     if len(names) == 2:
         drawn = [(before, 1, f"{names[1]}, before"), (after, 1, f"{names[1]}, after")]

@@ -30,6 +30,8 @@ NEW = RNG.normal(0, 3, (23, 3))
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    pictures = dict.fromkeys(("reliability", "confidence", "risk_coverage"), b"")
+    monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)  # which would take most of the time
     monkeypatch.setattr(data, "BLOCK_ELEMENTS", 40)  # blocks of 13 rows and fewer
     return tmp_path
 

@@ -39,7 +39,7 @@ def write(path: str, header: list[str], rows, delimiter: str = ",") -> None:
 
 
 def run(line: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [*shlex.split(f"calibrate {line}"), "--out", "report", "--resamples", "60"])
+    result = CliRunner().invoke(app, shlex.split(f"calibrate --out report --resamples 5 {line}"))
     assert result.exit_code == code, result.output
     assert code == 0 or len(result.output.splitlines()) == 1
     return " ".join(result.output.split())
@@ -48,6 +48,8 @@ def run(line: str, code: int = 0) -> str:
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    pictures = dict.fromkeys(("reliability", "confidence", "risk_coverage"), b"")
+    monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)  # which would take most of the time
 
 
 # Each measure once more, by its definition and from the numbers that were written.
@@ -198,7 +200,7 @@ def test_binary_predictions_out_of_fold(positive):
         assert "the column score is the probability or the logit, e.g. --positive-label stayed." in run(line, 2)
         line += " --positive-label churned"
     assert "look like probabilities" in run(line)
-    output = run(f"{line} --from-probabilities")
+    output = run(f"{line} --from-probabilities --resamples 60")
     assert "the column score is that of the positive class" in output
     two = np.stack([0 * z, z], -1)
     report = assert_report(labels, two, binary=True)
