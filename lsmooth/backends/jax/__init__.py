@@ -103,7 +103,7 @@ class JaxBackend(Backend):
         return jax.nn.logsumexp(x, axis=axis)
 
     def unmasked_mean(self, x: Array, shift: Array) -> Array:
-        return _small_mean(x, shift) if _is_small(x) else _unmasked_mean(x, shift)
+        return _plain_mean(x, shift) if _is_small(x, _BRANCH) else _unmasked_mean(x, shift)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         # Outside jit even a move to the same place is a copy.
@@ -174,10 +174,13 @@ _LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma":
 
 # Elements up to which a pass over all of them costs less than a branch, a gather or a scatter.
 _SMALL = 2**12
+# Elements up to which a branch on whether classes are masked takes longer than the pass that it saves: XLA compiles
+# it in 0.61 s, and a program without it in 0.39 s, which takes 0.35 ms in place of 0.45 ms at 256 x 1000.
+_BRANCH = 2**18
 
 
-def _is_small(x: Array) -> bool:
-    return all(isinstance(size, int) for size in x.shape) and x.size <= _SMALL
+def _is_small(x: Array, limit: int = _SMALL) -> bool:
+    return all(isinstance(size, int) for size in x.shape) and x.size <= limit
 
 
 def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
@@ -201,7 +204,7 @@ def _compiled(formula: Callable[..., Array], xp: Backend, read: Any, others: Any
 
 
 @functools.partial(jax.jit, inline=True)
-def _small_mean(x: Array, shift: Array) -> Array:
+def _plain_mean(x: Array, shift: Array) -> Array:
     masked = x == -jnp.inf
     terms = jnp.where(masked, 0.0, x - shift[..., None])
     return jnp.sum(terms, axis=-1) / jnp.sum((~masked).astype(x.dtype), axis=-1)
