@@ -97,7 +97,7 @@ def test_the_report_is_of_the_rows_that_were_not_fitted_on(saved):
 
 @pytest.mark.parametrize("width", [100, 80, 60, 30])
 def test_nothing_in_the_table_of_measures_is_cut(saved, monkeypatch, width):
-    monkeypatch.setattr(command.console, "width", width)
+    monkeypatch.setattr(command.console, "_width", width)  # "width" would stay set when it is put back
     np.savez(saved / "wide.npz", logits=1e4 * Z, labels=Y)  # the likelihoods have five digits before the point
     result = calibrate("wide.npz", "--out", "report")
     assert result.exit_code == 0, result.output
