@@ -114,3 +114,13 @@ def test_second_derivatives_are_the_formulas():
     got = gradient_of(lambda z: XP.softmax_cross_entropy(z, IDS, options))
     expected = gradient_of(lambda z: formulas.softmax_cross_entropy(XP, z, IDS, options))
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (0, 5), (2, 3, 5)])
+def test_entries_and_their_gradients_are_picked_in_every_rank(shape):
+    x, index = tf.random.normal(shape), tf.ones(shape[:-1], tf.int32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        picked = XP.pick(x, index)
+    np.testing.assert_array_equal(picked, x.numpy()[..., 1])
+    np.testing.assert_array_equal(tf.convert_to_tensor(tape.gradient(picked, x)), np.broadcast_to(np.eye(5)[1], shape))

@@ -38,7 +38,7 @@ def equal(x: Array, y: Any) -> Array:
 
 def gather(x: Array, index: Array) -> Array:
     """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
-    if is_on_host(index):  # one operation, where the other takes a dozen
+    if is_on_host(index) and x.shape.num_elements():  # one operation, where the other takes a dozen
         index = index.numpy()
         return tf.gather_nd(x, np.stack([*np.indices(index.shape, index.dtype)[:-1], index], axis=-1))
     return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
@@ -46,7 +46,7 @@ def gather(x: Array, index: Array) -> Array:
 
 def pick(x: Array, index: Array) -> Array:
     """One entry of the last axis per row."""
-    if is_on_host(index):
+    if index.shape.rank and is_on_host(index) and x.shape.num_elements():
         index = index.numpy()
         return tf.gather_nd(x, np.stack([*np.indices(index.shape, index.dtype), index], axis=-1))
     return gather(x, index[..., None])[..., 0]
