@@ -55,7 +55,8 @@ def check_block(code: str, filename: str = "block") -> None:
 @pytest.mark.parametrize(("page", "line", "code"), [block for page in PAGES for block in blocks_of(page)])
 def test_a_block_runs_on_its_own_and_prints_what_it_says(page, line, code, tmp_path, monkeypatch):
     assert ">>>" not in code, "the prompts would be copied with the code: show output as comments"
-    for name in set(IMPORT.findall(code)):
+    needed = {*IMPORT.findall(code), *(["matplotlib"] if "plots" in code else [])}
+    for name in needed:
         if importlib.util.find_spec(name) is None:
             assert name not in REQUIRED, f"LSMOOTH_TEST_BACKENDS asks for {name}, which is not installed"
             pytest.skip(f"the block needs {name}, which is not installed")
