@@ -235,7 +235,7 @@ def test_info_names_what_installs_a_missing_package(monkeypatch):
         "lsmooth._commands.info._version", lambda package: None if package in ("torch", "scipy", "sklearn") else "1.0"
     )
     monkeypatch.setattr("lsmooth._commands.info._devices", lambda name: "cpu")
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("lsmooth._commands.info.console._width", 200)
     output = run("info").output
     assert "no: pip install 'lsmooth[jax]'" in output
     assert "needs torch: pip install 'lsmooth[torch]'" in output

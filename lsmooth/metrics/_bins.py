@@ -126,7 +126,8 @@ def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> 
     below = xp.take(flat_position, first) > 0
     before = xp.where(below, xp.take(xp.reshape(running, (-1,)), xp.where(below, first - 1, 0)), 0.0)
     whole = running[..., -1:]
-    share = xp.reshape(before, xp.shape(order)) * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)
+    shape = tuple(-1 if n is None else n for n in xp.shape(order))  # the rows may be unknown before the run
+    share = xp.reshape(before, shape) * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)
     index = _clipped(xp, _floor(xp, xp.where(share >= 0, share, 0.0)), n_bins - 1)  # NaN shows in the sums
     return xp.put(xp.ones_like(order, "int32"), order, index)
 
