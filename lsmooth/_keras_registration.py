@@ -19,7 +19,8 @@ class _KerasFinder(MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "keras":
             return None
-        found = (other.find_spec(name, path, target) for other in sys.meta_path if other is not self)
+        others = [other for other in sys.meta_path if other is not self and hasattr(other, "find_spec")]
+        found = (other.find_spec(name, path, target) for other in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
