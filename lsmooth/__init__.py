@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         losses,
         metrics,
         plots,
+        preference,
         smoothing,
         testing,
     )
@@ -41,6 +42,7 @@ _SUBMODULES = (
     "losses",
     "metrics",
     "plots",
+    "preference",
     "smoothing",
     "testing",
 )
@@ -56,6 +58,7 @@ __all__ = [
     "losses",
     "metrics",
     "plots",
+    "preference",
     "set_backend",
     "smoothing",
     "testing",

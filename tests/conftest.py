@@ -103,6 +103,14 @@ def assert_close(backend: Backend, actual: object, expected: np.ndarray, dtype: 
     np.testing.assert_allclose(got.astype(np.float64), expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 
+def as_dtype(backend: Backend, x: np.ndarray, dtype: str) -> object:
+    """``x`` as a tensor, or a skip where the backend has no such dtype."""
+    try:
+        return backend.asarray(x, dtype)
+    except TypeError:
+        pytest.skip(f"{backend.name} has no {dtype} here")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Skip what needs SciPy where it is not installed, as in the environment of NumPy alone."""

@@ -23,6 +23,7 @@ MODULES = (
     "losses",
     "smoothing",
     "distillation",
+    "preference",
     "calibration",
     "metrics",
     "analysis",
@@ -129,6 +130,10 @@ def _inputs() -> dict[str, np.ndarray]:
         "class_smoothing": np.array([0.25, 0.125, 0.0]),
         "differences": normal(6, 2),
         "points": normal(4, 2),
+        "policy": normal(4),
+        "policy_2": normal(4),
+        "square": normal(3, 3),
+        "line_mask": np.array([[True, False, True, True], [False, False, False, False]]),
     }
 
 
@@ -344,6 +349,43 @@ CALLS: Mapping[str, Callable[..., Any]] = {
         ids, logits_2, logits
     ),
     "distillation.MovingAverageTeacher": _moving,
+    # preference
+    "preference.dpo_loss": lambda f, policy, policy_2, row_eps: f(
+        policy, policy_2, row_eps, row_eps, beta=0.5, label_smoothing=0.125
+    ),
+    "preference.dpo_loss, per pair": lambda f, policy, policy_2, row_eps, row_temperature, row_weight, counted: f(
+        policy,
+        policy_2,
+        row_eps,
+        row_temperature,
+        beta=row_temperature,
+        label_smoothing=row_eps,
+        sample_weight=row_weight,
+        mask=counted,
+        reduction="none",
+    ),
+    "preference.dpo_loss, robust": lambda f, policy, policy_2, row_eps: f(
+        policy, policy_2, row_eps, row_eps, label_smoothing=0.125, loss_type="robust"
+    ),
+    "preference.dpo_loss, exo": lambda f, policy, policy_2, row_eps: f(
+        policy, policy_2, row_eps, row_eps, label_smoothing=0.125, loss_type="exo_pair", reduction="sum"
+    ),
+    "preference.dpo_loss, hinge": lambda f, policy, policy_2, row_eps: f(
+        policy, policy_2, row_eps, row_eps, loss_type="hinge"
+    ),
+    "preference.dpo_loss, ipo": lambda f, policy, policy_2, row_eps: f(
+        policy, policy_2, row_eps, row_eps, beta=0.5, loss_type="ipo"
+    ),
+    "preference.reward_loss": lambda f, policy, policy_2, row_temperature: f(
+        policy, policy_2, margin=row_temperature, label_smoothing=0.125
+    ),
+    "preference.sequence_log_prob": lambda f, sequence_ids, sequences: f(sequence_ids, sequences, temperature=2.0),
+    "preference.sequence_log_prob, mean": lambda f, line_ids, sequences, line_mask: f(
+        line_ids, sequences, mask=line_mask, length_normalized=True
+    ),
+    "preference.linear_sequence_log_prob": lambda f, sequence_ids, sequences, square, class_weight: f(
+        sequence_ids, sequences, square, class_weight, length_normalized=True, block_size=2
+    ),
     # calibration
     "calibration.TemperatureScaling": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids),
     "calibration.VectorScaling": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids),

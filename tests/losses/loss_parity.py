@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
-from conftest import assert_close
+from conftest import as_dtype, assert_close
 from hypothesis import HealthCheck, settings
 
 from lsmooth import losses
@@ -104,11 +103,3 @@ def jax_jit(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     import jax
 
     return jax.jit(function)
-
-
-def as_dtype(backend: Backend, x: np.ndarray, dtype: str) -> Any:
-    """``x`` as a tensor, or a skip where the backend has no such dtype."""
-    try:
-        return backend.asarray(x, dtype)
-    except TypeError:
-        pytest.skip(f"{backend.name} has no {dtype} here")
