@@ -259,11 +259,18 @@ def check_axis(axis: int, shape: Sequence[int | None]) -> int:
 
 
 def check_labels(
-    xp: Backend, labels: Any, logits: Array, axis: int, name: str = "logits", weight: Array | None = None
+    xp: Backend,
+    labels: Any,
+    logits: Array,
+    axis: int,
+    name: str = "logits",
+    weight: Array | None = None,
+    num_classes: int | None = None,
 ) -> tuple[Array, int, bool]:
     """Labels that fit the logits, the class axis counted from the front, and whether they are distributions.
 
-    With a ``weight`` (classes, features), ``logits`` are the hidden states that it makes logits of.
+    With a ``weight`` (classes, features), ``logits`` are the hidden states that it makes logits of. Distributions
+    may have ``num_classes`` entries, or one for each logit.
     """
     shape = xp.shape(logits)
     front = check_axis(axis, shape)
@@ -273,7 +280,15 @@ def check_labels(
     if shape[front] == 0:
         raise ValueError(f"{name} must have at least one class, got shape {shape} with axis={axis}.")
     labels = to_array(xp, "labels", labels, like=logits)
-    if same_shape(xp.shape(labels), shape):
+    padded = shape
+    if num_classes is not None:
+        if shape[front] is not None and num_classes > shape[front]:
+            raise ValueError(
+                f"num_classes must be at most {shape[front]}, the number of logits, of which those from num_classes on "
+                f"are padding; got {num_classes}."
+            )
+        shape = (*shape[:front], num_classes, *shape[front + 1 :])
+    if same_shape(xp.shape(labels), shape) or same_shape(xp.shape(labels), padded):
         return labels, front, True
     if not same_shape(xp.shape(labels), rows):
         column = " Drop the last axis: labels[..., 0]." if same_shape(xp.shape(labels), (*rows, 1)) else ""

@@ -50,6 +50,7 @@ WITHOUT_A_ROW = {
     "calibration.ConvergenceWarning": "a warning",
     "compat.tf_losses.Reduction": "names of reductions",
     "losses.Loss": "a base class",
+    "losses.SoftmaxStatistics": "what softmax_statistics returns",
     "metrics.BrierDecomposition": "what brier_decomposition returns",
     "metrics.ConsistencyBand": "what consistency_band returns",
     "metrics.Explanation": "what explain_difference returns",
@@ -245,6 +246,16 @@ CALLS: Mapping[str, Callable[..., Any]] = {
         ignore_index=-100,
         reduction="none",
         block_size=2,
+    ),
+    "losses.softmax_statistics": lambda f, ids, logits, row_temperature: f(
+        ids, logits, temperature=row_temperature, logit_softcap=8.0
+    ),
+    "losses.softmax_statistics, padding": lambda f, ids, hidden: f(ids, hidden, num_classes=3),
+    "losses.softmax_cross_entropy_with_statistics": lambda f, ids_with_gap, logits: f(
+        ids_with_gap, logits, label_smoothing=0.125, ignore_index=-100
+    ),
+    "losses.softmax_cross_entropy_with_statistics, soft": lambda f, soft, logits, counted: f(
+        soft, logits, mask=counted, z_loss=0.125, reduction="none"
     ),
     "losses.softmax_focal_loss": lambda f, ids, logits, class_weight: f(
         ids, logits, alpha=class_weight, label_smoothing=0.125

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lsmooth.backends import divergences, formulas
+from lsmooth.backends import divergences, formulas, statistics
 from lsmooth.backends.linear import BlockLoss, Call, loss_of_all
 from lsmooth.backends.options import (
     DIVERGENCE,
@@ -243,6 +243,13 @@ class Backend(ABC):
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         """Per-row losses, or their sum; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
         return formulas.softmax_cross_entropy(self, logits, labels, options)
+
+    def softmax_cross_entropy_with_statistics(
+        self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
+    ) -> tuple[Array, statistics.RowStatistics]:
+        """`softmax_cross_entropy`, and `statistics.row_statistics` of the same softmax, differentiable too."""
+        losses = self.softmax_cross_entropy(logits, labels, options)
+        return losses, statistics.row_statistics(self, logits, labels, options)
 
     def small_mean(
         self,

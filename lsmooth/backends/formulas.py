@@ -28,6 +28,17 @@ def accumulate(xp: Backend, x: Array) -> Array:
     return x if xp.dtype(x) in ("float64", "float32") else xp.cast(x, "float32")
 
 
+def seen_logits(xp: Backend, logits: Array, options: SoftmaxOptions) -> Array:
+    """The logits without padding, in the precision that lsmooth reduces in, and zeros in rows that do not count."""
+    logits = accumulate(xp, without_padding(xp, logits, options.num_classes))
+    return logits if options.counted is None else xp.where(options.counted[..., None], logits, 0.0)
+
+
+def without_padding(xp: Backend, x: Array, num_classes: int | None) -> Array:
+    """The first ``num_classes`` entries of the last axis; all if None."""
+    return x if num_classes is None or xp.shape(x)[-1] == num_classes else x[..., :num_classes]
+
+
 def row_maximum(xp: Backend, logits: Array) -> Array:
     """The largest logit of each row, as a constant: subtracted first, so that no digits are lost to a common offset."""
     top = xp.stop_gradient(xp.max(logits, axis=-1))
@@ -151,11 +162,8 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
     Returns:
         (...), the loss of each row; or their sum.
     """
-    label_smoothing, prior, class_weight, temperature, z_loss, logit_softcap, counted, scale, total, gamma = options
-    logits = accumulate(xp, logits)
-    if counted is not None:
-        logits = xp.where(counted[..., None], logits, 0.0)
-    logits = capped_logits(xp, logits, logit_softcap)
+    label_smoothing, prior, class_weight, temperature, z_loss, logit_softcap, counted, scale, total, gamma, _ = options
+    logits = capped_logits(xp, seen_logits(xp, logits, options), logit_softcap)
     rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
     lse = rows.log_sum_exp()
     focal = not _is(gamma, 0.0)
@@ -163,8 +171,7 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
         scaled = over_temperature(logits, along_classes(xp, temperature))
         loss = expected_cost(xp, scaled, labels, options, focal_cost(xp, gamma))
     else:
-        hard = _soft_label_nll if len(xp.shape(labels)) == len(xp.shape(logits)) else _integer_label_nll
-        loss = hard(rows, lse, labels, class_weight)
+        loss = label_nll(rows, lse, labels, class_weight)
     if not focal and not _is(label_smoothing, 0.0):
         loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth_nll(rows, lse, prior, class_weight)
     if not _is(z_loss, 0.0):
@@ -214,6 +221,12 @@ def log_sum_exp_of(xp: Backend, logits: Array, kept: Array) -> tuple[Array, Arra
 
 def _is(value: Any, number: float) -> bool:
     return isinstance(value, float) and value == number
+
+
+def label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: Array | None = None) -> Array:
+    """``sum_k t_k w_k (lse - z_k)`` of the label t, a class id or a distribution."""
+    soft = len(rows.xp.shape(labels)) == len(rows.xp.shape(rows.logits))
+    return (_soft_label_nll if soft else _integer_label_nll)(rows, lse, labels, class_weight)
 
 
 def _integer_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: Array | None) -> Array:

@@ -11,6 +11,7 @@ from lsmooth.backends.base import Array
 from lsmooth.backends.linear import BlockLoss, Call, block_rows, loss_of_all
 from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.statistics import RowStatistics
 
 
 class NumpyBackend(NamespaceBackend):
@@ -96,6 +97,12 @@ class NumpyBackend(NamespaceBackend):
         # Infinite logits meet here what other frameworks pass over in silence.
         with np.errstate(all="ignore"):
             return super().softmax_cross_entropy(logits, labels, options)
+
+    def softmax_cross_entropy_with_statistics(
+        self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
+    ) -> tuple[Array, RowStatistics]:
+        with np.errstate(all="ignore"):
+            return super().softmax_cross_entropy_with_statistics(logits, labels, options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
         with np.errstate(all="ignore"):

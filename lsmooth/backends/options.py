@@ -36,6 +36,8 @@ class SoftmaxOptions(NamedTuple):
     """Whether to return the sum of the rows instead of the rows."""
     gamma: float = 0.0
     """The focus of the focal loss: multiplies the cost of each class by ``(1 - p_k)^gamma``."""
+    num_classes: int | None = None
+    """The logits from there on are padding; ``prior``, ``class_weight`` and distributions have none."""
 
     ALONG_ROWS = ("label_smoothing", "temperature", "counted", "scale")
     ALONG_CLASSES = ("prior", "class_weight")

@@ -29,6 +29,7 @@ from lsmooth.losses.penalties import (
 )
 from lsmooth.losses.robust import bootstrap_cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
 from lsmooth.losses.serialization import deserialize, get, serialize
+from lsmooth.losses.statistics import SoftmaxStatistics, softmax_cross_entropy_with_statistics, softmax_statistics
 
 __all__ = [
     "BinaryCrossentropy",
@@ -37,6 +38,7 @@ __all__ = [
     "CategoricalFocalCrossentropy",
     "KLDivergence",
     "Loss",
+    "SoftmaxStatistics",
     "SparseCategoricalCrossentropy",
     "adaptive_conditional_label_smoothing",
     "binary_crossentropy",
@@ -58,7 +60,9 @@ __all__ = [
     "sigmoid_cross_entropy",
     "sigmoid_focal_loss",
     "softmax_cross_entropy",
+    "softmax_cross_entropy_with_statistics",
     "softmax_focal_loss",
+    "softmax_statistics",
     "sparse_categorical_crossentropy",
     "symmetric_cross_entropy",
 ]

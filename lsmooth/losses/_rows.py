@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import accumulate, proper_binary_labels
+from lsmooth.backends.formulas import accumulate, proper_binary_labels, without_padding
 from lsmooth.losses.keras_base import refuse_a_mean
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
@@ -25,6 +25,7 @@ class Rows(NamedTuple):
     counted: Array | None  # bool, False for rows that are ignored
     scale: Any  # what the reduction multiplies each row by
     reduction: str
+    num_classes: int | None = None  # the logits from there on are padding
 
 
 def prepare(
@@ -39,6 +40,7 @@ def prepare(
     class_weight: Any = None,
     weight: Array | None = None,
     mask: Any = None,
+    num_classes: int | None = None,
 ) -> Rows:
     """Check the arguments of a loss over classes; ignored rows get the label 0.
 
@@ -47,15 +49,16 @@ def prepare(
     refuse_a_mean(xp, logits, reduction)
     reduction = check_reduction(reduction)
     ignore_index = check.check_ignore_index(ignore_index)
+    num_classes = None if num_classes is None else check.check_count("num_classes", num_classes)
     name = "logits" if weight is None else "hidden"
     logits = check.beside_labels(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight)
-    classes = logits if weight is None else rows_of(xp, weight)
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight, num_classes)
+    count = num_classes or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
     rows = rows_of(xp, labels) if soft else labels
     shape = xp.shape(rows)
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
-    class_weight = per_class(xp, "class_weight", class_weight, classes, dtype)
+    class_weight = per_class(xp, "class_weight", class_weight, count, logits, dtype)
     sample_weight = row_weight(xp, sample_weight, rows, logits, dtype)
 
     counted = row_mask(xp, mask, rows)
@@ -66,11 +69,11 @@ def prepare(
             named = ~xp.equal(labels, ignore_index)
             counted = named if counted is None else counted & named
     if check.is_validating(xp, labels, logits):
-        check.check_not_nan(xp, name, logits, counted)
+        check.check_not_nan(xp, name, logits if weight is not None else logits[..., :count], counted)
         if soft:
             check.check_distributions(xp, labels, counted)
         else:
-            check.check_class_ids(xp, labels, xp.shape(classes)[-1], counted)
+            check.check_class_ids(xp, labels, count, counted)
     if counted is not None:
         labels = xp.where(counted[..., None] if soft else counted, labels, 0)
 
@@ -80,7 +83,7 @@ def prepare(
     scale = row_scale(
         xp, reduction, rows, dtype, sample_weight=sample_weight, counted=counted, label_weight=label_weight
     )
-    return Rows(xp, labels, logits, soft, shape, dtype, eps, class_weight, counted, scale, reduction)
+    return Rows(xp, labels, logits, soft, shape, dtype, eps, class_weight, counted, scale, reduction, num_classes)
 
 
 def prepare_binary(
@@ -119,8 +122,8 @@ def finish(rows: Rows, losses: Array) -> Array:
 
 
 def counted_logits(rows: Rows) -> Array:
-    """The logits in the precision of the result, zeros where a row is ignored."""
-    logits = accumulate(rows.xp, rows.logits)
+    """The logits without padding in the precision of the result, zeros where a row is ignored."""
+    logits = accumulate(rows.xp, without_padding(rows.xp, rows.logits, rows.num_classes))
     return logits if rows.counted is None else rows.xp.where(rows.counted[..., None], logits, 0.0)
 
 
@@ -151,15 +154,13 @@ def rows_of(xp: Backend, x: Array) -> Array:
     return xp.sum(x[..., :0], axis=-1)
 
 
-def per_class(xp: Backend, name: str, value: Any, logits: Array, dtype: str) -> Array | None:
-    """One number a class, or None."""
+def per_class(xp: Backend, name: str, value: Any, count: int | None, like: Array, dtype: str) -> Array | None:
+    """One number for each of ``count`` classes, or None."""
     if value is None:
         return None
-    array = check.to_array(xp, name, value, dtype, like=logits)
-    if not check.same_shape(xp.shape(array), xp.shape(logits)[-1:]):
-        raise ValueError(
-            f"{name} must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(array)}."
-        )
+    array = check.to_array(xp, name, value, dtype, like=like)
+    if not check.same_shape(xp.shape(array), (count,)):
+        raise ValueError(f"{name} must have shape ({count},), one number a class; got {xp.shape(array)}.")
     return array
 
 
@@ -173,14 +174,14 @@ def row_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) 
 
 
 def _labels_and_logits(
-    xp: Backend, labels: Any, logits: Array, axis: int, dtype: str, weight: Array | None
+    xp: Backend, labels: Any, logits: Array, axis: int, dtype: str, weight: Array | None, num_classes: int | None
 ) -> tuple[Array, Array, bool]:
-    """Labels and logits with the classes last, and whether the labels are distributions."""
-    labels, front, soft = check.check_labels(xp, labels, logits, axis, weight=weight)
+    """Labels and logits with the classes last, and whether the labels are distributions, which lose their padding."""
+    labels, front, soft = check.check_labels(xp, labels, logits, axis, weight=weight, num_classes=num_classes)
     if front != len(xp.shape(logits)) - 1:
         logits = xp.moveaxis(logits, front, -1)
         labels = xp.moveaxis(labels, front, -1) if soft else labels
-    return (xp.cast(labels, dtype) if soft else labels), logits, soft
+    return (xp.cast(without_padding(xp, labels, num_classes), dtype) if soft else labels), logits, soft
 
 
 def weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:

@@ -27,6 +27,7 @@ def softmax_cross_entropy(
     temperature: float | Array = 1.0,
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy between smoothed labels and the softmax of logits.
@@ -56,6 +57,9 @@ def softmax_cross_entropy(
         temperature: T > 0, a number, or a tensor that broadcasts to the rows; the softmax is of z / T.
         z_loss: a >= 0, the weight of lse^2 (PaLM's stabiliser).
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        num_classes: the number of classes, where logits from there on are padding: they are in no softmax,
+            take no smoothing mass and have a zero gradient. Per-class options have this length; distributions
+            have it or that of the logits.
         reduction: ``"mean"``, over the rows that are not ignored, by the sum of sample times class
             weights where any are given; ``"none"`` or None; ``"sum"``; ``"sum_over_batch_size"``,
             by the number of rows; ``"mean_with_sample_weight"``, by the sum of the sample weights;
@@ -91,7 +95,7 @@ def softmax_cross_entropy(
         temperature=temperature,
     )
     if (
-        smoothing_prior is class_weight is sample_weight is mask is logit_softcap is None
+        smoothing_prior is class_weight is sample_weight is mask is logit_softcap is num_classes is None
         and type(temperature) is float
         and temperature == 1.0
         and (z_loss, reduction) == (0.0, "mean")
@@ -101,7 +105,17 @@ def softmax_cross_entropy(
         if loss is not None:
             return loss
     rows = prepare(
-        xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, class_weight, mask=mask
+        xp,
+        labels,
+        logits,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        axis,
+        reduction,
+        class_weight,
+        mask=mask,
+        num_classes=num_classes,
     )
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     return xp.softmax_cross_entropy(rows.logits, rows.labels, options)
@@ -186,7 +200,9 @@ def kernel_options(
     temperature = check.number_or_rows(
         xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
     )
-    prior = per_class(xp, "smoothing_prior", smoothing_prior, classes, rows.dtype)
+    prior = per_class(
+        xp, "smoothing_prior", smoothing_prior, rows.num_classes or xp.shape(classes)[-1], classes, rows.dtype
+    )
     check.check_at_least("z_loss", z_loss, 0.0)
     if logit_softcap is not None:
         logit_softcap = check.check_range("logit_softcap", logit_softcap, 0.0, float("inf"))
@@ -200,4 +216,5 @@ def kernel_options(
         counted=rows.counted,
         scale=rows.scale,
         total=rows.reduction != "none",
+        num_classes=rows.num_classes,
     )

@@ -73,7 +73,7 @@ def softmax_focal_loss(
     if isinstance(alpha, Real):
         of_all = check.check_number("alpha", alpha)
     elif alpha is not None:
-        of_classes = per_class(xp, "alpha", alpha, rows.logits, rows.dtype)
+        of_classes = per_class(xp, "alpha", alpha, xp.shape(rows.logits)[-1], rows.logits, rows.dtype)
     options = SoftmaxOptions(
         label_smoothing=rows.label_smoothing,
         class_weight=of_classes,

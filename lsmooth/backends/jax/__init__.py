@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lsmooth.backends import divergences, formulas
+from lsmooth.backends import divergences, formulas, statistics
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.jax import divergence, linear, sigmoid
 from lsmooth.backends.linear import BlockLoss, Call
@@ -153,6 +153,11 @@ class JaxBackend(Backend):
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         return _compiled(formulas.softmax_cross_entropy, self, *_fixed(options), logits, labels)
 
+    def softmax_cross_entropy_with_statistics(
+        self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
+    ) -> tuple[Array, statistics.RowStatistics]:
+        return _compiled(Backend.softmax_cross_entropy_with_statistics, self, *_fixed(options), logits, labels)
+
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
         if not divergence.fits(student, options):
             return _compiled(divergences.softmax_divergence, self, *_fixed(options), teacher, student)
@@ -187,7 +192,7 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
     """The options that formulas read while they are traced, the others at their default; and the others."""
 
     def is_read(name: str, value: Any) -> bool:
-        if isinstance(value, str | bool):
+        if type(value) in (str, bool, int):
             return True
         return isinstance(value, float) and name in _LEFT_OUT and value == _LEFT_OUT[name]
 
@@ -198,7 +203,7 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def _compiled(formula: Callable[..., Array], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Array:
+def _compiled(formula: Callable[..., Any], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Any:
     """A formula as one program; a call outside jit would run one for each operation."""
     return formula(xp, x, y, read._replace(**others))
 

@@ -61,7 +61,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
 
     With q the smoothed label times the class weights, ``-sum_k q_k log p_k + a lse^2``.
     """
-    eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, _ = options
+    eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, *_ = options
     if logits.numel() > SMALL or (counted is not None and not math.isfinite(logits.detach().sum().item())):
         return None
     num_classes, dtype = logits.shape[-1], torch.float64 if logits.dtype == torch.float64 else torch.float32

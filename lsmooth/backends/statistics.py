@@ -1,0 +1,41 @@
+"""What a row of logits says beside its loss: formulas over the operations of a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lsmooth.backends import formulas
+from lsmooth.backends.options import SOFTMAX, SoftmaxOptions
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+
+class RowStatistics(NamedTuple):
+    """Of each row (...), of the softmax p of the logits after soft-cap and temperature."""
+
+    log_prob: Array
+    """``sum_k t_k log p_k``: of the label as it was given, without smoothing and class weights."""
+    entropy: Array
+    """``-sum_k p_k log p_k``."""
+    log_sum_exp: Array
+    predicted: Array
+    """int64, the first class with the largest logit; -1 in rows that do not count, whose other numbers are 0."""
+
+
+def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> RowStatistics:
+    """The statistics of the softmax of `formulas.softmax_cross_entropy`, for the same arguments."""
+    counted, temperature = options.counted, options.temperature
+    logits = formulas.seen_logits(xp, logits, options)
+    predicted = xp.cast(xp.argmax(xp.stop_gradient(logits), axis=-1), "int64")
+    logits = formulas.capped_logits(xp, logits, options.logit_softcap)
+    rows = formulas.ShiftedRows(xp, logits, formulas.row_maximum(xp, logits), temperature)
+    log_sum = rows.log_sum_exp()
+    log_prob = -formulas.label_nll(rows, log_sum, labels)
+    z = formulas.over_temperature(logits - rows.shift[..., None], formulas.along_classes(xp, temperature))
+    entropy = formulas.entropy(xp, z - log_sum[..., None])
+    log_sum_exp = log_sum + formulas.over_temperature(rows.shift, temperature)
+    if counted is None:
+        return RowStatistics(log_prob, entropy, log_sum_exp, predicted)
+    log_prob, entropy, log_sum_exp = (xp.where(counted, x, 0.0) for x in (log_prob, entropy, log_sum_exp))
+    return RowStatistics(log_prob, entropy, log_sum_exp, xp.where(counted, predicted, -1))

@@ -1,0 +1,160 @@
+"""What each row says beside its loss: the label's log-probability, the entropy, the prediction."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.statistics import RowStatistics
+from lsmooth.losses._rows import Rows, prepare
+from lsmooth.losses.cross_entropy import kernel_options
+
+
+class SoftmaxStatistics(NamedTuple):
+    """Statistics of each row, with p the softmax of the logits after soft-cap and temperature."""
+
+    log_prob: Array
+    """log p of the label; of a distribution t, ``sum_k t_k log p_k``. Differentiable."""
+    entropy: Array
+    """``-sum_k p_k log p_k``, in nats. Differentiable."""
+    log_sum_exp: Array
+    """``log(sum_k exp(z_k))`` of the logits after soft-cap and temperature. Differentiable."""
+    predicted: Array
+    """The class with the largest logit, the first of several: an integer."""
+    correct: Array
+    """Whether ``predicted`` is the label, or a distribution's most probable class: a bool."""
+
+
+def softmax_statistics(
+    labels: Array,
+    logits: Array,
+    *,
+    temperature: float | Array = 1.0,
+    logit_softcap: float | None = None,
+    num_classes: int | None = None,
+    axis: int = -1,
+) -> SoftmaxStatistics:
+    """The label's log-probability, the entropy, the log-sum-exp and the prediction of each row.
+
+    All are of the softmax that the loss sees, ``p = softmax(c tanh(z / c) / T)``. A row whose label is outside
+    0..classes-1, such as -100, has a log_prob of NaN and is not correct; its other statistics do not read the label.
+
+    Args:
+        labels: class ids, integers in the shape of the logits without ``axis``; or distributions,
+            in the shape of the logits.
+        logits: floating point, any shape, classes along ``axis``.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        axis: the class axis.
+
+    Returns:
+        `SoftmaxStatistics`, each in the shape of the logits without ``axis``: float64 for float64
+        logits, else float32; int64, int32 on JAX without float64; and bool.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or a number is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.losses import softmax_statistics
+        >>> statistics = softmax_statistics([0, 1], np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
+        >>> statistics.log_prob.round(4).tolist(), statistics.correct.tolist()
+        ([-0.2395, -3.0949], [True, False])
+    """
+    return softmax_cross_entropy_with_statistics(
+        labels,
+        logits,
+        temperature=temperature,
+        logit_softcap=logit_softcap,
+        num_classes=num_classes,
+        axis=axis,
+        reduction="none",
+    )[1]
+
+
+def softmax_cross_entropy_with_statistics(
+    labels: Array,
+    logits: Array,
+    *,
+    label_smoothing: float | Array = 0.0,
+    smoothing_prior: Array | None = None,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    temperature: float | Array = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    num_classes: int | None = None,
+    reduction: str | None = "mean",
+) -> tuple[Array, SoftmaxStatistics]:
+    """`softmax_cross_entropy`, and `softmax_statistics` of the same rows.
+
+    The statistics know nothing of smoothing, weights and reduction: log_prob is of the label as it is given.
+
+    Args:
+        labels: as in `softmax_cross_entropy`, and so are the others.
+        logits: floating point, any shape, classes along ``axis``.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        smoothing_prior: (classes,), non-negative.
+        class_weight: (classes,).
+        sample_weight: multiplies the rows of the loss.
+        ignore_index: rows with this label cost nothing; their statistics are 0, predicted is -1 and correct False.
+        mask: bool, in the shape of the rows; rows with False are ignored like those with the ``ignore_index``.
+        axis: the class axis.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        z_loss: the weight of lse^2, at least 0.
+        logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        num_classes: logits from there on are padding.
+        reduction: of the loss.
+
+    Returns:
+        The loss, the same number with the same gradient as `softmax_cross_entropy`'s; and the statistics.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.losses import softmax_cross_entropy_with_statistics
+        >>> logits = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+        >>> loss, statistics = softmax_cross_entropy_with_statistics([0, 2], logits, label_smoothing=0.1)
+        >>> float(loss.round(6)), float(statistics.correct.mean())
+        (0.333901, 1.0)
+    """
+    xp = backend_of(
+        labels=labels,
+        logits=logits,
+        label_smoothing=label_smoothing,
+        smoothing_prior=smoothing_prior,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        mask=mask,
+        temperature=temperature,
+    )
+    rows = prepare(
+        xp,
+        labels,
+        logits,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        axis,
+        reduction,
+        class_weight,
+        mask=mask,
+        num_classes=num_classes,
+    )
+    options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
+    losses, statistics = xp.softmax_cross_entropy_with_statistics(rows.logits, rows.labels, options)
+    return losses, with_correct(xp, rows, statistics)
+
+
+def with_correct(xp: Backend, rows: Rows, statistics: RowStatistics) -> SoftmaxStatistics:
+    """The statistics of a backend, and whether the predictions are the labels."""
+    labels = xp.argmax(rows.labels, axis=-1) if rows.soft else rows.labels
+    return SoftmaxStatistics(*statistics, xp.equal(statistics.predicted, xp.cast(labels, "int64")))
