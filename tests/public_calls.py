@@ -52,7 +52,10 @@ WITHOUT_A_ROW = {
     "losses.Loss": "a base class",
     "losses.SoftmaxStatistics": "what softmax_statistics returns",
     "metrics.BrierDecomposition": "what brier_decomposition returns",
+    "metrics.CalibrationSlope": "what calibration_slope returns",
     "metrics.ConsistencyBand": "what consistency_band returns",
+    "metrics.CorpCurve": "what corp_reliability_curve returns",
+    "metrics.CorpDecomposition": "what corp_decomposition returns",
     "metrics.Explanation": "what explain_difference returns",
     "metrics.Interval": "what metric_interval returns",
     "metrics.Metric": "a base class",
@@ -436,6 +439,14 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "metrics.consistency_band": lambda f, many_ids, many_logits: f(
         many_ids, many_logits, from_logits=True, n_bins=2, n_resamples=20
     ),
+    "metrics.calibration_slope": lambda f, many_ids, many_logits: f(
+        many_ids < 1, many_logits[..., 0], from_logits=True, binary=True
+    ),
+    "metrics.corp_decomposition": lambda f, many_ids, many_logits: f(many_ids, many_logits, from_logits=True),
+    "metrics.corp_reliability_curve": lambda f, many_ids, many_logits: f(many_ids, many_logits, from_logits=True),
+    "metrics.detection_calibration_error": lambda f, ids, probabilities: f(
+        ids < 1, probabilities[..., 0], probabilities[..., 1:], n_bins=(3, 2, 2)
+    ),
     "metrics.risk_coverage_curve": lambda f, ids, probabilities: f(ids, probabilities),
     "metrics.area_under_risk_coverage": lambda f, ids, probabilities: f(ids, probabilities),
     "metrics.top_k_accuracy": lambda f, ids, logits: f(ids, logits, k=2),
@@ -507,7 +518,10 @@ READ_VALUES = {
     "metrics.CalibrationError",
     "metrics.NegativeLogLikelihood",
     "metrics.TopKAccuracy",
+    "metrics.calibration_slope",
     "metrics.consistency_band",
+    "metrics.corp_decomposition",
+    "metrics.corp_reliability_curve",
     "metrics.explain_difference",
     "metrics.metric_interval",
     "metrics.smooth_calibration_error",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lsmooth import _validation as check
+from lsmooth._isotonic import isotonic
 from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.backends.formulas import accumulate, log_softmax
 from lsmooth.calibration._base import Calibrator, check_option, eager, predictions_of, rows_of
@@ -318,27 +319,6 @@ class IsotonicCalibration(ClasswiseCalibrator):
             raise ValueError("points_ must not fall within a class.")
         if (points[:, 1:] < 0).any() or (points[:, 1:] > 1).any():
             raise ValueError("points_ must map [0, 1] to [0, 1].")
-
-
-def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points of the weighted least-squares fit that never falls, without those inside flat parts.
-
-    Raises:
-        ImportError: if SciPy is not installed.
-    """
-    try:
-        from scipy.optimize import isotonic_regression
-    except ImportError as error:
-        raise ImportError("Isotonic calibrators need SciPy 1.12 or newer: pip install 'lsmooth[calibrate]'.") from error
-    order = np.argsort(x)
-    x, y, weight = x[order], y[order], weight[order]
-    starts = np.flatnonzero(np.diff(x, prepend=-np.inf))
-    if len(starts) < len(x):  # equal values are one point
-        held = np.add.reduceat(weight, starts)
-        x, y, weight = x[starts], np.add.reduceat(weight * y, starts) / held, held
-    fit = isotonic_regression(y, weights=weight)
-    kept = np.unique(np.concatenate([fit.blocks[:-1], fit.blocks[1:] - 1]))
-    return x[kept], np.clip(fit.x[kept], 0.0, 1.0)
 
 
 def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -6,7 +6,9 @@ from lsmooth.metrics.calibration_error import (
     expected_calibration_error,
     maximum_calibration_error,
 )
+from lsmooth.metrics.corp import CorpCurve, CorpDecomposition, corp_decomposition, corp_reliability_curve
 from lsmooth.metrics.decomposition import BrierDecomposition, brier_decomposition
+from lsmooth.metrics.detection import detection_calibration_error
 from lsmooth.metrics.explain import Explanation, explain_difference
 from lsmooth.metrics.intervals import Interval, metric_interval
 from lsmooth.metrics.reliability import (
@@ -18,6 +20,7 @@ from lsmooth.metrics.reliability import (
 )
 from lsmooth.metrics.scores import brier_score, negative_log_likelihood, top_k_accuracy
 from lsmooth.metrics.selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
+from lsmooth.metrics.slope import CalibrationSlope, calibration_slope
 from lsmooth.metrics.smooth import smooth_calibration_error
 from lsmooth.metrics.streaming import BrierScore, CalibrationError, Metric, NegativeLogLikelihood, TopKAccuracy
 
@@ -25,7 +28,10 @@ __all__ = [
     "BrierDecomposition",
     "BrierScore",
     "CalibrationError",
+    "CalibrationSlope",
     "ConsistencyBand",
+    "CorpCurve",
+    "CorpDecomposition",
     "Explanation",
     "Interval",
     "Metric",
@@ -37,9 +43,13 @@ __all__ = [
     "area_under_risk_coverage",
     "brier_decomposition",
     "brier_score",
+    "calibration_slope",
     "classwise_calibration_error",
     "classwise_reliability_curve",
     "consistency_band",
+    "corp_decomposition",
+    "corp_reliability_curve",
+    "detection_calibration_error",
     "expected_calibration_error",
     "explain_difference",
     "maximum_calibration_error",

@@ -103,6 +103,15 @@ def prepare(
             f"labels must be class ids of shape {xp.shape(predictions)[:-1]}, got {xp.shape(labels)}; "
             f"take the argmax of one-hot rows. If every label answers a yes-or-no question of its own, {instead}."
         )
+    if classes == 1:
+        raise ValueError(
+            f"predictions must have at least two classes, got shape {xp.shape(given)} with axis={axis}. "
+            + (
+                "Stack 1 - p and p as two classes."
+                if binary is None
+                else "Of one probability or logit a row, that of class 1, give binary=True."
+            )
+        )
     weight = xp.ones_like(labels, dtype)
     if sample_weight is not None:
         sample_weight = check.to_array(xp, "sample_weight", sample_weight, dtype, like=predictions)

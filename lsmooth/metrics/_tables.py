@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import numpy as np
+
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum, quiet
 from lsmooth.backends import Array, Backend
@@ -99,6 +101,20 @@ def judged(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array
     confidence, correct = top_label(inputs)
     # torchmetrics takes the likeliest class's probability, and no other, to float32.
     return xp.cast(confidence, "float32") if convention == "torchmetrics" else confidence, correct
+
+
+def check_concrete(name: str, inputs: Inputs) -> None:
+    """Raise where a metric that reads values is traced."""
+    if not inputs.xp.is_concrete(inputs.predictions):
+        raise TypeError(f"{name} reads values on the host; call it outside tracing.")
+
+
+def rows_on_host(name: str, inputs: Inputs, binary: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, correctness and weight of each row in float64: of class 1 if ``binary``, else of the likeliest."""
+    check_concrete(name, inputs)
+    rows = judged(inputs, "relplot", binary) if binary else top_label(inputs)
+    confidence, correct, weight = (inputs.xp.to_numpy(x).astype(np.float64) for x in (*rows, inputs.weight))
+    return confidence, correct, weight
 
 
 def by_class_one(inputs: Inputs, convention: str, binary: bool = False) -> bool:

@@ -160,9 +160,15 @@ def _bootstrap(inputs: Inputs, n: int, rng: np.random.Generator) -> Iterator[tup
 def _consistency(inputs: Inputs, n: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, None]]:
     """Labels drawn from the predicted probabilities."""
     running = np.cumsum(inputs.xp.to_numpy(probabilities(inputs)).astype(np.float64), axis=1)
+    flat, first = running.reshape(-1), np.arange(len(running)) * running.shape[1]
     for _ in range(n):
-        drawn = (running <= rng.random((len(running), 1)) * running[:, -1:]).sum(axis=1)
-        yield np.minimum(drawn, running.shape[1] - 1), None
+        at = rng.random(len(running)) * running[:, -1]
+        low, high = first, first + running.shape[1] - 1
+        for _ in range(int(running.shape[1] - 1).bit_length()):  # bisection of all rows at once
+            middle = (low + high) // 2
+            above = flat[middle] > at
+            low, high = np.where(above, low, np.minimum(middle + 1, high)), np.where(above, middle, high)
+        yield low - first, None
 
 
 def _of_rows(metric: Callable[..., Array], inputs: Inputs, options: dict[str, Any]) -> Callable[..., float]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.metrics._bins import BinSums, exact_edges
-from lsmooth.metrics._inputs import Inputs, prepare, top_label
-from lsmooth.metrics._tables import Scheme, classwise_table, top_label_table
+from lsmooth.metrics._bins import BinSums, bin_sums, exact_edges
+from lsmooth.metrics._inputs import Inputs, prepare, probabilities, top_label
+from lsmooth.metrics._tables import Scheme, check_concrete, classwise_table
 
 
 class ReliabilityCurve(NamedTuple):
@@ -42,6 +42,7 @@ def reliability_curve(
     from_logits: bool = False,
     n_bins: int = 15,
     binning: str = "equal_width",
+    by: str = "confidence",
     binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
@@ -57,6 +58,8 @@ def reliability_curve(
         from_logits: as there.
         n_bins: the number of bins.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
+        by: ``"confidence"``, in the likeliest class; or ``"positive"``, for two classes: P(class 1), beside
+            how often that is the label.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -79,8 +82,10 @@ def reliability_curve(
     """
     scheme = Scheme(n_bins, binning)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
-    xp, sums = inputs.xp, top_label_table(inputs, scheme)
-    edges = scheme.edges(xp, top_label(inputs)[0], inputs.weight)
+    xp, (confidence, correct) = inputs.xp, _judged(inputs, by)
+    index = scheme.index_of(inputs, by, confidence, inputs.weight)
+    sums = bin_sums(xp, index, inputs.weight, confidence, correct, scheme.length)
+    edges = scheme.edges(xp, confidence, inputs.weight)
     return _answer(inputs, curve_of(xp, sums, inputs.dtype)._replace(edges=edges))
 
 
@@ -136,6 +141,7 @@ def consistency_band(
     from_logits: bool = False,
     n_bins: int = 15,
     binning: str = "equal_width",
+    by: str = "confidence",
     confidence_level: float = 0.95,
     n_resamples: int = 500,
     seed: int = 0,
@@ -155,6 +161,8 @@ def consistency_band(
         from_logits: as there.
         n_bins: the number of bins.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
+        by: ``"confidence"``, in the likeliest class; or ``"positive"``, for two classes: P(class 1), beside
+            how often that is the label.
         confidence_level: between 0 and 1, of each bin by itself.
         n_resamples: how many times it is drawn which rows are right.
         seed: of NumPy's generator, on every backend.
@@ -184,9 +192,8 @@ def consistency_band(
     n_resamples = check.check_count("n_resamples", n_resamples)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
-    if not xp.is_concrete(inputs.predictions):
-        raise TypeError("consistency_band draws on the host; call it outside tracing.")
-    confidence, _ = top_label(inputs)
+    check_concrete("consistency_band", inputs)
+    confidence, _ = _judged(inputs, by)
     index = xp.to_numpy(scheme.index(xp, confidence, inputs.weight))
     confidence, weight = (xp.to_numpy(x).astype(np.float64) for x in (confidence, inputs.weight))
     rng = np.random.default_rng(seed)
@@ -197,6 +204,18 @@ def consistency_band(
     tail = 0.5 * (1.0 - confidence_level)
     ends = np.quantile(drawn, [tail, 1.0 - tail], axis=0) / np.where(total == 0, np.nan, total)
     return ConsistencyBand(*(inputs.home.asarray(end, inputs.dtype, like=inputs.given) for end in ends))
+
+
+def _judged(inputs: Inputs, by: str) -> tuple[Array, Array]:
+    """The probability that is judged, and whether what it speaks of came true."""
+    if by not in ("confidence", "positive"):
+        raise ValueError(f"by must be confidence or positive, got {by!r}.")
+    if by == "confidence":
+        return top_label(inputs)
+    classes = inputs.xp.shape(inputs.predictions)[-1]
+    if classes != 2:
+        raise ValueError(f"by='positive' is for two classes, got {classes}; see classwise_reliability_curve.")
+    return probabilities(inputs)[:, 1], inputs.xp.cast(inputs.xp.equal(inputs.labels, 1), inputs.dtype)
 
 
 def _answer(inputs: Inputs, curve: ReliabilityCurve) -> ReliabilityCurve:

@@ -9,9 +9,9 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array
-from lsmooth.metrics._inputs import prepare, top_label
+from lsmooth.metrics._inputs import prepare
 from lsmooth.metrics._relplot import RelplotError
-from lsmooth.metrics._tables import judged
+from lsmooth.metrics._tables import rows_on_host
 
 CONVENTIONS = ("exact", "relplot")
 _NODES = 2**18
@@ -73,11 +73,7 @@ def smooth_calibration_error(
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}; got {convention!r}.")
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
-    xp = inputs.xp
-    if not xp.is_concrete(inputs.predictions):
-        raise TypeError("smooth_calibration_error looks for a bandwidth on the host; call it outside tracing.")
-    rows = judged(inputs, "relplot", binary) if binary else top_label(inputs)
-    confidence, correct, weight = (xp.to_numpy(x).astype(np.float64) for x in (*rows, inputs.weight))
+    confidence, correct, weight = rows_on_host("smooth_calibration_error", inputs, binary)
     if not np.isfinite(weight).all() or np.isnan(confidence).any():
         error = float("nan")
     elif weight.sum() == 0:

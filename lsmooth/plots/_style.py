@@ -88,6 +88,19 @@ def strip_below(ax: Axes) -> Axes:
     return strip
 
 
+def shares(ax: Axes, edges: np.ndarray, weight: np.ndarray) -> None:
+    """The share of the rows in each bin, as bars."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    filled = weight > 0
+    share = weight[filled] / weight[filled].sum()
+    left, width = edges[:-1][filled], np.diff(edges)[filled]
+    ax.bar(left, share, width, align="edge", color=GREY, edgecolor="white", linewidth=0.8)
+    ax.set(ylim=(0, 1.15 * share.max()), ylabel="rows")
+    ax.yaxis.set_major_locator(MaxNLocator(2))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
 def _pyplot() -> Any:
     try:
         from matplotlib import pyplot

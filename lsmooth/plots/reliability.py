@@ -12,7 +12,6 @@ from lsmooth.backends import Array, backend_of
 from lsmooth.metrics import ReliabilityCurve, classwise_reliability_curve, consistency_band, reliability_curve
 from lsmooth.plots._style import (
     BLUE,
-    GREY,
     RED,
     axes_or_current,
     check_names,
@@ -20,6 +19,7 @@ from lsmooth.plots._style import (
     legend,
     note,
     plain,
+    shares,
     strip_below,
 )
 
@@ -36,6 +36,7 @@ def reliability_diagram(
     from_logits: bool = False,
     n_bins: int = 15,
     binning: str = "equal_width",
+    by: str = "confidence",
     binary: bool = False,
     axis: int = -1,
     ignore_index: int | None = None,
@@ -57,6 +58,7 @@ def reliability_diagram(
         from_logits: as there.
         n_bins: the number of bins.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
+        by: ``"confidence"``; or ``"positive"``, for two classes: by P(class 1) and how often that is the label.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -90,6 +92,7 @@ def reliability_diagram(
         "from_logits": from_logits,
         "n_bins": n_bins,
         "binning": binning,
+        "by": by,
         "binary": binary,
         "axis": axis,
         "ignore_index": ignore_index,
@@ -101,14 +104,15 @@ def reliability_diagram(
         xp = backend_of(low=ends.low)
         low, high = (xp.to_numpy(end) for end in ends)
         _band(ax, curve, low, high, f"{100 * band:g}% by chance")
-    _bars(ax, curve, "accuracy")
-    ax.set(ylabel="accuracy", title=title or "")
+    where, name = ("confidence", "accuracy") if by == "confidence" else ("probability", "frequency")
+    _bars(ax, curve, name)
+    ax.set(ylabel=name, title=title or "")
     legend(ax, loc="upper left")
     lowest = ax
     if counts and (curve.weight > 0).any():
         lowest = strip_below(ax)
-        _shares(lowest, curve)
-    lowest.set_xlabel("confidence")
+        shares(lowest, curve.edges, curve.weight)
+    lowest.set_xlabel(where)
     return ax
 
 
@@ -308,15 +312,3 @@ def _band(ax: Axes, curve: ReliabilityCurve, low: np.ndarray, high: np.ndarray, 
     middle = 0.5 * (low + high)
     look: dict[str, Any] = {"color": "black", "linewidth": 1.1, "capsize": 3, "zorder": 3}
     ax.errorbar(x, middle, (middle - low, high - middle), fmt="none", label=label, **look)
-
-
-def _shares(ax: Axes, curve: ReliabilityCurve) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    filled = curve.weight > 0
-    share = curve.weight[filled] / curve.weight[filled].sum()
-    left, width = curve.edges[:-1][filled], np.diff(curve.edges)[filled]
-    ax.bar(left, share, width, align="edge", color=GREY, edgecolor="white", linewidth=0.8)
-    ax.set(ylim=(0, 1.15 * share.max()), ylabel="rows")
-    ax.yaxis.set_major_locator(MaxNLocator(2))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -29,6 +29,7 @@ TABLES = [
     metrics.brier_decomposition,
     metrics.risk_coverage_curve,
 ]
+BY_CLASS_1 = [metrics.corp_reliability_curve, metrics.corp_decomposition]
 STREAMS = [metrics.CalibrationError, metrics.BrierScore, metrics.NegativeLogLikelihood]
 
 
@@ -101,7 +102,7 @@ def test_the_explanation_has_the_error_of_each_convention(backend: Backend, from
 @pytest.mark.parametrize("shape", [(4,), (2, 2), (4, 1)])
 def test_binary_forgotten_is_an_error_that_names_it(backend: Backend, shape):
     labels, p = np.array([1, 0, 0, 1]).reshape(shape), P.reshape(shape)
-    for function in [*FUNCTIONS, *TABLES, metrics.explain_difference]:
+    for function in [*FUNCTIONS, *TABLES, *BY_CLASS_1, metrics.explain_difference]:
         with pytest.raises(ValueError, match=r"labels must be class ids.*give binary=True"):
             function(backend.asarray(labels), backend.asarray(p))
     for kind in STREAMS:
@@ -109,3 +110,15 @@ def test_binary_forgotten_is_an_error_that_names_it(backend: Backend, shape):
             kind().update_state(backend.asarray(labels), backend.asarray(p))
     with pytest.raises(ValueError, match="stack 1 - p and p as two classes"):
         metrics.top_k_accuracy(backend.asarray(labels), backend.asarray(p))
+
+
+def test_a_column_beside_labels_without_one_is_an_error_that_names_it(backend: Backend):
+    labels, p = backend.asarray(np.array([1, 0, 0, 1])), backend.asarray(P[:, None])
+    for function in [*FUNCTIONS, *TABLES, *BY_CLASS_1, metrics.explain_difference]:
+        with pytest.raises(ValueError, match=r"at least two classes, got shape \(4, 1\).*give binary=True"):
+            function(labels, p)
+    for kind in STREAMS:
+        with pytest.raises(ValueError, match=r"at least two classes.*give binary=True"):
+            kind().update_state(labels, p)
+    with pytest.raises(ValueError, match="Stack 1 - p and p as two classes"):
+        metrics.top_k_accuracy(labels, p)
