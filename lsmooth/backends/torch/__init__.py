@@ -24,7 +24,8 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
-from lsmooth.backends.torch import hard_and_soft, linear, log_odds, sigmoid, small_cross_entropy
+from lsmooth.backends.statistics import RowStatistics, row_statistics
+from lsmooth.backends.torch import hard_and_soft, linear, log_odds, sigmoid, small_cross_entropy, statistics
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -255,6 +256,22 @@ class TorchBackend(Backend):
             return compiled.rows(logits, labels, options) if fits else formula(logits, labels, options)
         losses = _fastest("focal" if options.gamma else "cross_entropy", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
+
+    def softmax_cross_entropy_with_statistics(
+        self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
+    ) -> tuple[Array, RowStatistics]:
+        def loss_formula(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+            return formulas.softmax_cross_entropy(self, logits, labels, options)
+
+        def formula(logits: Array, labels: Array, options: SoftmaxOptions) -> RowStatistics:
+            return row_statistics(self, logits, labels, options)
+
+        found = None
+        if not torch.compiler.is_compiling() and logits.device.type == "cpu":
+            kernel = kernel_for("cross_entropy", logits.device)
+            if knows(kernel, options, logits, labels) and statistics.fits(logits, labels, options):
+                found = statistics.rows(logits, labels, loss_formula, formula, options)
+        return super().softmax_cross_entropy_with_statistics(logits, labels, options) if found is None else found
 
     def small_mean(
         self,

@@ -24,7 +24,9 @@ from torch import Tensor
 
 from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.statistics import RowStatistics
 from lsmooth.backends.torch import small_cross_entropy
+from lsmooth.backends.torch.block_statistics import Kept
 from lsmooth.backends.torch.layout import Layout, layout_of
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.small_cross_entropy import OFFSET
@@ -93,11 +95,16 @@ def sweep(
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
+    statistics: list[RowStatistics] | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """See `lsmooth.backends.torch.sweep.Sweep`; None where logits are lost that the careful way needs."""
-    found = None if overwrite else small_cross_entropy.sweep(logits, labels, options, with_gradient, upstream)
-    if found is not None:
-        return found
+    """See `lsmooth.backends.torch.sweep.Sweep`; None where logits are lost that the careful way needs.
+
+    Statistics of the rows (rows,), if wanted, are put in the list.
+    """
+    if not overwrite and statistics is None:
+        found = small_cross_entropy.sweep(logits, labels, options, with_gradient, upstream)
+        if found is not None:
+            return found
     logits = logits.detach()
     layout, dtype = layout_of(logits), torch.float64 if logits.dtype == torch.float64 else torch.float32
     z = layout.matrices(logits)
@@ -108,9 +115,12 @@ def sweep(
         gradient = None
         if with_gradient:
             gradient = z if overwrite and z.dtype == dtype and layout.dim == 1 else empty_like(z)
-        losses = _Blocks(z, target, loss, layout, dtype, counted, careful, gradient).losses()
+        blocks = _Blocks(z, target, loss, layout, dtype, counted, careful, gradient, statistics is not None)
+        losses = blocks.losses()
         if losses is None:
             continue
+        if statistics is not None:
+            statistics[:] = [blocks.kept.statistics(blocks)]  # pyright: ignore[reportOptionalMemberAccess]
         if counted is not None:
             losses = losses.where(counted, 0.0)
             if gradient is not None:
@@ -203,16 +213,24 @@ class _Blocks:
         counted: Tensor | None,
         careful: bool,
         gradient: Tensor | None,
+        with_statistics: bool = False,
     ):
         self.z, self.target, self.loss, self.dim, self.dtype = z, target, loss, layout.dim, dtype
         self.counted, self.careful, self.gradient = counted, careful, gradient
         self.num_rows, self.num_classes = z.shape[2 - layout.dim], z.shape[1 + layout.dim]
         rows = len(z) * self.num_rows
+        overwritten = gradient is z
+        self.kept = Kept(z, layout.dim, rows, dtype, not overwritten) if with_statistics else None
         self.shift = careful or z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
+        self.shift = self.shift or (with_statistics and overwritten)
         self.reference = None
-        if self.shift or loss.spread is not None or loss.z_loss or loss.reference is not loss.ids:
+        referred = self.shift or loss.spread is not None or bool(loss.z_loss) or loss.reference is not loss.ids
+        if referred or with_statistics:
             self.reference = self._reference()
-            self.shift = self.shift or not self.reference.abs().max().item() <= OFFSET
+            far = not self.reference.abs().max().item() <= OFFSET
+            self.shift = self.shift or (referred and far)
+            if self.kept is not None and far and not self.shift:  # the softmax stays the loss's own
+                self.kept.reference = self.reference
         self.block = (
             self.num_rows if self.num_rows * self.num_classes <= small_cross_entropy.ONE_BLOCK else self._block_rows()
         )
@@ -255,7 +273,9 @@ class _Blocks:
             self.shift,
             self.gradient is None or self.gradient.dtype != self.dtype,
             loss.softcap is not None,
-            of_labels or (loss.spread is not None and (self.careful or not isinstance(loss.spread, float))),
+            of_labels
+            or self.kept is not None
+            or (loss.spread is not None and (self.careful or not isinstance(loss.spread, float))),
             of_labels and loss.class_weight is not None,
         )
         shape = (self.block, self.num_classes) if self.dim == 1 else (self.num_classes, self.block)
@@ -308,10 +328,10 @@ class _Blocks:
         if loss.spread is not None:
             losses = losses + of(loss.eps) * (of(self.spread_sum) * lse - self.spread_x[part])
         if loss.z_loss:
-            losses = losses + loss.z_loss * (lse + self._origin(part)).square()
+            losses = losses + loss.z_loss * (lse + self.origin(part)).square()
         return losses * of(loss.factor)
 
-    def _origin(self, part: slice) -> Tensor:
+    def origin(self, part: slice) -> Tensor:
         """x_r, which the log-sum-exp is relative to."""
         temperature = self.loss.temperature
         origin = self.reference[part]  # pyright: ignore[reportOptionalSubscript]
@@ -332,7 +352,11 @@ class _Blocks:
         spread = loss.spread
         if not self.careful:  # before the softmax, which may be written over x
             target = self._sums(x, target, spread, scratch, part)
+        if self.kept is not None:
+            self.kept.find_largest(z, part)  # before the softmax fills the cache
         torch.softmax(x, dim, out=p)
+        if self.kept is not None:
+            self.kept.add_up(x, p, scratch[3], part)
         if self.careful:
             torch.log(p.amax(dim), out=self.lse[part]).neg_()
             masked = x == -math.inf
@@ -446,7 +470,7 @@ class _Blocks:
             alike = target is None and spread is loss.spread and loss.class_weight is None and type(total) is float
             total = 1.0 if alike else total + of(loss.eps) * of(self.spread_sum)
         if loss.z_loss:
-            total = total + 2.0 * loss.z_loss * (self.lse[part] + self._origin(part))
+            total = total + 2.0 * loss.z_loss * (self.lse[part] + self.origin(part))
         of_p, of_spread = factor * total, factor * of(loss.eps)
         if spread is not None and isinstance(of_p, float) and isinstance(of_spread * spread, float):
             torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass

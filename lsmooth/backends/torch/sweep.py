@@ -83,6 +83,7 @@ def run(
     shape: torch.Size,
     total: bool,
     multiply: Callable[[Tensor, Tensor], None] = multiply,
+    first: Sweep | None = None,
 ) -> Tensor | None:
     """The losses in their shape, or their sum, differentiable in the logits; None if the sweep gives up.
 
@@ -97,9 +98,10 @@ def run(
         shape: of the losses.
         total: whether their sum is wanted.
         multiply: multiplies a gradient by the upstream gradient in place.
+        first: the sweep for the losses, where it differs from the one that repeats the gradient.
     """
     wanted = logits.requires_grad and torch.is_grad_enabled()
-    swept = sweep(logits, *arguments, with_gradient=wanted and _may_be_kept(logits, total))
+    swept = (first or sweep)(logits, *arguments, with_gradient=wanted and _may_be_kept(logits, total))
     if swept is None:
         return None
     losses, gradient = swept

@@ -1,0 +1,81 @@
+"""What the blocks of a sweep leave of each row for its statistics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsmooth.backends.statistics import RowStatistics
+
+# Classes of which the largest logit is kept, for the argmax, which PyTorch does not vectorise.
+PART = 128
+
+
+class Kept:
+    """What the blocks leave of each row for its statistics."""
+
+    def __init__(self, z: Tensor, dim: int, num_rows: int, dtype: torch.dtype, deferred: bool):
+        self.z, self.dim = z, dim
+        self.reference: Tensor | None = None  # is taken off x first
+        self.expected, self.mass = z.new_empty((2, num_rows), dtype=dtype).unbind()
+        classes = z.shape[dim + 1]
+        self.parts = -(-classes // PART) if dim == 1 and classes > 2 * PART else 0
+        self.deferred = deferred and self.parts > 0
+        self.maxima = z.new_empty((num_rows if self.deferred else 0, self.parts))
+        self.predicted = torch.empty(num_rows, dtype=torch.int64, device=z.device)
+
+    def find_largest(self, z: Tensor, part: slice) -> None:
+        """Keep where the largest logits of a block are."""
+        if self.deferred:
+            _maxima(z, self.parts, self.maxima[part])
+        elif self.parts:
+            self.predicted[part] = _first_maximum(z, _maxima(z, self.parts, z.new_empty((len(z), self.parts))))
+        else:
+            self.predicted[part] = z.argmax(self.dim)
+
+    def add_up(self, x: Tensor, p: Tensor, scratch: Tensor, part: slice) -> None:
+        """Keep ``sum_k p_k x_k``, and the sum of p, which PyTorch's softmax of many classes does not round to 1."""
+        torch.sum(p, self.dim, out=self.mass[part])
+        if self.reference is None:
+            product = torch.mul(p, x, out=scratch)
+        else:
+            product = torch.sub(x, self.reference[part].unsqueeze(self.dim), out=scratch).mul_(p)
+        expected = torch.sum(product, self.dim, out=self.expected[part])
+        if not math.isfinite(expected.sum().item()):  # a masked class has p = 0 and x = -inf
+            torch.sum(product.masked_fill_(x == -math.inf, 0.0), self.dim, out=expected)
+
+    def statistics(self, blocks: Any) -> RowStatistics:
+        """Of the rows, from these and from what else `cross_entropy.sweep`'s blocks have left."""
+        loss, lse, expected = blocks.loss, blocks.lse + self.mass.log(), self.expected / self.mass
+        if not blocks.shift and self.reference is None:
+            expected = expected - blocks.reference
+        if loss.ids is None:
+            log_prob = blocks.target_x - blocks.mass * lse
+        else:
+            log_prob = -lse if loss.reference is loss.ids and not blocks.careful else blocks.label_x - lse
+            # NaN where the label is no class.
+            log_prob = log_prob + 0.0 * torch.as_tensor(loss.label_weight, device=lse.device)
+        predicted = _first_maximum(self.z[0], self.maxima) if self.deferred else self.predicted
+        found = [log_prob, lse - expected, lse + blocks.origin(slice(None))]
+        if blocks.counted is None:
+            return RowStatistics(*found, predicted)
+        return RowStatistics(*[x.where(blocks.counted, 0.0) for x in found], predicted.where(blocks.counted, -1))
+
+
+def _maxima(z: Tensor, parts: int, out: Tensor) -> Tensor:
+    """The largest logit of each part of a row."""
+    full = z.shape[1] // PART
+    torch.amax(z[:, : full * PART].unflatten(1, (full, PART)), 2, out=out[:, :full])
+    if full < parts:
+        torch.amax(z[:, full * PART :], 1, out=out[:, full])
+    return out
+
+
+def _first_maximum(z: Tensor, maxima: Tensor) -> Tensor:
+    start = maxima.argmax(1, keepdim=True) * PART
+    within = torch.arange(PART, device=z.device)
+    index = (start + within).clamp_(max=z.shape[1] - 1)
+    return (start + z.gather(1, index).argmax(1, keepdim=True))[:, 0]
