@@ -28,7 +28,7 @@ SCALERS = [
     lambda **options: GroupTemperatureScaling(by="prediction", **options),
 ]
 BINNINGS = [HistogramBinning, IsotonicCalibration]
-pytestmark = [pytest.mark.usefixtures("memory"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def forest(rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ def forest(rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", BINNINGS)
-def test_binning_and_isotonic_take_them(backend: Backend, kind):
+def test_binning_and_isotonic_take_them(backend: Backend, memory, kind):
     p, labels = forest()
     got = kind(from_logits=False).fit(backend.asarray(p), backend.asarray(labels)).predict_proba(backend.asarray(p))
     assert np.isfinite(backend.to_numpy(got)).all()
@@ -55,7 +55,7 @@ def test_binning_and_isotonic_take_them(backend: Backend, kind):
 
 @pytest.mark.parametrize("kind", SCALERS)
 @pytest.mark.parametrize("binary", [False, True])
-def test_the_others_say_how_many_there_are(backend: Backend, kind, binary):
+def test_the_others_say_how_many_there_are(backend: Backend, memory, kind, binary):
     p, labels = forest()
     lost = np.flatnonzero(p[np.arange(len(p)), labels] == 0)
     if binary:
@@ -72,7 +72,7 @@ def test_the_others_say_how_many_there_are(backend: Backend, kind, binary):
 
 
 @pytest.mark.parametrize("kind", SCALERS)
-def test_clipped_they_are_rows_of_small_probabilities(backend: Backend, kind, tmp_path):
+def test_clipped_they_are_rows_of_small_probabilities(backend: Backend, memory, kind, tmp_path):
     p, labels = forest()
     scaler = kind(from_logits=False, clip=1e-3).fit(backend.asarray(p), backend.asarray(labels))
     expected = kind(from_logits=False).fit(np.maximum(p, 1e-3), labels)
@@ -82,7 +82,7 @@ def test_clipped_they_are_rows_of_small_probabilities(backend: Backend, kind, tm
     np.testing.assert_allclose(load(tmp_path / "c.json").predict_proba(p), backend.to_numpy(got), rtol=1e-9)
 
 
-def test_clipped_probabilities_of_1_are_clipped_below_too(backend: Backend):
+def test_clipped_probabilities_of_1_are_clipped_below_too(backend: Backend, memory):
     rng = np.random.default_rng(0)
     p = np.round(rng.random(200), 1)
     labels = (rng.random(200) < 0.2 + 0.6 * p).astype(int)
@@ -118,7 +118,7 @@ def test_files_of_earlier_releases_have_no_clip(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*BINNINGS, *SCALERS])
-def test_predictions_outside_of_0_and_1_are_errors_of_a_fit_and_nan_afterwards(backend: Backend, kind):
+def test_predictions_outside_of_0_and_1_are_errors_of_a_fit_and_nan_afterwards(backend: Backend, memory, kind):
     rng = np.random.default_rng(0)
     p, labels = rng.dirichlet(np.ones(3), 90), rng.integers(0, 3, 90)
     scaler = kind(from_logits=False).fit(p, labels)

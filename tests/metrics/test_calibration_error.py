@@ -17,8 +17,6 @@ from lsmooth.metrics import (
     reliability_curve,
 )
 
-pytestmark = pytest.mark.usefixtures("memory")
-
 
 def drawn(rows: int = 300, classes: int = 7, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
@@ -34,7 +32,7 @@ def two_classes(confidence, dtype: str = "float64") -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("n_bins", [1, 15, 1000])
-def test_it_is_the_loop_over_bins(backend: Backend, dtype, norm, n_bins):
+def test_it_is_the_loop_over_bins(backend: Backend, memory, dtype, norm, n_bins):
     labels, p = drawn(dtype=dtype)
     got = expected_calibration_error(backend.asarray(labels), backend.asarray(p), n_bins=n_bins, norm=norm)
     assert backend.is_array(got)
@@ -43,7 +41,7 @@ def test_it_is_the_loop_over_bins(backend: Backend, dtype, norm, n_bins):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
-def test_logits_are_their_softmax(backend: Backend, dtype):
+def test_logits_are_their_softmax(backend: Backend, memory, dtype):
     if dtype == "bfloat16" and backend.name == "numpy":
         pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
     labels, p = drawn()
@@ -57,7 +55,7 @@ def test_logits_are_their_softmax(backend: Backend, dtype):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n_bins", [3, 10, 15, 100])
-def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, dtype, n_bins):
+def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, memory, dtype, n_bins):
     edges = (np.arange(n_bins + 1) / n_bins).astype(dtype)
     near = np.concatenate([edges, np.nextafter(edges, np.array(2, dtype)), np.nextafter(edges, np.array(-1, dtype))])
     near = near[(near >= 0) & (near <= 1)]
@@ -69,7 +67,7 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, dtype,
     np.testing.assert_array_equal(backend.to_numpy(curve.edges), edges)
 
 
-def test_a_half_is_in_the_lower_of_two_bins(backend: Backend):
+def test_a_half_is_in_the_lower_of_two_bins(backend: Backend, memory):
     # [lo, hi) would give 0.125.
     p, y = [0.5, 0.5, 0.3, 0.8], [1, 1, 0, 1]
     top = np.stack([p, np.zeros(4)], axis=1)
@@ -77,19 +75,19 @@ def test_a_half_is_in_the_lower_of_two_bins(backend: Backend):
     assert_close(backend, got, abs(2 - 1.3) / 4 + 0.2 / 4, "float64")
 
 
-def test_a_confidence_of_one_is_in_the_last_bin(backend: Backend):
+def test_a_confidence_of_one_is_in_the_last_bin(backend: Backend, memory):
     p = two_classes([0.95, 1.0, 1.0])
     p = np.concatenate([p, [[0.2, 0.0]]])
     got = expected_calibration_error(backend.asarray(np.array([0, 1, 0, 1])), backend.asarray(p), n_bins=10)
     assert_close(backend, got, 0.2875, "float64")
 
 
-def test_of_equal_probabilities_the_first_wins(backend: Backend):
+def test_of_equal_probabilities_the_first_wins(backend: Backend, memory):
     got = expected_calibration_error(backend.asarray(np.array([0, 1])), backend.asarray(np.full((2, 2), 0.5)))
     assert_close(backend, got, 0.0, "float64")
 
 
-def test_the_curve_is_the_loop_over_bins(backend: Backend):
+def test_the_curve_is_the_loop_over_bins(backend: Backend, memory):
     labels, p = drawn()
     weight = np.random.default_rng(0).random(len(labels))
     curve = reliability_curve(
@@ -103,7 +101,7 @@ def test_the_curve_is_the_loop_over_bins(backend: Backend):
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("n_bins", [4, 500])
-def test_bins_of_equal_mass_keep_equal_values_together(backend: Backend, norm, n_bins):
+def test_bins_of_equal_mass_keep_equal_values_together(backend: Backend, memory, norm, n_bins):
     labels, p = drawn()
     p = np.round(p, 1)  # many ties
     weight = np.random.default_rng(0).integers(0, 3, len(labels)).astype(float)
@@ -121,7 +119,7 @@ def test_bins_of_equal_mass_keep_equal_values_together(backend: Backend, norm, n
 
 @pytest.mark.parametrize("equal_mass", [False, True])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
-def test_classwise_is_the_mean_over_classes(backend: Backend, norm, equal_mass):
+def test_classwise_is_the_mean_over_classes(backend: Backend, memory, norm, equal_mass):
     labels, p = drawn()
     weight = np.random.default_rng(0).random(len(labels))
     function = adaptive_calibration_error if equal_mass else classwise_calibration_error
@@ -134,7 +132,7 @@ def test_classwise_is_the_mean_over_classes(backend: Backend, norm, equal_mass):
 
 @pytest.mark.parametrize("binning", ["equal_width", "equal_mass"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
-def test_the_error_of_each_class_is_that_of_its_own_probability(backend: Backend, norm, binning):
+def test_the_error_of_each_class_is_that_of_its_own_probability(backend: Backend, memory, norm, binning):
     labels, p = drawn()
     weight = np.random.default_rng(0).random(len(labels))
     options = {"n_bins": 5, "binning": binning, "norm": norm, "sample_weight": backend.asarray(weight)}
@@ -160,7 +158,7 @@ def test_classwise_errors_sort_and_sum_all_classes_at_once(monkeypatch, function
     assert counts[0] == counts[1] > 0
 
 
-def test_debiasing_subtracts_the_variance_of_each_bins_labels(backend: Backend):
+def test_debiasing_subtracts_the_variance_of_each_bins_labels(backend: Backend, memory):
     p = two_classes([0.75] * 4 + [0.9])
     labels = np.array([0, 0, 0, 1, 1])
     got = expected_calibration_error(backend.asarray(labels), backend.asarray(p), norm="l2", debias=True, n_bins=10)
@@ -171,14 +169,14 @@ def test_debiasing_subtracts_the_variance_of_each_bins_labels(backend: Backend):
     assert_close(backend, got, np.sqrt(0.8 * (0.5**2 - 0.75 * 0.25 / 3)), "float64")
 
 
-def test_the_maximum_is_of_the_norm_max(backend: Backend):
+def test_the_maximum_is_of_the_norm_max(backend: Backend, memory):
     labels, p = drawn()
     got = maximum_calibration_error(backend.asarray(labels), backend.asarray(p))
     assert_close(backend, got, reference.expected_calibration_error(labels, p, norm="max"), "float64")
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
-def test_a_yes_or_no_question_has_two_classes(backend: Backend, from_logits):
+def test_a_yes_or_no_question_has_two_classes(backend: Backend, memory, from_logits):
     labels, p = drawn(classes=2)
     given = np.log(p[:, 1] / p[:, 0]) if from_logits else p[:, 1]
     got = expected_calibration_error(
@@ -188,14 +186,14 @@ def test_a_yes_or_no_question_has_two_classes(backend: Backend, from_logits):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_maps_are_rows(backend: Backend, axis):
+def test_maps_are_rows(backend: Backend, memory, axis):
     labels, p = drawn()
     maps = np.moveaxis(p.reshape(20, 15, 7), -1, axis)
     got = expected_calibration_error(backend.asarray(labels.reshape(20, 15)), backend.asarray(maps), axis=axis)
     assert_close(backend, got, reference.expected_calibration_error(labels, p), "float64")
 
 
-def test_ignored_rows_may_hold_anything(backend: Backend):
+def test_ignored_rows_may_hold_anything(backend: Backend, memory):
     labels, p = drawn()
     junk = np.concatenate([p, np.full((2, 7), np.nan)])
     ids = backend.asarray(np.concatenate([labels, [-100, -100]]))
@@ -210,7 +208,7 @@ def test_ignored_rows_may_hold_anything(backend: Backend):
     )
 
 
-def test_weights_are_repeated_rows(backend: Backend):
+def test_weights_are_repeated_rows(backend: Backend, memory):
     labels, p = drawn()
     weight = np.random.default_rng(1).integers(0, 4, len(labels))
     weighted = expected_calibration_error(
@@ -221,7 +219,7 @@ def test_weights_are_repeated_rows(backend: Backend):
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
-def test_no_rows_have_no_error(backend: Backend, norm):
+def test_no_rows_have_no_error(backend: Backend, memory, norm):
     ids = backend.asarray(np.zeros(0, np.int64))
     p = backend.asarray(np.zeros((0, 3)))
     assert_close(backend, expected_calibration_error(ids, p, norm=norm), 0.0, "float64")
@@ -230,19 +228,19 @@ def test_no_rows_have_no_error(backend: Backend, norm):
     assert np.isnan(backend.to_numpy(reliability_curve(ids, p, ignore_index=5).accuracy)).all()
 
 
-def test_a_label_that_is_no_class_gives_nan(backend: Backend):
+def test_a_label_that_is_no_class_gives_nan(backend: Backend, memory):
     labels, p = backend.asarray(np.array([0, 3])), backend.asarray(np.full((2, 3), 0.3))
     assert np.isnan(backend.to_numpy(expected_calibration_error(labels, p)))
     with lsmooth.validate(), pytest.raises(ValueError, match="labels must be class ids"):
         expected_calibration_error(labels, p)
 
 
-def test_nan_predictions_give_nan(backend: Backend):
+def test_nan_predictions_give_nan(backend: Backend, memory):
     p = np.array([[np.nan, 0.5], [0.5, 0.5]])
     assert np.isnan(backend.to_numpy(expected_calibration_error(backend.asarray(np.array([0, 1])), backend.asarray(p))))
 
 
-def test_integer_labels_of_any_width(backend: Backend):
+def test_integer_labels_of_any_width(backend: Backend, memory):
     labels, p = drawn()
     for dtype in ("int8", "uint8", "int32", "int64"):
         got = expected_calibration_error(backend.cast(backend.asarray(labels), dtype), backend.asarray(p))

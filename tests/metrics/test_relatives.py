@@ -12,8 +12,6 @@ from conftest import assert_close
 from lsmooth import metrics
 from lsmooth.backends import Backend
 
-pytestmark = pytest.mark.usefixtures("memory")
-
 
 def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(11)
@@ -22,7 +20,7 @@ def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("bandwidth", [None, 0.02, 0.3])
 @pytest.mark.parametrize("binary", [False, True])
-def test_the_smooth_error_is_relplots(backend: Backend, bandwidth, binary):
+def test_the_smooth_error_is_relplots(backend: Backend, memory, bandwidth, binary):
     relplot = pytest.importorskip("relplot", reason="relplot is not installed")
     labels, p = drawn(classes=2 if binary else 3)
     given = p[:, 1] if binary else p
@@ -46,7 +44,7 @@ def test_the_smooth_error_counts_weights_as_repeated_rows():
         metrics.smooth_calibration_error(labels, p, bandwidth=0.0)
 
 
-def test_the_parts_of_the_brier_score_are_their_definitions(backend: Backend):
+def test_the_parts_of_the_brier_score_are_their_definitions(backend: Backend, memory):
     labels, p = drawn()
     parts = metrics.brier_decomposition(backend.asarray(labels), backend.asarray(p), n_bins=4)
     reliability = resolution = uncertainty = 0.0
@@ -63,7 +61,7 @@ def test_the_parts_of_the_brier_score_are_their_definitions(backend: Backend):
         assert_close(backend, got, expected, "float64")
 
 
-def test_nothing_is_within_bins_of_equal_probabilities(backend: Backend):
+def test_nothing_is_within_bins_of_equal_probabilities(backend: Backend, memory):
     labels, _ = drawn()
     p = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])[np.arange(60) % 2]
     parts = metrics.brier_decomposition(backend.asarray(labels), backend.asarray(p))
@@ -80,7 +78,7 @@ def area_over_all_orders(confidence, wrong) -> float:
     return float(np.mean(areas))
 
 
-def test_the_area_is_the_mean_over_orders_of_equal_confidences(backend: Backend):
+def test_the_area_is_the_mean_over_orders_of_equal_confidences(backend: Backend, memory):
     top = np.array([0.9, 0.8, 0.8, 0.8, 0.6, 0.6])
     labels = np.array([0, 0, 1, 1, 0, 1])
     p = np.stack([top, 1 - top], axis=1)
@@ -88,7 +86,7 @@ def test_the_area_is_the_mean_over_orders_of_equal_confidences(backend: Backend)
     assert_close(backend, got, area_over_all_orders(top, labels.astype(float)), "float64")
 
 
-def test_rows_that_do_not_count_have_no_part_in_the_area(backend: Backend):
+def test_rows_that_do_not_count_have_no_part_in_the_area(backend: Backend, memory):
     labels, p = drawn()
     expected = metrics.area_under_risk_coverage(labels, p)
     ids = backend.asarray(np.concatenate([[-1], labels, [-1]]))
@@ -101,7 +99,7 @@ def test_rows_that_do_not_count_have_no_part_in_the_area(backend: Backend):
     assert metrics.area_under_risk_coverage([2], [[0.5, 0.5]], ignore_index=2) == 0.0
 
 
-def test_weights_of_the_area_are_weights(backend: Backend):
+def test_weights_of_the_area_are_weights(backend: Backend, memory):
     top, labels = np.array([0.9, 0.7, 0.7, 0.6]), np.array([0, 1, 0, 1])
     p = np.stack([top, 1 - top], axis=1)
     weight = np.array([2.0, 1.0, 3.0, 0.0])
@@ -110,7 +108,7 @@ def test_weights_of_the_area_are_weights(backend: Backend):
     assert_close(backend, got, (2 * 0 + 1 * 0.25 / 3 + 3 * 1 / 6) / 6, "float64")
 
 
-def test_an_interval_is_the_same_on_every_backend(backend: Backend):
+def test_an_interval_is_the_same_on_every_backend(backend: Backend, memory):
     labels, p = drawn()
     options = {"n_resamples": 5, "seed": 3, "n_bins": 5}
     for method in ("bootstrap", "consistency"):
@@ -155,7 +153,7 @@ def test_options_of_an_interval_are_checked(options, message):
         metrics.metric_interval(metrics.brier_score, [0], [[0.5, 0.5]], **options)
 
 
-def test_a_difference_is_explained_by_what_makes_it(backend: Backend):
+def test_a_difference_is_explained_by_what_makes_it(backend: Backend, memory):
     p = np.array([[0.6, 0.2, 0.2], [1.0, 0.0, 0.0], [0.45, 0.3, 0.25], [0.4, 0.35, 0.25]])
     explanation = metrics.explain_difference(backend.asarray(np.array([0, 1, 2, 0])), backend.asarray(p), n_bins=10)
     assert (explanation.on_edge, explanation.of_one, explanation.rounded) == (2, 1, 0)

@@ -12,15 +12,13 @@ from conftest import assert_close, require_backend
 from lsmooth.backends import Backend
 from lsmooth.metrics import classwise_reliability_curve, consistency_band, reliability_curve
 
-pytestmark = pytest.mark.usefixtures("memory")
-
 
 def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     return rng.integers(0, classes, rows), reference.softmax(2 * rng.standard_normal((rows, classes)))
 
 
-def test_a_class_s_curve_is_that_of_its_own_probability(backend: Backend):
+def test_a_class_s_curve_is_that_of_its_own_probability(backend: Backend, memory):
     labels, p = drawn()
     weight = np.random.default_rng(4).integers(0, 3, len(labels)).astype(float)
     curve = classwise_reliability_curve(
@@ -37,7 +35,7 @@ def test_a_class_s_curve_is_that_of_its_own_probability(backend: Backend):
 
 @pytest.mark.parametrize("n_bins", [4, 15, 200])
 @pytest.mark.parametrize("ties", [False, True])
-def test_bins_of_equal_mass_lie_between_their_edges(backend: Backend, ties, n_bins):
+def test_bins_of_equal_mass_lie_between_their_edges(backend: Backend, memory, ties, n_bins):
     labels, p = drawn()
     p = np.round(p, 1) if ties else p
     weight = np.random.default_rng(4).integers(0, 3, len(labels)).astype(float)
@@ -68,7 +66,7 @@ def binomial_quantile(rows: int, p: float, level: float) -> int:
     return int(np.searchsorted(below, level))
 
 
-def test_the_band_of_equal_confidences_is_the_binomials(backend: Backend):
+def test_the_band_of_equal_confidences_is_the_binomials(backend: Backend, memory):
     p = np.concatenate([np.tile([0.75, 0.25], (80, 1)), np.tile([0.45, 0.55], (40, 1))])
     labels = np.zeros(120, np.int64)
     low, high = (

@@ -10,8 +10,6 @@ from conftest import assert_close
 from lsmooth.backends import Backend
 from lsmooth.metrics import brier_score, negative_log_likelihood, top_k_accuracy
 
-pytestmark = pytest.mark.usefixtures("memory")
-
 
 def drawn(dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
@@ -32,7 +30,7 @@ def oracle(name: str, labels: np.ndarray, p: np.ndarray, weight: np.ndarray) -> 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("name", ["nll", "brier", "top2"])
-def test_each_is_its_definition(backend: Backend, dtype, from_logits, name):
+def test_each_is_its_definition(backend: Backend, memory, dtype, from_logits, name):
     labels, logits, weight = drawn(dtype)
     p = reference.softmax(logits.astype(np.float64))
     given = logits if from_logits else p.astype(dtype)
@@ -44,7 +42,7 @@ def test_each_is_its_definition(backend: Backend, dtype, from_logits, name):
 
 
 @pytest.mark.parametrize("function", [negative_log_likelihood, brier_score, top_k_accuracy])
-def test_rows_that_do_not_count_may_hold_anything(backend: Backend, function):
+def test_rows_that_do_not_count_may_hold_anything(backend: Backend, memory, function):
     labels, logits, _ = drawn("float64")
     p = reference.softmax(logits)
     ids = backend.asarray(np.concatenate([labels, [-1]]))
@@ -56,23 +54,23 @@ def test_rows_that_do_not_count_may_hold_anything(backend: Backend, function):
 
 
 @pytest.mark.parametrize("function", [negative_log_likelihood, brier_score, top_k_accuracy])
-def test_a_label_that_is_no_class_gives_nan(backend: Backend, function):
+def test_a_label_that_is_no_class_gives_nan(backend: Backend, memory, function):
     for label in (-1, 3):
         got = function(backend.asarray(np.array([0, label])), backend.asarray(np.full((2, 3), 1 / 3)))
         assert np.isnan(backend.to_numpy(got))
 
 
-def test_a_label_of_probability_zero_is_infinitely_unlikely(backend: Backend):
+def test_a_label_of_probability_zero_is_infinitely_unlikely(backend: Backend, memory):
     ids, p = backend.asarray(np.array([1])), backend.asarray(np.array([[1.0, 0.0]]))
     assert np.isinf(backend.to_numpy(negative_log_likelihood(ids, p)))
 
 
-def test_of_equal_classes_the_first_is_likelier(backend: Backend):
+def test_of_equal_classes_the_first_is_likelier(backend: Backend, memory):
     p = backend.asarray(np.full((3, 3), 1 / 3))
     assert_close(backend, top_k_accuracy(backend.asarray(np.array([0, 1, 2])), p, k=2), 2 / 3, "float64")
 
 
-def test_k_beyond_the_classes_is_always_right(backend: Backend):
+def test_k_beyond_the_classes_is_always_right(backend: Backend, memory):
     p = backend.asarray(np.full((3, 3), 1 / 3))
     assert_close(backend, top_k_accuracy(backend.asarray(np.array([0, 1, 2])), p, k=9), 1.0, "float64")
 

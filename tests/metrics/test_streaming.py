@@ -12,8 +12,6 @@ from conftest import assert_close
 from lsmooth import metrics
 from lsmooth.backends import Backend, load_backend
 
-pytestmark = pytest.mark.usefixtures("memory")
-
 CASES = {
     "ece": (lambda: metrics.CalibrationError(n_bins=10), lambda *a: metrics.expected_calibration_error(*a, n_bins=10)),
     "l2": (
@@ -33,7 +31,7 @@ def drawn(rows: int = 100, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_batches_and_shards_add_up_to_the_function(backend: Backend, name):
+def test_batches_and_shards_add_up_to_the_function(backend: Backend, memory, name):
     make, function = CASES[name]
     labels, p = drawn()
     shards = [make(), make()]
