@@ -1,4 +1,4 @@
-"""A loss for Hugging Face's ``Trainer``, right under gradient accumulation."""
+"""Losses for Hugging Face's ``Trainer`` and TRL's trainers, right under gradient accumulation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.losses import softmax_cross_entropy
+from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy
 
 # The label that Hugging Face's Trainer does not count.
 TRAINER_IGNORE_INDEX = -100
@@ -60,6 +60,76 @@ def compute_loss_func(
         >>> round(float(compute_loss_func(outputs, np.array([[0, -100]]), 4, label_smoothing=0.1)), 4)
         0.0932
     """
+    _check(labels, num_items_in_batch, ignore_index)
+    logits = _logits(outputs)
+    xp = backend_of(labels=labels, logits=logits, num_items_in_batch=num_items_in_batch)
+    logits = xp.asarray(logits, like=labels if xp.is_array(labels) else None)
+    if shift_labels:
+        labels = _next_labels(xp, xp.asarray(labels, like=logits), int(ignore_index))
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = softmax_cross_entropy(labels, logits, ignore_index=int(ignore_index), reduction=reduction, **options)
+    return _over_items(xp, loss, num_items_in_batch)
+
+
+def compute_linear_loss(
+    labels: Array,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None = None,
+    num_items_in_batch: Array | int | None = None,
+    *,
+    shift_labels: bool = False,
+    ignore_index: int = TRAINER_IGNORE_INDEX,
+    **options: Any,
+) -> Array:
+    """`compute_loss_func` of hidden states: `linear_softmax_cross_entropy`, for which no logits are made.
+
+    Call it in the ``forward`` of a model that a ``Trainer`` or TRL's ``SFTTrainer`` trains, and return the loss: the
+    Trainer does not divide it again.
+
+    Args:
+        labels: class ids, (...).
+        hidden: what the output layer gets, (..., features).
+        weight: that of the output layer, (classes, features).
+        bias: (classes,), or None.
+        num_items_in_batch: as in `compute_loss_func`.
+        shift_labels: as in `compute_loss_func`; the hidden states are not copied.
+        ignore_index: as in `compute_loss_func`.
+        **options: further options of `linear_softmax_cross_entropy`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: if ``ignore_index`` is not an integer.
+        ValueError: as `compute_loss_func` and `linear_softmax_cross_entropy`.
+
+    Source: as `compute_loss_func`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.integrations.transformers import compute_linear_loss
+        >>> hidden, weight = np.array([[[1.0, 0.0], [0.0, 3.0]]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> round(float(compute_linear_loss(np.array([[0, -100]]), hidden, weight, None, 4, label_smoothing=0.1)), 4)
+        0.0932
+    """
+    _check(labels, num_items_in_batch, ignore_index)
+    xp = backend_of(labels=labels, hidden=hidden, weight=weight, num_items_in_batch=num_items_in_batch)
+    if shift_labels:
+        labels = _next_labels(xp, xp.asarray(labels, like=hidden if xp.is_array(hidden) else None), int(ignore_index))
+    loss = linear_softmax_cross_entropy(
+        labels,
+        hidden,
+        weight,
+        bias,
+        ignore_index=int(ignore_index),
+        reduction="mean" if num_items_in_batch is None else "sum",
+        **options,
+    )
+    return _over_items(xp, loss, num_items_in_batch)
+
+
+def _check(labels: Any, num_items_in_batch: Any, ignore_index: int) -> None:
     if labels is None:
         raise ValueError(
             "labels must be class ids, got None. The Trainer passes on the batch's 'labels', and this batch has none: "
@@ -73,13 +143,10 @@ def compute_loss_func(
             f"counts every label that is not {TRAINER_IGNORE_INDEX}; got {ignore_index}. Let the data collator set "
             f"the labels to ignore to {TRAINER_IGNORE_INDEX}."
         )
-    logits = _logits(outputs)
-    xp = backend_of(labels=labels, logits=logits, num_items_in_batch=num_items_in_batch)
-    logits = xp.asarray(logits, like=labels if xp.is_array(labels) else None)
-    if shift_labels:
-        labels = _next_labels(xp, xp.asarray(labels, like=logits), int(ignore_index))
-    reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = softmax_cross_entropy(labels, logits, ignore_index=int(ignore_index), reduction=reduction, **options)
+
+
+def _over_items(xp: Backend, loss: Array, num_items_in_batch: Any) -> Array:
+    """The sum divided by the labels of all accumulated batches, 0 without any; a mean as it is."""
     if num_items_in_batch is None:
         return loss
     count = xp.asarray(num_items_in_batch, xp.dtype(loss), like=loss)

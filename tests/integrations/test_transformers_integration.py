@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from lsmooth.integrations.transformers import compute_loss_func
+from lsmooth.integrations.transformers import compute_linear_loss, compute_loss_func
 from lsmooth.losses import softmax_cross_entropy
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -60,6 +60,52 @@ def test_accumulated_batches_add_up_to_the_large_one(batch, as_count):
     torch.testing.assert_close(accumulated, whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("head", ["logits", "linear"])
+def test_eight_accumulated_steps_equal_one_batch(head, dtype):
+    """The Trainer's convention: a sum over each part, divided by the labels of all parts."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 7, dtype=dtype)
+    hidden, labels = torch.randn(16, 9, 5, dtype=dtype), torch.randint(7, (16, 9))
+    labels[torch.rand(16, 9) < 0.5] = -100  # so the parts have different counts
+    labels[:2] = -100  # and the first none
+
+    def loss(rows, count):
+        options = {"shift_labels": True, "label_smoothing": 0.1}
+        if head == "linear":
+            return compute_linear_loss(labels[rows], hidden[rows], layer.weight, layer.bias, count, **options)
+        return compute_loss_func({"logits": layer(hidden[rows])}, labels[rows], count, **options)
+
+    count = (labels[:, 1:] != -100).sum()
+    (whole,) = torch.autograd.grad(loss(slice(None), None), layer.weight)
+    for start in range(0, 16, 2):
+        loss(slice(start, start + 2), count).backward()
+    torch.testing.assert_close(layer.weight.grad, whole, rtol=1e-6, atol=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (3, 1)])
+@pytest.mark.parametrize("count", [None, 3, 0])
+def test_the_linear_loss_is_that_of_the_logits(backend, shape, count):
+    rng = np.random.default_rng(0)
+    labels, weight, bias = rng.integers(7, size=shape), rng.normal(size=(7, 4)), rng.normal(size=7)
+    labels.flat[:2] = -100
+    labels, weight, bias = (backend.asarray(x) for x in (labels, weight, bias))
+    hidden = backend.asarray(rng.normal(size=(*shape, 4)))
+    options = {"shift_labels": True, "label_smoothing": 0.1}
+
+    def linear(x):
+        return compute_linear_loss(labels, x, weight, bias, count, **options)
+
+    def of_logits(x):
+        logits = backend.sum(x[..., None, :] * weight, axis=-1) + bias
+        return compute_loss_func({"logits": logits}, labels, count, **options)
+
+    assert_close(backend, linear(hidden), backend.to_numpy(of_logits(hidden)), "float64", 4.0)
+    if backend.name != "numpy":
+        gradients = [backend.value_and_grad(loss, hidden)[1] for loss in (linear, of_logits)]
+        assert_close(backend, gradients[0], backend.to_numpy(gradients[1]), "float64", 4.0)
+
+
 @pytest.mark.parametrize("count", [0, torch.tensor(0), torch.tensor(0.0)])
 @pytest.mark.parametrize("shift_labels", [False, True])
 def test_accumulated_batches_without_a_label_cost_nothing(batch, count, shift_labels):
@@ -74,6 +120,8 @@ def test_another_ignored_label_is_refused_beside_the_trainers_count(batch):
     logits, labels = batch
     with pytest.raises(ValueError, match=r"ignore_index must be -100 where num_items_in_batch is given.*; got 3"):
         compute_loss_func({"logits": logits}, labels.clamp(min=0), 24, ignore_index=3)
+    with pytest.raises(ValueError, match=r"ignore_index must be -100 where num_items_in_batch is given.*; got 3"):
+        compute_linear_loss(labels.clamp(min=0), logits, torch.eye(7), None, 24, ignore_index=3)
     for ignore_index in (None, True, "3"):
         with pytest.raises(TypeError, match="ignore_index must be an integer"):
             compute_loss_func({"logits": logits}, labels, ignore_index=ignore_index)
@@ -83,6 +131,8 @@ def test_a_batch_without_labels_or_logits_is_named(batch):
     logits, labels = batch
     with pytest.raises(ValueError, match=r"labels must be class ids, got None.*data collator"):
         compute_loss_func({"logits": logits}, None)
+    with pytest.raises(ValueError, match=r"labels must be class ids, got None.*data collator"):
+        compute_linear_loss(None, logits, torch.eye(7))
     with pytest.raises(ValueError, match="outputs must hold 'logits', got a mapping with loss, hidden"):
         compute_loss_func({"loss": None, "hidden": None}, labels)
 
