@@ -33,7 +33,9 @@ def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOp
     log_sum = rows.log_sum_exp()
     log_prob = -formulas.label_nll(rows, log_sum, labels)
     z = formulas.over_temperature(logits - rows.shift[..., None], formulas.along_classes(xp, temperature))
-    entropy = formulas.entropy(xp, z - log_sum[..., None])
+    masked = xp.equal(z, formulas.MINUS_INFINITY)
+    # No log p of each class: compilers store what a sum reads, and there is a pass fewer over exp(z).
+    entropy = log_sum - xp.sum(xp.exp(z) * xp.where(masked, 0.0, z), axis=-1) / xp.exp(log_sum)
     log_sum_exp = log_sum + formulas.over_temperature(rows.shift, temperature)
     if counted is None:
         return RowStatistics(log_prob, entropy, log_sum_exp, predicted)

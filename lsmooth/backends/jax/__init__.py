@@ -97,6 +97,8 @@ class JaxBackend(Backend):
         return jnp.max(x, axis=axis)
 
     def argmax(self, x: Array, axis: int) -> Array:
+        if axis in (-1, x.ndim - 1) and isinstance(x.shape[-1], int) and x.shape[-1] >= _LONG and not _is_spread(x):
+            return _argmax_by_parts(x)
         return jnp.argmax(x, axis=axis)
 
     def logsumexp(self, x: Array, axis: int) -> Array:
@@ -246,7 +248,7 @@ def _entry_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tup
 def _top(x: Array, index: Array) -> tuple[Array, Array]:
     """`Backend.top`; an argmax, which XLA does not vectorise on processors, only where a maximum may be shared."""
     highest = jnp.max(x, axis=-1)
-    if x.shape[-1] >= _LONG and x.shape[-1] % _PART == 0:
+    if x.shape[-1] >= _LONG:
         return highest, _is_at(_argmax_by_parts(x), index)
     hit = _pick(x, index) == highest
     # 1 for each entry that has the maximum, 0 for one that is below, between them for one that is hardly so.
@@ -259,12 +261,19 @@ def _is_at(winner: Array, index: Array) -> Array:
     return winner == index.astype(winner.dtype)
 
 
+@functools.partial(jax.jit, inline=True)
 def _argmax_by_parts(x: Array) -> Array:
     """The argmax of long rows: of the maxima of their parts, which XLA vectorises, and then of one part."""
-    parts = jnp.reshape(x, (*x.shape[:-1], -1, _PART))
-    part = jnp.argmax(jnp.max(parts, axis=-1), axis=-1)
+    full = x.shape[-1] - x.shape[-1] % _PART
+    parts = jnp.reshape(x[..., :full], (*x.shape[:-1], -1, _PART))
+    maxima = jnp.max(parts, axis=-1)
+    part = jnp.argmax(maxima, axis=-1)
     inside = jnp.take_along_axis(parts, part[..., None, None], axis=-2)[..., 0, :]
-    return part * _PART + jnp.argmax(inside, axis=-1)
+    winner = part * _PART + jnp.argmax(inside, axis=-1)
+    if full == x.shape[-1]:
+        return winner
+    rest = x[..., full:]
+    return jnp.where(jnp.max(rest, axis=-1) > jnp.max(maxima, axis=-1), full + jnp.argmax(rest, axis=-1), winner)
 
 
 @jax.custom_jvp
