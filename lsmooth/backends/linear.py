@@ -206,10 +206,13 @@ def with_deferred_scale(xp: Backend, loss: BlockLoss, call: Call, block_size: in
     return xp.sum(losses) if loss.total else losses
 
 
-def loss_of_all(xp: Backend, loss: BlockLoss, call: Call) -> Array:
-    """The loss of all rows at once."""
+def loss_of_all(
+    xp: Backend, loss: BlockLoss, call: Call, logits_of: Callable[[Backend, Head], Array] | None = None
+) -> Array:
+    """The loss of all rows at once; ``logits_of`` is the backend's own `head_logits`."""
     call = without_ignored(xp, call)
-    return loss(tuple([head_logits(xp, head) for head in call.heads]), call.rows, call.shared)
+    logits_of = logits_of or head_logits
+    return loss(tuple([logits_of(xp, head) for head in call.heads]), call.rows, call.shared)
 
 
 def without_ignored(xp: Backend, call: Call) -> Call:
@@ -222,8 +225,8 @@ def without_ignored(xp: Backend, call: Call) -> Call:
 
 
 def head_logits(xp: Backend, head: Head) -> Array:
-    """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in."""
-    logits = accumulate(xp, head.hidden @ xp.moveaxis(head.weight, 0, 1))
+    """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in: the product is not rounded to less."""
+    logits = accumulate(xp, head.hidden) @ xp.moveaxis(accumulate(xp, head.weight), 0, 1)
     return logits if head.bias is None else logits + match_rank(xp, accumulate(xp, head.bias), logits)
 
 

@@ -127,13 +127,13 @@ def test_checkpointed():
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_autocast(reduction):
-    """Products in bfloat16, sums and gradients of float32 parameters in float32."""
+    """Inputs and products of gradients in bfloat16; logits, sums, and gradients of float32 parameters in float32."""
     arrays = head(dtype=torch.float32)
     with Products() as products:
         with torch.autocast("cpu", torch.bfloat16):
             value = fused(*arrays, reduction=reduction)
         gradients = torch.autograd.grad(value.sum(), arrays)
-    assert products.dtypes == {torch.bfloat16}
+    assert products.dtypes == {torch.bfloat16, torch.float32}
     assert {value.dtype, *(g.dtype for g in gradients)} == {torch.float32}
     close(gradients, torch.autograd.grad(plain(*arrays, reduction=reduction).sum(), arrays), 0.05)
 

@@ -58,7 +58,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     # A symbolic number of rows, as `jax.export` has it, cannot be divided into blocks of a number known beforehand.
     block = _block_rows(num_rows, call, place, loss.total, block_size) if isinstance(num_rows, int) else None
     if block is None or num_rows <= block:
-        losses = loss_of_all(xp, loss, call)
+        losses = loss_of_all(xp, loss, call, head_logits)
     else:
         losses = (_total if loss.total else _rows)(Plan(xp, loss, block, place), call)
     return losses if loss.total else jnp.reshape(losses, lead)
@@ -145,7 +145,7 @@ def _sweep(plan: Plan, wanted: Call, call: Call) -> tuple[Array, Call]:
 def _block(plan: Plan, wanted: Call, call: Call, sums: Call) -> tuple[Array, Call]:
     """The loss of a block, and the gradients of its rows; those of shared arrays are added to the sums."""
     call = without_ignored(plan.xp, call)
-    logits = [head_logits(head) for head in call.heads]
+    logits = [head_logits(plan.xp, head) for head in call.heads]
     others, wanted_others = call._replace(heads=()), wanted._replace(heads=())
     differentiable = [any(head) for head in wanted.heads]
     value, slopes, gradients = _slopes(plan, differentiable, wanted_others, logits, others)
@@ -235,7 +235,7 @@ def _added(sums: Call, gradients: Call) -> Call:
     return sums.map(jnp.add, gradients)
 
 
-def head_logits(head: Head) -> Array:
+def head_logits(_: Backend, head: Head) -> Array:
     """``hidden @ weight.T + bias``, accumulated and kept in at least float32."""
     logits = _product(head.hidden, head.weight, 1, 1)
     return logits if head.bias is None else logits + head.bias[None, :]
@@ -286,7 +286,7 @@ def _rows(plan: Plan, call: Call) -> Array:
 
     @jax.checkpoint
     def block(here: Call) -> Array:
-        return loss_of_all(plan.xp, plan.loss, here.map(lambda x, dtype: x.astype(dtype), types))
+        return loss_of_all(plan.xp, plan.loss, here.map(lambda x, dtype: x.astype(dtype), types), head_logits)
 
     return _scan(_num_rows(call), plan.block, lambda _, here: (None, block(here)), None, call, plan.place.may_share)[1]
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from lsmooth.backends import linear
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, head_logits, loss_of_all, without_ignored
+from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all, without_ignored
 from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -45,7 +46,7 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
     num_rows = static.num_elements() if static.is_fully_defined() else None
     block = block_size or block_rows(MANY if num_rows is None else num_rows, call)
     if num_rows is not None and num_rows <= block:
-        losses = loss_of_all(xp, loss, call)
+        losses = loss_of_all(xp, loss, call, head_logits)
     else:
         plan = Plan(xp, loss._replace(total=False), call.form, block)
         leaves = call.arrays()
@@ -124,7 +125,7 @@ def _rows(plan: Plan, *leaves: Array) -> Array:
     dtype = _accumulator(plan.form.call(leaves).heads[-1].hidden)
 
     def step(i: Array, losses: Any) -> Any:
-        return i + 1, losses.write(i, loss_of_all(plan.xp, plan.loss, blocks.call(i)))
+        return i + 1, losses.write(i, loss_of_all(plan.xp, plan.loss, blocks.call(i), head_logits))
 
     stored = tf.TensorArray(dtype, blocks.count, element_shape=[None])
     _, stored = tf.while_loop(
@@ -188,6 +189,27 @@ def _block(plan: Plan, call: Call, upstream: Array) -> list[Array]:
             gradients += [tf.matmul(low, head.hidden, transpose_a=True)] if wants.weight else []
             gradients += [tf.reduce_sum(g, 0)] if wants.bias else []
     return [losses, *gradients, *found]
+
+
+def head_logits(xp: Backend, head: Head) -> Array:
+    """``hidden @ weight.T + bias`` in at least float32; in half precision, only products of gradients are rounded."""
+    if head.weight.dtype.size > 2:
+        return linear.head_logits(xp, head)
+    logits = _half_product(head.hidden, head.weight)
+    return logits if head.bias is None else logits + tf.cast(head.bias, logits.dtype)
+
+
+@tf.custom_gradient
+def _half_product(hidden: Array, weight: Array) -> Any:
+    """``hidden @ weight.T`` in float32."""
+    skipped = [tf.executing_eagerly() and not is_followed(x) for x in (hidden, weight)]
+
+    def backward(upstream: Array) -> tuple[Array | None, Array | None]:
+        low = tf.cast(upstream, weight.dtype)
+        of_hidden = None if skipped[0] else tf.matmul(low, weight)
+        return of_hidden, None if skipped[1] else tf.matmul(low, hidden, transpose_a=True)
+
+    return tf.matmul(tf.cast(hidden, tf.float32), tf.cast(weight, tf.float32), transpose_b=True), backward
 
 
 class _Blocks:

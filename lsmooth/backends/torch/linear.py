@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, los
 from lsmooth.backends.options import DivergenceOptions, Options, SoftmaxOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_stack
+
+# Of a weight in half precision that are copied to float32, or of its gradient that are formed, at a time.
+PART_ELEMENTS = 2**20
 
 
 class Plan(NamedTuple):
@@ -158,9 +162,13 @@ def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tu
     """`sweep` without ignored rows; a call without rows is one empty block."""
     heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in given.heads)
     call = given._replace(heads=heads)
-    gradients = given.map(gradient_like, given.along_rows(), wanted)
     num_rows = len(heads[0].hidden)
-    scratch = [head.weight.new_empty((min(plan.block, num_rows), len(head.weight))) for head in heads]
+    written_once = given.along_rows() if num_rows > plan.block else given.map(lambda x: True)
+    gradients = given.map(gradient_like, written_once, wanted)
+    shapes = [(min(plan.block, num_rows), len(head.weight)) for head in heads]
+    scratch = [
+        head.weight.new_empty(shape, dtype=_accumulator(head.weight)) for head, shape in zip(heads, shapes, strict=True)
+    ]
     kernels = _Overwriting(plan.xp)
     values = []
     for start in range(0, max(1, num_rows), plan.block):
@@ -171,16 +179,14 @@ def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tu
     return losses, gradients.map(lambda x, leaf: x.to(leaf.dtype), given)
 
 
-def gradient_like(leaf: Tensor, along_rows: bool, wanted: bool) -> Tensor | None:
-    """Memory for a gradient: written once a row, or added to a block at a time in full precision."""
+def gradient_like(leaf: Tensor, written_once: bool, wanted: bool) -> Tensor | None:
+    """Memory for a gradient: written once, or added to a block at a time in full precision."""
     if not wanted:
         return None
-    if along_rows:
-        return torch.empty_like(leaf, memory_format=torch.contiguous_format)
-    dtype = torch.float64 if leaf.dtype == torch.float64 else torch.float32
-    return (
-        empty_like(leaf) if leaf.dtype == dtype and leaf.device.type == "cpu" else torch.empty_like(leaf, dtype=dtype)
-    )
+    if leaf.device.type == "cpu" and (written_once or leaf.dtype == _accumulator(leaf)):
+        return empty_like(leaf)
+    dtype = leaf.dtype if written_once else _accumulator(leaf)
+    return torch.empty_like(leaf, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def _part_of(upstream: Tensor | None, part: slice) -> Tensor | None:
@@ -225,28 +231,88 @@ def _block(
 
 
 def block_logits(head: Head, scratch: Tensor) -> Tensor:
-    """``hidden @ weight.T + bias``, written to ``scratch``, in at least float32."""
-    z = torch.mm(head.hidden, head.weight.t(), out=scratch[: len(head.hidden)])
+    """``hidden @ weight.T + bias``, written to ``scratch``, which is float32 or float64.
+
+    A product in half precision would round the logits, by up to 0.1 where they are about 30.
+    """
+    z, hidden = scratch[: len(head.hidden)], head.hidden
+    if z.dtype != hidden.dtype and z.is_cuda:
+        torch.mm(hidden, head.weight.t(), out_dtype=z.dtype, out=z)
+    else:
+        hidden = hidden.to(z.dtype)
+        for part, weight in _wide_parts(head.weight, z.dtype):
+            torch.mm(hidden, weight.t(), out=z[:, part])
     if head.bias is not None:
         z += head.bias
-    return z.detach() if z.dtype in (torch.float32, torch.float64) else z.float()
+    return z.detach()
 
 
 def head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> None:
     """``g @ weight`` for the hidden states; ``g.T @ hidden`` for the weight and ``g.sum(0)`` for the bias, added up."""
-    g = gradient.to(head.weight.dtype)
+    g = gradient.to(_product_dtype(head.weight))
     if into.hidden is not None:
-        if into.hidden.dtype == g.dtype:
-            torch.mm(g, head.weight, out=into.hidden)
-        else:
-            into.hidden.copy_(g @ head.weight)
+        _multiply_hidden(g, head.weight, into.hidden)
     if into.weight is not None:
-        if into.weight.dtype == g.dtype:
-            torch.addmm(into.weight, g.t(), head.hidden, beta=0.0 if first else 1.0, out=into.weight)
-        else:
-            _add(into.weight, g.t() @ head.hidden, first)
+        _add_product(into.weight, g, head.hidden.to(g.dtype), first)
     if into.bias is not None:
         _add(into.bias, gradient.sum(0), first)
+
+
+def _add_product(into: Tensor, g: Tensor, hidden: Tensor, first: bool) -> None:
+    """Add ``g.T @ hidden``, some classes at a time where the product has another dtype."""
+    if into.dtype == g.dtype:
+        torch.addmm(into, g.t(), hidden, beta=0.0 if first else 1.0, out=into)
+        return
+    if g.is_cuda and into.dtype == torch.float32:
+        torch.addmm(into, g.t(), hidden, out_dtype=into.dtype, beta=0.0 if first else 1.0, out=into)
+        return
+    for some, part in zip(g.split(_part(hidden.shape[1]), 1), into.split(_part(hidden.shape[1])), strict=True):
+        _add(part, some.t() @ hidden, first)
+
+
+def _part(features: int) -> int:
+    """How many rows of a weight are copied, or multiplied, at a time."""
+    return max(1, PART_ELEMENTS // max(1, features))
+
+
+def _multiply_hidden(g: Tensor, weight: Tensor, into: Tensor) -> None:
+    """Write ``g @ weight``."""
+    if g.dtype == weight.dtype == into.dtype:
+        torch.mm(g, weight, out=into)
+    elif g.dtype == weight.dtype:
+        into.copy_(g @ weight)
+    else:
+        total = g.new_zeros(into.shape)
+        for part, wide in _wide_parts(weight, g.dtype):
+            total.addmm_(g[:, part], wide)
+        into.copy_(total)
+
+
+def _wide_parts(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of a weight in ``dtype``: all at once if it is its own, else a copy of some at a time."""
+    rows = len(weight) if weight.dtype == dtype else _part(weight.shape[1])
+    for start in range(0, len(weight), rows):
+        yield slice(start, start + rows), weight[start : start + rows].to(dtype)
+
+
+def _accumulator(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _product_dtype(weight: Tensor) -> torch.dtype:
+    """Of the products that form gradients: the weight's; float32 where a CPU multiplies that one slowly."""
+    fast = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if weight.dtype in fast and weight.is_cpu:
+        return weight.dtype if _is_supported(fast[weight.dtype]) else torch.float32
+    return weight.dtype
+
+
+@functools.cache
+def _is_supported(question: str) -> bool:
+    try:
+        return bool(getattr(torch.ops.mkldnn, question)())
+    except (AttributeError, RuntimeError):  # a build without oneDNN
+        return False
 
 
 def _add(into: Tensor, x: Tensor, first: bool) -> None:
