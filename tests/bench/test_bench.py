@@ -1,8 +1,10 @@
 """Benchmarks: what is measured, what is kept, and how it reads; not how fast anything is."""
 
+import functools
 import json
 import math
 import time
+import timeit
 
 import numpy as np
 import pytest
@@ -84,6 +86,19 @@ def test_long_calls_are_measured_less_often(monkeypatch, longest, count):
     assert len(calls) == count
     assert 0.03 <= seconds["long"].low <= seconds["long"].median <= seconds["long"].high < 0.1
     assert seconds["short"].median < 0.01
+
+
+def test_the_first_run_of_a_turn_is_dropped(monkeypatch):
+    now, last = [0.0], [None]
+
+    def call(name):
+        now[0] += 10.0 if last[0] != name else 1.0  # memory that the other gave back
+        last[0] = name
+
+    monkeypatch.setattr("lsmooth.bench.timing.LONG", 100.0)
+    monkeypatch.setattr("timeit.Timer", functools.partial(timeit.Timer, timer=lambda: now[0]))
+    seconds = measure({"a": lambda: call("a"), "b": lambda: call("b")}, rounds=2, kept=2)
+    assert seconds == {"a": (1.0, 1.0, 1.0), "b": (1.0, 1.0, 1.0)}
 
 
 def test_self_timed_calls_are_taken_at_their_word():

@@ -88,6 +88,15 @@ def test_intervals_are_as_wide_as_theory_says(kept):
     assert intervals["ece"][2].high < 0
 
 
+def test_intervals_hold_95_percent():
+    labels, logits = rows(4, 500)
+    measures = measured(labels, logits)
+    values, sample = measures.results(), measures.sample()
+    _, low, high = bootstrap(sample, sample, (values, values), 500, 1000, 0, lambda *_: None)["accuracy"][0]
+    right = (logits.argmax(-1) == labels).mean()
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(right * (1 - right) / 500), rel=0.08)
+
+
 def test_positions_of_one_example_are_drawn_together():
     labels, logits = rows(3, 50)
     repeated = np.repeat(labels, 20), np.repeat(logits, 20, axis=0)

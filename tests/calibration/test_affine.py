@@ -188,3 +188,12 @@ def test_options_are_checked_in_fit(options):
         VectorScaling(**options).fit(*drawn(rows=10))
     with pytest.raises(ValueError, match="must be a finite number of at least 0"):
         MatrixScaling(off_diagonal=-1.0).fit(*drawn(rows=10))
+
+
+@pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
+@pytest.mark.parametrize("options", [{"tol": 1e-18}, {"tol": 1e-9, "max_iter": 3}, {"tol": 1e-3}])
+def test_a_fit_has_converged_where_its_gradient_is_near_the_tolerance(options):
+    logits, labels = drawn()
+    scaler = VectorScaling(**options).fit(logits, labels)
+    near = np.abs(slopes(scaler, logits, labels)).max() <= 1e3 * options["tol"]  # the fit's unit is that of its columns
+    assert scaler.status_ == ("converged" if near else "max_iter")
