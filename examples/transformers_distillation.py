@@ -18,7 +18,7 @@ class DistillationTrainer(Trainer):
     """A Trainer whose model learns from its labels and from a teacher.
 
     The loss is summed over the tokens that count, and divided by how many of them all the batches hold
-    that one step accumulates, so that the gradient is that of one large batch. For one device.
+    that one step accumulates, on all processes, so that the gradient is that of one large batch.
     """
 
     def __init__(self, *args, teacher: torch.nn.Module, loss: DistillationLoss, **kwargs):
@@ -35,9 +35,11 @@ class DistillationTrainer(Trainer):
         outputs = model(**inputs)
         with torch.no_grad():
             teacher_logits = self.teacher(**inputs).logits[:, :-1]
+        loss = self.loss(labels, teacher_logits, outputs.logits[:, :-1])
         if num_items_in_batch is None:
-            num_items_in_batch = (labels != IGNORED).sum()
-        loss = self.loss(labels, teacher_logits, outputs.logits[:, :-1]) / num_items_in_batch
+            loss = loss / (labels != IGNORED).sum()
+        else:  # of all processes, whose gradients are averaged
+            loss = loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
 

@@ -2,7 +2,7 @@
 
 Müller, Kornblith and Hinton (2019) found that label smoothing makes the likelihood of a translator worse and its BLEU
 better. This script repeats the comparison on a task that it makes up: "third of march nineteen eighty-four" becomes
-"1984-03-03". Sources have typing errors, some of the training targets are wrong, and "3/4/12" has several answers.
+"1984-03-03". Some words are illegible, some of the training targets are wrong, and "3/4/12" has several right answers.
 
     python examples/translation.py --framework torch --smoothing 0 0.1 --seeds 3
 """
@@ -10,6 +10,7 @@ better. This script repeats the comparison on a task that it makes up: "third of
 import argparse
 import datetime
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,8 @@ from lsmooth.calibration import TemperatureScaling
 from lsmooth.losses import linear_softmax_cross_entropy
 from lsmooth.metrics import expected_calibration_error, negative_log_likelihood
 
-PAD, BOS, EOS = 0, 1, 2
-CHARACTERS = " abcdefghijklmnopqrstuvwxyz0123456789-/,'"
-VOCABULARY = 3 + len(CHARACTERS)
-SOURCE_LENGTH, TARGET_LENGTH = 54, 12
+SOURCE_LENGTH, TARGET_LENGTH = 14, 12
+LEARNING_RATE = 4e-3
 WIDTH, HEADS, LAYERS = 64, 4, 1
 
 MONTHS = [datetime.date(2000, month, 1).strftime("%B").lower() for month in range(1, 13)]
@@ -37,7 +36,7 @@ ORDINALS |= {"twelve": "twelfth", "twenty": "twentieth", "thirty": "thirtieth"}
 
 @dataclass
 class Corpus:
-    """Sentences as rows of character ids, padded with PAD, and every right answer of each as text."""
+    """Sentences as rows of word ids, padded with PAD, and every right answer of each as text."""
 
     source: np.ndarray
     target: np.ndarray
@@ -65,6 +64,13 @@ def year_in_words(year: int) -> str:
     return f"{cardinal(century)} " + ("hundred" if not rest else cardinal(rest) if rest > 9 else f"oh {cardinal(rest)}")
 
 
+WORDS = ["<pad>", "<s>", "</s>", "?", *"0123456789-/,'", "of", "two", "thousand", "and", "hundred", "oh"]
+WORDS += [*MONTHS, *(month[:3] for month in MONTHS), *ONES, *TENS, *(ordinal(n).split("-")[-1] for n in range(1, 32))]
+WORDS = list(dict.fromkeys(WORDS))
+PAD, BOS, EOS, ILLEGIBLE = range(4)
+VOCABULARY = len(WORDS)
+
+
 def write(date: datetime.date, rng: np.random.Generator) -> tuple[str, list[str]]:
     """The date as somebody would write it, and every ISO date that it can be read as."""
     day, month, year = date.day, MONTHS[date.month - 1], date.year
@@ -80,14 +86,18 @@ def write(date: datetime.date, rng: np.random.Generator) -> tuple[str, list[str]
     if kind in (3, 4):  # '12 is 1912 or 2012
         text_year = f"{year % 100:02d}"
         years += [y for y in (year - 100, year + 100) if 1900 <= y < 2030]
-    if kind in (2, 3):
-        return f"{month} {day} '{text_year}", [date.replace(year=y).isoformat() for y in years if exists(y, date)]
+    readings = [(y, date.month, day) for y in years if exists(y, date)]
+    if kind == 3:
+        return f"{month} {day} '{text_year}", [iso(*reading) for reading in readings]
     numbers = (day, date.month) if rng.random() < 0.7 else (date.month, day)
-    readings = [(y, date.month, day) for y in years]
     if day <= 12 and day != date.month:  # the day first, or the month
         readings += [(y, day, date.month) for y in years]
-    answers = [f"{y}-{m:02d}-{d:02d}" for y, m, d in readings]
-    return f"{numbers[0]}/{numbers[1]}/{text_year}", answers
+    return f"{numbers[0]}/{numbers[1]}/{text_year}", [iso(*reading) for reading in readings]
+
+
+def iso(year: int, month: int, day: int) -> str:
+    """As 1984-03-03."""
+    return f"{year}-{month:02d}-{day:02d}"
 
 
 def exists(year: int, date: datetime.date) -> bool:
@@ -95,15 +105,8 @@ def exists(year: int, date: datetime.date) -> bool:
     return (date.month, date.day) != (2, 29) or (year % 4 == 0 and year != 1900)
 
 
-def with_typing_error(text: str, rng: np.random.Generator) -> str:
-    """The text with one character left out, doubled, or replaced."""
-    place = rng.integers(len(text))
-    middle = ["", 2 * text[place], CHARACTERS[rng.integers(1, 27)]][rng.integers(3)]
-    return text[:place] + middle + text[place + 1 :]
-
-
 def corpus(size: int, seed: int, wrong_targets: float = 0.0) -> Corpus:
-    """Random dates from 1900 to 2029, a third of them with a typing error."""
+    """Random dates from 1900 to 2029; in a quarter of them one word or digit is illegible."""
     rng = np.random.default_rng(seed)
     first = datetime.date(1900, 1, 1)
     days = (datetime.date(2030, 1, 1) - first).days
@@ -111,27 +114,28 @@ def corpus(size: int, seed: int, wrong_targets: float = 0.0) -> Corpus:
     for _ in range(size):
         date = first + datetime.timedelta(days=int(rng.integers(days)))
         text, right = write(date, rng)
-        target = date.isoformat()
+        words, target = re.findall(r"[a-z]+|[^a-z ]", text), list(date.isoformat())
+        if rng.random() < 0.25:
+            words[rng.integers(len(words))] = WORDS[ILLEGIBLE]
         if rng.random() < wrong_targets:
-            place = rng.choice([0, 1, 2, 3, 5, 6, 8, 9])
-            target = target[:place] + str(rng.integers(10)) + target[place + 1 :]
-        sources.append(with_typing_error(text, rng) if rng.random() < 1 / 3 else text)
+            target[rng.choice([0, 1, 2, 3, 5, 6, 8, 9])] = str(rng.integers(10))
+        sources.append(words)
         targets.append(target)
         answers.append(right)
     return Corpus(rows(sources, SOURCE_LENGTH), rows(targets, TARGET_LENGTH), answers)
 
 
-def rows(texts: list[str], length: int) -> np.ndarray:
-    """Character ids between BOS and EOS, padded."""
-    ids = np.full((len(texts), length), PAD)
-    for row, text in zip(ids, texts, strict=True):
-        row[: len(text) + 2] = [BOS, *(3 + CHARACTERS.index(c) for c in text), EOS]
+def rows(sentences: list[list[str]], length: int) -> np.ndarray:
+    """Ids between BOS and EOS, padded."""
+    ids = np.full((len(sentences), length), PAD)
+    for row, words in zip(ids, sentences, strict=True):
+        row[: len(words) + 2] = [BOS, *map(WORDS.index, words), EOS]
     return ids
 
 
 def texts(ids: np.ndarray) -> list[str]:
     """What stands in rows of ids between BOS and EOS."""
-    return ["".join(CHARACTERS[i - 3] for i in row[1:] if i > EOS) for row in ids]
+    return ["".join(WORDS[i] for i in row if i > EOS) for row in ids]
 
 
 # The network in each framework: a Transformer whose output layer is left to the loss.
@@ -148,7 +152,7 @@ def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
         def __init__(self):
             super().__init__()
             options = {"dim_feedforward": 2 * WIDTH, "dropout": 0.1, "batch_first": True, "norm_first": True}
-            self.characters = nn.Embedding(VOCABULARY, WIDTH)
+            self.words = nn.Embedding(VOCABULARY, WIDTH)
             self.places = nn.Parameter(0.1 * torch.randn(max(SOURCE_LENGTH, TARGET_LENGTH), WIDTH))
             encoder, decoder = nn.TransformerEncoderLayer, nn.TransformerDecoderLayer
             norms = [nn.LayerNorm(WIDTH) for _ in range(2)]
@@ -157,7 +161,7 @@ def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
             self.head = nn.Linear(WIDTH, VOCABULARY)
 
         def embed(self, ids):
-            return self.characters(ids) + self.places[: ids.shape[1]]
+            return self.words(ids) + self.places[: ids.shape[1]]
 
         def encode(self, source):
             return self.encoder(self.embed(source), src_key_padding_mask=source == PAD)
@@ -167,9 +171,9 @@ def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
             return self.decoder(self.embed(prefix), memory, tgt_mask=later, memory_key_padding_mask=source == PAD)
 
     model = Translator()
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     steps = epochs * len(batches(train, 0))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     for epoch in range(epochs):
         for batch in batches(train, seed + epoch):
             source, target = torch.tensor(train.source[batch]), torch.tensor(train.target[batch])
@@ -227,7 +231,7 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
 
     class Translator(nnx.Module):
         def __init__(self, rngs):
-            self.characters = nnx.Embed(VOCABULARY, WIDTH, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+            self.words = nnx.Embed(VOCABULARY, WIDTH, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
             self.places = nnx.Embed(max(SOURCE_LENGTH, TARGET_LENGTH), WIDTH, rngs=rngs)
             self.encoder = nnx.List([nnx.List([Attention(rngs), Dense(rngs)]) for _ in range(LAYERS)])
             self.decoder = nnx.List([nnx.List([Attention(rngs), Attention(rngs), Dense(rngs)]) for _ in range(LAYERS)])
@@ -235,7 +239,7 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
             self.head = nnx.Linear(WIDTH, VOCABULARY, rngs=rngs)
 
         def embed(self, ids):
-            return self.characters(ids) + self.places(jnp.arange(ids.shape[1]))
+            return self.words(ids) + self.places(jnp.arange(ids.shape[1]))
 
         def encode(self, source):
             x = self.embed(source)
@@ -253,7 +257,7 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
 
     model = Translator(nnx.Rngs(seed))
     steps = epochs * len(batches(train, 0))
-    optimizer = nnx.Optimizer(model, optax.adam(optax.cosine_onecycle_schedule(steps, 2e-3)), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, optax.adam(optax.cosine_onecycle_schedule(steps, LEARNING_RATE)), wrt=nnx.Param)
 
     @nnx.jit
     def step(model, optimizer, source, target):
@@ -331,7 +335,7 @@ def tokens(translator, part: Corpus) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quality(found: list[str], answers: list[list[str]]) -> dict[str, float]:
-    """Exact matches in percent, and BLEU of characters, any right answer being right."""
+    """Exact matches in percent, and BLEU of characters; any right answer counts."""
     most = max(map(len, answers))
     references = [[right[i] if i < len(right) else None for right in answers] for i in range(most)]
     matches = np.mean([text in right for text, right in zip(found, answers, strict=True)])
@@ -382,9 +386,10 @@ def main(arguments: list[str] | None = None) -> dict[float, list[dict[str, float
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     given = parser.parse_args(arguments)
 
-    size, epochs = (1920, 3) if given.quick else (6400, 14)
+    size, epochs = (2560, 3) if given.quick else (6400, 14)
     seeds = 1 if given.quick else given.seeds
-    train, validation, test = corpus(size, 0, given.wrong_targets), corpus(500, 1), corpus(500, 2)
+    held_out = 100 if given.quick else 500
+    train, validation, test = corpus(size, 0, given.wrong_targets), corpus(held_out, 1), corpus(held_out, 2)
     make = {"torch": torch_translator, "jax": jax_translator}[given.framework]
     results = {}
     for smoothing in given.smoothing:

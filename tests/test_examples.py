@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import require_backend
 
@@ -51,6 +52,62 @@ def test_transformers_a_student_learns_from_its_teacher():
     assert losses[-1] < 0.25 * losses[0]
 
 
+@pytest.fixture(scope="module")
+def translation():
+    """The script of the translator, as a module's names."""
+    pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
+    return runpy.run_path(str(EXAMPLES / "translation.py"))
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_translators_are_compared_with_and_without_smoothing(translation, framework, capsys):
+    require_backend(framework)
+    results = translation["main"](["--quick", "--framework", framework])
+    assert [len(runs) for runs in results.values()] == [1, 1]
+    for smoothing, (measured,) in results.items():
+        assert measured["NLL"] < 1.5, "an even prediction of ten digits costs 2.3"
+        assert measured["NLL scaled"] < measured["NLL"] + 0.01, smoothing
+        assert 10 < measured["BLEU beam"] < 100
+    assert "Müller et al.: higher" in capsys.readouterr().out
+
+
+def test_every_right_answer_of_a_date_is_known(translation):
+    corpus = translation["corpus"](500, 0)
+    assert all(text in right for text, right in zip(translation["texts"](corpus.target), corpus.answers, strict=True))
+    assert {len(right) for right in corpus.answers} == {1, 2, 4}
+    assert 0 < translation["quality"](["1984-03-03"], [["1984-03-03", "2084-03-03"]])["BLEU"] > 99.9
+
+
+def test_a_beam_search_finds_what_greedy_search_misses(translation):
+    """After the likelier first word every second word has probability 0.1; after the other one a word has 0.99."""
+    first, second, end = translation["WORDS"].index("1"), translation["WORDS"].index("2"), translation["EOS"]
+
+    def decode(memory, source, prefix):
+        p = np.full((*prefix.shape, translation["VOCABULARY"]), 1e-9)
+        p[:, 0, first], p[:, 0, second] = 0.6, 0.4
+        p[:, 1, 4:14] = np.where(prefix[:, 1, None] == first, 0.1, 1e-9)
+        p[:, 1, second] = np.where(prefix[:, 1] == second, 0.99, p[:, 1, second])
+        p[:, 2:, end] = 1.0
+        return np.log(p)
+
+    source = np.zeros((2, 3), int)
+    translator = (lambda source: source[..., None], decode)
+    assert translation["search"](translator, source) == ["10", "10"]
+    assert translation["search"](translator, source, beams=4) == ["22", "22"]
+
+
+@pytest.mark.parametrize("example", ["transformers_linear_head", "trl_linear_head"])
+def test_trainers_lower_a_loss_without_logits(example):
+    require_backend("torch")
+    for package in ("transformers", "accelerate", *(["trl", "datasets"] if example.startswith("trl") else [])):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    losses = run(example)
+    # 16 or 13 tokens cost log(16) or log(13) before training: a sum that is not divided by its tokens is above 10.
+    assert losses[0] < 3.5
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_every_script_is_run():
-    others = {"numpy_labels", "jax_distillation", "transformers_distillation"}
+    others = {"numpy_labels", "jax_distillation", "transformers_distillation", "transformers_linear_head"}
+    others |= {"translation", "trl_linear_head"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*others, *TRAINING}

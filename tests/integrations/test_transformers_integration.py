@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,3 +211,29 @@ def test_a_tiny_language_model_learns_under_the_trainer(tmp_path):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] < 4.0, "a sum over accumulated batches was not divided by their labels"
     assert losses[-1] < 0.7 * losses[0]
+
+
+def trained(output, *settings, processes=1):
+    """The parameters after a few steps of each Trainer in trainer_processes.py."""
+    arguments = [sys.executable, str(Path(__file__).with_name("trainer_processes.py")), str(output), *settings]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting_point = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": processes}
+    running = []
+    for rank in range(processes):
+        own = {**meeting_point, "RANK": rank, "LOCAL_RANK": rank} if processes > 1 else {}
+        environment = {**os.environ, **{name: str(value) for name, value in own.items()}}
+        running.append(subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL))
+    assert [process.wait(timeout=300) for process in running] == [0] * processes
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+def test_trainers_take_the_step_of_one_batch_over_accumulated_ones_and_processes(tmp_path):
+    """Batches with different numbers of labels: 8 of one row, 1 of 8 rows, and 2 processes with 4 of one row."""
+    for package in ("transformers", "accelerate"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    alone = trained(tmp_path / "alone.json", "8x1", "1x8")
+    together = trained(tmp_path / "together.json", "1x4", processes=2)
+    for example, (whole, accumulated) in alone.items():
+        np.testing.assert_allclose(accumulated, whole, rtol=0, atol=1e-6, err_msg=example)
+        np.testing.assert_allclose(together[example][0], whole, rtol=0, atol=1e-6, err_msg=example)
