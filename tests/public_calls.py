@@ -250,6 +250,12 @@ CALLS: Mapping[str, Callable[..., Any]] = {
         reduction="none",
         block_size=2,
     ),
+    "losses.linear_softmax_statistics": lambda f, ids, hidden, weight, bias, row_temperature: f(
+        ids, hidden, weight, bias, temperature=row_temperature, block_size=2
+    ),
+    "losses.linear_softmax_cross_entropy_with_statistics": lambda f, ids_with_gap, hidden, weight, bias, row_eps: f(
+        ids_with_gap, hidden, weight, bias, label_smoothing=row_eps, ignore_index=-100, block_size=2
+    ),
     "losses.softmax_statistics": lambda f, ids, logits, row_temperature: f(
         ids, logits, temperature=row_temperature, logit_softcap=8.0
     ),

@@ -11,8 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from lsmooth.backends.formulas import accumulate, match_rank
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays
+from lsmooth.backends.statistics import RowStatistics
 
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
@@ -56,7 +59,7 @@ class BlockLoss(Protocol):
 
     @property
     def total(self) -> bool:
-        """Whether the loss is the sum of the rows instead of one number a row."""
+        """Whether the loss is the sum of the rows instead of one number a row, or as many as its ``COLUMNS`` say."""
         ...
 
     @property
@@ -184,6 +187,46 @@ class CrossEntropyOfBlock(NamedTuple):
         kernels = self.xp if final_kernels is None else final_kernels
         options = with_arrays(self.options._replace(scale=self.scale, total=self.total), rows, shared)
         return kernels.softmax_cross_entropy(logits[0], rows["labels"], options)
+
+
+class StatisticsOfBlock(NamedTuple):
+    """The `RowStatistics` of one head and labels, (rows, 4): in floats, which hold every class below 2^24."""
+
+    xp: Backend
+    options: SoftmaxOptions  # without arrays: `rows` and `shared` hold these
+    scale: float | None = None
+    total: bool = False
+    frozen_heads: tuple[int, ...] = ()
+
+    COLUMNS = (4,)
+
+    def __call__(
+        self,
+        logits: tuple[Array, ...],
+        rows: Mapping[str, Array],
+        shared: Mapping[str, Array],
+        final_kernels: Kernels | None = None,
+    ) -> Array:
+        """The kernel's statistics."""
+        xp, options = self.xp, with_arrays(self.options, rows, shared)
+        _, statistics = xp.softmax_cross_entropy_with_statistics(logits[0], rows["labels"], options)
+        return _stacked(xp, statistics)
+
+
+def _stacked(xp: Backend, statistics: RowStatistics) -> Array:
+    floats = [*statistics[:3], xp.cast(statistics.predicted, xp.dtype(statistics.entropy))]
+    stacked = floats[0][..., None]
+    columns = match_rank(xp, xp.asarray(np.arange(len(floats)), like=stacked), stacked)
+    for i, x in enumerate(floats):
+        stacked = xp.where(xp.equal(columns, i), x[..., None], stacked)
+    return stacked
+
+
+def unstacked(xp: Backend, statistics: Array, counted: Array | None) -> RowStatistics:
+    """What `StatisticsOfBlock` gives of all rows; of those that do not count it says nothing."""
+    *floats, predicted = (statistics[..., i] for i in range(4))
+    predicted = xp.cast(predicted, "int64")
+    return RowStatistics(*floats, predicted if counted is None else xp.where(counted, predicted, -1))
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:

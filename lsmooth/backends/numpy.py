@@ -115,7 +115,7 @@ class NumpyBackend(NamespaceBackend):
         block = block_size or block_rows(num_rows, call)
         parts = [slice(start, start + block) for start in range(0, num_rows, block)] or [slice(None)]
         losses = [loss_of_all(self, loss, call.map_rows(lambda x, part=part: x[part])) for part in parts]
-        return np.sum(losses) if loss.total else np.concatenate(losses).reshape(lead)
+        return np.sum(losses) if loss.total else np.concatenate(losses).reshape((*lead, *losses[0].shape[1:]))
 
 
 def _reduced(ufunc: np.ufunc, x: np.ndarray, axis: int) -> Array:

@@ -29,7 +29,13 @@ from lsmooth.losses.penalties import (
 )
 from lsmooth.losses.robust import bootstrap_cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
 from lsmooth.losses.serialization import deserialize, get, serialize
-from lsmooth.losses.statistics import SoftmaxStatistics, softmax_cross_entropy_with_statistics, softmax_statistics
+from lsmooth.losses.statistics import (
+    SoftmaxStatistics,
+    linear_softmax_cross_entropy_with_statistics,
+    linear_softmax_statistics,
+    softmax_cross_entropy_with_statistics,
+    softmax_statistics,
+)
 
 __all__ = [
     "BinaryCrossentropy",
@@ -52,6 +58,8 @@ __all__ = [
     "get",
     "kl_divergence",
     "linear_softmax_cross_entropy",
+    "linear_softmax_cross_entropy_with_statistics",
+    "linear_softmax_statistics",
     "logit_penalty",
     "margin_label_smoothing",
     "max_suppression",

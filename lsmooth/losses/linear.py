@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head, linear_rows
-from lsmooth.backends.options import without_arrays
+from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import prepare, rows_of
+from lsmooth.losses._rows import Rows, prepare, rows_of
 from lsmooth.losses.cross_entropy import kernel_options
 
 
@@ -32,6 +32,7 @@ def linear_softmax_cross_entropy(
     temperature: float | Array = 1.0,
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     block_size: int | None = None,
 ) -> Array:
@@ -65,6 +66,8 @@ def linear_softmax_cross_entropy(
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        num_classes: the number of classes, where rows of the weight from there on are padding: they have a zero
+            gradient. Per-class options have this length.
         reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the logits are computed
             a second time in the backward pass, when what multiplies each row is known.
         block_size: the rows of a block; chosen from the sizes if None.
@@ -87,6 +90,66 @@ def linear_softmax_cross_entropy(
         >>> float(linear_softmax_cross_entropy([0, 2], hidden, weight, label_smoothing=0.1).round(6))
         0.333901
     """
+    checked = check_linear_call(
+        labels,
+        hidden,
+        weight,
+        bias,
+        label_smoothing=label_smoothing,
+        smoothing_prior=smoothing_prior,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        mask=mask,
+        axis=axis,
+        temperature=temperature,
+        z_loss=z_loss,
+        logit_softcap=logit_softcap,
+        num_classes=num_classes,
+        reduction=reduction,
+        block_size=block_size,
+    )
+    return loss_of(checked)
+
+
+class LinearCall(NamedTuple):
+    """A checked call of the cross-entropy of a linear head."""
+
+    rows: Rows
+    options: SoftmaxOptions  # without the arrays, which the call has
+    total: bool
+    call: Call
+    block_size: int | None
+
+
+def loss_of(checked: LinearCall) -> Array:
+    """The loss of a checked call."""
+    rows, options = checked.rows, checked.options
+    loss = CrossEntropyOfBlock(rows.xp, options, options.scale, checked.total)  # pyright: ignore[reportArgumentType]
+    return linear_rows(rows.xp, loss, checked.call, checked.block_size)
+
+
+def check_linear_call(
+    labels: Any,
+    hidden: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    smoothing_prior: Any = None,
+    temperature: Any = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    num_classes: int | None = None,
+    block_size: int | None = None,
+    axis: int = -1,
+    label_smoothing: Any = 0.0,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    ignore_index: int | None = None,
+    mask: Any = None,
+    reduction: str | None = "none",
+) -> LinearCall:
+    """The arguments of `linear_softmax_cross_entropy`, checked; the head has no padding left."""
     xp = backend_of(
         labels=labels,
         hidden=hidden,
@@ -113,14 +176,22 @@ def linear_softmax_cross_entropy(
         class_weight,
         head.weight,
         mask,
+        num_classes,
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
-    head = head._replace(hidden=rows.logits)
-    numbers, along_rows, along_classes = without_arrays(xp, options)
+    head = head_without_padding(xp, head._replace(hidden=rows.logits), rows.num_classes)
+    numbers, along_rows, along_classes = without_arrays(xp, options._replace(num_classes=None))
     like = rows_of(xp, rows.labels) if rows.soft else rows.labels
     along_rows = {"labels": rows.labels, **{name: over_rows(xp, x, like) for name, x in along_rows.items()}}
-    loss = CrossEntropyOfBlock(xp, numbers, numbers.scale, options.total)  # pyright: ignore[reportArgumentType]
-    return linear_rows(xp, loss, Call((head,), along_rows, along_classes), block_size)
+    return LinearCall(rows, numbers, options.total, Call((head,), along_rows, along_classes), block_size)
+
+
+def head_without_padding(xp: Backend, head: Head, num_classes: int | None) -> Head:
+    """The head of the first ``num_classes`` classes; of all if None."""
+    if num_classes is None or xp.shape(head.weight)[0] == num_classes:
+        return head
+    bias = None if head.bias is None else head.bias[:num_classes]
+    return head._replace(weight=head.weight[:num_classes, ...], bias=bias)
 
 
 def over_rows(xp: Backend, value: Array, rows: Array) -> Array:

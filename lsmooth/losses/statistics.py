@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.linear import StatisticsOfBlock, linear_rows, unstacked
+from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.backends.statistics import RowStatistics
 from lsmooth.losses._rows import Rows, prepare
 from lsmooth.losses.cross_entropy import kernel_options
+from lsmooth.losses.linear import LinearCall, check_linear_call, loss_of
 
 
 class SoftmaxStatistics(NamedTuple):
@@ -25,6 +29,7 @@ class SoftmaxStatistics(NamedTuple):
     """Whether ``predicted`` is the label, or a distribution's most probable class: a bool."""
 
 
+@over_ragged_rows("logits")
 def softmax_statistics(
     labels: Array,
     logits: Array,
@@ -74,6 +79,7 @@ def softmax_statistics(
     )[1]
 
 
+@over_ragged_rows("logits")
 def softmax_cross_entropy_with_statistics(
     labels: Array,
     logits: Array,
@@ -152,6 +158,152 @@ def softmax_cross_entropy_with_statistics(
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     losses, statistics = xp.softmax_cross_entropy_with_statistics(rows.logits, rows.labels, options)
     return losses, with_correct(xp, rows, statistics)
+
+
+@over_ragged_rows("hidden")
+def linear_softmax_statistics(
+    labels: Array,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    temperature: float | Array = 1.0,
+    logit_softcap: float | None = None,
+    num_classes: int | None = None,
+    axis: int = -1,
+    block_size: int | None = None,
+) -> SoftmaxStatistics:
+    """`softmax_statistics` of ``hidden @ weight.T + bias``, whose logits never lie in memory together.
+
+    The gradient computes the logits of each block a second time.
+
+    Args:
+        labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions.
+        hidden: floating point, any shape, features along ``axis``.
+        weight: (classes, features), as ``torch.nn.Linear`` keeps it.
+        bias: (classes,), or None.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        num_classes: as in `linear_softmax_cross_entropy`: rows of the weight from there on are padding.
+        axis: the feature axis of ``hidden``.
+        block_size: the rows of a block; chosen from the sizes if None.
+
+    Returns:
+        `SoftmaxStatistics`, each in the shape of ``hidden`` without ``axis``; differentiable with
+        respect to the hidden states, the weight and the bias.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, or a number is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.losses import linear_softmax_statistics
+        >>> hidden, weight = np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> linear_softmax_statistics([0, 2], hidden, weight).log_prob.round(4).tolist()
+        [-0.2395, -0.0949]
+    """
+    return _statistics_of(
+        check_linear_call(
+            labels,
+            hidden,
+            weight,
+            bias,
+            temperature=temperature,
+            logit_softcap=logit_softcap,
+            num_classes=num_classes,
+            axis=axis,
+            block_size=block_size,
+        )
+    )
+
+
+@over_ragged_rows("hidden")
+def linear_softmax_cross_entropy_with_statistics(
+    labels: Array,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    label_smoothing: float | Array = 0.0,
+    smoothing_prior: Array | None = None,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    axis: int = -1,
+    temperature: float | Array = 1.0,
+    z_loss: float = 0.0,
+    logit_softcap: float | None = None,
+    num_classes: int | None = None,
+    reduction: str | None = "mean",
+    block_size: int | None = None,
+) -> tuple[Array, SoftmaxStatistics]:
+    """`linear_softmax_cross_entropy`, and `linear_softmax_statistics` of the same rows.
+
+    Args:
+        labels: as in `linear_softmax_cross_entropy`, and so are the others.
+        hidden: floating point, any shape, features along ``axis``.
+        weight: (classes, features).
+        bias: (classes,), or None.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
+        smoothing_prior: (classes,), non-negative.
+        class_weight: (classes,).
+        sample_weight: multiplies the rows of the loss.
+        ignore_index: rows with this label cost nothing; their statistics are 0, predicted is -1 and correct False.
+        mask: bool, in the shape of the rows; rows with False are ignored like those with the ``ignore_index``.
+        axis: the feature axis of ``hidden``.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
+        z_loss: the weight of lse^2, at least 0.
+        logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
+        num_classes: rows of the weight from there on are padding.
+        reduction: of the loss.
+        block_size: the rows of a block; chosen from the sizes if None.
+
+    Returns:
+        The loss, and the statistics.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.losses import linear_softmax_cross_entropy_with_statistics
+        >>> hidden, weight = np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> loss, statistics = linear_softmax_cross_entropy_with_statistics([0, 2], hidden, weight)
+        >>> float(loss.round(6)), statistics.predicted.tolist()
+        (0.167232, [0, 2])
+    """
+    checked = check_linear_call(
+        labels,
+        hidden,
+        weight,
+        bias,
+        label_smoothing=label_smoothing,
+        smoothing_prior=smoothing_prior,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        mask=mask,
+        axis=axis,
+        temperature=temperature,
+        z_loss=z_loss,
+        logit_softcap=logit_softcap,
+        num_classes=num_classes,
+        reduction=reduction,
+        block_size=block_size,
+    )
+    return loss_of(checked), _statistics_of(checked)
+
+
+def _statistics_of(checked: LinearCall) -> SoftmaxStatistics:
+    rows, options, call = checked.rows, checked.options, checked.call
+    kept = {name: x for name, x in call.rows.items() if name in ("labels", "temperature", "counted")}
+    own = SoftmaxOptions(temperature=options.temperature, logit_softcap=options.logit_softcap)
+    loss = StatisticsOfBlock(rows.xp, own)
+    stacked = linear_rows(rows.xp, loss, call._replace(rows=kept, shared={}), checked.block_size)
+    return with_correct(rows.xp, rows, unstacked(rows.xp, stacked, rows.counted))
 
 
 def with_correct(xp: Backend, rows: Rows, statistics: RowStatistics) -> SoftmaxStatistics:

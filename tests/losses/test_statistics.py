@@ -140,3 +140,49 @@ def test_num_classes_is_a_number_of_logits(backend, value):
     for call in (losses.softmax_statistics, losses.softmax_cross_entropy):
         with pytest.raises((TypeError, ValueError), match="num_classes"):
             call(IDS, backend.asarray(LOGITS), num_classes=value)
+
+
+HIDDEN, WEIGHT, BIAS = RNG.normal(size=(7, 4)), RNG.normal(size=(11, 4)), RNG.normal(size=11)
+LINEAR = {
+    "plain": {},
+    "soft-cap": {"logit_softcap": 2.0, "temperature": 0.5},
+    "row temperature": {"temperature": np.linspace(0.5, 3.0, 7)},
+    "padding": {"num_classes": 6},
+}
+
+
+@pytest.mark.parametrize("block_size", [None, 3])
+@pytest.mark.parametrize("labels", [IDS % 6, SOFT], ids=["class ids", "distributions"])
+@pytest.mark.parametrize("options", LINEAR.values(), ids=LINEAR)
+def test_statistics_of_a_linear_head_are_those_of_its_logits(backend, options, labels, block_size):
+    call = dict(options, block_size=block_size)
+    got = losses.linear_softmax_statistics(labels, backend.asarray(HIDDEN), WEIGHT, BIAS, **call)
+    wanted, slope = oracle(labels, HIDDEN @ WEIGHT.T + BIAS, **options)
+    for x, y in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(backend.to_numpy(x), y, rtol=1e-12, atol=1e-13)
+    if backend.name == "numpy":
+        return
+    arrays = {"hidden": HIDDEN, "weight": WEIGHT, "bias": BIAS}
+    slopes = {"hidden": slope @ WEIGHT, "weight": slope.T @ HIDDEN, "bias": slope.sum(0)}
+    for name, expected in slopes.items():
+
+        def total(x, name=name):
+            given = {key: backend.asarray(y) for key, y in arrays.items()}
+            return weighted(backend, losses.linear_softmax_statistics(labels, **{**given, name: x}, **call), UPSTREAM)
+
+        _, found = backend.value_and_grad(total, backend.asarray(arrays[name]))
+        np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", LINEAR.values(), ids=LINEAR)
+def test_the_loss_of_a_linear_head_beside_statistics_is_its_loss(backend, options):
+    options = dict(options, ignore_index=-100, label_smoothing=0.1, block_size=2)
+    ids = np.where(np.arange(7) % 3 == 1, -100, IDS % 6)
+    hidden = backend.asarray(np.where((ids < 0)[:, None], np.nan, HIDDEN))
+    loss, statistics = losses.linear_softmax_cross_entropy_with_statistics(ids, hidden, WEIGHT, BIAS, **options)
+    alone = losses.linear_softmax_cross_entropy(ids, hidden, WEIGHT, BIAS, **options)
+    np.testing.assert_allclose(backend.to_numpy(loss), backend.to_numpy(alone), rtol=1e-14)
+    del options["block_size"]
+    _, of_logits = softmax_cross_entropy_with_statistics(ids, HIDDEN @ WEIGHT.T + BIAS, **options)
+    for x, y in zip(statistics, of_logits, strict=True):
+        np.testing.assert_allclose(backend.to_numpy(x), y, rtol=1e-12)

@@ -61,7 +61,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
         losses = loss_of_all(xp, loss, call, head_logits)
     else:
         losses = (_total if loss.total else _rows)(Plan(xp, loss, block, place), call)
-    return losses if loss.total else jnp.reshape(losses, lead)
+    return losses if loss.total else jnp.reshape(losses, (*lead, *losses.shape[1:]))
 
 
 def _placement(call: Call) -> Placement:

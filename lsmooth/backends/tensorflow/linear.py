@@ -55,8 +55,9 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
         losses = _losses(plan, large, leaves, loss.total)
     if loss.total:
         return losses
-    losses = losses if rank == 1 else tf.reshape(losses, lead)
-    losses.set_shape(static)
+    columns = getattr(loss, "COLUMNS", ())
+    losses = losses if rank == 1 else tf.reshape(losses, tf.concat([lead, columns], 0) if columns else lead)
+    losses.set_shape([*static, *columns])
     return losses
 
 
@@ -101,7 +102,7 @@ def _gradient_carrier(
             if known is not None and not again:
                 # The product first: float16 may have no room for the scale of a loss.
                 return [tf.cast(tf.cast(g, upstream.dtype) * upstream, g.dtype) for g in known]
-            rows = tf.broadcast_to(upstream, tf.shape(leaves[0])[:1])
+            rows = upstream if upstream.shape.rank == 2 else tf.broadcast_to(upstream, tf.shape(leaves[0])[:1])
             # A loop that XLA compiled for itself cannot be differentiated.
             return list(_compiled(_sweep, plan, large and not again)(rows, *leaves))[1:]
 
@@ -127,7 +128,8 @@ def _rows(plan: Plan, *leaves: Array) -> Array:
     def step(i: Array, losses: Any) -> Any:
         return i + 1, losses.write(i, loss_of_all(plan.xp, plan.loss, blocks.call(i), head_logits))
 
-    stored = tf.TensorArray(dtype, blocks.count, element_shape=[None])
+    columns = getattr(plan.loss, "COLUMNS", ())
+    stored = tf.TensorArray(dtype, blocks.count, element_shape=[None, *columns])
     _, stored = tf.while_loop(
         lambda i, _: i < blocks.count, step, (0, stored), parallel_iterations=1, maximum_iterations=blocks.count
     )
@@ -231,8 +233,9 @@ class _Blocks:
         return parts
 
     def without_repeated(self, parts: Array) -> Array:
-        """(blocks, rows of a block), zero where a row is a copy."""
-        real = tf.reshape(tf.range(self.count * self.size) < self.num_rows, tf.shape(parts))
+        """(blocks, rows of a block, ...), zero where a row is a copy."""
+        real = tf.reshape(tf.range(self.count * self.size) < self.num_rows, tf.shape(parts)[:2])
+        real = real if parts.shape.rank == 2 else real[..., None]
         return tf.where(real, parts, tf.zeros_like(parts))
 
     def call(self, i: Array) -> Call:

@@ -98,7 +98,10 @@ class RaggedRows:
         return x
 
     def put_back(self, losses: Any) -> Any:
-        """Losses of the flat rows as a ragged tensor; a scalar as it is."""
+        """Losses of the flat rows as a ragged tensor; a scalar as it is, and each part of a tuple."""
+        if isinstance(losses, tuple):
+            parts = [self.put_back(x) for x in losses]
+            return type(losses)(*parts) if hasattr(losses, "_fields") else tuple(parts)
         if losses.shape.rank == 0 or _ragged_rank(self.logits) == 0:
             return losses
         return self.logits.with_flat_values(losses)

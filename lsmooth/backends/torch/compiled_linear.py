@@ -47,7 +47,7 @@ def linear_rows(loss: Any, call: Call, block_size: int | None) -> Tensor:
     )
     wanted = [needs_gradient(x) for x in tensors]
     losses = torch.ops.lsmooth.linear_rows(tensors, numbers, wanted, key, block_size)[0]
-    return losses if loss.total else losses.reshape(lead)
+    return losses if loss.total else losses.reshape((*lead, *losses.shape[1:]))
 
 
 @torch.compiler.assume_constant_result
@@ -148,9 +148,10 @@ def _of_rows(
 @_forward.register_fake
 def _(tensors, numbers, wanted, key, block_size):  # pyright: ignore
     hidden = _PLANS[key].form.call(tensors).heads[-1].hidden
-    total = _PLANS[key].loss.total
+    loss: Any = _PLANS[key].loss
+    total, columns = loss.total, getattr(loss, "COLUMNS", ())
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    losses = hidden.new_empty(() if total else hidden.shape[:1], dtype=dtype)
+    losses = hidden.new_empty(() if total else (len(hidden), *columns), dtype=dtype)
     return [losses, *(_gradients_like(tensors, wanted) if total else ())]
 
 

@@ -39,7 +39,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     tensors = call.arrays()
     if _is_transformed() or any(type(x) not in PLAIN or x.is_meta for x in tensors):
         losses = loss_of_all(xp, loss, call)
-        return losses if loss.total else losses.reshape(lead)
+        return losses if loss.total else losses.reshape((*lead, *losses.shape[1:]))
     block = block_size or block_rows(len(hidden), call)
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -49,7 +49,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
             losses = _Blocks.apply(plan, *tensors)
         else:
             losses, _ = sweep(plan, call, call.map(lambda x: False))
-    return losses if loss.total else losses.reshape(lead)
+    return losses if loss.total else losses.reshape((*lead, *losses.shape[1:]))
 
 
 def flat(call: Call) -> tuple[torch.Size, Call]:
@@ -147,7 +147,8 @@ def sweep(plan: Plan, call: Call, wanted: Call, upstream: Tensor | None = None) 
         return _sweep(plan, call, wanted, upstream)
     # Drop ignored rows before the products: they cost no time, and their NaN reaches no gradient.
     kept = counted.nonzero()[:, 0]
-    upstream = upstream if upstream is None or plan.loss.total else upstream.expand(len(counted)).index_select(0, kept)
+    if upstream is not None and not plan.loss.total:
+        upstream = upstream.expand(len(counted), *upstream.shape[1:]).index_select(0, kept)
     losses, gradients = _sweep(plan, call.map_rows(lambda x: x.index_select(0, kept)), wanted, upstream)
     gradients = gradients.map_rows(lambda x: _with_ignored(x, kept, len(counted)))
     return losses if plan.loss.total else _with_ignored(losses, kept, len(counted)), gradients
