@@ -15,7 +15,10 @@ from conftest import REQUIRED
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^ *```python\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-IMPORT = re.compile(r"^(?:import|from) (jax|flax|optax|tensorflow|keras|torch|sklearn|matplotlib)\b", re.MULTILINE)
+IMPORT = re.compile(
+    r"^(?:import|from) (jax|flax|optax|tensorflow|keras|torch|sklearn|matplotlib|ignite|evaluate|torchmetrics)\b",
+    re.MULTILINE,
+)
 
 
 def blocks_of(page: Path) -> list:

@@ -158,23 +158,24 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         add_groups(self._tables, rows, known.tolist())
         return self._keep(*self._solved_tables())
 
-    def merge(self, other: GroupTemperatureScaling) -> Self:
-        """Take in the batches that another calibrator has taken in by `partial_fit`.
+    def merge_state(self, *others: GroupTemperatureScaling) -> Self:
+        """Take in the batches that other calibrators have taken in by `partial_fit`.
 
         Args:
-            other: of the same parameters; its groups may be others.
+            *others: of the same parameters; its groups may be others.
 
         Returns:
-            This calibrator, with the temperatures of the batches of both.
+            This calibrator, with the temperatures of the batches of all.
 
         Raises:
-            ValueError: if either has seen no batch, or the parameters differ.
+            ValueError: if one has seen no batch, or the parameters differ.
         """
-        if self.get_params() != other.get_params():
-            raise ValueError(f"merge needs calibrators of the same parameters, got {self!r} and {other!r}.")
-        if not (hasattr(self, "_tables") and hasattr(other, "_tables")):
-            raise ValueError("merge needs calibrators that have taken in batches by partial_fit.")
-        for group, table in other._tables.items():
+        for other in others:
+            if self.get_params() != other.get_params():
+                raise ValueError(f"merge_state needs calibrators of the same parameters, got {self!r} and {other!r}.")
+        if not all(hasattr(each, "_tables") for each in (self, *others)):
+            raise ValueError("merge_state needs calibrators that have taken in batches by partial_fit.")
+        for group, table in (pair for other in others for pair in other._tables.items()):
             self._tables.setdefault(group, Table()).merge(table)
         return self._keep(*self._solved_tables())
 

@@ -181,23 +181,25 @@ class TemperatureScaling(TemperatureCalibrator):
         self._table = table
         return self._solve_table()
 
-    def merge(self, other: TemperatureScaling) -> Self:
-        """Take in the batches that another calibrator has taken in by `partial_fit`.
+    def merge_state(self, *others: TemperatureScaling) -> Self:
+        """Take in the batches that other calibrators have taken in by `partial_fit`.
 
         Args:
-            other: of the same parameters.
+            *others: of the same parameters.
 
         Returns:
-            This calibrator, with the temperature of the batches of both.
+            This calibrator, with the temperature of the batches of all.
 
         Raises:
-            ValueError: if either has seen no batch, or the parameters differ.
+            ValueError: if one has seen no batch, or the parameters differ.
         """
-        if self.get_params() != other.get_params():
-            raise ValueError(f"merge needs calibrators of the same parameters, got {self!r} and {other!r}.")
-        if not (hasattr(self, "_table") and hasattr(other, "_table")):
-            raise ValueError("merge needs calibrators that have taken in batches by partial_fit.")
-        self._table.merge(other._table)
+        for other in others:
+            if self.get_params() != other.get_params():
+                raise ValueError(f"merge_state needs calibrators of the same parameters, got {self!r} and {other!r}.")
+        if not all(hasattr(each, "_table") for each in (self, *others)):
+            raise ValueError("merge_state needs calibrators that have taken in batches by partial_fit.")
+        for other in others:
+            self._table.merge(other._table)
         return self._solve_table()
 
     def _solve_table(self) -> Self:

@@ -2,7 +2,7 @@
 
 The Keras-named losses are those of `lsmooth.losses`, which are ``keras.losses.Loss`` once Keras has been imported.
 `LogitsDistillation` is a loss for ``keras.distillation.Distiller``. `Temperature` is a layer that divides logits,
-`TemperatureScaled` a model that carries one.
+`TemperatureScaled` a model that carries one. `CalibrationError`, `NegativeLogLikelihood` and `BrierScore` are metrics.
 
 Importing this module registers them, which is what lets ``keras.saving`` find them again. They run on whatever
 backend Keras runs on.
@@ -29,6 +29,7 @@ from lsmooth import distillation
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.distillation.divergences import parameter_of
+from lsmooth.integrations._keras_metrics import BrierScore, CalibrationError, NegativeLogLikelihood
 from lsmooth.integrations._temperature import check_last_activation, fit_temperature, probabilities, scaled
 from lsmooth.losses import (
     BinaryCrossentropy,
@@ -44,10 +45,13 @@ from lsmooth.losses.keras_settings import get_mask, logits_behind, share_of_repl
 __all__ = [
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
+    "BrierScore",
+    "CalibrationError",
     "CategoricalCrossentropy",
     "CategoricalFocalCrossentropy",
     "KLDivergence",
     "LogitsDistillation",
+    "NegativeLogLikelihood",
     "SparseCategoricalCrossentropy",
     "Temperature",
     "TemperatureScaled",

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, load_backend
+from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.metrics._bins import BinSums
 from lsmooth.metrics._inputs import Inputs, prepare, weighted_sums
 from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
@@ -19,7 +19,8 @@ class Metric:
     """Sums in float64 on the host, whatever framework and device the batches are on.
 
     A subclass makes a tuple of arrays of one batch, in `_sums`, and a number of their total, in
-    `result`. The state has a fixed size, merges exactly, and can be pickled.
+    `_value`. The state has a fixed size, merges exactly, and can be pickled. `lsmooth.integrations.keras`
+    and `lsmooth.integrations.torchmetrics` keep the same sums in their frameworks' metrics.
     """
 
     def __init__(
@@ -58,32 +59,64 @@ class Metric:
 
     def result(self) -> float:
         """The metric of all rows so far; 0 before the first."""
-        raise NotImplementedError
+        return 0.0 if self._state is None else float(self._value(load_backend("numpy"), self._state))
 
     def reset_state(self) -> None:
         """Forget all batches."""
         self._state = None
 
-    def merge_state(self, other: Self) -> Self:
-        """Take in what another metric has seen, of another process or device.
+    def merge_state(self, *others: Self) -> Self:
+        """Take in what other metrics have seen, of other processes or devices.
 
         Args:
-            other: a metric of the same class and options.
+            *others: metrics of the same class and options.
 
         Returns:
             This metric.
 
         Raises:
-            ValueError: if the other's class or options differ.
+            ValueError: if another's class or options differ.
         """
-        if type(self) is not type(other) or self._settings() != other._settings():
-            raise ValueError(
-                f"merge_state needs two metrics of the same class and options, got {type(self).__name__}"
-                f"{self._settings()} and {type(other).__name__}{other._settings()}."
-            )
-        if other._state is not None:
-            self._add(other._state)
+        for other in others:
+            if type(self) is not type(other) or self._settings() != other._settings():
+                raise ValueError(
+                    f"merge_state needs metrics of the same class and options, got {type(self).__name__}"
+                    f"{self._settings()} and {type(other).__name__}{other._settings()}."
+                )
+        for other in others:
+            if other._state is not None:
+                self._add(other._state)
         return self
+
+    def get_state(self) -> dict[str, Any]:
+        """The sums so far, in lists of numbers: ready for JSON."""
+        return {"sums": None if self._state is None else [x.tolist() for x in self._state]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over what `get_state` gave.
+
+        Args:
+            state: of a metric of the same class and options.
+
+        Raises:
+            ValueError: if it is of another class or of other options.
+        """
+        sums = None if state["sums"] is None else tuple(np.asarray(x, np.float64) for x in state["sums"])
+        if sums is not None:
+            expected = [x.shape for x in self._empty(max([2, *(len(x) for x in sums if x.ndim)]))]
+            if [x.shape for x in sums] != expected:
+                raise ValueError(
+                    f"state must be of a {type(self).__name__} with the same options: it holds sums of shapes "
+                    f"{[x.shape for x in sums]}, not {expected}."
+                )
+        self._state = sums
+
+    def _empty(self, num_classes: int = 2) -> tuple[np.ndarray, ...]:
+        """The sums before the first batch."""
+        _, _, from_logits, binary = self._options
+        p = np.zeros((0,) if binary else (0, num_classes))
+        inputs = prepare(np.zeros(0, np.int64), p, None, -1, None, from_logits, binary)
+        return tuple(np.asarray(x, np.float64) for x in self._sums(inputs))
 
     def _add(self, sums: tuple[np.ndarray, ...]) -> None:
         if self._state is None:
@@ -100,6 +133,10 @@ class Metric:
         return self._options
 
     def _sums(self, inputs: Inputs) -> tuple[Array, ...]:
+        raise NotImplementedError
+
+    def _value(self, xp: Backend, sums: tuple[Array, ...]) -> Array:
+        """The metric of the sums, on their framework."""
         raise NotImplementedError
 
 
@@ -144,13 +181,6 @@ class CalibrationError(Metric):
         self._classwise = check.check_flag("classwise", classwise)
         self._binary = bool(binary)
 
-    def result(self) -> float:
-        """The error of all rows so far; 0 before the first."""
-        if self._state is None:
-            return 0.0
-        scheme = self._scheme
-        return float(calibration_error(load_backend("numpy"), BinSums(*self._state), scheme.norm, scheme.debias))
-
     def curve(self) -> ReliabilityCurve:
         """The `reliability_curve` of all rows so far.
 
@@ -169,18 +199,19 @@ class CalibrationError(Metric):
             return classwise_table(inputs, self._scheme)
         return top_label_table(inputs, self._scheme, self._binary)
 
+    def _value(self, xp: Backend, sums: tuple[Array, ...]) -> Array:
+        return calibration_error(xp, BinSums(*sums), self._scheme.norm, self._scheme.debias)
+
 
 class _Mean(Metric):
     """A mean over rows: the sums of weighted values and of weights."""
 
-    def result(self) -> float:
-        """The mean over all rows so far; 0 before the first."""
-        if self._state is None or self._state[1] == 0:
-            return 0.0
-        return float(self._state[0] / self._state[1])
-
     def _sums(self, inputs: Inputs) -> tuple[Array, ...]:
         return weighted_sums(inputs.xp, self._values(inputs), inputs.weight)
+
+    def _value(self, xp: Backend, sums: tuple[Array, ...]) -> Array:
+        total, weight = sums
+        return total / xp.where(xp.equal(weight, 0), 1.0, weight)
 
     def _values(self, inputs: Inputs) -> Array:
         raise NotImplementedError

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -105,11 +104,14 @@ class OnlineLabelSmoothing:
         self.targets = np.full((self.num_classes, self.num_classes), 1.0 / self.num_classes)
         self._forget()
 
-    def merge_state(self, others: Iterable[OnlineLabelSmoothing]) -> None:
+    def merge_state(self, *others: OnlineLabelSmoothing) -> Self:
         """Add what others noted in the same epoch, on other devices or in other processes.
 
         Args:
-            others: with the same number of classes.
+            *others: with the same number of classes.
+
+        Returns:
+            This one.
 
         Raises:
             ValueError: if the number of classes differs.
@@ -121,6 +123,7 @@ class OnlineLabelSmoothing:
                 )
             self._sums = self._sums + other._sums
             self._counts = self._counts + other._counts
+        return self
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make another like this one."""

@@ -111,7 +111,7 @@ def test_batches_and_shards_give_the_fit_on_all(backend: Backend):
     ]
     streamed = TemperatureScaling(binary=True).fit_batches(batches)
     shards = [TemperatureScaling(binary=True).partial_fit(*batch) for batch in batches]
-    for scaler in (streamed, shards[0].merge(shards[1])):
+    for scaler in (streamed, shards[0].merge_state(shards[1])):
         np.testing.assert_allclose(scaler.temperature_, whole.temperature_, rtol=1e-6)
         np.testing.assert_allclose(scaler.nll_after_, whole.nll_after_, rtol=1e-6)
 

@@ -214,7 +214,7 @@ def test_shards_seen_once_merge_into_the_fit_on_all(backend: Backend, by):
     for k, batch in enumerate(np.array_split(np.argsort(ids, kind="stable"), 5)):  # few groups in each
         arrays = (backend.asarray(x[batch]) for x in (logits, labels, weight))
         shards[k % 2].partial_fit(*arrays, groups=ids[batch] if by == "group" else None)
-    scaler = shards[0].merge(shards[1])
+    scaler = shards[0].merge_state(shards[1])
     expected = GroupTemperatureScaling(by=by).fit(logits, labels, weight, groups=ids if by == "group" else None)
     np.testing.assert_array_equal(scaler.groups_, expected.groups_)
     assert scaler.statuses_ == expected.statuses_ == ["converged"] * len(expected.groups_)
@@ -226,10 +226,10 @@ def test_only_partial_fits_of_the_same_parameters_merge():
     logits, labels = drawn(rows=60)
     ids = np.zeros(60, int)
     one = GroupTemperatureScaling().partial_fit(logits, labels, groups=ids)
-    with pytest.raises(ValueError, match="merge needs calibrators of the same parameters"):
-        one.merge(GroupTemperatureScaling(max_iter=20).partial_fit(logits, labels, groups=ids))
+    with pytest.raises(ValueError, match="merge_state needs calibrators of the same parameters"):
+        one.merge_state(GroupTemperatureScaling(max_iter=20).partial_fit(logits, labels, groups=ids))
     with pytest.raises(ValueError, match="have taken in batches by partial_fit"):
-        one.merge(GroupTemperatureScaling().fit(logits, labels, groups=ids))
+        one.merge_state(GroupTemperatureScaling().fit(logits, labels, groups=ids))
     with pytest.raises(ValueError, match="No row to fit on"):
         GroupTemperatureScaling().partial_fit(logits, labels, np.zeros(60), groups=ids)
 

@@ -45,7 +45,7 @@ def test_shards_seen_once_merge_into_the_fit_on_all(backend: Backend, dtype, tru
         for batch in np.array_split(np.arange(400)[part], 2):
             shard.partial_fit(backend.asarray(logits[batch]), backend.asarray(labels[batch]))
         shards.append(shard)
-    scaler = shards[0].merge(shards[1])
+    scaler = shards[0].merge_state(shards[1])
     whole = TemperatureScaling().fit(logits, labels)
     assert scaler.status_ == "converged"
     for name in ("temperature_", "nll_before_", "nll_after_"):
@@ -63,10 +63,10 @@ def test_partial_fits_say_what_fits_say():
 
 def test_only_partial_fits_of_the_same_parameters_merge():
     one = TemperatureScaling().partial_fit(*drawn())
-    with pytest.raises(ValueError, match="merge needs calibrators of the same parameters"):
-        one.merge(TemperatureScaling(ignore_index=0))
+    with pytest.raises(ValueError, match="merge_state needs calibrators of the same parameters"):
+        one.merge_state(TemperatureScaling(ignore_index=0))
     with pytest.raises(ValueError, match="taken in batches by partial_fit"):
-        one.merge(TemperatureScaling().fit(*drawn()))
+        one.merge_state(TemperatureScaling().fit(*drawn()))
 
 
 def test_a_mapped_file_is_fitted_as_an_array(tmp_path, monkeypatch):
@@ -88,4 +88,4 @@ def test_a_generator_is_fitted_in_one_reading(backend: Backend):
     whole = TemperatureScaling().fit(3 * logits, labels, weight)
     np.testing.assert_allclose(scaler.temperature_, whole.temperature_, rtol=1e-6)
     again = TemperatureScaling().partial_fit(3 * logits, labels, weight)
-    np.testing.assert_allclose(again.merge(scaler).temperature_, whole.temperature_, rtol=1e-6)
+    np.testing.assert_allclose(again.merge_state(scaler).temperature_, whole.temperature_, rtol=1e-6)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-from lsmooth import losses
+from lsmooth import losses, metrics
 from lsmooth.integrations import keras as lsmooth_keras
 
 
@@ -137,7 +137,71 @@ def added_loss():
     return histories
 
 
+def streamed():
+    """Metrics in ``fit`` and ``evaluate``, saved with the model, beside those of `lsmooth.metrics` of all rows."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 4)).astype("float32"), rng.integers(0, 3, 90)
+    weight = rng.random(90).astype("float32")
+    kinds = {
+        "ece": (lsmooth_keras.CalibrationError, {"n_bins": 5}, metrics.expected_calibration_error),
+        "classwise": (
+            lsmooth_keras.CalibrationError,
+            {"classwise": True, "num_classes": 3},
+            metrics.classwise_calibration_error,
+        ),
+        "nll": (lsmooth_keras.NegativeLogLikelihood, {}, metrics.negative_log_likelihood),
+        "brier": (lsmooth_keras.BrierScore, {}, metrics.brier_score),
+    }
+    made = [cls(name=name, from_logits=True, **options) for name, (cls, options, _) in kinds.items()]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, weighted_metrics=made)
+    history = model.fit(x, y, sample_weight=weight, batch_size=32, epochs=2, verbose=0).history
+    model.save(sys.argv[1])
+    loaded = keras.saving.load_model(sys.argv[1])
+    logits = model.predict(x, verbose=0)
+    found = {"trained": all(np.isfinite(history[name]).all() and min(history[name]) > 0 for name in kinds)}
+    for which, each in (("model", model), ("loaded", loaded)):
+        got = each.evaluate(x, y, sample_weight=weight, batch_size=32, verbose=0, return_dict=True)
+        found[which] = {name: got[name] for name in kinds}
+    found["expected"] = {
+        name: float(
+            function(y, logits, from_logits=True, sample_weight=weight, **({"n_bins": 5} if name == "ece" else {}))
+        )
+        for name, (_, _, function) in kinds.items()
+    }
+    halves = [lsmooth_keras.CalibrationError(from_logits=True) for _ in range(2)]
+    halves[0].update_state(y[:40], logits[:40])
+    halves[1].update_state(keras.ops.one_hot(y[40:], 3), logits[40:])
+    own = metrics.CalibrationError(from_logits=True)
+    own.set_state(halves[0].get_state())
+    other = metrics.CalibrationError(from_logits=True)
+    other.update_state(y[40:], logits[40:])
+    found["merged"] = [float(halves[0].merge_state(halves[1]).result()), own.merge_state(other).result()]
+    halves[1].set_state(own.get_state())
+    found["merged"].append(float(halves[1].result()))
+    halves[1].reset_state()
+    found["reset"] = float(halves[1].result())
+    p = 1 / (1 + np.exp(-logits[:, :1]))
+    binary = lsmooth_keras.BrierScore(binary=True)
+    binary.update_state((y == 0)[:, None].astype("float32"), p, weight)
+    expected = metrics.brier_score((y == 0).astype(int), p[:, 0], binary=True, sample_weight=weight)
+    found["binary"] = [float(binary.result()), float(expected)]
+    inputs = keras.Input((3,), dtype="int32")
+    masked = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Embedding(5, 2, mask_zero=True)(inputs)))
+    tokens, ids = np.array([[1, 2, 0], [3, 0, 0]]), np.array([[0, 1, 2], [1, 2, 2]])
+    metric = lsmooth_keras.NegativeLogLikelihood(from_logits=True)
+    metric.update_state(ids, masked(tokens))
+    z = masked.predict(tokens, verbose=0)[tokens > 0]
+    found["masked"] = [
+        float(metric.result()),
+        float(metrics.negative_log_likelihood(ids[tokens > 0], z, from_logits=True)),
+    ]
+    return found
+
+
 seen = {
+    "streamed": streamed(),
     "train": train(sys.argv[1]),
     "masked": masked_loss(),
     "round_trips": round_trips(),

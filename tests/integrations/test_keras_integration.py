@@ -56,6 +56,25 @@ def test_every_loss_survives_keras_serialisation(seen):
     assert len(seen["round_trips"]) == 6
 
 
+def test_metrics_of_a_model_are_those_of_all_its_rows(seen):
+    found = seen["streamed"]
+    assert found["trained"]
+    assert found["model"] == pytest.approx(found["expected"], rel=2e-5)
+    assert found["loaded"] == pytest.approx(found["model"], rel=1e-5)
+
+
+def test_metrics_merge_and_keep_the_state_of_those_without_keras(seen):
+    merged = seen["streamed"]["merged"]
+    assert merged == pytest.approx([merged[1]] * 3, rel=1e-5)
+    assert seen["streamed"]["reset"] == 0.0
+
+
+@pytest.mark.parametrize("case", ["binary", "masked"])
+def test_metrics_take_one_output_and_leave_out_masked_steps(seen, case):
+    got, expected = seen["streamed"][case]
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_layers_variable_is_the_weight_of_a_linear_head(seen):
     (value, gradient), (expected, expected_gradient) = seen["tied"]
     assert value == pytest.approx(expected, rel=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import metric_reference as reference
@@ -79,8 +80,33 @@ def test_without_rows_and_after_a_reset_the_result_is_zero():
         assert metric.merge_state(make()).result() == 0.0
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_state_goes_through_json(name):
+    make, function = CASES[name]
+    labels, p = drawn()
+    first, second, third = make(), make(), make()
+    first.update_state(labels[:40], p[:40])
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    third.update_state(labels[40:], p[40:])
+    np.testing.assert_allclose(second.merge_state(third, make()).result(), function(labels, p), rtol=1e-12)
+    second.set_state(make().get_state())
+    assert second.result() == 0.0
+
+
+def test_a_state_of_other_options_is_refused():
+    metric = metrics.CalibrationError(n_bins=10)
+    metric.update_state(*drawn())
+    for other in (
+        metrics.CalibrationError(n_bins=5),
+        metrics.CalibrationError(n_bins=10, classwise=True),
+        metrics.BrierScore(),
+    ):
+        with pytest.raises(ValueError, match=f"state must be of a {type(other).__name__} with the same options"):
+            other.set_state(metric.get_state())
+
+
 def test_only_equals_merge():
-    with pytest.raises(ValueError, match="merge_state needs two metrics of the same class and options"):
+    with pytest.raises(ValueError, match="merge_state needs metrics of the same class and options"):
         metrics.CalibrationError().merge_state(metrics.CalibrationError(n_bins=10))
     with pytest.raises(ValueError, match="merge_state needs"):
         metrics.BrierScore().merge_state(metrics.NegativeLogLikelihood())

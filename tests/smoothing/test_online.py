@@ -78,7 +78,7 @@ def test_a_loss_on_its_targets_is_the_papers(backend):
 
 def test_workers_merge_into_one(backend):
     halves = [fed(backend, LABELS[i::2], LOGITS[i::2]) for i in range(2)]
-    halves[0].merge_state(halves[1:])
+    halves[0].merge_state(*halves[1:])
     halves[0].next_epoch()
     np.testing.assert_allclose(halves[0].targets, learned(LABELS, LOGITS), rtol=1e-12)
 
@@ -148,6 +148,6 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"logits must have the labels' shape and 3 classes, \(2, 3\); got \(2, 4\)"):
         ols.update_state([0, 1], np.zeros((2, 4)))
     with pytest.raises(ValueError, match="others must have 3 classes like this one, got one with 4"):
-        ols.merge_state([OnlineLabelSmoothing(4)])
+        ols.merge_state(OnlineLabelSmoothing(4))
     with pytest.raises(ValueError, match="state must be of 3 classes"):
         ols.set_state(OnlineLabelSmoothing(4).get_state())

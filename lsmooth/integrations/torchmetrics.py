@@ -1,0 +1,158 @@
+"""The streaming metrics of `lsmooth.metrics` as ``torchmetrics.Metric``, for collections and Lightning.
+
+Predictions come first and the class axis is 1, as everywhere in torchmetrics. Other options are those of the metric
+of the same name in `lsmooth.metrics`, and those of ``torchmetrics.Metric``.
+
+Examples:
+    >>> import torch
+    >>> from lsmooth.integrations.torchmetrics import BrierScore, CalibrationError
+    >>> from torchmetrics import MetricCollection
+    >>> metrics = MetricCollection([CalibrationError(n_bins=10), BrierScore()])
+    >>> metrics.update(torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.tensor([0, 1]))
+    >>> {name: value.item() for name, value in metrics.compute().items()}
+    {'BrierScore': 0.3125, 'CalibrationError': 0.375}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lsmooth.integrations._extras import needs
+
+with needs("torchmetrics", "torchmetrics", "torch"):
+    import torch
+    import torchmetrics
+    from torch import Tensor
+
+from lsmooth import metrics
+from lsmooth.backends import load_backend
+from lsmooth.integrations._sums import KeptSums
+
+__all__ = ["BrierScore", "CalibrationError", "NegativeLogLikelihood", "TopKAccuracy"]
+
+
+class _Metric(KeptSums, torchmetrics.Metric):
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(self, *, num_classes: int = 2, **options: Any):
+        own = {"axis": 1, **self._options_of_kind(options)}
+        super().__init__(**{name: value for name, value in options.items() if name not in own})
+        self._own = self._kind(**own)
+        empty = self._own._empty(num_classes)
+        self._names = [f"sums_{i}" for i in range(len(empty))]
+        for name, zeros in zip(self._names, empty, strict=True):
+            self.add_state(name, torch.from_numpy(zeros), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Take in a batch.
+
+        Args:
+            preds: probabilities, or logits with ``from_logits=True``; (rows, classes, ...).
+            target: (rows, ...), class ids.
+            sample_weight: of rows.
+
+        Raises:
+            TypeError: if a dtype is wrong.
+            ValueError: if shapes do not fit, or the number of classes is not ``num_classes``.
+        """
+        for name, new in zip(self._names, self._batch(target, preds, sample_weight), strict=True):
+            kept = getattr(self, name)
+            if tuple(new.shape) != tuple(kept.shape):
+                raise ValueError(
+                    f"preds must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric of "
+                    f"{tuple(kept.shape)}; give num_classes={preds.shape[self._own._options[0]]}."
+                )
+            setattr(self, name, kept + torch.as_tensor(new, dtype=kept.dtype, device=kept.device).detach())
+
+    def compute(self) -> Tensor:
+        """The metric of all rows so far; 0 before the first."""
+        sums = tuple(getattr(self, name) for name in self._names)
+        return self._own._value(load_backend("torch"), sums).to(torch.get_default_dtype())
+
+    def _read(self) -> list[np.ndarray]:
+        return [getattr(self, name).cpu().numpy() for name in self._names]
+
+    def _write(self, sums: list[np.ndarray]) -> None:
+        for name, new in zip(self._names, sums, strict=True):
+            setattr(self, name, torch.as_tensor(new, device=getattr(self, name).device))
+
+
+class CalibrationError(_Metric):
+    """`lsmooth.metrics.CalibrationError`.
+
+    Args:
+        num_classes: the number of classes, needed with ``classwise=True``.
+        **options: as of `lsmooth.metrics.CalibrationError`, and of ``torchmetrics.Metric``.
+
+    Raises:
+        ValueError: if an option is unknown or out of range.
+
+    Examples:
+        >>> import torch
+        >>> from lsmooth.integrations.torchmetrics import CalibrationError
+        >>> metric = CalibrationError(n_bins=2)
+        >>> metric.update(torch.tensor([[0.75, 0.25], [0.25, 0.75]]), torch.tensor([0, 0]))
+        >>> metric.compute().item()
+        0.25
+    """
+
+    _kind = metrics.CalibrationError
+
+
+class NegativeLogLikelihood(_Metric):
+    """`lsmooth.metrics.NegativeLogLikelihood`.
+
+    Args:
+        **options: as of `lsmooth.metrics.NegativeLogLikelihood`, and of ``torchmetrics.Metric``.
+
+    Examples:
+        >>> import torch
+        >>> from lsmooth.integrations.torchmetrics import NegativeLogLikelihood
+        >>> metric = NegativeLogLikelihood(from_logits=True)
+        >>> metric.update(torch.zeros(3, 2), torch.tensor([0, 0, 1]))
+        >>> round(metric.compute().item(), 4)
+        0.6931
+    """
+
+    _kind = metrics.NegativeLogLikelihood
+
+
+class BrierScore(_Metric):
+    """`lsmooth.metrics.BrierScore`.
+
+    Args:
+        **options: as of `lsmooth.metrics.BrierScore`, and of ``torchmetrics.Metric``.
+
+    Examples:
+        >>> import torch
+        >>> from lsmooth.integrations.torchmetrics import BrierScore
+        >>> metric = BrierScore()
+        >>> metric.update(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), torch.tensor([0, 1]))
+        >>> metric.compute().item()
+        0.25
+    """
+
+    _kind = metrics.BrierScore
+
+
+class TopKAccuracy(_Metric):
+    """`lsmooth.metrics.TopKAccuracy`.
+
+    Args:
+        **options: as of `lsmooth.metrics.TopKAccuracy`, and of ``torchmetrics.Metric``.
+
+    Examples:
+        >>> import torch
+        >>> from lsmooth.integrations.torchmetrics import TopKAccuracy
+        >>> metric = TopKAccuracy(k=1)
+        >>> metric.update(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]))
+        >>> metric.compute().item()
+        0.5
+    """
+
+    _kind = metrics.TopKAccuracy
+    higher_is_better = True
