@@ -53,8 +53,8 @@ class _Metric(KeptSums, keras.metrics.Metric):
         for kept, new in zip(self._sums, self._batch(labels, y_pred, sample_weight), strict=True):
             if tuple(new.shape) != tuple(kept.shape):
                 raise ValueError(
-                    f"y_pred must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric of "
-                    f"{tuple(kept.shape)}; give num_classes={y_pred.shape[axis]}."
+                    f"y_pred must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric "
+                    f"of {tuple(kept.shape)}; give num_classes={y_pred.shape[axis]}."
                 )
             new = keras.ops.convert_to_tensor(new, dtype=kept.dtype)
             kept.assign(keras.ops.add(kept, keras.ops.stop_gradient(new)))
