@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, Backend, backend_of, load_backend
 from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax, match_rank
-from lsmooth.calibration._affine import Map, Objective, fit_map
+from lsmooth.calibration._affine import Map, Objective, Ridge, fit_map
 from lsmooth.calibration._base import (
     Calibrator,
     ConvergenceWarning,
@@ -28,8 +29,21 @@ STATUSES = ("converged", "separable", "max_iter")
 _RANGE = (-math.log(1e8), math.log(1e8))
 
 
+_NUMPY = load_backend("numpy")
+
+
+class Problem(NamedTuple):
+    """What `AffineCalibrator.fit` fits."""
+
+    features: Callable[[np.ndarray], np.ndarray]
+    """Of logits (rows, classes)."""
+    scale: float
+    """What the features are multiplied by, which the fitted weight takes over."""
+    ridge: Ridge
+
+
 class AffineCalibrator(Calibrator):
-    """Base of the calibrators here: z -> W z + b, of greatest likelihood, found from the best temperature."""
+    """Base of the affine calibrators: z -> W z + b, of greatest likelihood, found from the best temperature."""
 
     status_: str
     n_iter_: int
@@ -70,18 +84,15 @@ class AffineCalibrator(Calibrator):
         rows = rows_of(self, logits, labels, sample_weight)
         scale, _, _ = solve(rows, warm_start(rows, *_RANGE), *_RANGE, 12)
         self._warn_of(rows)
-        shape = self._weight_shape(rows.classes)
-        objective = Objective(rows, scale, shape, self._has_bias(), self._normalize, *self._penalties())
-        weight_start = np.eye(rows.classes) if len(shape) == 2 else np.ones(shape)
-        bias_start = np.zeros(rows.classes if self._has_bias() else 0)
-        start = np.concatenate([weight_start.ravel(), bias_start])
-        fit = fit_map(objective, start, scale, self.max_iter, self.tol, positive=not shape)
-        penalised = any(self._penalties())
+        problem = self._problem(rows, scale)
+        objective = Objective(rows, problem.features, self._weight_shape(rows.classes), self._has_bias(), problem.ridge)
+        fit = fit_map(objective, self.max_iter, self.tol)
+        penalised = any(problem.ridge)
         self.status_ = "separable" if fit.separates and not penalised else "converged" if fit.converged else "max_iter"
         self.n_iter_ = fit.iterations
         self.nll_before_ = rows.sums(1.0).value / rows.totals.count
         self.nll_after_ = fit.value
-        self._keep(fit.map)
+        self._keep(fit.map._replace(weight=fit.map.weight * problem.scale))
         if self.status_ != "converged":
             reason = {
                 "separable": "every label gets the largest logit, so the likelihood grows with the weights without end",
@@ -145,8 +156,7 @@ class AffineCalibrator(Calibrator):
         z = z if self.from_logits else log_of(xp, z, self.clip)
         masked = z <= MINUS_INFINITY
         top = xp.stop_gradient(xp.max(z, axis=-1))[..., None]
-        z = log_softmax(xp, z - top) if self._normalize else z - top
-        z = xp.where(masked, 0.0, z)
+        z = xp.where(masked, 0.0, self._features(xp, z - top))
         matrix, vector = (xp.asarray(x, xp.dtype(z), like=z) for x in (weight, bias))
         mapped = _product(xp, z, matrix) + match_rank(xp, vector, z)
         if not self._normalize:
@@ -169,7 +179,7 @@ class AffineCalibrator(Calibrator):
             raise ValueError(f"max_iter must be at least 1, got {self.max_iter}.")
         if not check.is_real_number(self.tol) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a finite number above 0, got {self.tol!r}.")
-        for name, penalty in zip(("off_diagonal", "intercept"), self._penalties(), strict=True):
+        for name, penalty in self._penalties().items():
             if not check.is_real_number(penalty) or not 0 <= penalty < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {penalty!r}.")
 
@@ -189,8 +199,27 @@ class AffineCalibrator(Calibrator):
     def _has_bias(self) -> bool:
         return True
 
-    def _penalties(self) -> tuple[float, float]:
-        return 0.0, 0.0
+    def _penalties(self) -> dict[str, float]:
+        return {}
+
+    def _problem(self, rows: Rows, scale: float) -> Problem:
+        """What is mapped and penalised: logits times ``scale``, so that the map is about the identity."""
+        classes, given = rows.classes, self._penalties()
+        mixing = given.get("off_diagonal", 0.0) / max(1, classes * (classes - 1)) * scale**2
+        ridge = Ridge(0.0, mixing, given.get("intercept", 0.0) / classes)
+
+        def features(z: np.ndarray) -> np.ndarray:
+            if self._normalize or not self._weight_shape(classes):  # a number common to a row changes nothing
+                z -= z.max(axis=1, keepdims=True)
+            z = self._features(_NUMPY, z)
+            z *= scale
+            return z
+
+        return Problem(features, scale, ridge)
+
+    def _features(self, xp: Backend, z: Array) -> Array:
+        """Of logits less the maximum of each row, classes last, what is mapped."""
+        return log_softmax(xp, z) if self._normalize else z
 
     def _keep(self, mapping: Map) -> None:
         raise NotImplementedError
@@ -443,8 +472,8 @@ class MatrixScaling(AffineCalibrator):
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         return (classes, classes)
 
-    def _penalties(self) -> tuple[float, float]:
-        return self.off_diagonal, self.intercept
+    def _penalties(self) -> dict[str, float]:
+        return {"off_diagonal": self.off_diagonal, "intercept": self.intercept}
 
     def _keep(self, mapping: Map) -> None:
         self.weight_, self.bias_ = mapping
