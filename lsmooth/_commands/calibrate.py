@@ -14,7 +14,19 @@ from rich.table import Table
 from lsmooth._commands._console import Output, console, errors, fail, stages
 from lsmooth._report import nearest_folder, staged
 
-METHODS = ("temperature", "bias-corrected", "vector", "matrix", "dirichlet", "histogram", "isotonic")
+METHODS = (
+    "temperature",
+    "mixed",
+    "bias-corrected",
+    "vector",
+    "structured-vector",
+    "matrix",
+    "structured-matrix",
+    "dirichlet",
+    "quadratic",
+    "histogram",
+    "isotonic",
+)
 CONVENTIONS = ("guo", "torchmetrics", "netcal", "tfp", "sklearn", "relplot")
 
 

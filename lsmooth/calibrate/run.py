@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth import calibration
 from lsmooth._validation import validate
 from lsmooth.backends import use_backend
 from lsmooth.calibrate.classes import shortened
@@ -21,17 +20,12 @@ from lsmooth.calibrate.data import Block, Counts, Data, check, fit_rows
 from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
 from lsmooth.calibrate.tables import FileError
+from lsmooth.calibration.loading import CALIBRATORS
 from lsmooth.metrics import Explanation, Interval, explain_difference
 from lsmooth.metrics._bins import BinSums
 
 METHODS: dict[str, Any] = {
-    "temperature": calibration.TemperatureScaling,
-    "bias-corrected": calibration.BiasCorrectedTemperatureScaling,
-    "vector": calibration.VectorScaling,
-    "matrix": calibration.MatrixScaling,
-    "dirichlet": calibration.DirichletCalibration,
-    "histogram": calibration.HistogramBinning,
-    "isotonic": calibration.IsotonicCalibration,
+    name.removesuffix("_temperature").replace("_", "-"): kind for name, kind in CALIBRATORS.items()
 }
 PENALISED = ("matrix", "dirichlet")
 _PROBABILITIES = ("histogram", "isotonic")

@@ -11,6 +11,9 @@ from lsmooth.calibration.affine import (
 from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
 from lsmooth.calibration.groups import GroupTemperatureScaling
 from lsmooth.calibration.loading import load
+from lsmooth.calibration.mixed import MixedTemperatureScaling
+from lsmooth.calibration.quadratic import QuadraticScaling
+from lsmooth.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
 from lsmooth.calibration.temperature import TemperatureScaling
 
 __all__ = [
@@ -22,6 +25,10 @@ __all__ = [
     "HistogramBinning",
     "IsotonicCalibration",
     "MatrixScaling",
+    "MixedTemperatureScaling",
+    "QuadraticScaling",
+    "StructuredMatrixScaling",
+    "StructuredVectorScaling",
     "TemperatureScaling",
     "VectorScaling",
     "apply_temperature",

@@ -194,7 +194,7 @@ class Objective:
 
 
 class Coordinates(NamedTuple):
-    """The weight is identity + (steps * parameters) basis^T, the bias steps * parameters - (the weight's change) center."""
+    """The weight is identity + (steps * parameters) basis^T, the bias steps * parameters - (change of weight) center."""
 
     identity: Map
     has_bias: bool

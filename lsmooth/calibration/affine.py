@@ -236,7 +236,7 @@ def _product(xp: Backend, z: Array, weight: Array) -> Array:
     return xp.reshape(flat, tuple(-1 if n is None else n for n in xp.shape(z)))
 
 
-_DIAGNOSTICS: dict[str, type] = {"status_": str, "n_iter_": int, "nll_before_": float, "nll_after_": float}
+DIAGNOSTICS: dict[str, type] = {"status_": str, "n_iter_": int, "nll_before_": float, "nll_after_": float}
 
 
 class BiasCorrectedTemperatureScaling(AffineCalibrator):
@@ -281,7 +281,7 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
 
     temperature_: float
     bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"temperature_": float, "bias_": np.ndarray, **_DIAGNOSTICS}
+    _fitted: ClassVar[dict[str, type]] = {"temperature_": float, "bias_": np.ndarray, **DIAGNOSTICS}
 
     def __init__(
         self,
@@ -355,7 +355,7 @@ class VectorScaling(AffineCalibrator):
 
     weight_: np.ndarray
     bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **_DIAGNOSTICS}
+    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **DIAGNOSTICS}
 
     def __init__(
         self,
@@ -434,7 +434,7 @@ class MatrixScaling(AffineCalibrator):
 
     weight_: np.ndarray
     bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **_DIAGNOSTICS}
+    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **DIAGNOSTICS}
 
     def __init__(
         self,

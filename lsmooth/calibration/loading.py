@@ -13,21 +13,26 @@ from lsmooth.calibration.affine import (
 )
 from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
 from lsmooth.calibration.groups import GroupTemperatureScaling
+from lsmooth.calibration.mixed import MixedTemperatureScaling
+from lsmooth.calibration.quadratic import QuadraticScaling
+from lsmooth.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
 from lsmooth.calibration.temperature import TemperatureScaling
 
-CLASSES: dict[str, type[Calibrator]] = {
-    kind.__name__: kind
-    for kind in (
-        BiasCorrectedTemperatureScaling,
-        DirichletCalibration,
-        GroupTemperatureScaling,
-        HistogramBinning,
-        IsotonicCalibration,
-        MatrixScaling,
-        TemperatureScaling,
-        VectorScaling,
-    )
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    "temperature": TemperatureScaling,
+    "mixed_temperature": MixedTemperatureScaling,
+    "bias_corrected_temperature": BiasCorrectedTemperatureScaling,
+    "vector": VectorScaling,
+    "structured_vector": StructuredVectorScaling,
+    "matrix": MatrixScaling,
+    "structured_matrix": StructuredMatrixScaling,
+    "dirichlet": DirichletCalibration,
+    "quadratic": QuadraticScaling,
+    "histogram": HistogramBinning,
+    "isotonic": IsotonicCalibration,
 }
+"""Those that need no groups, by the names that commands and `lsmooth.integrations.sklearn` take."""
+CLASSES = {kind.__name__: kind for kind in sorted([*CALIBRATORS.values(), GroupTemperatureScaling], key=str)}
 
 
 def load(path: str | PathLike[str]) -> Calibrator:

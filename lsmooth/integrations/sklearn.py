@@ -18,29 +18,10 @@ with needs("sklearn", "sklearn"):
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, has_fit_parameter
 
-from lsmooth.calibration import (
-    BiasCorrectedTemperatureScaling,
-    Calibrator,
-    DirichletCalibration,
-    HistogramBinning,
-    IsotonicCalibration,
-    MatrixScaling,
-    TemperatureScaling,
-    VectorScaling,
-)
+from lsmooth.calibration import Calibrator
+from lsmooth.calibration.loading import CALIBRATORS
 
 __all__ = ["CalibratedLogitClassifier"]
-
-CALIBRATORS: dict[str, type[Calibrator]] = {
-    "temperature": TemperatureScaling,
-    "bias_corrected_temperature": BiasCorrectedTemperatureScaling,
-    "vector": VectorScaling,
-    "matrix": MatrixScaling,
-    "dirichlet": DirichletCalibration,
-    "histogram": HistogramBinning,
-    "isotonic": IsotonicCalibration,
-}
-"""The calibrators by name, each with its default parameters."""
 
 
 class Calibrated(NamedTuple):
@@ -75,8 +56,8 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         estimator: a classifier; ``LogisticRegression()`` if None. One that is fitted already, in a
             ``sklearn.frozen.FrozenEstimator``, is left as it is, and all rows calibrate it.
         calibrator: one of `lsmooth.calibration` that takes logits, copied for each fit; or its name:
-            ``"temperature"``, ``"bias_corrected_temperature"``, ``"vector"``, ``"matrix"``,
-            ``"dirichlet"``, ``"histogram"`` or ``"isotonic"``; ``TemperatureScaling()`` if None.
+            ``"temperature"``, ``"structured_matrix"``, ``"isotonic"`` and the like, with its default parameters;
+            ``TemperatureScaling()`` if None.
         cv: what ``sklearn.model_selection.check_cv`` takes; if None, 5 stratified folds, or as many as
             the rarest class has rows.
         ensemble: True: a pair of classifier and calibrator for each fold, whose probabilities are

@@ -1,0 +1,190 @@
+"""A parabola of the logit of two classes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import ClassVar, Self
+
+import numpy as np
+
+from lsmooth import _validation as check
+from lsmooth._logistic import fit_logistic
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import accumulate
+from lsmooth.calibration._base import (
+    Calibrator,
+    ConvergenceWarning,
+    check_clip,
+    check_option,
+    log_of,
+    predictions_of,
+    rows_of,
+)
+from lsmooth.calibration._moments import two_columns
+
+_LARGEST = -math.log(float(np.finfo(np.float32).tiny))
+"""Of a logit: its square would be all that a fit sees of infinite ones."""
+STATUSES = ("converged", "separable")
+
+
+class QuadraticScaling(Calibrator):
+    """A parabola of the logit of two classes: ``sigmoid(a + b z + c z^2)``, of greatest likelihood.
+
+    z is the logit of class 1, or its difference from that of class 0. With c = 0 it is Platt scaling
+    (`BiasCorrectedTemperatureScaling` with ``binary=True``). The parabola may turn, so that the order
+    of rows by their probability can change. Logits beyond +-87.3 count as that.
+
+    Args:
+        axis: the class axis, of two classes.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities; `transform` then gives probabilities.
+        binary: every element is the logit z (or probability) of a label of its own, and a row of its own.
+        clip: for ``from_logits=False``: smaller probabilities count as this one.
+
+    Attributes:
+        coefficients_: (a, b, c), a NumPy array.
+        status_: ``"converged"``; ``"separable"``, if the likelihood grows without end.
+        n_iter_: steps of Newton's method.
+
+    Source: Berta et al. 2026, "Structured Matrix Scaling for Multi-Class Calibration"; probmetrics'
+        ``quadratic-scaling``.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.calibration import QuadraticScaling
+        >>> z = np.tile([-2.0, 0.0, 2.0], 4)
+        >>> labels = np.repeat([0, 1, 0, 1], 3) * (z > -1) + (np.arange(12) == 0)
+        >>> QuadraticScaling(binary=True).fit(z, labels).predict_proba(np.array([-2.0, 0.0, 2.0])).round(4)
+        array([0.25, 0.5 , 0.5 ])
+    """
+
+    coefficients_: np.ndarray
+    status_: str
+    n_iter_: int
+    _fitted: ClassVar[dict[str, type]] = {"coefficients_": np.ndarray, "status_": str, "n_iter_": int}
+
+    def __init__(
+        self,
+        *,
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+        binary: bool = False,
+        clip: float | None = None,
+    ):
+        self.axis = axis
+        self.ignore_index = ignore_index
+        self.from_logits = from_logits
+        self.binary = binary
+        self.clip = clip
+
+    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
+        """Find the parabola.
+
+        Args:
+            logits: floating point, any shape, two classes along ``axis``; probabilities if
+                ``from_logits`` is False; one for each label if ``binary``.
+            labels: class ids, or distributions; if ``binary``, 0, 1 or between.
+            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
+            ValueError: if shapes do not fit, there are not two classes, an option is out of range, a label is no
+                class, logits are not finite, or no row counts.
+        """
+        self._check_parameters()
+        rows = rows_of(self, logits, labels, sample_weight)
+        if rows.classes != 2:
+            raise ValueError(f"QuadraticScaling is for two classes, got logits of {rows.classes}.")
+        if not rows.totals.count > 0:
+            raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
+        parts = []
+        with np.errstate(all="ignore"):
+            for z, y, w in rows.blocks():
+                mass = y.sum(axis=1) if y.ndim == 2 else np.ones(len(y))
+                target = y[:, 1] / np.where(mass == 0, 1.0, mass) if y.ndim == 2 else y
+                weight = mass if w is None else w
+                parts.append((np.diff(z.astype(np.float64), axis=1)[:, 0], target, weight))
+        z, target, weight = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+        z = np.clip(z, -_LARGEST, _LARGEST)
+        fit = fit_logistic(np.stack([np.ones_like(z), z, z * z], axis=1), target, weight)
+        self.coefficients_, self.n_iter_ = fit.coefficients, fit.iterations
+        self.status_ = "converged" if fit.converged else "separable"
+        if not fit.converged:
+            warnings.warn(
+                "The fit has no optimum to stop at (separable): a parabola of the logit tells the classes apart.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def transform(self, logits: Array) -> Array:
+        """Calibrated logits, differentiable: (0, a + b z + c z^2), or the second alone if ``binary``.
+
+        Args:
+            logits: floating point, classes along ``axis``.
+
+        Returns:
+            The logits' shape, float64 for float64 logits, else float32; probabilities if
+            ``from_logits`` is False.
+
+        Raises:
+            ValueError: if nothing has been fitted, or there are not two classes.
+        """
+        return self._mapped(logits, not self.from_logits)
+
+    def predict_proba(self, logits: Array) -> Array:
+        """Calibrated probabilities; if ``binary``, those of the class 1.
+
+        Args:
+            logits: floating point, classes along ``axis``.
+
+        Returns:
+            Probabilities in the logits' shape.
+
+        Raises:
+            ValueError: if nothing has been fitted, or there are not two classes.
+        """
+        return self._mapped(logits, True)
+
+    def _mapped(self, logits: Array, as_probabilities: bool) -> Array:
+        self._check_fitted()
+        xp = backend_of(logits=logits)
+        array = accumulate(xp, predictions_of(self, xp, logits))
+        if self.binary:
+            two = two_columns(xp, array, self.from_logits)
+        else:
+            two = xp.moveaxis(array, check.check_axis(self.axis, xp.shape(array)), -1)
+            if xp.shape(two)[-1] != 2:
+                raise ValueError(f"logits must have 2 classes, as in fit; got {xp.shape(two)[-1]}.")
+        two = two if self.from_logits else log_of(xp, two, self.clip)
+        z = two[..., 1] - two[..., 0]
+        z = xp.where(z > _LARGEST, _LARGEST, xp.where(z < -_LARGEST, -_LARGEST, z))
+        a, b, c = (float(x) for x in self.coefficients_)
+        mapped = a + b * z + c * (z * z)
+        if self.binary:
+            return _sigmoid(xp, mapped) if as_probabilities else mapped
+        both = (-mapped, mapped) if as_probabilities else (mapped * 0.0, mapped)
+        stacked = xp.where(xp.asarray(np.array([True, False]), like=array), both[0][..., None], both[1][..., None])
+        return xp.moveaxis(_sigmoid(xp, stacked) if as_probabilities else stacked, -1, self.axis)
+
+    def _check_parameters(self) -> None:
+        check_option("axis", self.axis, int)
+        check_option("ignore_index", self.ignore_index, int, optional=True)
+        check_option("from_logits", self.from_logits, bool)
+        check_option("binary", self.binary, bool)
+        check_clip(self)
+
+    def _check_values(self) -> None:
+        if self.coefficients_.shape != (3,):
+            raise ValueError(f"coefficients_ must have shape (3,), got {self.coefficients_.shape}.")
+        if self.status_ not in STATUSES:
+            raise ValueError(f"status_ must be one of {', '.join(STATUSES)}; got {self.status_!r:.80}.")
+
+
+def _sigmoid(xp: Backend, z: Array) -> Array:
+    return xp.exp(-xp.softplus(-z))
