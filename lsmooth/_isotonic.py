@@ -40,7 +40,7 @@ def pooled(y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
         from scipy.optimize import isotonic_regression
     except ImportError as error:
-        raise ImportError("Isotonic regression needs SciPy 1.12 or newer: pip install 'lsmooth[calibrate]'.") from error
+        raise ImportError("Isotonic fits need SciPy 1.12 or newer: pip install 'lsmooth[calibrate]'.") from error
     fit = isotonic_regression(y, weights=weight)
     return np.clip(fit.x, 0.0, 1.0), fit.blocks
 

@@ -418,6 +418,12 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "calibration.DirichletCalibration": lambda f, many_logits, many_ids: _predicted(
         f, many_logits, many_ids, off_diagonal=0.125, intercept=0.125
     ),
+    "calibration.MixedTemperatureScaling": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids),
+    "calibration.StructuredVectorScaling": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids),
+    "calibration.StructuredMatrixScaling": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids),
+    "calibration.QuadraticScaling": lambda f, many_logits, many_ids: _predicted(
+        f, many_logits[..., 0], many_ids < 1, binary=True
+    ),
     "calibration.HistogramBinning": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids, n_bins=3),
     "calibration.IsotonicCalibration": lambda f, many_logits, many_ids: _predicted(f, many_logits, many_ids),
     "calibration.GroupTemperatureScaling": lambda f, many_logits, many_ids, groups: (
@@ -517,6 +523,10 @@ READ_VALUES = {
     "calibration.HistogramBinning",
     "calibration.IsotonicCalibration",
     "calibration.MatrixScaling",
+    "calibration.MixedTemperatureScaling",
+    "calibration.QuadraticScaling",
+    "calibration.StructuredMatrixScaling",
+    "calibration.StructuredVectorScaling",
     "calibration.TemperatureScaling",
     "calibration.VectorScaling",
     "distillation.MovingAverageTeacher",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +13,10 @@ from lsmooth.calibration._moments import Rows
 
 _KEPT_BYTES = 2**30
 """Rows up to this size are prepared once for all evaluations; those of larger files anew for each."""
+_MATRIX_ELEMENTS = 2**20
+"""Of the rows that are multiplied by a matrix at a time, where there are as many."""
+_LOOKED_AT = 2**20
+"""Elements of the rows from which curvatures are estimated, where there are more."""
 _LEAST = 1e-4
 """The least curvature of a class, against the mean of all."""
 
@@ -53,6 +59,8 @@ class Block(NamedTuple):
     """(rows,) class ids; or (rows, classes), distributions times the weight."""
     weight: np.ndarray
     """(rows,)."""
+    narrow: np.ndarray | None = None
+    """The features in float32, where products with them are."""
 
 
 class Fit(NamedTuple):
@@ -88,12 +96,14 @@ class Objective:
         ridge: Ridge,
     ):
         self._rows, self._features = rows, features
+        # Products with weights that mix classes have digits enough in float32 where penalties keep them small.
+        self._narrow = len(shape) == 2 and ridge.off_diagonal >= 1.0 and ridge.diagonal > 0 and rows.dtype == "float32"
         self.shape, self.has_bias, self.ridge = shape, has_bias, ridge
         self.classes = rows.classes
         self.identity = Map(np.eye(rows.classes) if len(shape) == 2 else np.ones(shape), np.zeros(rows.classes))
         self.value = 0.0
         self.separates = False
-        size = 8.0 * rows.count * rows.classes
+        size = (12.0 if self._narrow else 8.0) * rows.count * rows.classes
         with np.errstate(all="ignore"):
             self._kept = list(self._blocks()) if size <= _KEPT_BYTES else None
 
@@ -101,9 +111,16 @@ class Objective:
     def __call__(self, mapping: Map) -> tuple[float, Map]:
         """The objective and its gradient."""
         value, separates = 0.0, True
-        slope_weight, slope_bias = np.zeros(self.shape), np.zeros(self.classes)
-        for x, masked, target, weight in self._kept or self._blocks():
-            mapped = mapping(x)
+        moved = mapping.weight - self.identity.weight
+        mixing = moved - np.diag(np.diag(moved)) if self._narrow else None
+        mixing = mixing.T.astype(np.float32) if mixing is not None and mixing.any() else None
+        slope_weight, slope_bias, diagonal = np.zeros(self.shape), np.zeros(self.classes), np.zeros(self.classes)
+        for x, masked, target, weight, x32 in self._kept or self._blocks():
+            if self._narrow:
+                mapped = x * np.diag(mapping.weight) + mapping.bias
+                mapped += 0.0 if mixing is None else x32 @ mixing
+            else:
+                mapped = mapping(x)
             if masked is not None:
                 mapped[masked] = -np.inf
             mapped -= mapped.max(axis=1, keepdims=True)
@@ -121,21 +138,34 @@ class Objective:
                 residual[at] -= weight
             slope_bias += residual.sum(axis=0)
             if len(self.shape) == 2:
-                slope_weight += residual.T @ x
+                slope_weight += residual.T.astype(np.float32) @ x32 if self._narrow else residual.T @ x
+                if self._narrow:
+                    diagonal += np.einsum("ij,ij->j", residual, x)
             elif self.shape:
                 slope_weight += np.einsum("ij,ij->j", residual, x)
             else:
                 slope_weight += np.vdot(residual, x)
+        if self._narrow:
+            np.fill_diagonal(slope_weight, diagonal)
         count = self._rows.totals.count
         self.value, self.separates = value / count, separates
         strength = self.ridge.of(self.shape)
-        moved = mapping.weight - self.identity.weight
         penalty = float((strength * moved**2).sum() + self.ridge.intercept * (mapping.bias**2).sum())
         slopes = Map(
             slope_weight / count + 2.0 * strength * moved,
             slope_bias / count + 2.0 * self.ridge.intercept * mapping.bias,
         )
         return self.value + penalty, slopes
+
+    def of_diagonal(self) -> Objective:
+        """The same rows under a map of a factor for each class."""
+        other = copy.copy(self)
+        other.shape, other.identity, other._narrow = (
+            (self.classes,),
+            Map(np.ones(self.classes), self.identity.bias),
+            False,
+        )
+        return other
 
     @np.errstate(all="ignore")
     def coordinates(self) -> Coordinates:
@@ -144,42 +174,63 @@ class Objective:
         The curvature of the map of class k is ``E[v_k x x^T]``, v_k = p_k (1 - p_k); of a matrix, one average over
         the classes stands for that of each.
         """
-        variance, first, second = np.zeros(self.classes), np.zeros(self.identity.weight.shape), None
-        matrix = len(self.shape) == 2
-        for x, masked, _, weight in self._kept or self._blocks():
-            p = np.exp(x - x.max(axis=1, keepdims=True))
-            p = p if masked is None else np.where(masked, 0.0, p)
-            p /= p.sum(axis=1, keepdims=True)
-            p *= (1.0 - p) * weight[:, None]
-            variance += p.sum(axis=0)
-            if matrix:
-                first = first + p.T @ x
-                part = (x * p.sum(axis=1, keepdims=True)).T @ x
-            else:
-                first = first + np.einsum("ij,ij->j", p, x)
-                part = np.einsum("ij,ij,ij->j", p, x, x)
-            second = part if second is None else second + part
-        count = self._rows.totals.count
-        variance, first, second = variance / count, first / count, second / count
-        variance = np.maximum(variance, _LEAST * variance.mean() + 1e-300)
-        held = variance + 2.0 * self.ridge.intercept
-        center = first / (held[:, None] if matrix else held)
-        center = center if self.has_bias else 0.0 * center
-        basis, strength = None, 2.0 * self.ridge.of(self.shape)
-        if matrix:
+        matrix, ridge = len(self.shape) == 2, self.ridge
+        parts = [self._curvature(block, False) for block in self._sample()]
+        count = sum(part[0] for part in parts)
+        variance, first, second = (sum(x) / count for x in list(zip(*parts, strict=True))[1:])
+        floor = _LEAST * variance.mean() + 1e-300
+        held = np.maximum(variance, floor) + 2.0 * ridge.intercept
+        strength, basis, center = 2.0 * ridge.of(self.shape), None, first / held * self.has_bias
+        spread = np.maximum(second - first * center, 1e-10 * second.max())
+        if not matrix:
+            return Coordinates(self.identity, self.has_bias, (spread + strength) ** -0.5, held**-0.5, center, None)
+        spread = spread / np.maximum(variance, floor)
+        if 2.0 * ridge.off_diagonal <= variance.mean() * spread.mean():  # else the penalties are what curves most
+            parts = [self._curvature(block, True) for block in self._sample()]
+            _, first, second = (sum(x) / count for x in list(zip(*parts, strict=True))[1:])
             mean = first.sum(axis=0) / variance.sum()
-            spread = second / variance.sum() - np.outer(mean, mean) * (variance.sum() / held.sum()) * self.has_bias
-            spread_of_each, basis = np.linalg.eigh(spread)
-            if 2.0 * self.ridge.off_diagonal > variance.mean() * np.median(spread_of_each):
-                spread_of_each, basis = np.diag(spread), None  # the penalty is what curves most
-            else:
-                strength = 2.0 * self.ridge.off_diagonal
-            curvature = variance[:, None] * np.maximum(spread_of_each, 1e-10 * spread_of_each.max()) + strength
+            shared = second / variance.sum() - np.outer(mean, mean) * (variance.sum() / held.sum()) * self.has_bias
+            spread, basis = np.linalg.eigh(shared)
+            spread = np.maximum(spread, 1e-10 * spread.max())
+            center, strength = first / held[:, None] * self.has_bias, 2.0 * ridge.off_diagonal
         else:
-            curvature = np.maximum(second - first * center, 1e-10 * second.max()) + strength
+            center = np.diag(center)
+        curvature = np.maximum(variance, floor)[:, None] * spread + strength
         return Coordinates(self.identity, self.has_bias, curvature**-0.5, held**-0.5, center, basis)
 
+    def _curvature(self, block: Block, matrix: bool) -> tuple[Any, ...]:
+        """Sums over a block: of weights, v, v x and v x^2 of each class; if ``matrix``, of the outer products."""
+        x, masked, weight = block.features, block.masked, block.weight
+        p = np.exp(x - x.max(axis=1, keepdims=True))
+        p = p if masked is None else np.where(masked, 0.0, p)
+        p /= p.sum(axis=1, keepdims=True)
+        v = p * (1.0 - p) * weight[:, None]
+        if matrix:
+            return weight.sum(), v.sum(axis=0), v.T @ x, (x * v.sum(axis=1, keepdims=True)).T @ x
+        vx = v * x
+        return weight.sum(), v.sum(axis=0), vx.sum(axis=0), np.einsum("ij,ij->j", vx, x)
+
+    def _sample(self) -> Iterator[Block]:
+        """Blocks from all over the rows."""
+        every = max(1, self._rows.count * self.classes // _LOOKED_AT)
+        blocks = self._kept[::every] if self._kept is not None else itertools.islice(self._blocks(), 0, None, every)
+        return iter(blocks)
+
     def _blocks(self) -> Iterator[Block]:
+        """The rows; small blocks fit a processor's cache, but for products with a matrix large ones are quicker."""
+        held: list[Block] = []
+        for block in self._small_blocks():
+            if len(self.shape) < 2:
+                yield block
+                continue
+            held.append(block)
+            if sum(one.features.size for one in held) >= _MATRIX_ELEMENTS:
+                yield _joined(held)
+                held = []
+        if held:
+            yield _joined(held)
+
+    def _small_blocks(self) -> Iterator[Block]:
         for logits, labels, weight in self._rows.blocks():
             z = logits.astype(np.float64)
             masked = z == -np.inf
@@ -190,13 +241,28 @@ class Objective:
                 weight = mass if weight is None else weight
                 labels = labels * np.where(weight == 0, 0.0, weight / np.where(mass == 0, 1.0, mass))[:, None]
             weight = np.ones(len(x)) if weight is None else weight.astype(np.float64)
-            yield Block(x, masked if masked.any() else None, labels, weight)
+            yield Block(
+                x, masked if masked.any() else None, labels, weight, x.astype(np.float32) if self._narrow else None
+            )
+
+
+def _joined(blocks: list[Block]) -> Block:
+    """Blocks as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    features, target, weight = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("features", "target", "weight")
+    )
+    masked = [np.zeros(block.features.shape, bool) if block.masked is None else block.masked for block in blocks]
+    some = any(block.masked is not None for block in blocks)
+    narrow = None if blocks[0].narrow is None else features.astype(np.float32)
+    return Block(features, np.concatenate(masked) if some else None, target, weight, narrow)
 
 
 class Coordinates(NamedTuple):
-    """The weight is identity + (steps * parameters) basis^T, the bias steps * parameters - (change of weight) center."""
+    """The origin's weight + (steps * parameters) basis^T, the bias + bias_steps * parameters - change center."""
 
-    identity: Map
+    origin: Map
     has_bias: bool
     steps: np.ndarray
     bias_steps: np.ndarray
@@ -204,22 +270,22 @@ class Coordinates(NamedTuple):
     basis: np.ndarray | None
 
     @classmethod
-    def plain(cls, identity: Map) -> Coordinates:
+    def plain(cls, origin: Map) -> Coordinates:
         """Of a weight that is a number: as they are."""
-        return cls(identity, True, np.ones(()), np.ones_like(identity.bias), None, None)
+        return cls(origin, True, np.ones(()), np.ones_like(origin.bias), None, None)
 
     def map(self, parameters: np.ndarray) -> Map:
         """The map that flat parameters stand for."""
-        size = self.identity.weight.size
-        moved = self.steps * parameters[:size].reshape(self.identity.weight.shape)
+        size = self.origin.weight.size
+        moved = self.steps * parameters[:size].reshape(self.origin.weight.shape)
         moved = moved if self.basis is None else moved @ self.basis.T
-        bias = np.zeros_like(self.identity.bias)
+        bias = self.origin.bias
         if self.has_bias:
-            bias = self.bias_steps * parameters[size:]
+            bias = bias + self.bias_steps * parameters[size:]
             if self.center is not None:
                 along = moved * self.center
                 bias = bias - (along.sum(axis=1) if along.ndim == 2 else along)
-        return Map(self.identity.weight + moved, bias)
+        return Map(self.origin.weight + moved, bias)
 
     def slopes(self, slopes: Map) -> np.ndarray:
         """The gradient by the parameters, of that by the map."""
@@ -233,11 +299,11 @@ class Coordinates(NamedTuple):
     @property
     def count(self) -> int:
         """The number of parameters."""
-        return self.identity.weight.size + self.has_bias * self.identity.bias.size
+        return self.origin.weight.size + self.has_bias * self.origin.bias.size
 
 
-def fit_map(objective: Objective, max_iter: int, tol: float) -> Fit:
-    """Minimise by SciPy's L-BFGS-B, from the identity, until no entry of the map's gradient is above ``tol``.
+def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None = None) -> Fit:
+    """Minimise by SciPy's L-BFGS-B, from the identity or ``start``, until no entry of the gradient is above ``tol``.
 
     Raises:
         ImportError: if SciPy is not installed.
@@ -250,23 +316,34 @@ def fit_map(objective: Objective, max_iter: int, tol: float) -> Fit:
         ) from error
     positive = not objective.shape
     coordinates = Coordinates.plain(objective.identity) if positive else objective.coordinates()
-    largest = np.inf
+    coordinates = coordinates if start is None else coordinates._replace(origin=start)
+    known: list[Any] = []  # where the objective was asked for last, its value and slopes
 
     def function(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal largest
-        value, slopes = objective(coordinates.map(parameters))
-        largest = max(float(np.abs(slope).max()) for slope in (slopes if objective.has_bias else slopes[:1]))
-        return value, coordinates.slopes(slopes)
+        if not known or not np.array_equal(known[0], parameters):
+            known[:] = parameters.copy(), *objective(coordinates.map(parameters))
+        return known[1], coordinates.slopes(known[2])
+
+    def largest() -> float:
+        return max(float(np.abs(slope).max()) for slope in (known[2] if objective.has_bias else known[2][:1]))
 
     def callback(_: np.ndarray) -> None:
-        if largest <= tol:
+        if largest() <= tol:
             raise StopIteration
 
+    parameters, iterations = np.zeros(coordinates.count), 0
+    length = float(np.linalg.norm(function(parameters)[1]))
+    if not positive and 0 < length < np.inf:  # L-BFGS-B begins with a step of length 1; this makes it Newton's
+        coordinates = coordinates._replace(steps=length * coordinates.steps, bias_steps=length * coordinates.bias_steps)
     bounds: Any = [(1e-8 - 1.0, None)] + [(None, None)] * objective.classes if positive else None
-    options = {"maxiter": max_iter, "maxfun": 2 * max_iter + 20, "gtol": 0.0, "ftol": 0.0, "maxcor": 20}
-    start = np.zeros(coordinates.count)
-    result = minimize(function, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=callback)
-    function(result.x)
+    options = {"maxiter": max_iter, "maxfun": 2 * max_iter + 20, "gtol": 0.0, "ftol": 0.0}
+    options["maxcor"] = 20 if len(parameters) < _MATRIX_ELEMENTS // 4 else 4
+    if largest() > tol and iterations < max_iter:
+        result = minimize(
+            function, parameters, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=callback
+        )
+        parameters, iterations = result.x, iterations + int(result.nit)
+        function(parameters)
     # Line searches end where rounding begins; that is convergence too, if it is near enough.
-    converged = largest <= (10 * tol if result.nit < max_iter else tol)
-    return Fit(coordinates.map(result.x), objective.value, int(result.nit), converged, objective.separates)
+    converged = largest() <= (10 * tol if iterations < max_iter else tol)
+    return Fit(coordinates.map(parameters), objective.value, iterations, converged, objective.separates)

@@ -101,8 +101,9 @@ class Calibrator:
     def _from_content(cls, path: str | PathLike[str], content: dict[str, Any]) -> Self:
         parameters, fitted = content["parameters"], content["fitted"]
         known = set(inspect.signature(cls).parameters)
-        if isinstance(parameters, dict) and "clip" in known:  # files of earlier releases have none
-            parameters = {"clip": None, **parameters}
+        if isinstance(parameters, dict):  # files of earlier releases have fewer
+            later = {"clip": None, "strategy": "one_vs_rest"}
+            parameters = {**{name: value for name, value in later.items() if name in known}, **parameters}
         _check_names(path, "parameters", parameters, known)
         _check_names(path, "fitted", fitted, set(cls._fitted))
         for name, value in parameters.items():

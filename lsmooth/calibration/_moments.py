@@ -203,6 +203,11 @@ class Rows:
         return math.prod(self._xp.shape(self._logits)[:-1])
 
     @property
+    def dtype(self) -> str:
+        """In which logits are read, float32 or float64."""
+        return "float64" if self._xp.dtype(self._logits) == "float64" else "float32"
+
+    @property
     def classes(self) -> int:
         """The number of classes."""
         return 2 if self._binary else self._xp.shape(self._logits)[-1]

@@ -86,10 +86,14 @@ class AffineCalibrator(Calibrator):
         self._warn_of(rows)
         problem = self._problem(rows, scale)
         objective = Objective(rows, problem.features, self._weight_shape(rows.classes), self._has_bias(), problem.ridge)
-        fit = fit_map(objective, self.max_iter, self.tol)
+        start, before = None, 0
+        if problem.ridge.off_diagonal and problem.ridge.diagonal:  # what mixes classes is little beside the diagonal
+            of_diagonal = fit_map(objective.of_diagonal(), self.max_iter, self.tol)
+            start, before = Map(np.diag(of_diagonal.map.weight), of_diagonal.map.bias), of_diagonal.iterations
+        fit = fit_map(objective, self.max_iter, self.tol, start)
         penalised = any(problem.ridge)
         self.status_ = "separable" if fit.separates and not penalised else "converged" if fit.converged else "max_iter"
-        self.n_iter_ = fit.iterations
+        self.n_iter_ = before + fit.iterations
         self.nll_before_ = rows.sums(1.0).value / rows.totals.count
         self.nll_after_ = fit.value
         self._keep(fit.map._replace(weight=fit.map.weight * problem.scale))

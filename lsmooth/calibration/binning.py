@@ -15,6 +15,7 @@ from lsmooth.backends.formulas import accumulate, log_softmax
 from lsmooth.calibration._base import Calibrator, check_option, eager, predictions_of, rows_of
 
 BINNINGS = ("equal_width", "equal_mass")
+STRATEGIES = ("one_vs_rest", "top_versus_all")
 _NUMPY = load_backend("numpy")
 _COLUMNS = 16
 Column = tuple[np.ndarray, np.ndarray]
@@ -24,7 +25,9 @@ Column = tuple[np.ndarray, np.ndarray]
 class ClasswiseCalibrator(Calibrator):
     """Base: each class's probability goes through a function of its own; rows are scaled to sum to one.
 
-    If ``binary``, there is one function, for the probability of class 1, and nothing to scale.
+    With ``strategy="top_versus_all"`` there is one function, for the probability of the likeliest class and
+    whether it is the label, and the other classes share what is left in proportion. If ``binary``, there is
+    one function, for the probability of class 1, and nothing to scale.
 
     The functions are steps or broken lines, without a useful gradient, so they run in NumPy; the
     result is of the predictions' framework and on their device.
@@ -34,6 +37,7 @@ class ClasswiseCalibrator(Calibrator):
     ignore_index: int | None
     from_logits: bool
     binary: bool
+    strategy: str
 
     @np.errstate(all="ignore")
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
@@ -72,6 +76,10 @@ class ClasswiseCalibrator(Calibrator):
         p, y, w = (np.concatenate(x) for x in zip(*parts, strict=True))
         if not (w > 0).all():
             p, y, w = p[w > 0], y[w > 0], w[w > 0]
+        if self._is_top:
+            top = p.argmax(axis=1)
+            right = np.take_along_axis(y, top[:, None], 1)[:, 0] if y.ndim == 2 else y == top
+            p, y = np.take_along_axis(p, top[:, None], 1), right.astype(np.float64)[:, None]
         targets = y.T if y.ndim == 2 else (y == k for k in range(rows.classes))
         columns = ((x.astype(np.float64), t.astype(np.float64)) for x, t in zip(p.T, targets, strict=True))
         self._fit_classes(columns, w.astype(np.float64))
@@ -117,6 +125,8 @@ class ClasswiseCalibrator(Calibrator):
         axis = check.check_axis(self.axis, xp.shape(array))
         array = accumulate(xp, xp.moveaxis(array, axis, -1))
         p = xp.to_numpy(self._probabilities(xp, array)).astype(np.float64)
+        if self._is_top:
+            return xp.moveaxis(xp.asarray(self._map_top(p), xp.dtype(array), like=array), -1, axis)
         if p.shape[-1] != self._classes():
             raise ValueError(f"logits must have {self._classes()} classes, as in fit; got {p.shape[-1]}.")
         mapped = self._map_classes(p)
@@ -136,6 +146,23 @@ class ClasswiseCalibrator(Calibrator):
         check_option("ignore_index", self.ignore_index, int, optional=True)
         check_option("from_logits", self.from_logits, bool)
         check_option("binary", self.binary, bool)
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}.")
+
+    @property
+    def _is_top(self) -> bool:
+        return self.strategy == "top_versus_all" and not self.binary
+
+    def _map_top(self, p: np.ndarray) -> np.ndarray:
+        """The likeliest class's probability through the function, the others scaled to what is left."""
+        top = p.argmax(axis=-1)[..., None]
+        confidence = np.take_along_axis(p, top, -1)
+        calibrated = self._map_classes(confidence)
+        rest = 1.0 - confidence
+        even = (1.0 - calibrated) / max(1, p.shape[-1] - 1)
+        others = np.where(rest > 0, p * ((1.0 - calibrated) / np.where(rest > 0, rest, 1.0)), even)
+        np.put_along_axis(others, top, calibrated, -1)
+        return others
 
     def _map_classes(self, p: np.ndarray) -> np.ndarray:
         flat = p.reshape(-1, p.shape[-1])
@@ -170,13 +197,16 @@ class HistogramBinning(ClasswiseCalibrator):
         from_logits: False for probabilities.
         binary: every element is the logit (or probability) of a label of its own, and a row of its own;
             all share one function. For one of each label, fit a calibrator to each.
+        strategy: ``"one_vs_rest"``: a function for each class; ``"top_versus_all"``: one for the confidence in
+            the likeliest class, for many classes of few rows each. The other classes share what is left.
 
     Attributes:
         edges_: (classes, n_bins + 1), a NumPy array.
         values_: (classes, n_bins), the frequency in each bin.
 
     Source: Zadrozny and Elkan 2001, "Obtaining calibrated probability estimates from decision
-        trees and naive Bayesian classifiers"; one class against the rest as in Guo et al. 2017.
+        trees and naive Bayesian classifiers"; one class against the rest as in Guo et al. 2017; top versus all:
+        Le Coz, Herbin and Adjed 2024, "Confidence Calibration of Classifiers with Many Classes".
 
     Examples:
         >>> import numpy as np
@@ -201,6 +231,7 @@ class HistogramBinning(ClasswiseCalibrator):
         ignore_index: int | None = None,
         from_logits: bool = True,
         binary: bool = False,
+        strategy: str = "one_vs_rest",
     ):
         self.n_bins = n_bins
         self.binning = binning
@@ -208,6 +239,7 @@ class HistogramBinning(ClasswiseCalibrator):
         self.ignore_index = ignore_index
         self.from_logits = from_logits
         self.binary = binary
+        self.strategy = strategy
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -264,6 +296,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities.
         binary: as in `HistogramBinning`.
+        strategy: as there.
 
     Attributes:
         points_: (points, 3), a NumPy array: the class, a probability, and what it becomes.
@@ -285,12 +318,19 @@ class IsotonicCalibration(ClasswiseCalibrator):
     _fitted: ClassVar[dict[str, type]] = {"points_": np.ndarray}
 
     def __init__(
-        self, *, axis: int = -1, ignore_index: int | None = None, from_logits: bool = True, binary: bool = False
+        self,
+        *,
+        axis: int = -1,
+        ignore_index: int | None = None,
+        from_logits: bool = True,
+        binary: bool = False,
+        strategy: str = "one_vs_rest",
     ):
         self.axis = axis
         self.ignore_index = ignore_index
         self.from_logits = from_logits
         self.binary = binary
+        self.strategy = strategy
 
     def _fit_classes(self, columns: Iterator[Column], weight: np.ndarray) -> None:
         parts = []

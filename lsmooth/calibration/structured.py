@@ -89,7 +89,7 @@ class StructuredVectorScaling(AffineCalibrator):
         from_logits: bool = True,
         binary: bool = False,
         max_iter: int = 1000,
-        tol: float = 1e-7,
+        tol: float = 1e-5,
         clip: float | None = None,
     ):
         self.diagonal = diagonal
@@ -207,7 +207,7 @@ class StructuredMatrixScaling(StructuredVectorScaling):
         from_logits: bool = True,
         binary: bool = False,
         max_iter: int = 1000,
-        tol: float = 1e-7,
+        tol: float = 1e-5,
         clip: float | None = None,
     ):
         options: dict[str, Any] = {"axis": axis, "ignore_index": ignore_index, "from_logits": from_logits}

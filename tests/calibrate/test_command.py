@@ -119,7 +119,7 @@ def test_the_html_report_is_one_file(saved):
 
 
 @pytest.mark.filterwarnings("ignore:.*will overfit:UserWarning")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "quadratic"])  # of two classes
 def test_every_method_fits_and_loads(saved, method):
     result = calibrate("both.npz", "--out", "report", "--method", method)
     assert result.exit_code == 0, result.output

@@ -5,22 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import assert_close
+from kinds import MAPS, STEPS, TEMPERATURES, TWO_CLASSES
 
 from lsmooth.backends import Backend
 from lsmooth.calibration import (
     BiasCorrectedTemperatureScaling,
-    DirichletCalibration,
     HistogramBinning,
     IsotonicCalibration,
-    MatrixScaling,
+    QuadraticScaling,
     VectorScaling,
     load,
 )
 from lsmooth.calibration._base import Calibrator
 
 pytest.importorskip("scipy", reason="the affine maps are fitted by it")
-MAPS = [BiasCorrectedTemperatureScaling, VectorScaling, MatrixScaling, DirichletCalibration]
-STEPS = [HistogramBinning, IsotonicCalibration]
+EVERY = {**MAPS, **STEPS, **TWO_CLASSES, "mixed": TEMPERATURES["mixed"]}
 
 
 def drawn(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +53,7 @@ def test_bias_corrected_temperatures_are_platt_scaling(backend: Backend, dtype):
     np.testing.assert_allclose(sigmoid(moved.astype(np.float64)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("kind", MAPS.values(), ids=MAPS)
 def test_a_map_is_that_of_two_classes(backend: Backend, kind):
     logits, labels = drawn()
     two = kind(tol=1e-9).fit(np.stack([np.zeros_like(logits), logits], axis=1), labels)
@@ -110,7 +109,7 @@ def test_a_bin_gives_the_frequency_of_true_labels(backend: Backend, binning):
     assert_close(backend, scaler.predict_proba(backend.asarray(logits)), expected, "float64")
 
 
-@pytest.mark.parametrize("kind", [*MAPS, *STEPS])
+@pytest.mark.parametrize("kind", EVERY.values(), ids=EVERY)
 @pytest.mark.parametrize("as_float", [False, True])
 def test_labels_of_any_dtype_some_ignored(backend: Backend, kind, as_float):
     logits, labels = drawn()
@@ -122,7 +121,7 @@ def test_labels_of_any_dtype_some_ignored(backend: Backend, kind, as_float):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [*MAPS, *STEPS])
+@pytest.mark.parametrize("kind", EVERY.values(), ids=EVERY)
 def test_it_is_saved_and_loaded(kind, tmp_path):
     logits, labels = drawn()
     scaler: Calibrator = kind(binary=True).fit(logits, labels)
@@ -132,7 +131,7 @@ def test_it_is_saved_and_loaded(kind, tmp_path):
     np.testing.assert_array_equal(again.predict_proba(logits), scaler.predict_proba(logits))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("kind", [*MAPS, *STEPS])
+@pytest.mark.parametrize("kind", EVERY.values(), ids=EVERY)
 def test_what_does_not_fit_is_refused(kind):
     with pytest.raises(ValueError, match=r"labels must have the shape of the logits, .* where binary=True"):
         kind(binary=True).fit(np.zeros((3, 2)), [0, 1, 1])
@@ -152,3 +151,35 @@ def test_a_vector_of_yes_or_no_has_the_slope_and_intercept_of_a_logistic_regress
         model = linear_model.LogisticRegression(C=1e12, tol=1e-10).fit(logits[:, None], labels)
         np.testing.assert_allclose(scaler.weight_[1], model.coef_[0, 0], atol=1e-5)
         np.testing.assert_allclose(scaler.bias_[1] - scaler.bias_[0], model.intercept_[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_a_parabola_is_the_logistic_regression_on_the_logit_and_its_square(backend: Backend, from_logits):
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    logits, labels = drawn()
+    weight = np.random.default_rng(1).integers(0, 3, 400).astype(float)
+    model = linear_model.LogisticRegression(C=1e12, tol=1e-12, solver="newton-cholesky")
+    model.fit(np.stack([logits, logits**2], axis=1), labels, weight)
+    given = logits if from_logits else sigmoid(logits)
+    scaler = QuadraticScaling(binary=True, from_logits=from_logits)
+    scaler.fit(backend.asarray(given), backend.asarray(labels), backend.asarray(weight))
+    np.testing.assert_allclose(scaler.coefficients_, [model.intercept_[0], *model.coef_[0]], rtol=1e-4)
+    expected = model.predict_proba(np.stack([logits, logits**2], axis=1))
+    assert_close(backend, scaler.predict_proba(backend.asarray(given)), expected[:, 1], "float64", 1e8)
+    two = np.stack([0 * logits, logits] if from_logits else [1 - given, given], axis=0)
+    pair = QuadraticScaling(axis=0, from_logits=from_logits).fit(two, labels, weight)
+    assert_close(backend, pair.predict_proba(backend.asarray(two)), expected.T, "float64", 1e8)
+    if from_logits:
+        moved = backend.to_numpy(pair.transform(backend.asarray(two)))
+        np.testing.assert_allclose(sigmoid(moved[1] - moved[0]), expected[:, 1], rtol=1e-4)
+        alone = backend.to_numpy(scaler.transform(backend.asarray(given)))
+        np.testing.assert_allclose(sigmoid(alone), expected[:, 1], rtol=1e-4)
+
+
+def test_a_parabola_needs_two_classes_and_says_where_there_is_no_optimum():
+    with pytest.raises(ValueError, match="QuadraticScaling is for two classes, got logits of 3"):
+        QuadraticScaling().fit(np.zeros((3, 3)), [0, 1, 2])
+    with pytest.warns(UserWarning, match="separable"):
+        scaler = QuadraticScaling(binary=True).fit([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
+    assert scaler.status_ == "separable"
+    assert np.isfinite(scaler.predict_proba([-1e30, 1e30])).all()

@@ -171,3 +171,26 @@ def test_between_two_points_the_line_is_straight():
     rng = np.random.default_rng(0)
     x, y, at = np.sort(rng.random(20)), np.sort(rng.random(20)), rng.random(100)
     np.testing.assert_allclose(interpolated(at, x, y), np.interp(at, x, y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("kind", [HistogramBinning, IsotonicCalibration])
+def test_top_versus_all_maps_the_confidence_and_shares_the_rest(backend: Backend, kind, soft):
+    p, labels = drawn(classes=5)
+    p = np.where(p == 0, 0.01, p) / np.where(p == 0, 0.01, p).sum(axis=1, keepdims=True)
+    top = p.argmax(axis=1)
+    alone = kind(binary=True, from_logits=False).fit(p.max(axis=1), (labels == top).astype(int))
+    scaler = kind(from_logits=False, strategy="top_versus_all")
+    scaler.fit(backend.asarray(p), backend.asarray(np.eye(5)[labels] if soft else labels))
+    got = backend.to_numpy(scaler.predict_proba(backend.asarray(p)))
+    confidence = alone.predict_proba(p.max(axis=1))
+    np.testing.assert_allclose(got[np.arange(300), top], confidence)
+    others = p.copy()
+    others[np.arange(300), top] = 0.0
+    others *= ((1 - confidence) / others.sum(axis=1))[:, None]
+    others[np.arange(300), top] = confidence
+    np.testing.assert_allclose(got, others, rtol=1e-9)
+    sure = scaler.predict_proba(np.array([[0.0, 1.0, 0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(sure.sum(), 1.0)
+    with pytest.raises(ValueError, match="strategy must be one of one_vs_rest, top_versus_all; got 'top'"):
+        kind(strategy="top").fit(p, labels)

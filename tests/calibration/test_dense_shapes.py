@@ -5,34 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import assert_close
+from kinds import KINDS
 
 from lsmooth.backends import Backend
-from lsmooth.calibration import (
-    BiasCorrectedTemperatureScaling,
-    DirichletCalibration,
-    GroupTemperatureScaling,
-    HistogramBinning,
-    IsotonicCalibration,
-    MatrixScaling,
-    TemperatureScaling,
-    VectorScaling,
-)
 
 CLASSES = 3
-KINDS = [
-    TemperatureScaling,
-    lambda **options: GroupTemperatureScaling(by="prediction", **options),
-    BiasCorrectedTemperatureScaling,
-    VectorScaling,
-    lambda **options: MatrixScaling(off_diagonal=0.1, **options),
-    lambda **options: DirichletCalibration(off_diagonal=0.1, **options),
-    lambda **options: HistogramBinning(n_bins=5, **options),
-    IsotonicCalibration,
-]
 
 
 @pytest.mark.parametrize("axis", [1, -1])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind()).__name__)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_map_with_padding_is_its_rows_that_count(backend: Backend, kind, axis):
     if hasattr(kind(), "tol"):
         pytest.importorskip("scipy", reason="scipy is not installed")

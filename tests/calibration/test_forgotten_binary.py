@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from kinds import KINDS
 
 from lsmooth.backends import Backend
-from lsmooth.calibration import (
-    BiasCorrectedTemperatureScaling,
-    DirichletCalibration,
-    GroupTemperatureScaling,
-    HistogramBinning,
-    IsotonicCalibration,
-    MatrixScaling,
-    TemperatureScaling,
-    VectorScaling,
-)
+from lsmooth.calibration import TemperatureScaling
 
-KINDS = [
-    TemperatureScaling,
-    lambda: GroupTemperatureScaling(by="prediction"),
-    BiasCorrectedTemperatureScaling,
-    VectorScaling,
-    lambda: MatrixScaling(off_diagonal=0.1),
-    lambda: DirichletCalibration(off_diagonal=0.1),
-    HistogramBinning,
-    IsotonicCalibration,
-]
 pytestmark = pytest.mark.usefixtures("memory")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "float32"])
 @pytest.mark.parametrize("shape", [(60,), (20, 3)])
 def test_rows_that_are_not_one_hot_are_an_error(backend: Backend, kind, dtype, shape):

@@ -5,29 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import assert_close
+from kinds import KINDS, LIKELIHOODS, STEPS
 
 from lsmooth.backends import Backend
-from lsmooth.calibration import (
-    BiasCorrectedTemperatureScaling,
-    DirichletCalibration,
-    GroupTemperatureScaling,
-    HistogramBinning,
-    IsotonicCalibration,
-    MatrixScaling,
-    TemperatureScaling,
-    VectorScaling,
-    load,
-)
+from lsmooth.calibration import TemperatureScaling, load
 
-SCALERS = [
-    TemperatureScaling,
-    BiasCorrectedTemperatureScaling,
-    VectorScaling,
-    lambda **options: MatrixScaling(off_diagonal=0.1, **options),
-    lambda **options: DirichletCalibration(off_diagonal=0.1, **options),
-    lambda **options: GroupTemperatureScaling(by="prediction", **options),
-]
-BINNINGS = [HistogramBinning, IsotonicCalibration]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -40,7 +22,7 @@ def forest(rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
     return votes, labels
 
 
-@pytest.mark.parametrize("kind", BINNINGS)
+@pytest.mark.parametrize("kind", STEPS.values(), ids=STEPS)
 def test_binning_and_isotonic_take_them(backend: Backend, memory, kind):
     p, labels = forest()
     got = kind(from_logits=False).fit(backend.asarray(p), backend.asarray(labels)).predict_proba(backend.asarray(p))
@@ -53,13 +35,13 @@ def test_binning_and_isotonic_take_them(backend: Backend, memory, kind):
     assert np.isfinite(backend.to_numpy(binary.predict_proba(backend.asarray(p[:, 0])))).all()
 
 
-@pytest.mark.parametrize("kind", SCALERS)
+@pytest.mark.parametrize("kind", LIKELIHOODS.values(), ids=LIKELIHOODS)
 @pytest.mark.parametrize("binary", [False, True])
 def test_the_others_say_how_many_there_are(backend: Backend, memory, kind, binary):
     p, labels = forest()
     lost = np.flatnonzero(p[np.arange(len(p)), labels] == 0)
     if binary:
-        if kind is SCALERS[-1]:
+        if kind is LIKELIHOODS["group"]:
             pytest.skip("groups by prediction are of classes")
         p, labels = p[:, 0], (labels == 0).astype(int)
         lost = np.flatnonzero(np.where(labels == 1, p, 1 - p) == 0)
@@ -71,7 +53,7 @@ def test_the_others_say_how_many_there_are(backend: Backend, memory, kind, binar
     kind(from_logits=False, binary=binary).fit(backend.asarray(p), backend.asarray(labels), backend.asarray(weight))
 
 
-@pytest.mark.parametrize("kind", SCALERS)
+@pytest.mark.parametrize("kind", LIKELIHOODS.values(), ids=LIKELIHOODS)
 def test_clipped_they_are_rows_of_small_probabilities(backend: Backend, memory, kind, tmp_path):
     p, labels = forest()
     scaler = kind(from_logits=False, clip=1e-3).fit(backend.asarray(p), backend.asarray(labels))
@@ -102,7 +84,7 @@ def test_clipped_probabilities_of_1_are_clipped_below_too(backend: Backend, memo
         ({"clip": "small", "from_logits": False}, "clip must be None or between 0 and 0.5, got 'small'"),
     ],
 )
-@pytest.mark.parametrize("kind", SCALERS)
+@pytest.mark.parametrize("kind", LIKELIHOODS.values(), ids=LIKELIHOODS)
 def test_a_clip_is_a_small_number_for_probabilities(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**options).fit([[0.5, 0.5]], [0])
@@ -117,7 +99,7 @@ def test_files_of_earlier_releases_have_no_clip(tmp_path):
     assert load(tmp_path / "t.json").clip is None
 
 
-@pytest.mark.parametrize("kind", [*BINNINGS, *SCALERS])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_predictions_outside_of_0_and_1_are_errors_of_a_fit_and_nan_afterwards(backend: Backend, memory, kind):
     rng = np.random.default_rng(0)
     p, labels = rng.dirichlet(np.ones(3), 90), rng.integers(0, 3, 90)
