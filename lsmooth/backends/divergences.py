@@ -83,28 +83,36 @@ def _level(xp: Backend, s: Array, mean: Array) -> Array:
 
 def relative_entropy(xp: Backend, log_p: Array, log_q: Array) -> Array:
     """``sum_k p_k (log p_k - log q_k)``; where p has no mass, q may have none."""
+    return xp.sum(relative_terms(xp, log_p, log_q), axis=-1)
+
+
+def relative_terms(xp: Backend, log_p: Array, log_q: Array) -> Array:
+    """The terms of `relative_entropy`."""
     p = xp.exp(log_p)
     empty = xp.equal(p, 0)
-    return xp.sum(p * (xp.where(empty, 0.0, log_p) - xp.where(empty, 0.0, log_q)), axis=-1)
+    return p * (xp.where(empty, 0.0, log_p) - xp.where(empty, 0.0, log_q))
 
 
 def jensen_shannon(xp: Backend, teacher: Array, student: Array, beta: float) -> Array:
-    """``beta KL(t || m) + (1 - beta) KL(s || m)``, m = beta t + (1 - beta) s.
+    """``beta KL(t || m) + (1 - beta) KL(s || m)``, m = beta t + (1 - beta) s."""
+    log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
+    of_t, of_s = jensen_shannon_terms(xp, log_t, log_s, beta)
+    return xp.sum(of_t + of_s, axis=-1) + _level(xp, xp.exp(log_s), xp.sum(of_s, axis=-1))
+
+
+def jensen_shannon_terms(xp: Backend, log_t: Array, log_s: Array, beta: float) -> tuple[Array, Array]:
+    """What each class adds to ``beta KL(t || m)`` and to ``(1 - beta) KL(s || m)``.
 
     With d = log s - log t + log((1 - beta) / beta), log t - log m = -log beta - softplus(d) and
     log s - log m = -log(1 - beta) - softplus(-d).
     """
-    log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
     no_t, no_s = xp.equal(log_t, MINUS_INFINITY), xp.equal(log_s, MINUS_INFINITY)
     either = no_t | no_s
     log_beta, log_rest = (math.log(x) if isinstance(x, float) else xp.log(x) for x in (beta, 1.0 - beta))
     d = xp.where(either, 0.0, log_s) - xp.where(either, 0.0, log_t) + (log_rest - log_beta)
     of_t = -log_beta - xp.where(no_s, 0.0, xp.softplus(d))
     of_s = -log_rest - xp.where(no_t, 0.0, xp.softplus(-d))
-    s = xp.exp(log_s)
-    of_s = (1.0 - beta) * of_s
-    losses = xp.sum(beta * xp.exp(log_t) * of_t + s * of_s, axis=-1)
-    return losses + _level(xp, s, xp.sum(s * of_s, axis=-1))
+    return beta * xp.exp(log_t) * of_t, xp.exp(log_s) * ((1.0 - beta) * of_s)
 
 
 def total_variation(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:

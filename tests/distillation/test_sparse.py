@@ -15,19 +15,28 @@ TEACHER, STUDENT = logits(0, shape=(5, CLASSES)), logits(1, shape=(5, CLASSES))
 INDICES = np.argsort(-TEACHER, -1)[:, :KEPT]
 LOG_PROBS = np.log(np.take_along_axis(softmax(TEACHER), INDICES, -1))
 TAILS = ("renormalize", "drop", "bucket")
+DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")
 
 
-def sparse(tail, temperature=1.0):
+def sparse(tail, temperature=1.0, divergence="forward_kl", beta=0.3):
+    """Written out: the classes that are not kept are one more class, to which T applies as to the others."""
+
+    def at_temperature(p):
+        p = p ** (1 / temperature)
+        return p / p.sum(-1, keepdims=True)
+
     def rows(log_t, s):
-        t, s = np.exp(log_t), softmax(s / temperature)
-        kept = np.take_along_axis(s, INDICES, -1)
-        if tail == "renormalize":
-            t = t ** (1 / temperature)
-            t, kept = t / t.sum(-1, keepdims=True), kept / kept.sum(-1, keepdims=True)
-        loss = (t * np.log(t / kept)).sum(-1)
-        if tail == "bucket":
-            loss = loss + (1 - t.sum(-1)) * np.log((1 - t.sum(-1)) / (1 - kept.sum(-1)))
-        return loss * temperature**2
+        pair = [np.exp(log_t), np.take_along_axis(softmax(s), INDICES, -1)]
+        if tail != "renormalize":
+            pair = [np.concatenate([p, 1 - p.sum(-1, keepdims=True)], -1) for p in pair]
+        t, q = (at_temperature(p) for p in pair)
+        m = beta * t + (1 - beta) * q
+        terms = {
+            "forward_kl": t * np.log(t / q),
+            "reverse_kl": q * np.log(q / t),
+            "jensen_shannon": beta * t * np.log(t / m) + (1 - beta) * q * np.log(q / m),
+        }[divergence]
+        return (terms[..., :KEPT] if tail == "drop" else terms).sum(-1) * temperature**2
 
     return rows
 
@@ -42,8 +51,56 @@ def test_values_and_gradients_equal_the_formula(backend, tail, options, factor):
     check_pair(backend, loss, sparse(tail), LOG_PROBS, STUDENT, factor=factor, tail=tail, **options)
 
 
-def test_a_temperature_may_be_given_where_the_tail_does_not_matter(backend):
-    check_pair(backend, loss, sparse("renormalize", 2.0), LOG_PROBS, STUDENT, temperature=2.0, reduction="none")
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_divergences_at_a_temperature(backend, tail, divergence, temperature):
+    formula = sparse(tail, temperature, divergence)
+    options = {"tail": tail, "divergence": divergence, "beta": 0.3, "reduction": "none"}
+    check_pair(backend, loss, formula, LOG_PROBS, STUDENT, temperature=temperature, **options)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_temperature_for_each_row(differentiable_backend, tail, divergence):
+    xp, t = differentiable_backend, np.array([0.5, 1.0, 2.0, 3.0, 4.0])
+    options = {"tail": tail, "divergence": divergence, "beta": 0.3, "reduction": "none"}
+    expected = [sparse(tail, T, divergence)(LOG_PROBS, STUDENT)[i] for i, T in enumerate(t)]
+    assert_close(xp, loss(LOG_PROBS, xp.asarray(STUDENT), temperature=t, **options), expected, "float64", 20)
+    places = np.insert(LOG_PROBS, 1, -np.inf, axis=1), np.insert(INDICES, 1, -1, axis=1)
+    _, slope = xp.value_and_grad(
+        lambda x: xp.sum(sparse_distillation_loss(places[1], places[0], STUDENT, temperature=x, **options)),
+        xp.asarray(t),
+    )
+    step = 1e-6
+    up, down = (
+        [sparse(tail, T + d, divergence)(LOG_PROBS, STUDENT)[i] for i, T in enumerate(t)] for d in (step, -step)
+    )
+    np.testing.assert_allclose(xp.to_numpy(slope), (np.array(up) - down) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_all_classes_kept_is_the_dense_divergence(backend, tail, divergence):
+    every = np.tile(np.arange(CLASSES)[::-1], (5, 1))
+    log_probs = np.log(np.take_along_axis(softmax(TEACHER), every, -1))
+    options = {"divergence": divergence, "beta": 0.3, "temperature": 2.0, "reduction": "none"}
+    expected = backend.to_numpy(distillation_loss(TEACHER, backend.asarray(STUDENT), **options))
+    found = sparse_distillation_loss(every, log_probs, backend.asarray(STUDENT), tail=tail, **options)
+    assert_close(backend, found, expected, "float64", 20)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_teacher_that_keeps_almost_all_of_its_mass(differentiable_backend, divergence, dtype):
+    """Its tail rounds to nothing; the student's does not."""
+    xp = differentiable_backend
+    kept, student = xp.asarray([[0.0, -40.0]], dtype), xp.asarray([[1.0, 2.0, 0.0]], dtype)
+    value, slope = xp.value_and_grad(
+        lambda x: sparse_distillation_loss([[0, 1]], kept, x, tail="bucket", divergence=divergence), student
+    )
+    assert np.isfinite(float(xp.to_numpy(value)))
+    assert np.isfinite(xp.to_numpy(slope)).all()
 
 
 def test_logits_will_do_to_renormalize(backend):
@@ -160,9 +217,9 @@ def test_tensorflow_traces_it_for_any_batch(tail):
         ),
         (
             (INDICES, LOG_PROBS, STUDENT),
-            {"tail": "drop", "temperature": 2.0},
+            {"divergence": "total_variation"},
             ValueError,
-            "temperature must be 1 for tail='drop'",
+            "divergence must be one of forward_kl, reverse_kl, jensen_shannon; got 'total_variation'",
         ),
         (
             (INDICES[:, :2], LOG_PROBS, STUDENT),
