@@ -342,6 +342,9 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "distillation.sparse_distillation_loss": lambda f, top_ids, top_log_probs, logits: f(
         top_ids, top_log_probs, logits, tail="bucket"
     ),
+    "distillation.linear_sparse_distillation_loss": lambda f, top_ids, top_log_probs, hidden, weight, bias, ids: f(
+        top_ids, top_log_probs, hidden, weight, bias, labels=ids, tail="bucket", temperature=2.0, block_size=2
+    ),
     "distillation.linear_distillation_loss": lambda f, teacher_hidden, teacher_weight, hidden, weight, bias, ids: f(
         teacher_hidden,
         teacher_weight,

@@ -8,7 +8,7 @@ from lsmooth.distillation.features import (
     relational_distance_loss,
     similarity_preserving_loss,
 )
-from lsmooth.distillation.linear import linear_distillation_loss
+from lsmooth.distillation.linear import linear_distillation_loss, linear_sparse_distillation_loss
 from lsmooth.distillation.logits import (
     decoupled_distillation_loss,
     distillation_loss,
@@ -35,6 +35,7 @@ __all__ = [
     "gkd_loss",
     "hint_loss",
     "linear_distillation_loss",
+    "linear_sparse_distillation_loss",
     "mutual_distillation_losses",
     "relational_angle_loss",
     "relational_distance_loss",

@@ -7,8 +7,35 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of, divergences
+from lsmooth.backends.formulas import accumulate, capped_logits
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
 from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
+
+
+class LogitOptions(NamedTuple):
+    """What a model does to its logits z: ``c tanh(scale z / c)``."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def checked(self, prefix: str = "") -> LogitOptions:
+        """These as Python numbers.
+
+        Raises:
+            ValueError: if one is not above 0.
+        """
+        scale = check.check_range(f"{prefix}logit_scale", self.scale, 0.0, float("inf"))
+        cap = self.softcap
+        if cap is not None:
+            cap = check.check_range(f"{prefix}logit_softcap", cap, 0.0, float("inf"))
+        return LogitOptions(float(scale), None if cap is None else float(cap))
+
+    def applied(self, xp: Backend, logits: Array) -> Array:
+        """The logits that the softmax gets; in at least float32 where they change."""
+        if self == LogitOptions():
+            return logits
+        logits = accumulate(xp, logits)
+        return capped_logits(xp, logits if self.scale == 1.0 else logits * self.scale, self.softcap)
 
 
 class Pair(NamedTuple):

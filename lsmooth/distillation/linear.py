@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, Kernels, linear_rows
+from lsmooth.backends.linear import Call, Head, Kernels, linear_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
-from lsmooth.distillation._pair import prepare
+from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
+from lsmooth.distillation._pair import LogitOptions, Pair, prepare
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.losses._rows import rows_of
 from lsmooth.losses.linear import check_block_size, check_head, over_rows
@@ -32,6 +34,10 @@ def linear_distillation_loss(
     divergence: str = "forward_kl",
     beta: float = 0.5,
     divergence_alpha: float = 0.5,
+    logit_softcap: float | None = None,
+    teacher_logit_softcap: float | None = None,
+    logit_scale: float = 1.0,
+    teacher_logit_scale: float = 1.0,
     scale_by_temperature_squared: bool = True,
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
@@ -60,7 +66,11 @@ def linear_distillation_loss(
         label_smoothing: eps in [0, 1], of the labels' part; a number, or a tensor that broadcasts to the rows.
         divergence: D, as in `distillation_loss`.
         beta: of ``"jensen_shannon"``.
-        divergence_alpha: of ``"alpha"``.
+        divergence_alpha: alpha of `distillation_loss`.
+        logit_softcap: c > 0, of the student: its logits z become c tanh(z / c). So they do in the labels' part.
+        teacher_logit_softcap: the same of the teacher.
+        logit_scale: multiplies the student's logits, before the cap.
+        teacher_logit_scale: the same of the teacher.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label cost nothing in either part and count in no mean, whatever their
@@ -124,46 +134,183 @@ def linear_distillation_loss(
         student_name="student_hidden",
         same_classes=False,
     )
-    rows = rows_of(pair.xp, pair.student)
-    eps = check.number_or_rows(
-        xp, "label_smoothing", label_smoothing, xp.shape(rows), pair.student, pair.dtype, low=0.0, high=1.0
-    )
-    if pair.labels is not None and check.is_validating(xp, pair.labels):
-        check.check_class_ids(xp, pair.labels, xp.shape(student.weight)[0], pair.counted)
     if stop_teacher_gradient:
         teacher = teacher._replace(
             weight=xp.stop_gradient(teacher.weight),
             bias=None if teacher.bias is None else xp.stop_gradient(teacher.bias),
         )
     soft = DivergenceOptions(divergence, parameter, pair.temperature)
+    loss = DistillationOfBlock(
+        xp,
+        soft,
+        alpha=alpha,
+        frozen_heads=(0,) if stop_teacher_gradient else (),
+        logits=(
+            LogitOptions(teacher_logit_scale, teacher_logit_softcap).checked("teacher_"),
+            LogitOptions(logit_scale, logit_softcap).checked(),
+        ),
+    )
+    heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
+    return _loss_of_heads(pair, loss, heads, label_smoothing, scale_by_temperature_squared, block_size)
+
+
+@over_ragged_rows("hidden")
+def linear_sparse_distillation_loss(
+    teacher_indices: Array,
+    teacher_log_probs: Array,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    divergence: str = "forward_kl",
+    beta: float = 0.5,
+    tail: str = "renormalize",
+    temperature: float | Array = 1.0,
+    labels: Array | None = None,
+    alpha: float | None = None,
+    label_smoothing: float | Array = 0.0,
+    logit_softcap: float | None = None,
+    logit_scale: float = 1.0,
+    scale_by_temperature_squared: bool = True,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    mask: Array | None = None,
+    reduction: str | None = "mean",
+    stop_teacher_gradient: bool = True,
+    block_size: int | None = None,
+) -> Array:
+    """What a student minimises beside a teacher's top-k classes, from its hidden states and output layer.
+
+    ``(1 - alpha) CE(labels, student) + alpha T^2 D``, with D as in `sparse_distillation_loss` and the logits
+    ``hidden @ weight.T + bias``. They are computed for a block of rows at a time, and with them both parts of the
+    loss and their gradients. No array of the size of all logits is made.
+
+    Args:
+        teacher_indices: integer class ids, (..., k), of the kept classes; each once.
+        teacher_log_probs: (..., k), their log-probabilities; -inf marks an empty place.
+        hidden: floating point, (..., features), the same rows.
+        weight: (classes, features).
+        bias: (classes,), or None.
+        divergence: as in `sparse_distillation_loss`, and so are the two options that follow.
+        beta: of ``"jensen_shannon"``.
+        tail: what the classes that are not kept count for.
+        temperature: T > 0, of the teacher's part; a number, or a tensor that broadcasts to the rows.
+        labels: class ids in the rows' shape; None for the teacher's part alone.
+        alpha: the weight of the teacher, in [0, 1]; if None, 0.5 with labels and 1 without.
+        label_smoothing: eps in [0, 1], of the labels' part; a number, or a tensor that broadcasts to the rows.
+        logit_softcap: c > 0; the logits z become c tanh(z / c), in both parts.
+        logit_scale: multiplies the logits, before the cap.
+        scale_by_temperature_squared: whether D is multiplied by T^2.
+        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        ignore_index: rows with this label cost nothing in either part and count in no mean.
+        mask: bool, in the rows' shape, True for the rows that count.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
+        stop_teacher_gradient: whether the teacher's values get no gradient.
+        block_size: the rows of a block; chosen from the sizes if None.
+
+    Returns:
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 hidden states, else float32.
+
+    Raises:
+        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
+        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+
+    Source: as `sparse_distillation_loss` and `linear_distillation_loss`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.distillation import linear_sparse_distillation_loss
+        >>> hidden, weight = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> kept = np.log([[0.7, 0.2]])
+        >>> float(linear_sparse_distillation_loss([[2, 1]], kept, hidden, weight, tail="bucket").round(6))
+        0.005787
+    """
+    check_tail(tail, divergence)
+    parameter = parameter_of(divergence, beta=beta)
+    block_size = check_block_size(block_size)
+    alpha = _teacher_share(alpha, labels)
+    call = "linear_sparse_distillation_loss(teacher_indices, teacher_log_probs, hidden, weight)"
+    pair = prepare(
+        teacher_log_probs,
+        hidden,
+        temperature,
+        labels=labels,
+        ignore_index=ignore_index,
+        mask=mask,
+        sample_weight=sample_weight,
+        reduction=reduction,
+        stop_teacher_gradient=stop_teacher_gradient,
+        teacher_name="teacher_log_probs",
+        student_name="hidden",
+        same_classes=False,
+        order=("teacher_indices", teacher_indices, call),
+        teacher_indices=teacher_indices,
+        weight=weight,
+        bias=bias,
+        label_smoothing=label_smoothing,
+    )
+    xp = pair.xp
+    head = check_head(xp, pair.student, weight, bias)
+    kept = {"log_probs": pair.teacher, "indices": kept_indices(xp, teacher_indices, pair.teacher, pair.counted)}
+    loss = DistillationOfBlock(
+        xp,
+        DivergenceOptions(divergence, parameter, pair.temperature),
+        alpha=alpha,
+        logits=(LogitOptions(logit_scale, logit_softcap).checked(),),
+        tail=tail,
+    )
+    pair = pair._replace(student=head.hidden)
+    return _loss_of_heads(pair, loss, (head,), label_smoothing, scale_by_temperature_squared, block_size, kept)
+
+
+def _loss_of_heads(
+    pair: Pair,
+    loss: DistillationOfBlock,
+    heads: tuple[Head, ...],
+    label_smoothing: Any,
+    scale_by_temperature_squared: bool,
+    block_size: int | None,
+    kept: Mapping[str, Array] | None = None,
+) -> Array:
+    """The loss of a checked call; its arrays become those of blocks."""
+    xp, classes = pair.xp, pair.xp.shape(heads[-1].weight)[0]
+    rows = rows_of(xp, pair.student)
+    eps = check.number_or_rows(
+        xp, "label_smoothing", label_smoothing, xp.shape(rows), pair.student, pair.dtype, low=0.0, high=1.0
+    )
+    if pair.labels is not None and check.is_validating(xp, pair.labels):
+        check.check_class_ids(xp, pair.labels, classes, pair.counted)
+    soft, hard = loss.soft, None
     if scale_by_temperature_squared:
         soft = soft._replace(scale=pair.temperature * pair.temperature)
     soft, arrays, _ = without_arrays(xp, soft)
     arrays = {SOFT + name: x for name, x in arrays.items()}
-    hard = None
-    if alpha < 1.0:
+    if loss.alpha < 1.0:
         hard, more, _ = without_arrays(xp, SoftmaxOptions(eps))
         arrays |= {"labels": pair.labels, **{HARD + name: x for name, x in more.items()}}
     # Both parts have these: a linear head's kernels look for them under these names.
     arrays |= {name: x for name, x in (("counted", pair.counted), ("scale", pair.scale)) if xp.is_array(x)}
     arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
     scale = None if "scale" in arrays else pair.scale
-    frozen = (0,) if stop_teacher_gradient else ()
-    loss = DistillationOfBlock(xp, soft, hard, alpha, scale, pair.reduction != "none", frozen)
-    heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
-    return linear_rows(xp, loss, Call(heads, arrays, {}), block_size)
+    loss = loss._replace(soft=soft, hard=hard, scale=scale, total=pair.reduction != "none")
+    return linear_rows(xp, loss, Call(heads, {**arrays, **(kept or {})}, {}), block_size)
 
 
 class DistillationOfBlock(NamedTuple):
-    """The `lsmooth.backends.linear.BlockLoss` of a teacher's and a student's head, in this order."""
+    """The `lsmooth.backends.linear.BlockLoss` of a teacher's and a student's head, in this order.
+
+    With a tail, of the student's head alone; of the teacher, `rows` hold the kept classes.
+    """
 
     xp: Backend
     soft: DivergenceOptions  # without arrays: `rows` hold these, their names behind `SOFT`, or `HARD`
-    hard: SoftmaxOptions | None
-    alpha: float
-    scale: float | None
-    total: bool
-    frozen_heads: tuple[int, ...]
+    hard: SoftmaxOptions | None = None
+    alpha: float = 1.0
+    scale: float | None = None
+    total: bool = True
+    frozen_heads: tuple[int, ...] = ()
+    logits: tuple[LogitOptions, ...] = ()  # of each head
+    tail: str | None = None
 
     def __call__(
         self,
@@ -173,18 +320,22 @@ class DistillationOfBlock(NamedTuple):
         final_kernels: Kernels | None = None,
     ) -> Array:
         """The soft part, and the hard part where there are labels: both read the student's logits."""
-        teacher, student = logits
-        kernels = final_kernels if final_kernels is not None and self.hard is None else self.xp
+        xp, scale = self.xp, rows.get("scale", self.scale)
+        *teachers, student = (form.applied(xp, z) for form, z in zip(self.logits, logits, strict=True))
         common = {"total": self.total, "counted": rows.get("counted")}
-        scale = rows.get("scale", self.scale)
         soft = with_arrays(self.soft._replace(**common), rows, prefix=SOFT)
         squared = 1.0 if soft.scale is None else soft.scale
-        losses = kernels.softmax_divergence(teacher, student, soft._replace(scale=_times(self.alpha * squared, scale)))
+        soft = soft._replace(scale=_times(self.alpha * squared, scale))
+        if self.tail is None:
+            kernels = final_kernels if final_kernels is not None and self.hard is None else xp
+            losses = kernels.softmax_divergence(*teachers, student, soft)
+        else:
+            losses = kept_divergence(xp, rows["log_probs"], rows["indices"], student, self.tail, soft)
         if self.hard is None:
             return losses
         hard = with_arrays(self.hard._replace(**common), rows, prefix=HARD)
         hard = hard._replace(scale=_times(1.0 - self.alpha, scale))
-        return losses + self.xp.softmax_cross_entropy(student, rows["labels"], hard)
+        return losses + xp.softmax_cross_entropy(student, rows["labels"], hard)
 
 
 def _teacher_share(alpha: float | None, labels: Any) -> float:

@@ -8,7 +8,7 @@ from lsmooth.backends.divergences import relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.distillation._pair import Pair, finish, prepare, scale_of, tempered
+from lsmooth.distillation._pair import LogitOptions, Pair, finish, prepare, scale_of, tempered
 from lsmooth.distillation.divergences import parameter_of
 
 
@@ -21,6 +21,10 @@ def distillation_loss(
     divergence: str = "forward_kl",
     beta: float = 0.5,
     alpha: float = 0.5,
+    logit_softcap: float | None = None,
+    teacher_logit_softcap: float | None = None,
+    logit_scale: float = 1.0,
+    teacher_logit_scale: float = 1.0,
     scale_by_temperature_squared: bool = True,
     sample_weight: Array | None = None,
     labels: Array | None = None,
@@ -54,6 +58,10 @@ def distillation_loss(
         divergence: one of the above.
         beta: the teacher's share in m, in (0, 1), of ``"jensen_shannon"``.
         alpha: in (0, 1), of ``"alpha"``.
+        logit_softcap: c > 0, of the student: its logits z become c tanh(z / c), before T.
+        teacher_logit_softcap: the same of the teacher.
+        logit_scale: multiplies the student's logits, before the cap.
+        teacher_logit_scale: the same of the teacher.
         scale_by_temperature_squared: whether the loss is multiplied by T^2, which keeps the size of the
             gradient as T changes.
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
@@ -83,6 +91,8 @@ def distillation_loss(
         1.280627
     """
     parameter = parameter_of(divergence, beta=beta, alpha=alpha)
+    of_teacher = LogitOptions(teacher_logit_scale, teacher_logit_softcap).checked("teacher_")
+    of_student = LogitOptions(logit_scale, logit_softcap).checked()
     pair = prepare(
         teacher_logits,
         student_logits,
@@ -95,6 +105,8 @@ def distillation_loss(
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
     )
+    teacher, student = of_teacher.applied(pair.xp, pair.teacher), of_student.applied(pair.xp, pair.student)
+    pair = pair._replace(teacher=teacher, student=student)
     return divergence_of(pair, divergence, parameter, scale_by_temperature_squared)
 
 
