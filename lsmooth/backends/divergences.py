@@ -30,11 +30,11 @@ def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: Div
         (...), the loss of each row; or their sum.
     """
     temperature, counted = options.temperature, options.counted
+    of_logits = options.divergence in OF_LOGITS
+    pair = tempered(xp, teacher, student, 1.0 if of_logits else temperature, counted)
+    losses = DIVERGENCES[options.divergence](xp, *pair, options.parameter)
     if options.divergence == "mse_logits":  # T comes after the difference of the logits, which may be large
-        losses = mse_logits(xp, *tempered(xp, teacher, student, 1.0, counted)) / (temperature * temperature)
-    else:
-        pair = tempered(xp, teacher, student, temperature, counted)
-        losses = DIVERGENCES[options.divergence](xp, *pair, options.parameter)
+        losses = losses / (temperature * temperature)
     if options.scale is not None:
         losses = losses * options.scale
     return xp.sum(losses) if options.total else losses
@@ -115,6 +115,20 @@ def jensen_shannon_terms(xp: Backend, log_t: Array, log_s: Array, beta: float) -
     return beta * xp.exp(log_t) * of_t, xp.exp(log_s) * ((1.0 - beta) * of_s)
 
 
+def skewed_forward_kl(xp: Backend, teacher: Array, student: Array, skew: float) -> Array:
+    """KL(t || m), m = skew t + (1 - skew) s."""
+    of_t, _ = jensen_shannon_terms(xp, log_softmax(xp, teacher), log_softmax(xp, student), skew)
+    return xp.sum(of_t, axis=-1) / skew
+
+
+def skewed_reverse_kl(xp: Backend, teacher: Array, student: Array, skew: float) -> Array:
+    """KL(s || m), m = skew s + (1 - skew) t."""
+    log_t, log_s = log_softmax(xp, teacher), log_softmax(xp, student)
+    _, of_s = jensen_shannon_terms(xp, log_t, log_s, 1.0 - skew)
+    losses = xp.sum(of_s, axis=-1) / skew
+    return losses + _level(xp, xp.exp(log_s), losses)
+
+
 def total_variation(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """``1/2 sum_k |t_k - s_k|``: the most that any event's probability differs."""
     t, s = xp.exp(log_softmax(xp, teacher)), xp.exp(log_softmax(xp, student))
@@ -130,16 +144,35 @@ def alpha_divergence(xp: Backend, teacher: Array, student: Array, alpha: float) 
 
 def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """``1/K sum_k (z^t_k - z^s_k)^2``, over the classes that not both mask."""
-    absent = xp.equal(teacher, MINUS_INFINITY) & xp.equal(student, MINUS_INFINITY)
-    difference = xp.where(absent, 0.0, teacher) - xp.where(absent, 0.0, student)
+    teacher, student, absent = _without_masked(xp, teacher, student)
+    difference = teacher - student
     return xp.sum(difference * difference, axis=-1) / xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
 
 
+def cosine(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
+    """``1 - sum_k z^t_k z^s_k / (|z^t| |z^s|)``; 1 where one of them is 0."""
+    teacher, student, _absent = _without_masked(xp, teacher, student)
+    squares = xp.sum(teacher * teacher, axis=-1) * xp.sum(student * student, axis=-1)
+    squares = xp.where(xp.equal(squares, 0), 1.0, squares)
+    return 1.0 - xp.sum(teacher * student, axis=-1) / squares**0.5
+
+
+def _without_masked(xp: Backend, teacher: Array, student: Array) -> tuple[Array, Array, Array]:
+    """Both logits, 0 where both mask a class; and where that is."""
+    absent = xp.equal(teacher, MINUS_INFINITY) & xp.equal(student, MINUS_INFINITY)
+    return xp.where(absent, 0.0, teacher), xp.where(absent, 0.0, student), absent
+
+
+# Of logits that are not divided by T before.
+OF_LOGITS = ("mse_logits", "cosine")
 DIVERGENCES: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
+    "skewed_forward_kl": skewed_forward_kl,
+    "skewed_reverse_kl": skewed_reverse_kl,
     "total_variation": total_variation,
     "alpha": alpha_divergence,
     "mse_logits": mse_logits,
+    "cosine": cosine,
 }

@@ -18,7 +18,7 @@ def parameter_of(divergence: str, *, beta: float = 0.5, alpha: float = 0.5) -> f
     if divergence == "jensen_shannon":
         _check_inside("beta", beta)
         return float(beta)
-    if divergence == "alpha":
+    if divergence in ("alpha", "skewed_forward_kl", "skewed_reverse_kl"):
         _check_inside("alpha", alpha)
     return float(alpha)
 

@@ -43,9 +43,12 @@ def distillation_loss(
     | forward_kl | sum_k t_k (log t_k - log s_k) |
     | reverse_kl | sum_k s_k (log s_k - log t_k) |
     | jensen_shannon | beta KL(t, m) + (1 - beta) KL(s, m), m = beta t + (1 - beta) s |
+    | skewed_forward_kl | KL(t, alpha t + (1 - alpha) s) |
+    | skewed_reverse_kl | KL(s, alpha s + (1 - alpha) t) |
     | total_variation | 1/2 sum_k abs(t_k - s_k) |
     | alpha | (1 - sum_k t_k^alpha s_k^(1 - alpha)) / (alpha (1 - alpha)) |
     | mse_logits | mean_k (teacher_k / T - student_k / T)^2 |
+    | cosine | 1 - cos(teacher, student), of the logits themselves |
 
     The gradient of the forward KL with respect to the student's logits is T (s - t). Everything is
     computed from logits, nothing is clipped. Classes masked with -inf in both models are excluded; where only
@@ -57,7 +60,7 @@ def distillation_loss(
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         divergence: one of the above.
         beta: the teacher's share in m, in (0, 1), of ``"jensen_shannon"``.
-        alpha: in (0, 1), of ``"alpha"``.
+        alpha: in (0, 1), of ``"alpha"``, and of the skewed divergences, whose authors take 0.1.
         logit_softcap: c > 0, of the student: its logits z become c tanh(z / c), before T.
         teacher_logit_softcap: the same of the teacher.
         logit_scale: multiplies the student's logits, before the cap.
@@ -80,7 +83,8 @@ def distillation_loss(
         ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Agarwal et al. 2024,
-        "On-Policy Distillation of Language Models" (generalised Jensen-Shannon); Kim et al. 2021,
+        "On-Policy Distillation of Language Models" (generalised Jensen-Shannon); Ko et al. 2024, "DistiLLM:
+        Towards Streamlined Distillation for Large Language Models" (skewed KL); Kim et al. 2021,
         "Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in Knowledge Distillation".
 
     Examples:

@@ -26,15 +26,54 @@ def alpha_divergence(a=0.5):
     return lambda t, s: (1 - (softmax(t) ** a * softmax(s) ** (1 - a)).sum(-1)) / (a * (1 - a))
 
 
+def cosine(t, s):
+    return 1 - (t * s).sum(-1) / np.sqrt((t * t).sum(-1) * (s * s).sum(-1))
+
+
 FORMULAS = {
     "forward_kl": kl_of_logits,
     "reverse_kl": lambda t, s: kl_of_logits(s, t),
     "jensen_shannon": jensen_shannon(),
     "total_variation": lambda t, s: absolute(softmax(t) - softmax(s)).sum(-1) / 2,
     "alpha": alpha_divergence(),
+    "skewed_forward_kl": lambda t, s: kl(softmax(t), (softmax(t) + softmax(s)) / 2),
+    "skewed_reverse_kl": lambda t, s: kl(softmax(s), (softmax(t) + softmax(s)) / 2),
+    "cosine": cosine,
     "mse_logits": lambda t, s: ((t - s) ** 2).mean(-1),
 }
 TEACHER, STUDENT = logits(0), logits(1)
+
+
+CAPS = {"logit_softcap": 3.0, "teacher_logit_softcap": 2.0, "logit_scale": 0.5, "teacher_logit_scale": 1.5}
+
+
+def test_caps_and_scales_of_both_logits(backend):
+    for options in ({}, {"divergence": "reverse_kl", "temperature": 2.0, "reduction": "none"}):
+        formula = FORMULAS[options.get("divergence", "forward_kl")]
+        temperature = options.get("temperature", 1.0)
+
+        def capped(t, s, formula=formula, temperature=temperature):
+            t, s = 2.0 * np.tanh(1.5 * t / 2.0), 3.0 * np.tanh(0.5 * s / 3.0)
+            return formula(t / temperature, s / temperature) * temperature**2
+
+        factor = 1.0 if options else 1.0 / len(TEACHER)
+        check_pair(backend, distillation_loss, capped, TEACHER, STUDENT, factor=factor, **CAPS, **options)
+
+
+@pytest.mark.parametrize("name", CAPS)
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), "a"])
+def test_caps_and_scales_that_are_not_above_zero_are_refused(name, value):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
+        distillation_loss(TEACHER, STUDENT, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "forward"), [("skewed_forward_kl", True), ("skewed_reverse_kl", False)])
+def test_the_skew_is_the_share_of_the_first_argument(backend, name, forward):
+    def formula(t, s):
+        p, q = (softmax(t), softmax(s)) if forward else (softmax(s), softmax(t))
+        return kl(p, 0.1 * p + 0.9 * q)
+
+    check_pair(backend, distillation_loss, formula, TEACHER, STUDENT, divergence=name, alpha=0.1, reduction="none")
 
 
 def tempered(formula, temperature, squared=True):
@@ -173,8 +212,10 @@ def test_far_logits_are_right(differentiable_backend, divergence, dtype):
         expected = (p * (log_p - log_q)).sum()
     elif divergence == "total_variation":
         expected = np.abs(p - q).sum() / 2
-    elif divergence == "jensen_shannon":
+    elif divergence in ("jensen_shannon", "skewed_forward_kl", "skewed_reverse_kl"):
         expected = 2 * np.log(2)
+    elif divergence == "cosine":
+        expected = cosine(*exact).sum()
     elif divergence == "alpha":
         expected = (4 * (1 - np.sqrt(p * q).sum(-1))).sum()
     else:

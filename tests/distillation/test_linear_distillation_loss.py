@@ -19,6 +19,14 @@ OPTIONS = {
     "hard alone": {"labels": LABELS, "alpha": 0.0, "label_smoothing": 0.2},
     "ignore_index": {"labels": LABELS, "ignore_index": 1, "label_smoothing": 0.1, "temperature": 2.0},
     "reverse_kl, T^2 off": {"divergence": "reverse_kl", "temperature": 2.0, "scale_by_temperature_squared": False},
+    "caps and scales": {
+        "labels": LABELS,
+        "logit_softcap": 3.0,
+        "teacher_logit_softcap": 2.0,
+        "logit_scale": 0.5,
+        "teacher_logit_scale": 1.5,
+    },
+    "skewed, capped": {"divergence": "skewed_reverse_kl", "teacher_logit_softcap": 2.0, "temperature": 2.0},
     "jensen_shannon": {"labels": LABELS, "divergence": "jensen_shannon", "beta": 0.3, "alpha": 0.9},
 }
 
@@ -35,8 +43,13 @@ def unfused(arrays, backend, reduction="mean", sample_weight=None, **options):
     th, tw, sh, sw, tb, sb = arrays
     labels = options.pop("labels", None)
     alpha = options.pop("alpha", 0.5 if labels is not None else 1.0)
+    cap, teacher_cap = (options.pop(f"{name}logit_softcap", None) for name in ("", "teacher_"))
+    scale, teacher_scale = (options.pop(f"{name}logit_scale", 1.0) for name in ("", "teacher_"))
     loss = DistillationLoss(alpha, options.pop("temperature", 1.0), reduction=reduction, **options)
     teacher, student = (h @ backend.moveaxis(w, 0, 1) + b for h, w, b in ((th, tw, tb), (sh, sw, sb)))
+    teacher, student = teacher * teacher_scale, student * scale
+    teacher = teacher if teacher_cap is None else teacher_cap * backend.tanh(teacher / teacher_cap)
+    student = student if cap is None else cap * backend.tanh(student / cap)
     labels = np.zeros(ROWS, int) if labels is None else labels
     return loss(labels, teacher, student, sample_weight=sample_weight)
 

@@ -40,7 +40,7 @@ class Numbers(NamedTuple):
 def fits(student: Array, options: DivergenceOptions) -> bool:
     """Whether `blocks` knows these options, all others among them, and a loop is no worse than the formula."""
     return (
-        options.divergence != "mse_logits"  # its one reduction shares nothing
+        options.divergence not in divergences.OF_LOGITS  # their reductions share nothing
         and options.constant_teacher
         and isinstance(options.temperature, float)
         and blocks_pay(student)
