@@ -12,14 +12,16 @@ import datetime
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import sacrebleu
 
 from lsmooth.calibration import TemperatureScaling
-from lsmooth.losses import linear_softmax_cross_entropy
+from lsmooth.losses import SoftmaxStatistics, linear_softmax_cross_entropy_with_statistics
 from lsmooth.metrics import expected_calibration_error, negative_log_likelihood
 
 SOURCE_LENGTH, TARGET_LENGTH = 14, 12
@@ -138,17 +140,28 @@ def texts(ids: np.ndarray) -> list[str]:
     return ["".join(WORDS[i] for i in row if i > EOS) for row in ids]
 
 
+class Translator(NamedTuple):
+    """A trained network, for NumPy arrays of ids."""
+
+    encode: Callable[[np.ndarray], np.ndarray]
+    """From sources to what the decoder reads."""
+    decode: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """From that, the sources and the first words of translations to logits."""
+    said: np.ndarray
+    """Of each epoch of training: `sums_of` its tokens."""
+
+
 # The network in each framework: a Transformer whose output layer is left to the loss.
 
 
-def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
-    """Train in PyTorch; returns ``encode(source)`` and ``decode(memory, source, prefix)``, which gives logits."""
+def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int) -> Translator:
+    """Train in PyTorch."""
     import torch
     from torch import nn
 
     torch.manual_seed(seed)
 
-    class Translator(nn.Module):
+    class Network(nn.Module):
         def __init__(self):
             super().__init__()
             options = {"dim_feedforward": 2 * WIDTH, "dropout": 0.1, "batch_first": True, "norm_first": True}
@@ -170,15 +183,16 @@ def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
             later = torch.ones(prefix.shape[1], prefix.shape[1], dtype=torch.bool).triu(1)
             return self.decoder(self.embed(prefix), memory, tgt_mask=later, memory_key_padding_mask=source == PAD)
 
-    model = Translator()
+    model = Network()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     steps = epochs * len(batches(train, 0))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    said = np.zeros((epochs, 3))
     for epoch in range(epochs):
         for batch in batches(train, seed + epoch):
             source, target = torch.tensor(train.source[batch]), torch.tensor(train.target[batch])
             hidden = model.decode(model.encode(source), source, target[:, :-1])
-            loss = linear_softmax_cross_entropy(
+            loss, statistics = linear_softmax_cross_entropy_with_statistics(
                 target[:, 1:],
                 hidden,
                 model.head.weight,
@@ -190,6 +204,7 @@ def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
             loss.backward()
             optimizer.step()
             schedule.step()
+            said[epoch] += [float(x) for x in sums_of(statistics)]
     model.eval()
 
     @torch.no_grad()
@@ -201,11 +216,11 @@ def torch_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
         hidden = model.decode(torch.tensor(memory), torch.tensor(source), torch.tensor(prefix))
         return model.head(hidden).numpy()
 
-    return encode, decode
+    return Translator(encode, decode, said)
 
 
-def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
-    """Train in JAX, with Flax NNX and Optax; returns what `torch_translator` does."""
+def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int) -> Translator:
+    """Train in JAX, with Flax NNX and Optax."""
     import jax.numpy as jnp
     import optax
     from flax import nnx
@@ -229,7 +244,7 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
         def __call__(self, x):
             return x + self.dropout(self.down(nnx.relu(self.up(self.norm(x)))))
 
-    class Translator(nnx.Module):
+    class Network(nnx.Module):
         def __init__(self, rngs):
             self.words = nnx.Embed(VOCABULARY, WIDTH, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
             self.places = nnx.Embed(max(SOURCE_LENGTH, TARGET_LENGTH), WIDTH, rngs=rngs)
@@ -255,7 +270,7 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
                 x = dense(attend_source(x, memory, (source != PAD)[:, None, None, :]))
             return self.norms[1](x)
 
-    model = Translator(nnx.Rngs(seed))
+    model = Network(nnx.Rngs(seed))
     steps = epochs * len(batches(train, 0))
     optimizer = nnx.Optimizer(model, optax.adam(optax.cosine_onecycle_schedule(steps, LEARNING_RATE)), wrt=nnx.Param)
 
@@ -263,7 +278,7 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
     def step(model, optimizer, source, target):
         def loss(model):
             hidden = model.decode(model.encode(source), source, target[:, :-1])
-            return linear_softmax_cross_entropy(
+            value, statistics = linear_softmax_cross_entropy_with_statistics(
                 target[:, 1:],
                 hidden,
                 model.head.kernel[...].T,
@@ -271,21 +286,29 @@ def jax_translator(train: Corpus, smoothing: float, seed: int, epochs: int):
                 label_smoothing=smoothing,
                 ignore_index=PAD,
             )
+            return value, jnp.stack(sums_of(statistics))
 
-        value, gradients = nnx.value_and_grad(loss)(model)
+        (_, sums), gradients = nnx.value_and_grad(loss, has_aux=True)(model)
         optimizer.update(model, gradients)
-        return value
+        return sums
 
+    said = np.zeros((epochs, 3))
     for epoch in range(epochs):
         for batch in batches(train, seed + epoch):
-            step(model, optimizer, jnp.asarray(train.source[batch]), jnp.asarray(train.target[batch]))
+            said[epoch] += step(model, optimizer, jnp.asarray(train.source[batch]), jnp.asarray(train.target[batch]))
     model.eval()
     encode = nnx.jit(lambda model, source: model.encode(source))
     decode = nnx.jit(lambda model, memory, source, prefix: model.head(model.decode(memory, source, prefix)))
-    return (
+    return Translator(
         lambda source: np.asarray(encode(model, source)),
         lambda memory, source, prefix: np.asarray(decode(model, memory, source, prefix)),
+        said,
     )
+
+
+def sums_of(statistics: SoftmaxStatistics) -> tuple:
+    """The tokens' entropy, how many were predicted, and how many there are; padding has none of them."""
+    return statistics.entropy.sum(), statistics.correct.sum(), (statistics.predicted >= 0).sum()
 
 
 def batches(train: Corpus, seed: int, size: int = 64) -> np.ndarray:
@@ -297,9 +320,9 @@ def batches(train: Corpus, seed: int, size: int = 64) -> np.ndarray:
 # What a trained translator is measured by.
 
 
-def search(translator, source: np.ndarray, *, beams: int = 1, temperature: float = 1.0) -> list[str]:
+def search(translator: Translator, source: np.ndarray, *, beams: int = 1, temperature: float = 1.0) -> list[str]:
     """The most probable translations that a beam search finds; one beam is greedy search."""
-    encode, decode = translator
+    encode, decode, _ = translator
     count, places = len(source), np.arange(len(source))[:, None]
     rows_of_beams = np.repeat(np.arange(count), beams)
     memory, repeated = encode(source)[rows_of_beams], source[rows_of_beams]
@@ -326,9 +349,9 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-def tokens(translator, part: Corpus) -> tuple[np.ndarray, np.ndarray]:
+def tokens(translator: Translator, part: Corpus) -> tuple[np.ndarray, np.ndarray]:
     """Labels and logits of every token that is not padding, given the right tokens before it."""
-    encode, decode = translator
+    encode, decode, _ = translator
     logits = decode(encode(part.source), part.source, part.target[:, :-1])
     labels = part.target[:, 1:]
     return labels[labels != PAD], logits[labels != PAD]
@@ -342,12 +365,14 @@ def quality(found: list[str], answers: list[list[str]]) -> dict[str, float]:
     return {"exact": 100 * float(matches), "BLEU": sacrebleu.corpus_bleu(found, references, tokenize="char").score}
 
 
-def measure(translator, validation: Corpus, test: Corpus) -> dict[str, float]:
+def measure(translator: Translator, validation: Corpus, test: Corpus) -> dict[str, float]:
     """Likelihood and calibration of the next token, and the translations, before and after temperature scaling."""
     labels, logits = tokens(translator, validation)
     scaler = TemperatureScaling().fit(logits, labels)
     labels, logits = tokens(translator, test)
-    measured = {"temperature": float(scaler.temperature_)}
+    entropy, correct, count = translator.said[-1]
+    measured = {"entropy in training": entropy / count, "accuracy in training": 100 * correct / count}
+    measured["temperature"] = float(scaler.temperature_)
     for name, z in (("", logits), (" scaled", scaler.transform(logits))):
         measured[f"NLL{name}"] = float(negative_log_likelihood(labels, z, from_logits=True))
         measured[f"ECE{name}"] = 100 * float(expected_calibration_error(labels, z, from_logits=True))

@@ -4,16 +4,26 @@ The model and its tokenizer are made here, so that nothing is downloaded. The te
 """
 
 import tempfile
+from dataclasses import dataclass
 
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, set_seed
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
-from lsmooth.integrations.transformers import compute_linear_loss
+from lsmooth.integrations.transformers import compute_linear_loss_with_statistics
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@dataclass
+class LossAndStatistics(ModelOutput):
+    """The loss, and sums over the tokens that count: their entropy, how many were predicted, and how many there are."""
+
+    loss: torch.Tensor | None = None
+    sums: torch.Tensor | None = None
 
 
 class LinearHeadLlamaForCausalLM(LlamaForCausalLM):
@@ -24,7 +34,7 @@ class LinearHeadLlamaForCausalLM(LlamaForCausalLM):
         if labels is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        loss = compute_linear_loss(
+        loss, statistics = compute_linear_loss_with_statistics(
             labels,
             hidden,
             self.lm_head.weight,
@@ -32,15 +42,22 @@ class LinearHeadLlamaForCausalLM(LlamaForCausalLM):
             shift_labels=True,
             label_smoothing=0.1 if self.training else 0.0,
         )
-        return CausalLMOutput(loss=loss)
+        of_rows = (statistics.entropy.detach(), statistics.correct, statistics.predicted >= 0)
+        return LossAndStatistics(loss=loss, sums=torch.stack([x.sum() for x in of_rows]))
 
 
 class LinearHeadSFTTrainer(SFTTrainer):
     """An SFTTrainer that leaves the loss to the model; TRL's own has no smoothing without the logits."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The Trainer's, which takes the loss that the model returns."""
-        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
+        """The Trainer's, which takes the loss that the model returns; SFTTrainer logs the means of the statistics."""
+        inputs["use_cache"] = False
+        loss, outputs = Trainer.compute_loss(self, model, inputs, True, num_items_in_batch)
+        entropy, correct, tokens = outputs.sums.tolist()
+        metrics = self._metrics["train" if model.training else "eval"]
+        metrics["entropy"].append(entropy / max(tokens, 1.0))
+        metrics["mean_token_accuracy"].append(correct / max(tokens, 1.0))
+        return (loss, outputs) if return_outputs else loss
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -85,9 +102,10 @@ def main(epochs: int = 8) -> list[float]:
             processing_class=tokenizer,
         )
         trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
-    return losses
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for name in ("loss", "entropy", "mean_token_accuracy"):
+        print(f"{name} {steps[0][name]:.3f} -> {steps[-1][name]:.3f}")
+    return [entry["loss"] for entry in steps]
 
 
 if __name__ == "__main__":

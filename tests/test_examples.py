@@ -91,7 +91,7 @@ def test_a_beam_search_finds_what_greedy_search_misses(translation):
         return np.log(p)
 
     source = np.zeros((2, 3), int)
-    translator = (lambda source: source[..., None], decode)
+    translator = translation["Translator"](lambda source: source[..., None], decode, np.zeros((1, 3)))
     assert translation["search"](translator, source) == ["10", "10"]
     assert translation["search"](translator, source, beams=4) == ["22", "22"]
 

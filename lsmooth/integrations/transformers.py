@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy
+from lsmooth.losses import (
+    SoftmaxStatistics,
+    linear_softmax_cross_entropy,
+    linear_softmax_cross_entropy_with_statistics,
+    softmax_cross_entropy,
+)
 
 # The label that Hugging Face's Trainer does not count.
 TRAINER_IGNORE_INDEX = -100
@@ -113,20 +118,63 @@ def compute_linear_loss(
         >>> round(float(compute_linear_loss(np.array([[0, -100]]), hidden, weight, None, 4, label_smoothing=0.1)), 4)
         0.0932
     """
+    xp, labels, options = _linear_options(labels, hidden, num_items_in_batch, shift_labels, ignore_index, options)
+    return _over_items(xp, linear_softmax_cross_entropy(labels, hidden, weight, bias, **options), num_items_in_batch)
+
+
+def compute_linear_loss_with_statistics(
+    labels: Array,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None = None,
+    num_items_in_batch: Array | int | None = None,
+    *,
+    shift_labels: bool = False,
+    ignore_index: int = TRAINER_IGNORE_INDEX,
+    **options: Any,
+) -> tuple[Array, SoftmaxStatistics]:
+    """`compute_linear_loss`, and the statistics of each label's prediction, to be logged.
+
+    Args:
+        labels: as in `compute_linear_loss`, and so are the others.
+        hidden: (..., features).
+        weight: (classes, features).
+        bias: (classes,), or None.
+        num_items_in_batch: how many labels the accumulated batches hold.
+        shift_labels: whether position t predicts label t + 1.
+        ignore_index: labels with this id cost nothing; their statistics are 0, predicted is -1 and correct False.
+        **options: further options of `linear_softmax_cross_entropy`.
+
+    Returns:
+        The loss, and `lsmooth.losses.SoftmaxStatistics` in the shape of the labels.
+
+    Raises:
+        TypeError: as `compute_linear_loss`.
+        ValueError: as `compute_linear_loss`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lsmooth.integrations.transformers import compute_linear_loss_with_statistics
+        >>> hidden, weight = np.array([[[1.0, 0.0], [0.0, 3.0]]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+        >>> loss, statistics = compute_linear_loss_with_statistics(np.array([[0, -100]]), hidden, weight)
+        >>> statistics.correct.tolist(), statistics.predicted.tolist()
+        ([[True, False]], [[0, -1]])
+    """
+    xp, labels, options = _linear_options(labels, hidden, num_items_in_batch, shift_labels, ignore_index, options)
+    loss, statistics = linear_softmax_cross_entropy_with_statistics(labels, hidden, weight, bias, **options)
+    return _over_items(xp, loss, num_items_in_batch), statistics
+
+
+def _linear_options(
+    labels: Any, hidden: Any, num_items_in_batch: Any, shift_labels: bool, ignore_index: int, options: dict[str, Any]
+) -> tuple[Backend, Array, dict[str, Any]]:
+    """The backend, the labels of the rows, and the options of the linear loss."""
     _check(labels, num_items_in_batch, ignore_index)
-    xp = backend_of(labels=labels, hidden=hidden, weight=weight, num_items_in_batch=num_items_in_batch)
+    xp = backend_of(labels=labels, hidden=hidden, num_items_in_batch=num_items_in_batch)
     if shift_labels:
         labels = _next_labels(xp, xp.asarray(labels, like=hidden if xp.is_array(hidden) else None), int(ignore_index))
-    loss = linear_softmax_cross_entropy(
-        labels,
-        hidden,
-        weight,
-        bias,
-        ignore_index=int(ignore_index),
-        reduction="mean" if num_items_in_batch is None else "sum",
-        **options,
-    )
-    return _over_items(xp, loss, num_items_in_batch)
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    return xp, labels, {**options, "ignore_index": int(ignore_index), "reduction": reduction}
 
 
 def _check(labels: Any, num_items_in_batch: Any, ignore_index: int) -> None:

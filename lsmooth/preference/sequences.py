@@ -19,6 +19,7 @@ def sequence_log_prob(
     ignore_index: int | None = -100,
     temperature: float | Array = 1.0,
     logit_softcap: float | None = None,
+    num_classes: int | None = None,
     length_normalized: bool = False,
 ) -> Array:
     """The log-probability of each sequence of tokens.
@@ -35,6 +36,7 @@ def sequence_log_prob(
         ignore_index: tokens with this label do not count; None if there is no such label.
         temperature: T > 0, a number, or a tensor that broadcasts to the tokens; the softmax is of ``logits / T``.
         logit_softcap: c > 0; the logits become ``c tanh(logits / c)``, before the temperature.
+        num_classes: the size of the vocabulary, where logits from there on are padding.
         length_normalized: whether the sum is divided by the number of tokens that count.
 
     Returns:
@@ -65,6 +67,7 @@ def sequence_log_prob(
         mask=mask,
         temperature=temperature,
         logit_softcap=logit_softcap,
+        num_classes=num_classes,
         reduction="none",
     )
     return _over_tokens(xp, losses, labels, mask, ignore_index, length_normalized)
@@ -80,6 +83,7 @@ def linear_sequence_log_prob(
     ignore_index: int | None = -100,
     temperature: float | Array = 1.0,
     logit_softcap: float | None = None,
+    num_classes: int | None = None,
     length_normalized: bool = False,
     block_size: int | None = None,
 ) -> Array:
@@ -97,6 +101,7 @@ def linear_sequence_log_prob(
         ignore_index: tokens with this label do not count; None if there is no such label.
         temperature: T > 0, a number, or a tensor that broadcasts to the tokens.
         logit_softcap: c > 0; the logits become ``c tanh(logits / c)``, before the temperature.
+        num_classes: the size of the vocabulary, where rows of the weight from there on are padding.
         length_normalized: whether the sum is divided by the number of tokens that count.
         block_size: the tokens of a block; chosen from the sizes if None.
 
@@ -129,6 +134,7 @@ def linear_sequence_log_prob(
         mask=mask,
         temperature=temperature,
         logit_softcap=logit_softcap,
+        num_classes=num_classes,
         reduction="none",
         block_size=block_size,
     )

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from lsmooth.integrations.transformers import compute_linear_loss, compute_loss_func
+from lsmooth.integrations.transformers import (
+    compute_linear_loss,
+    compute_linear_loss_with_statistics,
+    compute_loss_func,
+)
 from lsmooth.losses import softmax_cross_entropy
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -110,6 +114,20 @@ def test_the_linear_loss_is_that_of_the_logits(backend, shape, count):
     if backend.name != "numpy":
         gradients = [backend.value_and_grad(loss, hidden)[1] for loss in (linear, of_logits)]
         assert_close(backend, gradients[0], backend.to_numpy(gradients[1]), "float64", 4.0)
+
+
+@pytest.mark.parametrize("count", [None, 20])
+def test_the_linear_loss_comes_with_the_statistics_of_its_labels(batch, count):
+    hidden, labels = batch
+    torch.manual_seed(0)
+    weight, options = torch.randn(7, 7), {"shift_labels": True, "label_smoothing": 0.1}
+    loss, statistics = compute_linear_loss_with_statistics(labels, hidden, weight, None, count, **options)
+    torch.testing.assert_close(loss, compute_linear_loss(labels, hidden, weight, None, count, **options))
+    counted, logits = labels[:, 1:] != -100, (hidden @ weight.T)[:, :-1]
+    log_p = logits.log_softmax(-1)
+    torch.testing.assert_close(statistics.entropy.sum(), -(log_p.exp() * log_p).sum(-1)[counted].sum())
+    assert (statistics.predicted >= 0).sum() == counted.sum()
+    assert statistics.correct.sum() == (logits.argmax(-1) == labels[:, 1:]).sum()
 
 
 @pytest.mark.parametrize("count", [0, torch.tensor(0), torch.tensor(0.0)])

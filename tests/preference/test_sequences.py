@@ -102,6 +102,21 @@ def test_any_leading_axes(backend):
     assert_close(backend, sequence_log_prob(labels[0, 0], logits[0, 0, ...]), value[0, 0], "float64", 4.0)
 
 
+@pytest.mark.parametrize("length_normalized", [False, True])
+def test_padding_of_the_vocabulary_has_no_part_and_no_gradient(backend, length_normalized):
+    hidden, labels = backend.asarray(HIDDEN), backend.asarray(np.where(LABELS < 7, LABELS, 3))
+    value, gradient = expected(np.where(LABELS < 7, LABELS, 3), HIDDEN @ WEIGHT[:7].T, None, length_normalized)
+    options = {"num_classes": 7, "length_normalized": length_normalized}
+    logits, weight = backend.asarray(HIDDEN @ WEIGHT.T), backend.asarray(WEIGHT)
+    assert_close(backend, sequence_log_prob(labels, logits, **options), value, "float64", 8.0)
+    assert_close(backend, linear_sequence_log_prob(labels, hidden, weight, **options), value, "float64", 8.0)
+    if backend.name != "numpy":
+        call = lambda z: backend.sum(sequence_log_prob(labels, z, **options))  # noqa: E731
+        found = backend.to_numpy(backend.value_and_grad(call, logits)[1])
+        assert_close(backend, found[..., :7], gradient, "float64", 8.0)
+        assert not found[..., 7:].any()
+
+
 def test_an_id_outside_the_vocabulary_is_not_a_number(backend):
     logits = backend.asarray(np.zeros((2, 2, 3)))
     found = backend.to_numpy(sequence_log_prob(np.array([[0, 3], [1, 2]]), logits))
