@@ -408,7 +408,7 @@ def main(arguments: list[str] | None = None) -> dict[float, list[dict[str, float
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--wrong-targets", type=float, default=0.1, help="the share of training targets with an error")
     parser.add_argument("--quick", action="store_true", help="one seed and a short training, to try the script")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--json", type=Path, help="a file for the numbers, which lsmooth study --translation reads")
     given = parser.parse_args(arguments)
 
     size, epochs = (2560, 3) if given.quick else (6400, 14)
@@ -431,7 +431,8 @@ def main(arguments: list[str] | None = None) -> dict[float, list[dict[str, float
         print(f"{name:<22}" + "".join(f"{f'{x.mean():.3f} ± {e:.3f}':>20}" for x, e in zip(cells, errors, strict=True)))
     print("\n" + "\n".join(findings(results)))
     if given.json:
-        given.json.write_text(json.dumps({f"{s:g}": runs for s, runs in results.items()}, indent=2), encoding="utf-8")
+        content = {"framework": given.framework, "smoothing": {f"{s:g}": runs for s, runs in results.items()}}
+        given.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
     return results
 
 

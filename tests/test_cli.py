@@ -21,6 +21,7 @@ from lsmooth._report import staged
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.study.config import BACKENDS, Plan, Training
 from lsmooth.study.trainers import installed_trainers
+from lsmooth.study.translation import COLUMNS
 
 TINY = Plan(
     alphas=(0.0, 0.1),
@@ -35,6 +36,9 @@ TINY = Plan(
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+TRANSLATED = {smoothing: [{name: 61.25 for name, *_ in COLUMNS}] for smoothing in ("0", "0.1")}
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +101,9 @@ def test_the_study_leaves_its_report(tmp_path, trainer):
 
 
 def test_the_html_report_is_one_file(tmp_path, any_trainer):
-    result = run("study", "--dataset", "wine", "--seeds", 1, "--output", tmp_path)
+    (tmp_path / "translated.json").write_text(json.dumps({"framework": "jax", "smoothing": TRANSLATED}))
+    translation = ("--translation", tmp_path / "translated.json")
+    result = run("study", "--dataset", "wine", "--seeds", 1, *translation, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count('src="data:image/png;base64,') == 6
@@ -107,6 +113,10 @@ def test_the_html_report_is_one_file(tmp_path, any_trainer):
     assert "The paper's claim" in html
     assert "inside the noise" in html
     assert "72.7" in html
+    assert "61.25" in html, "the BLEU of the translator"
+    assert "Smoothing of 0.1 makes its BLEU better." in html
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["translation"]["runs"][1]["BLEU beam"] == [61.25]
 
 
 def test_own_data_are_studied(tmp_path, any_trainer):
@@ -127,6 +137,7 @@ def test_own_data_are_studied(tmp_path, any_trainer):
         (["--dataset", "mnist"], "dataset must be one of digits, breast_cancer, wine; got 'mnist'."),
         (["--seeds", "0"], "--seeds must be at least 1, got 0."),
         (["--data", "absent.npz"], "absent.npz, which is not there"),
+        (["--translation", "absent.json"], "absent.json"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):

@@ -40,6 +40,14 @@ def study(
             show_default=False,
         ),
     ] = None,
+    translation: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file written by examples/translation.py --json, for a part on translation.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     output: Output = Path("report"),
 ) -> None:
     """Repeat the experiments of "When Does Label Smoothing Help?" and write a report.
@@ -60,14 +68,16 @@ def study(
         nearest_folder(output)
         from lsmooth.study import load_data, run_study, write_report
         from lsmooth.study.run import total_rounds
+        from lsmooth.study.translation import load_translation
 
         _check_packages()
         name = default_backend() if backend is None else backend
         load_trainer(name)
         rows = load_data(dataset, data)
+        translated = None if translation is None else load_translation(translation)
         with steps(total_rounds(plan)) as advance:
             results = run_study(rows, plan, name, advance)
-            path = write_report(results, output)
+            path = write_report(results, output, translated)
     except (ValueError, ImportError, OSError) as error:
         fail(str(error))
     _print_study(results, path)

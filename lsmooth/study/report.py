@@ -12,6 +12,7 @@ from typing import Any
 import lsmooth
 from lsmooth._report import html_figure, html_table, page, staged
 from lsmooth.study import paper
+from lsmooth.study import translation as translators
 from lsmooth.study.figures import PICTURES, figures
 from lsmooth.study.findings import AGREES, DISAGREES, Finding, findings
 from lsmooth.study.run import Results
@@ -32,19 +33,24 @@ COLUMNS = (
 STUDENT_NUMBERS = ("gamma", "error", "nll", "validation_error")
 
 
-def write_report(results: Results, folder: Path) -> Path:
+def write_report(results: Results, folder: Path, translation: translators.Translation | None = None) -> Path:
     """Write everything into the folder, which need not exist; files of the same names are replaced.
 
-    Nothing is written before all has been made.
+    Nothing is written before all has been made. With a ``translation``, the report has its part too.
 
     Returns:
         The path of ``report.html``.
     """
     found = findings(results)
+    if translation is not None:
+        found += translators.translation_findings(translation)
     pictures = figures(results)
     contents = {f"{name}.png": picture for name, picture in pictures.items()}
-    contents["report.json"] = (json.dumps(to_json(results, found), indent=2, allow_nan=False) + "\n").encode()
-    contents["report.html"] = to_html(results, found, pictures).encode()
+    data = to_json(results, found)
+    if translation is not None:
+        data["translation"] = translators.to_json(translation)
+    contents["report.json"] = (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
+    contents["report.html"] = to_html(results, found, pictures, translation).encode()
     with staged(folder, [f"{name}.png" for name in PICTURES]) as temporary:
         results.measured[results.plan.alphas[0]][0].scaler.save(temporary / CALIBRATOR)
         for name, content in contents.items():
@@ -119,7 +125,12 @@ def _names(results: Results) -> Iterable[str]:
     return results.measured[results.plan.alphas[0]][0].numbers
 
 
-def to_html(results: Results, found: Sequence[Finding], pictures: dict[str, bytes]) -> str:
+def to_html(
+    results: Results,
+    found: Sequence[Finding],
+    pictures: dict[str, bytes],
+    translation: translators.Translation | None = None,
+) -> str:
     """One file, with its style and pictures inside."""
     plan, data, training = results.plan, results.data, results.plan.training
     rows = {part: len(labels) for part, labels in data.labels.items()}
@@ -170,6 +181,7 @@ give to wrong classes, scaled so that the uniform distribution has 1; for label 
 {plan.noise:g} ({plan.draws} draws each), and the difference of the two logits.</p>
 {html_figure(pictures, "information", "Information kept over training, without and with smoothing.")}
 
+{_translation(translation)}
 <h2>What was run</h2>
 <p>A network of {len(training.hidden)} hidden layers ({", ".join(map(str, training.hidden))} units, ReLU), trained by
 Adam at a rate of {training.learning_rate:g} for {training.steps} batches of {training.batch_size}, with
@@ -180,6 +192,17 @@ hard-label network is in <code>{CALIBRATOR}</code>, all numbers in <code>report.
 <p class="note">{escape(paper.CITATION)}</p>
 """
     return page(f"When does label smoothing help? {data.name}, {results.backend}", body)
+
+
+def _translation(translation: translators.Translation | None) -> str:
+    if translation is None:
+        return ""
+    headings = ["smoothing", *(heading for _, heading, _ in translators.COLUMNS)]
+    return f"""<h2>7 &nbsp;Translation</h2>
+<p>Small Transformers, trained in {escape(translation.framework)} by <code>examples/translation.py</code>, put dates in
+words into ISO form. T: the temperature of greatest likelihood on the validation tokens.</p>
+{html_table(headings, translators.table(translation))}
+"""
 
 
 def _geometry(results: Results, pictures: dict[str, bytes]) -> str:
