@@ -19,6 +19,7 @@ from lsmooth.losses.linear import check_block_size, check_head, over_rows
 SOFT, HARD = "soft.", "hard."
 
 
+@over_ragged_rows("student_hidden")
 def linear_distillation_loss(
     teacher_hidden: Array,
     teacher_weight: Array,

@@ -7,6 +7,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._pair import prepare
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.distillation.logits import divergence_options
@@ -101,30 +102,17 @@ class DistillationLoss:
             TypeError: if tensors of two frameworks meet, or a dtype is wrong.
             ValueError: if shapes do not fit.
         """
-        common = {"ignore_index": self.ignore_index, "axis": self.axis, "reduction": self.reduction}
-        pair = prepare(
+        return _hard_and_soft(
+            labels,
             teacher_logits,
             student_logits,
-            self.temperature,
-            labels=None if self.ignore_index is None else labels,
+            loss=self,
             sample_weight=sample_weight,
             mask=mask,
-            hard_labels=labels,
-            order=("labels", labels, "loss(labels, teacher_logits, student_logits)"),
+            temperature=self.temperature,
             label_smoothing=self.label_smoothing,
-            **common,
+            axis=self.axis,
         )
-        xp = pair.xp
-        rows = _rows.prepare(xp, labels, student_logits, self.label_smoothing, sample_weight, mask=mask, **common)
-        # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
-        rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(self.alpha)))
-        pair = pair._replace(scale=_weighted(pair.scale, float(self.alpha)))
-        hard = SoftmaxOptions(
-            rows.label_smoothing, counted=rows.counted, scale=rows.scale, total=rows.reduction != "none"
-        )
-        parameter = parameter_of(self.divergence, beta=self.beta, alpha=self.divergence_alpha)
-        soft = divergence_options(pair, self.divergence, parameter, self.scale_by_temperature_squared)
-        return xp.hard_and_soft(rows.labels, pair.teacher, pair.student, hard, soft)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make another like this one, ready for JSON."""
@@ -134,6 +122,44 @@ class DistillationLoss:
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
         """Make one from `get_config`."""
         return cls(**config)
+
+
+@over_ragged_rows("student_logits")
+def _hard_and_soft(
+    labels: Array,
+    teacher_logits: Array,
+    student_logits: Array,
+    *,
+    loss: DistillationLoss,
+    sample_weight: Array | None,
+    mask: Array | None,
+    temperature: float | Array,
+    label_smoothing: float | Array,
+    axis: int,
+) -> Array:
+    """The loss of a batch; what lies along the rows has an argument of its own, since it may be ragged."""
+    common: dict[str, Any] = {"ignore_index": loss.ignore_index, "axis": axis, "reduction": loss.reduction}
+    pair = prepare(
+        teacher_logits,
+        student_logits,
+        temperature,
+        labels=None if loss.ignore_index is None else labels,
+        sample_weight=sample_weight,
+        mask=mask,
+        hard_labels=labels,
+        order=("labels", labels, "loss(labels, teacher_logits, student_logits)"),
+        label_smoothing=label_smoothing,
+        **common,
+    )
+    xp = pair.xp
+    rows = _rows.prepare(xp, labels, student_logits, label_smoothing, sample_weight, mask=mask, **common)
+    # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
+    rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(loss.alpha)))
+    pair = pair._replace(scale=_weighted(pair.scale, float(loss.alpha)))
+    hard = SoftmaxOptions(rows.label_smoothing, counted=rows.counted, scale=rows.scale, total=rows.reduction != "none")
+    parameter = parameter_of(loss.divergence, beta=loss.beta, alpha=loss.divergence_alpha)
+    soft = divergence_options(pair, loss.divergence, parameter, loss.scale_by_temperature_squared)
+    return xp.hard_and_soft(rows.labels, pair.teacher, pair.student, hard, soft)
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:

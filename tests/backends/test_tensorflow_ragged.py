@@ -47,6 +47,23 @@ OF_IDS = {
         labels, hidden, np.eye(CLASSES)[:3], ignore_index=3, **options
     ),
 }
+WEIGHT = np.random.default_rng(1).normal(size=(6, CLASSES))
+
+
+def hard_and_soft(labels, student, reduction="mean", **options):
+    loss = distillation.DistillationLoss(0.7, 2.0, label_smoothing=0.1, ignore_index=1, reduction=reduction)
+    return loss(labels, 2.0 * student, student, **options)
+
+
+def top_classes(teacher, student, **options):
+    """Of a teacher who keeps two classes of each row."""
+    indices = teacher.with_flat_values(PLACES) if hasattr(teacher, "flat_values") else PLACES
+    log_probs = teacher.with_flat_values(np.full((5, 2), -1.0)) if hasattr(teacher, "flat_values") else -np.ones((5, 2))
+    return distillation.linear_sparse_distillation_loss(indices, log_probs, student, WEIGHT, tail="bucket", **options)
+
+
+PLACES = np.array([[0, 1], [2, 0], [5, 4], [3, 1], [1, 2]])
+OF_IDS["hard and soft"] = hard_and_soft
 OF_DISTRIBUTIONS = {
     "softmax": losses.softmax_cross_entropy,
     "sigmoid": losses.sigmoid_cross_entropy,
@@ -56,6 +73,13 @@ OF_DISTRIBUTIONS = {
     ),
     "standardized": distillation.standardized_distillation_loss,
     "gkd": distillation.gkd_loss,
+    "ensemble": lambda teacher, student, **options: distillation.ensemble_distillation_loss(
+        [10 * teacher, 5 * teacher], student, **options
+    ),
+    "linear distillation": lambda teacher, student, **options: distillation.linear_distillation_loss(
+        teacher, WEIGHT, student, WEIGHT, **options
+    ),
+    "linear, top classes": top_classes,
 }
 CALLS = [(loss, False) for loss in OF_IDS.values()] + [(loss, True) for loss in OF_DISTRIBUTIONS.values()]
 NAMES = [f"ids-{name}" for name in OF_IDS] + [f"distributions-{name}" for name in OF_DISTRIBUTIONS]

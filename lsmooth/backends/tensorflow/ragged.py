@@ -9,7 +9,7 @@ import tensorflow as tf
 
 # Options with a value for each row, and arrays with rows of their own; the others lie along the classes.
 OPTIONS_OF_ROWS = ("sample_weight", "mask", "label_smoothing", "temperature")
-ROWS = ("labels", "y_true", "teacher_logits", "teacher_indices", "teacher_log_probs")
+ROWS = ("labels", "y_true", "teacher_logits", "teacher_hidden", "teacher_indices", "teacher_log_probs")
 
 
 class RaggedRows:
