@@ -61,7 +61,7 @@ def differentiable_backend(request: pytest.FixtureRequest) -> Backend:
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, backend: Backend) -> str:
     """Both ways through the rows: NumPy in place on the host's memory, and the backend's operations."""
     if request.param == "device":
-        monkeypatch.setattr(type(backend), "host_view", lambda self, x: None)
+        monkeypatch.setattr(type(backend), "host_values", lambda self, x: None)
     return request.param
 
 

@@ -68,24 +68,12 @@ class Backend(ABC):
     def to_numpy(self, x: Array) -> np.ndarray:
         """Copy ``x`` to the host, without its gradient; half precision becomes float32."""
 
-    def host_view(self, x: Array) -> np.ndarray | None:
-        """The values of ``x`` without a copy, to be read only; None where they are not in host memory."""
-        return None
+    def host_values(self, x: Array) -> np.ndarray | None:
+        """The values of ``x``, to be read only, if they are in host memory and can be read without a copy.
 
-    def is_watched(self, *arrays: Array) -> bool:
-        """Whether what is computed of these may be differentiated, mapped or recorded: then only its own operations do.
-
-        Asked of arrays whose values can be read.
+        None where they are not, and where what is computed of ``x`` may be differentiated, mapped or recorded.
         """
-        return True
-
-    def is_absent(self, index: int, labels: Array) -> bool:
-        """Whether none of the labels is ``index``; False where that is not known, or costs a synchronisation to ask."""
-        return False
-
-    def are_classes(self, labels: Array, num_classes: Any) -> bool:
-        """Whether all labels are in 0..num_classes-1; False where to ask costs a synchronisation."""
-        return False
+        return None
 
     @abstractmethod
     def dtype(self, x: Array) -> str:

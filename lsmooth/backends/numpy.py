@@ -29,7 +29,7 @@ class NumpyBackend(NamespaceBackend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else np.asarray(x)
 
-    def host_view(self, x: Array) -> np.ndarray | None:
+    def host_values(self, x: Array) -> np.ndarray | None:
         return x
 
     def dtype(self, x: Array) -> str:

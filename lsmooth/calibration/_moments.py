@@ -119,7 +119,7 @@ class Rows:
         any_label: bool = False,
         validate: bool = False,
     ):
-        host = xp.host_view(logits)
+        host = xp.host_values(xp.stop_gradient(logits))
         if host is not None:
             # The framework's own memory, worked through by NumPy in place: the fastest on a processor.
             labels, weight = (None if x is None else xp.to_numpy(x) for x in (labels, weight))

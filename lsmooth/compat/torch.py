@@ -163,13 +163,14 @@ def _by_kernel(
 ) -> Array | None:
     """The loss by the backend's kernel; None where PyTorch's would be infinite or NaN, or that cannot be known."""
     values = xp.stop_gradient(logits)
-    if 0 in xp.shape(logits) or not xp.is_concrete(values) or xp.is_watched(values, target):
+    if 0 in xp.shape(logits) or not xp.is_concrete(values):
         return None
-    if weight is not None and xp.is_watched(weight):
+    logits_sum = xp.host_values(xp.cast(xp.sum(values), "float32"))
+    if any(x is not None and xp.host_values(x) is None for x in (target, weight)) or logits_sum is None:
         return None
     counted, total = None, xp.size(logits) // xp.shape(logits)[-1]
     if not soft:
-        counted = None if xp.is_absent(ignore_index, target) else ~xp.equal(target, ignore_index)
+        counted = ~xp.equal(target, ignore_index) if (xp.host_values(target) == ignore_index).any() else None
         target = target if counted is None else xp.where(counted, target, 0)
         if reduction == "mean" and (counted is not None or weight is not None):
             factor = 1.0 if counted is None else xp.cast(counted, xp.dtype(logits))
@@ -177,16 +178,12 @@ def _by_kernel(
             total = float(xp.to_numpy(total))
     # The kernel gives no smoothing mass to a masked class, and skips rows that are ignored whatever they hold.
     masked_alike = not soft and eps == 0.0 and counted is None and weight is None
-    if total == 0 or not (masked_alike or _is_finite(xp, values)):
+    if total == 0 or not (masked_alike or math.isfinite(logits_sum)):
         return None
     scale = 1.0 / total if reduction == "mean" else None
     options = SoftmaxOptions(eps, None, weight, counted=counted, scale=scale, total=reduction != "none")
     loss = xp.softmax_cross_entropy(logits, target, options)
-    return loss if _is_finite(xp, xp.stop_gradient(loss)) else None
-
-
-def _is_finite(xp: Backend, x: Array) -> bool:
-    return math.isfinite(float(xp.to_numpy(xp.sum(x))))
+    return loss if math.isfinite(float(xp.to_numpy(xp.sum(xp.stop_gradient(loss))))) else None
 
 
 def _class_ids(xp: Backend, target: Array, logits: Array, ignore_index: int) -> Array:

@@ -65,7 +65,8 @@ def prepare(
     if ignore_index is not None:
         if soft:
             raise ValueError("ignore_index needs integer labels; with distributions, pass mask=, False for those rows.")
-        if not xp.is_absent(ignore_index, labels):
+        ids = xp.host_values(labels)
+        if ids is None or (ids == ignore_index).any():
             named = ~xp.equal(labels, ignore_index)
             counted = named if counted is None else counted & named
     if check.is_validating(xp, labels, logits):

@@ -397,7 +397,8 @@ def _sparse_losses_of_probabilities(
     if check.is_validating(xp, labels, y_pred):
         check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
     classes, factor = xp.length(p, -1, xp.dtype(labels)), None
-    if not xp.are_classes(labels, classes):
+    ids = xp.host_values(labels)
+    if ids is None or (ids.size and not (ids.min() >= 0 and ids.max() < classes)):
         labels, factor = label_factor(xp, labels, classes, xp.dtype(p))
     log_q = xp.log(_clipped(xp, xp.pick(p, labels) / xp.sum(p, axis=-1)))
     if not isinstance(eps, float) or eps > 0.0:

@@ -85,6 +85,10 @@ def row_scale(
     if divisor is None:
         return _inverse_of_count(xp, xp.size(rows), dtype, weight)
     total = xp.sum(label_weight if divisor is label_weight else divisor * xp.ones_like(rows, dtype))
+    number = xp.host_values(total)
+    if number is not None:
+        inverse = 1.0 / float(number) if number else 0.0
+        return inverse if weight is None else weight * inverse
     empty = xp.equal(total, 0)
     inverse = xp.where(empty, 0.0, 1.0 / xp.where(empty, 1.0, total))
     return inverse if weight is None else weight * inverse

@@ -171,9 +171,8 @@ def _on_host(xp: Backend, *arrays: Any) -> list[Any] | None:
         return None
     if xp.size(arrays[1]) > SMALL and has_float64(xp, own[0]):
         return None
-    if xp.is_watched(*own) or any(xp.host_view(x) is None for x in own):
-        return None
-    return [xp.host_view(x) if xp.is_array(x) else x for x in arrays]
+    values = [xp.host_values(x) if xp.is_array(x) else x for x in arrays]
+    return None if any(x is None and y is not None for x, y in zip(values, arrays, strict=True)) else values
 
 
 def _two_classes(

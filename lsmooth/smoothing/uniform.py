@@ -166,8 +166,7 @@ def _binary_targets(xp: Backend, labels: Array) -> Array:
 
 def _where_valid(xp: Backend, target: Array, valid: Array, message: str) -> Array:
     """``target``, NaN where it is not valid; a ValueError if the values can be read without a synchronisation."""
-    readable = xp.is_concrete(target) and (xp.name == "numpy" or not xp.is_watched(target))
-    values = xp.host_view(valid) if readable else None
+    values = None if xp.host_values(target) is None else xp.host_values(valid)
     if values is not None and not values.all():
         raise ValueError(message)
     return xp.where(valid, target, float("nan"))

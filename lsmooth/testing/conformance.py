@@ -147,8 +147,8 @@ def _arrays(case: _Case) -> None:
     one_hot = np.zeros((2, 2, 3))
     one_hot[0, 0, 0] = one_hot[0, 1, 2] = 1.0
     case.equal("one_hot", lambda: xp.one_hot(index, 3, dtype), one_hot, dtype)
-    view = xp.host_view(x)
-    case.require(view is None or np.array_equal(view, values), "host_view", "differs from the values")
+    view = xp.host_values(x)
+    case.require(view is None or np.array_equal(view, values), "host_values", "differs from the values")
 
 
 def _operators(case: _Case) -> None:

@@ -90,7 +90,7 @@ def test_the_entropy_of_millions_of_rows_is_exact(backend: Backend):
 
 
 def test_a_temperature_of_many_rows_on_a_device_is_exact(backend: Backend, monkeypatch):
-    monkeypatch.setattr(type(backend), "host_view", lambda self, x: None)
+    monkeypatch.setattr(type(backend), "host_values", lambda self, x: None)
     labels, confidence = drawn("spread", 2**20)
     logits = np.log(confidence / (1 - np.minimum(confidence, 0.999)))
     got = calibration.TemperatureScaling(binary=True).fit(backend.asarray(logits), backend.asarray(labels))

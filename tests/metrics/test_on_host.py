@@ -61,7 +61,7 @@ def test_up_to_a_size_it_is_computed_in_numpy(backend: Backend, monkeypatch):
     expected_calibration_error(labels, p, sample_weight=backend.asarray(np.ones(4)))
     monkeypatch.setattr(_inputs, "SMALL", P.size - 1)
     expected_calibration_error(labels, p)
-    monkeypatch.setattr(type(backend), "host_view", lambda self, x: None)
+    monkeypatch.setattr(type(backend), "host_values", lambda self, x: None)
     monkeypatch.setattr(_inputs, "SMALL", P.size)
     expected_calibration_error(labels, p)
     assert ways == ["numpy", backend.name, backend.name]

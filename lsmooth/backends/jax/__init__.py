@@ -44,12 +44,11 @@ class JaxBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x.astype(jnp.float32) if x.dtype.name in ("float16", "bfloat16") else x)
 
-    def host_view(self, x: Array) -> np.ndarray | None:
+    def host_values(self, x: Array) -> np.ndarray | None:
+        if isinstance(x, jax.core.Tracer):
+            return None
         (device, *others) = x.devices()
         return np.asarray(x) if device.platform == "cpu" and not others else None
-
-    def is_watched(self, *arrays: Array) -> bool:
-        return False  # what is watched is traced
 
     def dtype(self, x: Array) -> str:
         return x.dtype.name

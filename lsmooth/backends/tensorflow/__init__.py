@@ -43,17 +43,8 @@ class TensorflowBackend(Backend):
     def to_numpy(self, x: Array) -> np.ndarray:
         return (tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x).numpy()
 
-    def host_view(self, x: Array) -> np.ndarray | None:
-        return x.numpy() if "CPU" in x.device else None
-
-    def is_watched(self, *arrays: Array) -> bool:
-        return is_followed(*arrays)
-
-    def are_classes(self, labels: Array, num_classes: Any) -> bool:
-        if not (arrays.is_on_host(labels) and isinstance(num_classes, int)):
-            return False
-        ids = labels.numpy()
-        return not ids.size or bool(ids.min() >= 0 and ids.max() < num_classes)
+    def host_values(self, x: Array) -> np.ndarray | None:
+        return x.numpy() if arrays.is_on_host(x) and not is_followed(x) else None
 
     def dtype(self, x: Array) -> str:
         return x.dtype.name

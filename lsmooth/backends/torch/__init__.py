@@ -126,15 +126,10 @@ class TorchBackend(Backend):
         x = x.detach()
         return (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).cpu().numpy()
 
-    def host_view(self, x: Array) -> np.ndarray | None:
-        shared = x.device.type == "cpu" and x.layout == torch.strided and x.dtype != torch.bfloat16
-        return x.detach().numpy() if shared else None
-
-    def is_watched(self, *arrays: Array) -> bool:
-        return needs_gradient(*arrays) or not is_plain(*arrays)
-
-    def is_absent(self, index: int, labels: Array) -> bool:
-        return not torch.compiler.is_compiling() and is_plain(labels) and not torch.any(labels == index).item()
+    def host_values(self, x: Array) -> np.ndarray | None:
+        if torch.compiler.is_compiling() or not is_plain(x) or needs_gradient(x):
+            return None
+        return x.detach().numpy() if x.layout == torch.strided and x.dtype != torch.bfloat16 else None
 
     def dtype(self, x: Array) -> str:
         return _NAMES[x.dtype]

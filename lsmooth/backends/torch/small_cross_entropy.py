@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch.sweep import FLOATS, INTEGERS, is_plain, times_upstream
+from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, is_plain, times_upstream
 
 # Up to this many logits of a group are one block: fewer calls.
 ONE_BLOCK = 2**18
@@ -21,7 +21,6 @@ OFFSET = 16.0
 LEAST_LOG = -70.0
 # Up to this many logits, a few native calls beat the sweep.
 SMALL = 2**16
-_EXACT = (torch.float32, torch.float64)
 _NONE, _MEAN, _SUM = 0, 1, 2  # PyTorch's names of the reductions
 _NO_LABEL = -(2**62)  # to ignore no label
 
@@ -41,7 +40,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
         and (ignore_index is None or type(ignore_index) is int)
     ):
         return None
-    if label_smoothing == 0.0 and logits.ndim == 2 and labels.dtype == torch.int64 and logits.dtype in _EXACT:
+    if label_smoothing == 0.0 and logits.ndim == 2 and labels.dtype == torch.int64 and logits.dtype in EXACT:
         try:
             ignored = _NO_LABEL if ignore_index is None else ignore_index
             mean = torch._C._nn.cross_entropy_loss(logits, labels, None, _MEAN, ignored, 0.0)  # pyright: ignore
@@ -156,7 +155,7 @@ def sweep(
     That is where an intermediate result is not finite or has lost digits, and for the rarer options.
     """
     eps, prior, weight, temperature, z_loss, softcap, counted, scale, *_ = options
-    if softcap is not None or logits.dtype not in _EXACT or logits.numel() > ONE_BLOCK or not logits.is_contiguous():
+    if softcap is not None or logits.dtype not in EXACT or logits.numel() > ONE_BLOCK or not logits.is_contiguous():
         return None
     num_classes, dtype = logits.shape[-1], logits.dtype
     scale = times_upstream(scale, upstream, dtype)

@@ -27,6 +27,8 @@ except ImportError:  # then every call counts as transformed: slower, and right
 BLOCK_ELEMENTS = 2**17
 
 FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+# Dtypes in which a gradient may be multiplied again without harm.
+EXACT = frozenset((torch.float32, torch.float64))
 INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 # Subclasses may mean something else by the same operations.
@@ -116,7 +118,7 @@ def _may_be_kept(logits: Tensor, total: bool) -> bool:
     A row's upstream gradient would round a gradient in half precision again. That of a sum is mostly 1; but
     float16 has no room for the small gradients of a mean, which a loss scale is to enlarge first.
     """
-    return logits.dtype in (torch.float32, torch.float64) or (total and logits.dtype == torch.bfloat16)
+    return logits.dtype in EXACT or (total and logits.dtype == torch.bfloat16)
 
 
 class Swept(NamedTuple):
@@ -135,37 +137,40 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, swept: Swept) -> Tensor:
+        losses, ctx.gradient, arguments, ctx.sweep, ctx.formula, ctx.multiply = swept
         tensors: list[Tensor] = []
-        ctx.gradient = swept.gradient
-        ctx.swept = swept._replace(losses=None, gradient=None, arguments=_without_tensors(swept.arguments, tensors))
+        ctx.arguments = _without_tensors(arguments, tensors)
         ctx.save_for_backward(logits, *tensors)
-        return swept.losses
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (upstream,) = grad_outputs
         logits, *tensors = ctx.saved_tensors
-        swept: Swept = ctx.swept
-        arguments = _with_tensors(swept.arguments, iter(tensors))
         differentiable = torch.is_grad_enabled()
         if not differentiable and not is_batched(upstream):
             # Hand the stored gradient out once, because the caller may modify it; recompute it after that.
             gradient, ctx.gradient = ctx.gradient, None
-            if gradient is None and logits.dtype in (torch.float32, torch.float64):  # the same bits as the first time
-                found = swept.sweep(logits, *arguments, with_gradient=True)
-                gradient = None if found is None else found[1]
+            if gradient is None and logits.dtype in EXACT:  # the same bits as the first time
+                gradient = _gradient_again(ctx, logits, tensors)
             if gradient is not None and _multiplies_exactly(gradient, upstream):
-                swept.multiply(gradient, upstream)
+                ctx.multiply(gradient, upstream)
             else:
-                found = swept.sweep(logits, *arguments, with_gradient=True, upstream=upstream)
-                gradient = None if found is None else found[1]
+                gradient = _gradient_again(ctx, logits, tensors, upstream)
             if gradient is not None:
                 # Detached it is no view, so that autograd adds another gradient of these logits in place.
-                return gradient.reshape(logits.shape).detach(), None
+                in_shape = gradient.shape == logits.shape and not gradient._is_view()
+                return gradient if in_shape else gradient.reshape(logits.shape).detach(), None
         with torch.enable_grad():
-            losses = swept.formula(logits, *arguments)
+            losses = ctx.formula(logits, *_with_tensors(ctx.arguments, iter(tensors)))
             (gradient,) = torch.autograd.grad(losses, logits, upstream, create_graph=differentiable)
         return gradient, None
+
+
+def _gradient_again(ctx: Any, logits: Tensor, tensors: list[Tensor], upstream: Tensor | None = None) -> Tensor | None:
+    """The gradient of a second sweep, multiplied by the upstream gradient if there is one; None if it gives up."""
+    found = ctx.sweep(logits, *_with_tensors(ctx.arguments, iter(tensors)), with_gradient=True, upstream=upstream)
+    return None if found is None else found[1]
 
 
 def is_batched(x: Tensor) -> bool:
@@ -175,7 +180,7 @@ def is_batched(x: Tensor) -> bool:
 
 def _multiplies_exactly(gradient: Tensor, upstream: Tensor) -> bool:
     """Whether a product with the upstream gradient rounds a gradient of half precision not a second time."""
-    if gradient.dtype in (torch.float32, torch.float64) or not gradient.is_cpu:
+    if gradient.dtype in EXACT or not gradient.is_cpu:
         return True
     return abs(math.frexp(upstream.reshape(-1)[0].item())[0]) == 0.5
 
