@@ -12,6 +12,7 @@ with needs("torch", "torch"):
 
 from lsmooth import _validation as check
 from lsmooth import distillation
+from lsmooth.backends.torch import BACKEND
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.integrations._temperature import check_last_activation, fit_temperature, scaled
 from lsmooth.integrations._torch_options import (
@@ -123,8 +124,21 @@ class CrossEntropyLoss(LossModule):
             TypeError: if a dtype is wrong.
             ValueError: if shapes do not fit.
         """
+        axis, tensors = self.axis, self._buffers
+        axis = min(1, input.dim() - 1) if axis is None else axis
+        if (
+            mask is self.logit_softcap is tensors.get("weight", self) is tensors.get("smoothing_prior", self) is None
+            and self.reduction == "mean"
+            and type(self.temperature) is float
+            and self.temperature == 1.0
+            and not self.z_loss
+        ):  # a batch may be so small that the checks of other options take longer than its loss
+            loss = BACKEND.small_mean(
+                "softmax_cross_entropy", target, input, self.label_smoothing, self.ignore_index, axis
+            )
+            if loss is not None:
+                return loss
         check_order(input, target, "loss(input, target)")
-        axis = _axis_of(input, self.axis)
         return softmax_cross_entropy(
             target,
             input,
