@@ -16,10 +16,12 @@ from conftest import require_backend
 from typer.testing import CliRunner
 
 import lsmooth
-from lsmooth._commands import app
+from lsmooth._commands import _choices, app, study
 from lsmooth._report import staged
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.study.config import BACKENDS, Plan, Training
+from lsmooth.study.data import DATASETS
+from lsmooth.study.figures import PICTURES
 from lsmooth.study.trainers import installed_trainers
 from lsmooth.study.translation import COLUMNS
 
@@ -133,8 +135,6 @@ def test_own_data_are_studied(tmp_path, any_trainer):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "caffe"], "backend must be one of torch, jax, tensorflow; got 'caffe'."),
-        (["--dataset", "mnist"], "dataset must be one of digits, breast_cancer, wine; got 'mnist'."),
         (["--seeds", "0"], "--seeds must be at least 1, got 0."),
         (["--data", "absent.npz"], "absent.npz, which is not there"),
         (["--translation", "absent.json"], "absent.json"),
@@ -147,6 +147,44 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
     assert result.output.startswith("Error: ")
     assert len(result.output.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "choices"),
+    [
+        (["study"], "--backend", BACKENDS),
+        (["study"], "--dataset", DATASETS),
+        (["calibrate", "z.npy"], "--method", ("temperature", "isotonic")),
+        (["calibrate", "z.npy"], "--convention", ("guo", "sklearn")),
+        (["calibrate", "z.npy"], "--decimal", (".", ",")),
+        (["apply", "calibrator.json", "z.csv"], "--decimal", (".", ",")),
+    ],
+)
+def test_choices_are_in_the_help_and_in_the_error(monkeypatch, command, option, choices):
+    monkeypatch.setenv("COLUMNS", "250")
+    line = next(line for line in run(command[0], "--help").output.splitlines() if option in line)
+    refused = run(*command, option, "caffe")
+    assert refused.exit_code == 2
+    for choice in choices:
+        assert choice in line
+        assert repr(str(choice)) in refused.output.partition("'caffe' is not one of")[2]
+
+
+def test_the_studys_choices_are_those_of_the_library():
+    assert tuple(_choices.Framework) == BACKENDS
+    assert tuple(_choices.Dataset) == DATASETS
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_nothing_in_a_table_is_cut(tmp_path, monkeypatch, any_trainer, width):
+    monkeypatch.setattr(study.console, "_width", width)
+    monkeypatch.setattr("lsmooth.study.report.figures", lambda results: dict.fromkeys(PICTURES, b""))
+    for arguments in (["study", "--dataset", "wine", "--seeds", 2, "--output", tmp_path], ["info"]):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        assert "…" not in result.output
+        tables = result.output.partition("Report:")[0].splitlines()[:-1]
+        assert max(map(len, tables)) <= width
 
 
 def test_a_report_needs_a_folder(tmp_path):

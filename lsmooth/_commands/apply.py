@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from lsmooth._commands._choices import Decimal
 from lsmooth._commands._console import console, errors, fail, stages
 
 
@@ -37,15 +38,13 @@ def apply(
     binary: Annotated[
         bool, typer.Option("--binary", help="Every number is that of a yes-or-no label of its own.")
     ] = False,
-    decimal: Annotated[str, typer.Option(help="The decimal separator of .csv and .tsv files.", metavar=".|,")] = ".",
+    decimal: Annotated[Decimal, typer.Option(help="The decimal separator of .csv and .tsv files.")] = Decimal.POINT,
 ) -> None:
     """Calibrate new predictions with a saved calibrator.
 
     Of a table, writes its columns and, beside them, a column of calibrated probabilities for each class;
     of other files, an array of probabilities as .npy.
     """
-    if decimal not in (".", ","):
-        fail(f"--decimal must be . or a comma, got {decimal!r}.")
     try:
         from lsmooth.calibrate.apply import apply as run
         from lsmooth.calibrate.files import suffix_of
@@ -74,7 +73,7 @@ def apply(
                 progress,
                 logits_key=logits_key,
                 binary=binary,
-                decimal=decimal,
+                decimal=decimal.value,
             )
             os.replace(content, target)
     except (ValueError, TypeError, ImportError, OSError) as error:

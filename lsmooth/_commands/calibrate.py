@@ -11,23 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from lsmooth._commands._choices import Convention, Decimal, Method
 from lsmooth._commands._console import Output, console, errors, fail, stages
 from lsmooth._report import nearest_folder, staged
-
-METHODS = (
-    "temperature",
-    "mixed",
-    "bias-corrected",
-    "vector",
-    "structured-vector",
-    "matrix",
-    "structured-matrix",
-    "dirichlet",
-    "quadratic",
-    "histogram",
-    "isotonic",
-)
-CONVENTIONS = ("guo", "torchmetrics", "netcal", "tfp", "sklearn", "relplot")
 
 
 def calibrate(
@@ -46,7 +32,7 @@ def calibrate(
         ),
     ] = None,
     output: Output = Path("calibration"),
-    method: Annotated[str, typer.Option(help="What is fitted.", metavar="|".join(METHODS))] = METHODS[0],
+    method: Annotated[Method, typer.Option(help="What is fitted.")] = Method.TEMPERATURE,
     fit_fraction: Annotated[
         float, typer.Option(help="The fraction of the rows to fit on; the others are measured on.")
     ] = 0.5,
@@ -87,7 +73,7 @@ def calibrate(
         str | None,
         typer.Option(help="The names of the classes, a,b,c, in the order of the columns.", show_default=False),
     ] = None,
-    decimal: Annotated[str, typer.Option(help="The decimal separator of .csv and .tsv files.", metavar=".|,")] = ".",
+    decimal: Annotated[Decimal, typer.Option(help="The decimal separator of .csv and .tsv files.")] = Decimal.POINT,
     axis: Annotated[
         int | None,
         typer.Option(
@@ -98,9 +84,7 @@ def calibrate(
         str | None, typer.Option(help="Rows with this label have no part.", show_default=False)
     ] = None,
     n_bins: Annotated[int, typer.Option(help="Bins of the calibration errors.")] = 15,
-    convention: Annotated[
-        str, typer.Option(help="Whose calibration error.", metavar="|".join(CONVENTIONS))
-    ] = CONVENTIONS[0],
+    convention: Annotated[Convention, typer.Option(help="Whose calibration error.")] = Convention.GUO,
     off_diagonal: Annotated[
         float, typer.Option(help="matrix, dirichlet: the penalty of weights that mix classes.")
     ] = 0.0,
@@ -122,10 +106,8 @@ def calibrate(
     are mapped, the others unpacked once to the output's disk. A file that cannot be used is said
     to be so with the row and the remedy, and then nothing is written.
     """
-    _check_options(method, fit_fraction, convention, n_bins, resamples, seed, off_diagonal, intercept)
+    _check_options(method, fit_fraction, n_bins, resamples, seed, off_diagonal, intercept)
     _check_clip(clip, method, from_logits)
-    if decimal not in (".", ","):
-        fail(f"--decimal must be . or a comma, got {decimal!r}.")
     if eval_labels is not None and eval_logits is None:
         fail("--eval-labels needs --eval-logits, the logits of the same rows.")
     try:
@@ -134,7 +116,9 @@ def calibrate(
         from lsmooth.calibrate import Options, open_data, write_report
         from lsmooth.calibrate import calibrate as run
 
-        options = Options(method, fit_fraction, n_bins, convention, resamples, seed, off_diagonal, intercept, clip)
+        options = Options(
+            method.value, fit_fraction, n_bins, convention.value, resamples, seed, off_diagonal, intercept, clip
+        )
         with staged(output) as content, stages() as progress:
             scratch = content.parent / "scratch"
             scratch.mkdir()
@@ -147,7 +131,7 @@ def calibrate(
                 "binary": binary,
                 "classes": tuple(name.strip() for name in classes.split(",")) if classes else (),
                 "positive_label": positive_label,
-                "decimal": decimal,
+                "decimal": decimal.value,
             }
             data = open_data(logits, labels, scratch, progress, **how)
             evaluation = None
@@ -164,16 +148,12 @@ def calibrate(
 def _check_options(
     method: str,
     fit_fraction: float,
-    convention: str,
     n_bins: int,
     resamples: int,
     seed: int,
     off_diagonal: float,
     intercept: float,
 ) -> None:
-    for name, value, known in (("--method", method, METHODS), ("--convention", convention, CONVENTIONS)):
-        if value not in known:
-            fail(f"{name} must be one of {', '.join(known)}; got {value!r}.")
     if not 0 < fit_fraction < 1:
         fail(f"--fit-fraction must be between 0 and 1, got {fit_fraction:g}; to fit on all rows, give --eval-logits.")
     for name, number, least in (("--n-bins", n_bins, 1), ("--resamples", resamples, 1), ("--seed", seed, 0)):

@@ -30,7 +30,7 @@ def info() -> None:
     """Print versions, devices, and which backends are installed."""
     table = Table(title=f"lsmooth {__version__}, Python {platform.python_version()}", title_justify="left")
     for heading in ("backend", "installed", "devices", "lsmooth study"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     installed = installed_backends()
     for name in dict.fromkeys(("numpy", *BACKENDS, *installed)):
         if name not in installed:
@@ -49,7 +49,7 @@ def info() -> None:
     console.print(table)
     features = Table(title="Extras", title_justify="left")
     for heading in ("for", "installed"):
-        features.add_column(heading)
+        features.add_column(heading, overflow="fold")
     for feature, (extra, packages) in _FEATURES.items():
         missing = [package for package in packages if _version(package) is None]
         features.add_row(feature, _to_install(missing, extra) if missing else "yes")

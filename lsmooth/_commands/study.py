@@ -12,22 +12,20 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from lsmooth._commands._choices import Dataset, Framework
 from lsmooth._commands._console import Output, console, fail, steps
 from lsmooth._report import nearest_folder
-from lsmooth.study.config import BACKENDS, FULL, QUICK
-from lsmooth.study.data import DATASETS
+from lsmooth.study.config import FULL, QUICK
 
 
 def study(
     backend: Annotated[
-        str | None,
+        Framework | None,
         typer.Option(
-            help="The framework that trains; by default the first of these that is installed.",
-            metavar="|".join(BACKENDS),
-            show_default=False,
+            help="The framework that trains; by default the first of these that is installed.", show_default=False
         ),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="A data set of scikit-learn.", metavar="|".join(DATASETS))] = DATASETS[0],
+    dataset: Annotated[Dataset, typer.Option(help="A data set of scikit-learn.")] = Dataset.DIGITS,
     data: Annotated[
         Path | None,
         typer.Option(help="Your own data: an .npz file with x (rows, features) and y (rows,).", metavar="FILE"),
@@ -71,9 +69,9 @@ def study(
         from lsmooth.study.translation import load_translation
 
         _check_packages()
-        name = default_backend() if backend is None else backend
+        name = default_backend() if backend is None else backend.value
         load_trainer(name)
-        rows = load_data(dataset, data)
+        rows = load_data(dataset.value, data)
         translated = None if translation is None else load_translation(translation)
         with steps(total_rounds(plan)) as advance:
             results = run_study(rows, plan, name, advance)
@@ -108,10 +106,24 @@ def _print_study(results, path: Path) -> None:
         numbers.add_column(heading, justify="right", no_wrap=True)
     for row in table(results):
         numbers.add_row(*(cell.replace(" ", "") for cell in row[: 1 + len(shown)]))
-    console.print(numbers)
+    if console.measure(numbers, options=console.options.update(max_width=1000)).maximum > console.width:
+        numbers = _narrow(table(results), shown, numbers.title)
+    console.print(numbers, crop=False)
     colors = {AGREES: "green", DISAGREES: "red"}
     words = Table(title="Against the paper", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for finding in findings(results):
         words.add_row(f"[{colors.get(finding.verdict, 'dim')}]{finding.verdict}[/]", f"{finding.claim}")
     console.print(words)
     console.print(f"{sum(results.seconds.values()):.0f} s. Report: [bold]{escape(str(path))}[/]", soft_wrap=True)
+
+
+def _narrow(rows: list[list[str]], shown, title) -> Table:
+    """The same numbers with measures below each other, a block for each amount of smoothing."""
+    numbers = Table(title=title, title_justify="left", show_header=False, box=SIMPLE_HEAD, pad_edge=False)
+    numbers.add_column()
+    numbers.add_column(justify="right", no_wrap=True)
+    for row in rows:
+        numbers.add_row("[bold]smoothing", f"[bold]{row[0]}")
+        for (_, heading, _, _), cell in zip(shown, row[1:], strict=False):
+            numbers.add_row(heading, cell, end_section=heading == shown[-1][1])
+    return numbers

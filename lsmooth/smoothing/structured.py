@@ -35,15 +35,20 @@ def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, s
     """
     xp = backend_of(labels=labels, label_smoothing=label_smoothing, similarity=similarity)
     labels = xp.asarray(labels)
-    classes = xp.shape(xp.asarray(similarity))[-1]
-    target = _distributions(xp, labels, classes if check.is_integer(xp, labels) else None)
+    classes, ids = xp.shape(xp.asarray(similarity))[-1], check.is_integer(xp, labels)
+    target = _distributions(xp, labels, classes if ids else None)
     dtype, shape = xp.dtype(target), xp.shape(target)
     table = xp.asarray(similarity, dtype, like=target)
     if not check.same_shape(xp.shape(table), (shape[-1], shape[-1])):
         raise ValueError(f"similarity must have shape ({shape[-1]}, {shape[-1]}); got {xp.shape(table)}.")
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape[:-1], target, dtype, low=0.0, high=1.0)
     eps = eps if isinstance(eps, float) else eps[..., None]
-    spread = (target[..., None, :] @ (table / xp.sum(table, axis=-1)[..., None]))[..., 0, :]
+    table = table / xp.sum(table, axis=-1)[..., None]
+    if ids:  # rows of a label that is no class are NaN already
+        labels = check.class_ids(xp, labels)
+        spread = xp.take(table, xp.where((labels >= 0) & (labels < classes), labels, 0))
+    else:
+        spread = target @ table if len(shape) > 1 else (target[None, :] @ table)[0, ...]
     return (1.0 - eps) * target + eps * spread
 
 

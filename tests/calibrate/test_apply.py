@@ -180,7 +180,6 @@ def test_numbers_of_another_kind_are_told_of():
         ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "new.csv"], "must be another file than the predictions"),
         ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "new.npy"], "must be a file that ends in .csv"),
         ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "no/new.csv"], "must be in a folder that is there"),
-        ("p_cat,p_dog,p_hen\n1,2,3\n", ["--decimal", ";"], "--decimal must be . or a comma"),
         ("p_cat;p_dog;p_hen\n1,5;2;3\n", [], "if commas are decimal separators, add --decimal ,"),
     ],
 )

