@@ -52,6 +52,7 @@ class CrossEntropyLoss(LossModule):
         temperature: T > 0, a number; or a tensor that broadcasts to the rows. The softmax is of the logits / T.
         z_loss: the weight of the squared log-sum-exp, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c).
+        num_classes: inputs from there on are padding.
 
     Raises:
         TypeError: if an option has the wrong type. ``torch.nn.CrossEntropyLoss`` takes the deprecated
@@ -77,6 +78,7 @@ class CrossEntropyLoss(LossModule):
     temperature: float | torch.Tensor
     z_loss: float
     logit_softcap: float | None
+    num_classes: int | None
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class CrossEntropyLoss(LossModule):
         temperature: float | torch.Tensor = 1.0,
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
+        num_classes: int | None = None,
     ):
         super().__init__()
         ignore_index = class_id(ignore_index)
@@ -104,6 +107,7 @@ class CrossEntropyLoss(LossModule):
             temperature=number_or_tensor("temperature", temperature, 0.0, float("inf")),
             z_loss=number("z_loss", z_loss),
             logit_softcap=None if logit_softcap is None else number("logit_softcap", logit_softcap),
+            num_classes=None if num_classes is None else check.check_count("num_classes", num_classes),
         )
         check.check_at_least("z_loss", self.z_loss, 0.0)
         if logit_softcap is not None:
@@ -151,6 +155,7 @@ class CrossEntropyLoss(LossModule):
             temperature=self.temperature,
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
+            num_classes=self.num_classes,
             reduction=self.reduction,
         )
 

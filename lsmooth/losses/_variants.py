@@ -17,10 +17,22 @@ def begin(
     mask: Any,
     axis: int,
     reduction: str | None,
+    num_classes: int | None,
 ) -> tuple[Backend, Rows, Array]:
-    """The backend, the call with its arguments checked, and its logits, zeros where a row is ignored."""
+    """The backend, the call with its arguments checked, and its logits without padding, zeros in ignored rows."""
     xp = backend_of(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
+    rows = prepare(
+        xp,
+        labels,
+        logits,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        axis,
+        reduction,
+        mask=mask,
+        num_classes=num_classes,
+    )
     return xp, rows, counted_logits(rows)

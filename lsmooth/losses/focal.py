@@ -24,6 +24,7 @@ def softmax_focal_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy in which what is already right counts little.
@@ -41,6 +42,7 @@ def softmax_focal_loss(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -68,12 +70,23 @@ def softmax_focal_loss(
         sample_weight=sample_weight,
         mask=mask,
     )
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
+    rows = prepare(
+        xp,
+        labels,
+        logits,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        axis,
+        reduction,
+        mask=mask,
+        num_classes=num_classes,
+    )
     of_all, of_classes = 1.0, None
     if isinstance(alpha, Real):
         of_all = check.check_number("alpha", alpha)
     elif alpha is not None:
-        of_classes = per_class(xp, "alpha", alpha, xp.shape(rows.logits)[-1], rows.logits, rows.dtype)
+        of_classes = per_class(xp, "alpha", alpha, num_classes or xp.shape(rows.logits)[-1], rows.logits, rows.dtype)
     options = SoftmaxOptions(
         label_smoothing=rows.label_smoothing,
         class_weight=of_classes,
@@ -81,6 +94,7 @@ def softmax_focal_loss(
         scale=rows.scale,
         total=rows.reduction != "none",
         gamma=gamma,
+        num_classes=rows.num_classes,
     )
     losses = xp.softmax_cross_entropy(rows.logits, rows.labels, options)
     return losses if of_all == 1.0 else of_all * losses
@@ -156,6 +170,7 @@ def poly_cross_entropy(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Poly-1: cross-entropy with the first term of its expansion in 1 - p reweighed.
@@ -171,6 +186,7 @@ def poly_cross_entropy(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -193,7 +209,18 @@ def poly_cross_entropy(
     xp = backend_of(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
-    rows = prepare(xp, labels, logits, label_smoothing, sample_weight, ignore_index, axis, reduction, mask=mask)
+    rows = prepare(
+        xp,
+        labels,
+        logits,
+        label_smoothing,
+        sample_weight,
+        ignore_index,
+        axis,
+        reduction,
+        mask=mask,
+        num_classes=num_classes,
+    )
     options = SoftmaxOptions(label_smoothing=rows.label_smoothing)
     losses = expected_cost(
         xp, counted_logits(rows), rows.labels, options, lambda log: epsilon * xp.exp(log.rest) - log.p

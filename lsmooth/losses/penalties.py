@@ -25,6 +25,7 @@ def margin_label_smoothing(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """MbLS: cross-entropy plus what the logits lie below the largest beyond a margin.
@@ -42,6 +43,7 @@ def margin_label_smoothing(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -62,7 +64,9 @@ def margin_label_smoothing(
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
     margin = check.check_at_least("margin", margin, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, z = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
 
@@ -78,6 +82,7 @@ def max_suppression(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """MaxSup: cross-entropy plus how far the largest logit is above their mean.
@@ -94,6 +99,7 @@ def max_suppression(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -112,7 +118,9 @@ def max_suppression(
         0.507606
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, z = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     z = centered(xp, z)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
 
@@ -131,6 +139,7 @@ def adaptive_conditional_label_smoothing(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """ACLS: cross-entropy plus squared penalties that grow with the logits' confidence.
@@ -150,6 +159,7 @@ def adaptive_conditional_label_smoothing(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -171,7 +181,9 @@ def adaptive_conditional_label_smoothing(
     margin = check.check_at_least("margin", margin, 0.0)
     positive_weight = check.check_at_least("positive_weight", positive_weight, 0.0)
     negative_weight = check.check_at_least("negative_weight", negative_weight, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, z = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
     kept = ~xp.equal(z, MINUS_INFINITY)
@@ -193,6 +205,7 @@ def confidence_penalty(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy less a reward for the entropy of the prediction.
@@ -209,6 +222,7 @@ def confidence_penalty(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -228,7 +242,9 @@ def confidence_penalty(
         0.324366
     """
     beta = check.check_at_least("beta", beta, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, z = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
 
@@ -243,6 +259,7 @@ def logit_penalty(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy plus the squared length of the logits.
@@ -258,6 +275,7 @@ def logit_penalty(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -277,7 +295,9 @@ def logit_penalty(
         0.657606
     """
     beta = check.check_at_least("beta", beta, 0.0)
-    xp, rows, z = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, z = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))
 

@@ -21,6 +21,7 @@ def generalized_cross_entropy(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Between cross-entropy, which trusts every label, and the absolute error, which bears noise.
@@ -37,6 +38,7 @@ def generalized_cross_entropy(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -56,7 +58,9 @@ def generalized_cross_entropy(
         0.742709
     """
     q = check.check_range("q", q, 0.0, 1.0)
-    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, logits = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     if q == 0:
@@ -79,6 +83,7 @@ def symmetric_cross_entropy(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy plus the cross-entropy of the labels under the prediction.
@@ -97,6 +102,7 @@ def symmetric_cross_entropy(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -120,7 +126,9 @@ def symmetric_cross_entropy(
     log_zero = check.check_number("log_zero", log_zero)
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
-    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, logits = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     log_q = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
@@ -141,6 +149,7 @@ def bootstrap_cross_entropy(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy with a label that is in part the model's own prediction.
@@ -159,6 +168,7 @@ def bootstrap_cross_entropy(
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
+        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -177,7 +187,9 @@ def bootstrap_cross_entropy(
         1.609676
     """
     beta = check.check_range("beta", beta, 0.0, 1.0)
-    xp, rows, logits = begin(labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction)
+    xp, rows, logits = begin(
+        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+    )
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
     given = expectation(xp, smoothed_targets(xp, rows.labels, logits, rows.label_smoothing), -log_p)

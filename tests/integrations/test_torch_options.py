@@ -44,6 +44,7 @@ CALLS = {
         (CrossEntropyLoss, (), {"z_loss": -1.0}, ValueError, "z_loss must be"),
         (CrossEntropyLoss, (), {"z_loss": None}, TypeError, "z_loss must be a number"),
         (CrossEntropyLoss, (), {"logit_softcap": 0.0}, ValueError, "logit_softcap must be"),
+        (CrossEntropyLoss, (), {"num_classes": 0}, ValueError, "num_classes must be"),
         (CrossEntropyLoss, (), {"axis": 1.0}, TypeError, "axis must be an integer"),
         (CrossEntropyLoss, (), {"smoothing_prior": torch.ones(2, 3)}, ValueError, "smoothing_prior must have shape"),
         (DistillationLoss, (0.5, 4.0, None), {}, TypeError, "ignore_index must be an integer, got None"),

@@ -56,6 +56,7 @@ def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
 def rows(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor:
     """`formulas.softmax_cross_entropy` for arguments that fit."""
     eps, temperature = options.label_smoothing, options.temperature
+    logits = cross_entropy.without_padding(logits, options)
     losses = torch.ops.lsmooth.softmax_cross_entropy(
         logits,
         labels,

@@ -47,6 +47,7 @@ KNOWN = (
     "counted",
     "scale",
     "total",
+    "num_classes",
 )
 
 
@@ -63,7 +64,7 @@ def rows(
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
     With ``overwrite`` the logits may be lost: the gradient is written over them.
     """
-    losses = small_cross_entropy.native(logits, labels, options)
+    losses = small_cross_entropy.native(without_padding(logits, options), labels, options)
     if losses is not None:
         return losses
     kernel = functools.partial(sweep, overwrite=overwrite)
@@ -101,20 +102,23 @@ def sweep(
 
     Statistics of the rows (rows,), if wanted, are put in the list.
     """
-    if not overwrite and statistics is None:
+    if not overwrite and statistics is None and options.num_classes is None:
         found = small_cross_entropy.sweep(logits, labels, options, with_gradient, upstream)
         if found is not None:
             return found
-    logits = logits.detach()
-    layout, dtype = layout_of(logits), torch.float64 if logits.dtype == torch.float64 else torch.float32
-    z = layout.matrices(logits)
+    padded = logits.detach()
+    logits = without_padding(padded, options)
+    layout, dtype = layout_of(padded), torch.float64 if logits.dtype == torch.float64 else torch.float32
+    whole = layout.matrices(padded)
+    num_classes = logits.shape[-1]
+    z, layout = whole.narrow(layout.dim + 1, 0, num_classes), layout.of_classes(num_classes)
     loss, in_range = _loss(z, logits, labels, options, upstream, layout, dtype)
     target = None if loss.ids is not None else layout.matrices(labels)
     counted = None if options.counted is None else options.counted.reshape(-1)
     for careful in ([False] if in_range else []) + ([] if overwrite else [True]):
         gradient = None
         if with_gradient:
-            gradient = z if overwrite and z.dtype == dtype and layout.dim == 1 else empty_like(z)
+            gradient = whole if overwrite and z.dtype == dtype and layout.dim == 1 else empty_like(whole)
         blocks = _Blocks(z, target, loss, layout, dtype, counted, careful, gradient, statistics is not None)
         losses = blocks.losses()
         if losses is None:
@@ -125,8 +129,18 @@ def sweep(
             losses = losses.where(counted, 0.0)
             if gradient is not None:
                 _zero_ignored(gradient, counted, layout)
-        return losses, None if gradient is None else layout.gradient(gradient, logits.shape)
+        if gradient is None:
+            return losses, None
+        if padded is not logits:
+            gradient.narrow(layout.dim + 1, num_classes, padded.shape[-1] - num_classes).zero_()
+        return losses, layout.gradient(gradient, padded.shape)
     return None
+
+
+def without_padding(logits: Tensor, options: SoftmaxOptions) -> Tensor:
+    """A view of the logits of the classes."""
+    num_classes = options.num_classes
+    return logits if num_classes is None or num_classes == logits.shape[-1] else logits[..., :num_classes]
 
 
 def _zero_ignored(gradient: Tensor, counted: Tensor, layout: Layout) -> None:
@@ -216,10 +230,13 @@ class _Blocks:
         with_statistics: bool = False,
     ):
         self.z, self.target, self.loss, self.dim, self.dtype = z, target, loss, layout.dim, dtype
-        self.counted, self.careful, self.gradient = counted, careful, gradient
+        self.counted, self.careful = counted, careful
+        self.gradient = None if gradient is None else gradient.narrow(layout.dim + 1, 0, z.shape[layout.dim + 1])
+        # Of padded rows a softmax would be written to memory of its own and copied.
+        self.in_place = self.gradient is not None and gradient.dtype == dtype and gradient.shape == z.shape  # pyright: ignore
         self.num_rows, self.num_classes = z.shape[2 - layout.dim], z.shape[1 + layout.dim]
         rows = len(z) * self.num_rows
-        overwritten = gradient is z
+        overwritten = gradient is not None and gradient.data_ptr() == z.data_ptr()
         self.kept = Kept(z, layout.dim, rows, dtype, not overwritten) if with_statistics else None
         self.shift = careful or z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
         self.shift = self.shift or (with_statistics and overwritten)
@@ -271,7 +288,7 @@ class _Blocks:
         loss, of_labels = self.loss, self.target is not None
         used = (
             self.shift,
-            self.gradient is None or self.gradient.dtype != self.dtype,
+            not self.in_place,
             loss.softcap is not None,
             of_labels
             or self.kept is not None
@@ -348,7 +365,7 @@ class _Blocks:
             scratch = [x.narrow(1 - dim, 0, n) if x.numel() else x for x in scratch]
         x, slope = self._transformed(z, scratch, part)
         out = None if self.gradient is None else self.gradient[region]
-        p = out if out is not None and out.dtype == self.dtype else scratch[1]
+        p = out if out is not None and self.in_place else scratch[1]
         spread = loss.spread
         if not self.careful:  # before the softmax, which may be written over x
             target = self._sums(x, target, spread, scratch, part)

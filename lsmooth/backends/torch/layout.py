@@ -16,6 +16,11 @@ class Layout(NamedTuple):
     axis: int  # of the classes in memory
     shape: tuple[int, int, int]  # (groups, classes, rows) for dim 0, (1, rows, classes) for dim 1
 
+    def of_classes(self, num_classes: int) -> Layout:
+        """The layout of the first so many classes."""
+        groups, rows = self.shape[0], self.shape[2 - self.dim]
+        return self._replace(shape=(groups, num_classes, rows) if self.dim == 0 else (groups, rows, num_classes))
+
     def matrices(self, x: Tensor) -> Tensor:
         """A tensor in the logits' shape as ``shape``, without a copy where it lies as the logits do."""
         return (x.movedim(-1, self.axis) if self.dim == 0 else x).reshape(self.shape)
