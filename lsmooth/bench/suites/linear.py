@@ -1,4 +1,4 @@
-"""A linear layer and the loss of its logits, in one call or two."""
+"""A linear layer and the loss of its logits, or the log-probabilities of sequences, in one call or two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth import distillation, losses
+from lsmooth import distillation, losses, preference
 from lsmooth.bench.rows import Call, Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
 
@@ -18,6 +18,9 @@ LARGE, SMALL = (4096, 512, 32000), (64, 16, 500)
 SMOOTHED = "linear layer and smoothed cross-entropy, loss and gradients"
 PLAIN = "linear layer and cross-entropy, loss and gradients"
 DISTILLED = "linear layers of teacher and student and their KL, T = 2, loss and the student's gradients"
+PREFERRED = "linear layer, log-probabilities of sequences and their DPO loss, loss and gradients"
+# Of the tokens, so many are a sequence; the first half of the sequences are those that were chosen.
+SEQUENCES = 16
 # At least so many times faster than the peer; at most so many times the logits' memory.
 BARS: Mapping[str, Mapping[str, float]] = {
     "torch": {"matmul, F.cross_entropy": 1 / 0.7, "matmul, F.kl_div": 1 / 0.7, "memory": 0.4},
@@ -51,11 +54,15 @@ def rows(plan: Plan) -> Iterator[Row]:
         yield _row(SMOOTHED, "torch", size, smoothed, setup, ids)
         yield _row(PLAIN, "torch", size, plain, setup, ids)
         yield _row(DISTILLED, "torch", size, distilled, setup)
+        preferred = {"lsmooth": _ours_preferred, "matmul, log_softmax": _torch_preferred}
+        yield _row(PREFERRED, "torch", size, preferred, setup, ids)
     if frameworks.wanted(plan, "jax"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, optax": _optax_smoothed}
         distilled = {"lsmooth": _ours_distilled, "matmul, optax": _optax_distilled}
         yield _row(SMOOTHED, "jax", size, smoothed, _jax, ids)
         yield _row(DISTILLED, "jax", size, distilled, _jax)
+        preferred = {"lsmooth": _ours_preferred, "matmul, log_softmax": _jax_preferred}
+        yield _row(PREFERRED, "jax", size, preferred, _jax, ids)
     if frameworks.wanted(plan, "tensorflow"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, tf.losses": _tensorflow_smoothed}
         distilled = {"lsmooth": _ours_distilled, "matmul, keras": _keras_distilled}
@@ -149,6 +156,37 @@ def _ours_smoothed(eps: float) -> Step:
 
 def _ours_distilled() -> Step:
     return lambda h, w, th, tw: distillation.linear_distillation_loss(th, tw, h, w, temperature=TEMPERATURE)
+
+
+def _ours_preferred() -> Step:
+    def loss(h: Any, w: Any, y: Any) -> Any:
+        log_p = preference.linear_sequence_log_prob(y.reshape(SEQUENCES, -1), h.reshape(SEQUENCES, -1, h.shape[-1]), w)
+        chosen, rejected = log_p[: SEQUENCES // 2], log_p[SEQUENCES // 2 :]
+        return preference.dpo_loss(chosen, rejected, 0.0 * chosen, 0.0 * rejected)
+
+    return loss
+
+
+def _torch_preferred() -> Step:
+    from torch.nn.functional import log_softmax, logsigmoid
+
+    def loss(h: Any, w: Any, y: Any) -> Any:
+        tokens = log_softmax(h @ w.T, -1).gather(-1, y[:, None])
+        log_p = tokens.reshape(SEQUENCES, -1).sum(-1)
+        return -logsigmoid(0.1 * (log_p[: SEQUENCES // 2] - log_p[SEQUENCES // 2 :])).mean()
+
+    return loss
+
+
+def _jax_preferred() -> Step:
+    import jax
+
+    def loss(h: Any, w: Any, y: Any) -> Any:
+        tokens = jax.numpy.take_along_axis(jax.nn.log_softmax(h @ w.T), y[:, None], -1)
+        log_p = tokens.reshape(SEQUENCES, -1).sum(-1)
+        return -jax.nn.log_sigmoid(0.1 * (log_p[: SEQUENCES // 2] - log_p[SEQUENCES // 2 :])).mean()
+
+    return loss
 
 
 def _torch_smoothed() -> Step:
