@@ -69,6 +69,7 @@ def prepare(
     student_name: str = "student_logits",
     same_classes: bool = True,
     order: check.Order | None = None,
+    num_classes: int | None = None,
     **others: Any,
 ) -> Pair:
     """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call."""
@@ -91,11 +92,15 @@ def prepare(
             f"gradient: check that they are not swapped, and compute the teacher's logits under torch.no_grad().",
             stacklevel=3,
         )
+    front = check.check_axis(axis, xp.shape(student))
+    if num_classes is not None:
+        student = _without_padding(xp, student_name, student, front, num_classes)
+        if same_classes and len(xp.shape(teacher)) == len(xp.shape(student)):
+            teacher = _without_padding(xp, teacher_name, teacher, front, num_classes)
     shape = xp.shape(student)
     wanted = shape if same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
     if not check.same_shape(xp.shape(teacher), wanted):
         raise ValueError(f"{teacher_name} must go with {student_name} of shape {shape}; got {xp.shape(teacher)}.")
-    front = check.check_axis(axis, shape)
     if shape[front] == 0:
         raise ValueError(f"{student_name} must have at least one class, got shape {shape} with axis={axis}.")
     if front != len(shape) - 1:
@@ -115,6 +120,14 @@ def prepare(
     weight = row_weight(xp, sample_weight, rows, student, dtype)
     scale = row_scale(xp, reduction, rows, dtype, sample_weight=weight, counted=counted)
     return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction, stop_teacher_gradient)
+
+
+def _without_padding(xp: Backend, name: str, logits: Array, axis: int, num_classes: int) -> Array:
+    """A view of the first ``num_classes`` logits of each row."""
+    given, count = xp.shape(logits)[axis], check.check_count("num_classes", num_classes)
+    if given is not None and count > given:
+        raise ValueError(f"num_classes must be at most {given}, the number of {name}; got {num_classes}.")
+    return logits if count == given else logits[(*[slice(None)] * axis, slice(count), ...)]
 
 
 def _are_swapped(xp: Backend, teacher: Array, student: Array) -> bool:

@@ -14,7 +14,7 @@ from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
 from lsmooth.distillation._pair import LogitOptions, Pair, prepare
 from lsmooth.distillation.divergences import parameter_of
 from lsmooth.losses._rows import rows_of
-from lsmooth.losses.linear import check_block_size, check_head, over_rows
+from lsmooth.losses.linear import check_block_size, check_head, head_without_padding, over_rows
 
 SOFT, HARD = "soft.", "hard."
 
@@ -43,6 +43,7 @@ def linear_distillation_loss(
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
     mask: Array | None = None,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
     block_size: int | None = None,
@@ -77,6 +78,8 @@ def linear_distillation_loss(
         ignore_index: rows with this label cost nothing in either part and count in no mean, whatever their
             hidden states hold.
         mask: bool, in the rows' shape, True for the rows that count.
+        num_classes: rows of the weights from there on are padding, of which teacher and student may have different
+            amounts.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.
         block_size: the rows of a block; chosen from the sizes if None.
@@ -116,6 +119,8 @@ def linear_distillation_loss(
     alpha = _teacher_share(alpha, labels)
     student = check_head(xp, student_hidden, student_weight, student_bias, prefix="student_")
     teacher = check_head(xp, teacher_hidden, teacher_weight, teacher_bias, like=student.hidden, prefix="teacher_")
+    student = head_without_padding(xp, student, num_classes, "student_")
+    teacher = head_without_padding(xp, teacher, num_classes, "teacher_")
     if xp.shape(teacher.weight)[0] != xp.shape(student.weight)[0]:
         raise ValueError(
             f"teacher_weight must have as many classes as student_weight, {xp.shape(student.weight)[0]}; "
@@ -176,6 +181,7 @@ def linear_sparse_distillation_loss(
     sample_weight: Array | None = None,
     ignore_index: int | None = None,
     mask: Array | None = None,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
     block_size: int | None = None,
@@ -205,6 +211,7 @@ def linear_sparse_distillation_loss(
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         ignore_index: rows with this label cost nothing in either part and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
+        num_classes: rows of the weight from there on are padding; so is a teacher's index.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher's values get no gradient.
         block_size: the rows of a block; chosen from the sizes if None.
@@ -251,7 +258,7 @@ def linear_sparse_distillation_loss(
         label_smoothing=label_smoothing,
     )
     xp = pair.xp
-    head = check_head(xp, pair.student, weight, bias)
+    head = head_without_padding(xp, check_head(xp, pair.student, weight, bias), num_classes)
     kept = {"log_probs": pair.teacher, "indices": kept_indices(xp, teacher_indices, pair.teacher, pair.counted)}
     loss = DistillationOfBlock(
         xp,

@@ -31,6 +31,7 @@ def distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -72,6 +73,7 @@ def distillation_loss(
         ignore_index: rows with this label cost nothing and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
+        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`: sums go over classes, means over rows.
         stop_teacher_gradient: whether the teacher gets no gradient.
 
@@ -106,6 +108,7 @@ def distillation_loss(
         mask=mask,
         sample_weight=sample_weight,
         axis=axis,
+        num_classes=num_classes,
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
     )
@@ -128,6 +131,7 @@ def decoupled_distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -150,6 +154,7 @@ def decoupled_distillation_loss(
         ignore_index: rows with this label cost nothing and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
+        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.
 
@@ -180,6 +185,7 @@ def decoupled_distillation_loss(
         mask=mask,
         sample_weight=sample_weight,
         axis=axis,
+        num_classes=num_classes,
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
     )
@@ -209,6 +215,7 @@ def standardized_distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -231,6 +238,7 @@ def standardized_distillation_loss(
         ignore_index: rows with this label cost nothing and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
+        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.
 
@@ -262,6 +270,7 @@ def standardized_distillation_loss(
         mask=mask,
         sample_weight=sample_weight,
         axis=axis,
+        num_classes=num_classes,
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
         row_temperature=temperature,

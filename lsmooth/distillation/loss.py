@@ -30,6 +30,7 @@ class DistillationLoss:
         scale_by_temperature_squared: whether D is multiplied by T^2.
         ignore_index: rows with this label cost nothing in either part, and count in no mean.
         axis: the class axis.
+        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Raises:
@@ -59,6 +60,7 @@ class DistillationLoss:
         scale_by_temperature_squared: bool = True,
         ignore_index: int | None = None,
         axis: int = -1,
+        num_classes: int | None = None,
         reduction: str | None = "mean",
     ):
         check.check_range("alpha", alpha, 0.0, 1.0)
@@ -75,6 +77,7 @@ class DistillationLoss:
         self.scale_by_temperature_squared = scale_by_temperature_squared
         self.ignore_index = ignore_index
         self.axis = axis
+        self.num_classes = None if num_classes is None else check.check_count("num_classes", num_classes)
         self.reduction = reduction
 
     def __call__(
@@ -139,6 +142,7 @@ def _hard_and_soft(
 ) -> Array:
     """The loss of a batch; what lies along the rows has an argument of its own, since it may be ragged."""
     common: dict[str, Any] = {"ignore_index": loss.ignore_index, "axis": axis, "reduction": loss.reduction}
+    common["num_classes"] = loss.num_classes
     pair = prepare(
         teacher_logits,
         student_logits,

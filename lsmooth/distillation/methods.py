@@ -29,6 +29,7 @@ def ensemble_distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Distillation from several teachers: the weighted mean of `distillation_loss` over them.
@@ -50,6 +51,7 @@ def ensemble_distillation_loss(
         ignore_index: rows with this label cost nothing and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
+        num_classes: as in `distillation_loss`: logits from there on are padding.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
@@ -88,6 +90,7 @@ def ensemble_distillation_loss(
             ignore_index=ignore_index,
             mask=mask,
             axis=axis,
+            num_classes=num_classes,
             reduction=reduction,
         )
         for teacher in teacher_logits
@@ -103,6 +106,7 @@ def mutual_distillation_losses(
     sample_weight: Array | None = None,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> list[Array]:
     """Deep mutual learning: students who are each other's teachers.
@@ -117,6 +121,7 @@ def mutual_distillation_losses(
         sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
+        num_classes: as in `distillation_loss`: logits from there on are padding.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
@@ -146,6 +151,7 @@ def mutual_distillation_losses(
             sample_weight=sample_weight,
             mask=mask,
             axis=axis,
+            num_classes=num_classes,
             reduction=reduction,
         )
         for i, own in enumerate(logits)
@@ -163,6 +169,7 @@ def gkd_loss(
     ignore_index: int | None = -100,
     mask: Array | None = None,
     axis: int = -1,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Generalised knowledge distillation of sequences, those that the student wrote among them.
@@ -180,6 +187,7 @@ def gkd_loss(
         ignore_index: tokens with this label do not count, where labels are given.
         mask: bool, in the rows' shape, True for the tokens that count.
         axis: the class axis.
+        num_classes: as in `distillation_loss`: logits from there on are padding.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`; ``"mean"`` is TRL's ``"batchmean"``.
 
     Returns:
@@ -212,6 +220,7 @@ def gkd_loss(
         ignore_index=None if labels is None else ignore_index,
         mask=mask,
         axis=axis,
+        num_classes=num_classes,
         reduction=reduction,
     )
 

@@ -25,6 +25,7 @@ def sparse_distillation_loss(
     labels: Array | None = None,
     ignore_index: int | None = None,
     mask: Array | None = None,
+    num_classes: int | None = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -67,6 +68,7 @@ def sparse_distillation_loss(
         labels: class ids in the rows' shape, for ``ignore_index`` alone.
         ignore_index: rows with this label cost nothing and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
+        num_classes: the student's logits from there on are padding; so is a teacher's index.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher's values get no gradient.
 
@@ -101,6 +103,7 @@ def sparse_distillation_loss(
         ignore_index=ignore_index,
         mask=mask,
         sample_weight=sample_weight,
+        num_classes=num_classes,
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
         teacher_name="teacher_log_probs",

@@ -179,6 +179,7 @@ class DistillationLoss(LossModule):
         divergence_alpha: of ``"alpha"``.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
+        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
 
     Raises:
         TypeError: if an option has the wrong type.
@@ -206,6 +207,7 @@ class DistillationLoss(LossModule):
     divergence_alpha: float
     scale_by_temperature_squared: bool
     axis: int | None
+    num_classes: int | None
 
     def __init__(
         self,
@@ -220,6 +222,7 @@ class DistillationLoss(LossModule):
         divergence_alpha: float = 0.5,
         scale_by_temperature_squared: bool = True,
         axis: int | None = None,
+        num_classes: int | None = None,
     ):
         super().__init__()
         self.set_options(
@@ -233,6 +236,7 @@ class DistillationLoss(LossModule):
             divergence_alpha=number("divergence_alpha", divergence_alpha),
             scale_by_temperature_squared=scale_by_temperature_squared,
             axis=class_axis(axis),
+            num_classes=None if num_classes is None else check.check_count("num_classes", num_classes),
         )
         self._loss(axis=-1, ignore_index=None)  # checks the options
 
@@ -266,6 +270,7 @@ class DistillationLoss(LossModule):
             scale_by_temperature_squared=self.scale_by_temperature_squared,
             ignore_index=ignore_index,
             axis=axis,
+            num_classes=self.num_classes,
             reduction=self.reduction,
         )
 

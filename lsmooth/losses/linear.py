@@ -186,10 +186,15 @@ def check_linear_call(
     return LinearCall(rows, numbers, options.total, Call((head,), along_rows, along_classes), block_size)
 
 
-def head_without_padding(xp: Backend, head: Head, num_classes: int | None) -> Head:
+def head_without_padding(xp: Backend, head: Head, num_classes: int | None, prefix: str = "") -> Head:
     """The head of the first ``num_classes`` classes; of all if None."""
-    if num_classes is None or xp.shape(head.weight)[0] == num_classes:
+    given = xp.shape(head.weight)[0]
+    if num_classes is None or check.check_count("num_classes", num_classes) == given:
         return head
+    if given is not None and num_classes > given:
+        raise ValueError(
+            f"num_classes must be at most {given}, the number of classes of {prefix}weight; got {num_classes}."
+        )
     bias = None if head.bias is None else head.bias[:num_classes]
     return head._replace(weight=head.weight[:num_classes, ...], bias=bias)
 
