@@ -6,40 +6,40 @@ import base64
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from html import escape
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def page(title: str, body: str) -> str:
-    """A whole HTML file around the body, which is HTML; the title is text."""
-    style = files("lsmooth").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{style}</style>\n</head>\n'
-        f"<body>{body}</body>\n</html>\n"
+def render(template: str, pictures: dict[str, bytes], **values: Any) -> str:
+    """A whole HTML file by a template of `lsmooth/templates`; text is escaped.
+
+    Args:
+        template: its name.
+        pictures: PNG files, by name.
+        **values: what the template shows.
+
+    Raises:
+        ImportError: if Jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError("Reports need jinja2; install it with pip install 'lsmooth[calibrate]'.") from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lsmooth"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of text; of numbers, but for the first column."""
-    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><tr>{heading}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def html_figure(pictures: dict[str, bytes], name: str, caption: str) -> str:
-    """One of the PNG files, and the text below it."""
-    data = base64.b64encode(pictures[name]).decode()
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    encoded = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+    return environment.get_template(template).render(pictures=encoded, **values)
 
 
 def new_figure(width: float, height: float) -> Figure:

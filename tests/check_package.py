@@ -66,7 +66,12 @@ def check_wheel(names: list[str]) -> None:
     unwanted = [name for name in names if {"tests", "results", "docs"} & set(name.split("/")) or name.endswith(".md")]
     assert not others, others
     assert not unwanted, unwanted
-    for needed in ("lsmooth/py.typed", "lsmooth/report.css", "lsmooth/backends/torch/__init__.py"):
+    for needed in (
+        "lsmooth/py.typed",
+        "lsmooth/templates/page.html",
+        "lsmooth/templates/report.css",
+        "lsmooth/backends/torch/__init__.py",
+    ):
         assert needed in names, needed
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names), names
 

@@ -161,7 +161,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
     ],
 )
 def test_choices_are_in_the_help_and_in_the_error(monkeypatch, command, option, choices):
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "400")
     line = next(line for line in run(command[0], "--help").output.splitlines() if option in line)
     refused = run(*command, option, "caffe")
     assert refused.exit_code == 2

@@ -15,6 +15,9 @@ from lsmooth._commands._choices import Convention, Decimal, Method
 from lsmooth._commands._console import Output, console, errors, fail, stages
 from lsmooth._report import nearest_folder, staged
 
+PICTURES = tuple(f"{name}.png" for name in ("reliability", "confidence", "risk_coverage", "temperature", "classes"))
+"""That an earlier run may have left."""
+
 
 def calibrate(
     logits: Annotated[
@@ -119,7 +122,7 @@ def calibrate(
         options = Options(
             method.value, fit_fraction, n_bins, convention.value, resamples, seed, off_diagonal, intercept, clip
         )
-        with staged(output) as content, stages() as progress:
+        with staged(output, PICTURES) as content, stages() as progress:
             scratch = content.parent / "scratch"
             scratch.mkdir()
             how = {
@@ -178,7 +181,7 @@ def _check_clip(clip: float | None, method: str, from_logits: bool) -> None:
 
 
 def _check_packages() -> None:
-    missing = [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("matplotlib", "scipy", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
             f"lsmooth calibrate needs {' and '.join(missing)}; install with pip install 'lsmooth[calibrate]'."

@@ -20,8 +20,8 @@ _PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax", "optax"), "tensorflow":
 # What it is for: the extra that installs it, and the packages that it imports.
 _FEATURES = {
     "pictures (lsmooth.plots)": ("plots", ("matplotlib",)),
-    "lsmooth study": ("study", ("matplotlib", "sklearn")),
-    "lsmooth calibrate": ("calibrate", ("matplotlib", "scipy", "pyarrow", "safetensors", "ml_dtypes")),
+    "lsmooth study": ("study", ("jinja2", "matplotlib", "sklearn")),
+    "lsmooth calibrate": ("calibrate", ("jinja2", "matplotlib", "scipy", "pyarrow", "safetensors", "ml_dtypes")),
     "lsmooth.integrations.sklearn": ("sklearn", ("sklearn",)),
 }
 

@@ -84,7 +84,7 @@ def study(
 def _check_packages() -> None:
     missing = [
         package
-        for module, package in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"))
+        for module, package in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"), ("jinja2", "jinja2"))
         if importlib.util.find_spec(module) is None
     ]
     if missing:

@@ -27,8 +27,10 @@ def draw(results: Sequence[Result], folder: Path, name: str) -> list[Path]:
         ("memory", _memory(plt, _by_work([r for r in others if r.peak_bytes]))),
         ("scaling", _scaling(plt, [r for r in results if r.suite == "scaling"])),
     ):
-        if figure is not None:
-            path = folder / f"{name}-{kind}.png"
+        path = folder / f"{name}-{kind}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)  # of earlier results
+        else:
             figure.savefig(path, dpi=120, bbox_inches="tight")
             plt.close(figure)
             files.append(path)

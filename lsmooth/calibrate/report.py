@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import lsmooth
-from lsmooth._report import html_figure, html_table, page
+from lsmooth._report import render
 from lsmooth.calibrate.classes import shortened
 from lsmooth.calibrate.data import Data
 from lsmooth.calibrate.figures import figures
@@ -134,68 +133,40 @@ def columns(results: Results) -> str:
 
 def to_html(results: Results, pictures: dict[str, bytes]) -> str:
     """One file, with its style and pictures inside."""
-    data, options, rows = results.data, results.options, results.rows
-    classes = f"{data.classes:,} classes" + (f" ({escape(shortened(data.names))})" if data.naming.names else "")
-    source = data.logits.path.name
-    split = f"{rows['fit']:,} rows to fit on and {rows['evaluation']:,} others"
-    what = "logits" if data.from_logits else "probabilities"
-    notes = "".join(f'<p class="warning">{escape(note)}</p>\n' for note in results.notes)
-    sampled = rows["sample"] < rows["evaluation"]
-    body = f"""
-<h1>Calibration of {escape(source)}</h1>
-<p class="lead">{escape(fitted(results))}, fitted to {what} of {classes}: {split},
-on which all below is measured.</p>
-{notes}
-<h2>In short</h2>
-{_summary_table(results)}
-<p class="note">In brackets: 95% intervals, from {options.resamples} bootstrap resamples of the evaluation part, the
-same before and after. They cover the choice of the rows that are measured, not of those fitted on. ECE: expected
-calibration error, {options.n_bins} bins, convention "{options.convention}". AURC: area under the risk-coverage curve.
-NLL: negative log-likelihood, in nats.{_sampled_note(results)}</p>
+    rows, of_classes = results.rows, per_class(results)
+    often = sorted(of_classes, key=lambda row: -row[1])[:_MOST_CLASSES]
+    return render(
+        "calibrate.html",
+        pictures,
+        results=results,
+        data=results.data,
+        options=results.options,
+        rows=rows,
+        source=results.data.logits.path.name,
+        fitted=fitted(results),
+        class_names=shortened(results.data.names) if results.data.naming.names else "",
+        summary=[(*row[:-1], row[-1], _KINDS.get(row[-1], "noise")) for row in summary(results)],
+        sampled_note=_sampled_note(results),
+        diagram_caption=_diagram_caption(results),
+        classes=[row for row in of_classes if row in often] if "classes" in pictures else (),
+        classes_left_out=len(of_classes) > len(often),
+        temperature_caption=_temperature_caption(results) if "temperature" in pictures else "",
+        conventions=_conventions(results.explanations),
+        files=list(_file_rows(results)),
+        run=_run(results),
+        usage=_usage(results),
+        calibrator=CALIBRATOR,
+        lsmooth=lsmooth.__version__,
+    )
 
-<h2>Reliability</h2>
-{html_figure(pictures, "reliability", _diagram_caption(results))}
-{html_figure(pictures, "confidence", "How confidence is spread, of rows that are right and of rows that are wrong.")}
 
-<h2>What to answer, what to leave</h2>
-{html_figure(pictures, "risk_coverage", "Error rate of the surest rows against the fraction of rows that is answered.")}
-{_classes(results, pictures)}
-{_temperature(results, pictures)}
-<h2>What other libraries would say</h2>
-<p>Calibration errors differ by where bins end, what becomes of a confidence of 1, and of which class they speak.
-{"Here of the rows looked at one by one." if sampled else "Here on the same rows."}</p>
-{_conventions(results.explanations)}
-<ul class="note">{"".join(f"<li>{escape(reason)}</li>" for reason in results.explanations[0].reasons)}</ul>
-
-<h2>What was run</h2>
-{html_table(["file", "array", "shape", "dtype", "columns"], _file_rows(results))}
-<p>{_run(results)} lsmooth {lsmooth.__version__}, {results.seconds:.1f} seconds. The calibrator is in
-<code>{CALIBRATOR}</code>, all numbers in <code>report.json</code>.</p>
-<pre>{escape(_usage(results))}</pre>
-"""
-    return page(f"Calibration of {source}", body)
+_KINDS = {BETTER: "agrees", WORSE: "disagrees", SAME: "noise"}
 
 
 def _with_interval(interval: Interval, sign: str) -> str:
     if not math.isfinite(interval.high - interval.low):
         return f"{interval.value:{sign}.4f}"
     return f"{interval.value:{sign}.4f} [{interval.low:{sign}.4f}, {interval.high:{sign}.4f}]"
-
-
-def _summary_table(results: Results) -> str:
-    kinds = {BETTER: "agrees", WORSE: "disagrees", SAME: "noise"}
-    lines = []
-    for name, *numbers, word in summary(results):
-        cells = "".join(f"<td>{_broken(number)}</td>" for number in numbers)
-        lines.append(f'<tr><td>{name}</td>{cells}<td class="verdict {kinds.get(word, "noise")}">{word}</td></tr>')
-    head = "<tr><th>measure</th><th>before</th><th>after</th><th>change</th><th></th></tr>"
-    return f"<table>{head}{''.join(lines)}</table>"
-
-
-def _broken(number: str) -> str:
-    """A number, its interval on a line of its own."""
-    value, bracket, interval = number.partition(" [")
-    return f'{value}<br><span class="interval">[{interval}</span>' if bracket else value
 
 
 def _sampled_note(results: Results) -> str:
@@ -217,35 +188,17 @@ def _diagram_caption(results: Results) -> str:
     return caption
 
 
-def _classes(results: Results, pictures: dict[str, bytes]) -> str:
-    if "classes" not in pictures:
-        return ""
-    rows = per_class(results)
-    often = sorted(rows, key=lambda row: -row[1])[:_MOST_CLASSES]
-    shown = [row for row in rows if row in often]
-    title = "The classes" + (f", the {len(shown)} with the most rows" if len(shown) < len(rows) else "")
-    cells = [[name, f"{count:,}", f"{before:.4f}", f"{after:.4f}"] for name, count, before, after in shown]
-    return f"""
-<h2>{title}</h2>
-{html_table(["class", "rows", "error before", "error after"], cells)}
-{html_figure(pictures, "classes", "How often a label is the class, against the probability of it.")}
-"""
-
-
-def _temperature(results: Results, pictures: dict[str, bytes]) -> str:
-    if "temperature" not in pictures or results.curve is None:
+def _temperature_caption(results: Results) -> str:
+    if results.curve is None:
         return ""
     rows = len(results.curve[1])
     part = "the rows fitted on" if rows == results.rows["fit"] else f"{rows:,} random rows of those fitted on"
-    caption = f"Negative log-likelihood of {part} at each temperature; shaded, the 95% interval of the best."
-    return f"\n<h2>The temperature</h2>\n{html_figure(pictures, 'temperature', caption)}\n"
+    return f"Negative log-likelihood of {part} at each temperature; shaded, the 95% interval of the best."
 
 
-def _conventions(explanations: tuple[Explanation, Explanation]) -> str:
+def _conventions(explanations: tuple[Explanation, Explanation]) -> list[list[str]]:
     before, after = explanations
-    bins = before.n_bins
-    head = ["convention", f"before, {bins} bins", f"after, {bins} bins", "before, its default", "after, its default"]
-    rows = [
+    return [
         [
             name,
             f"{before.errors[name]:.4f}",
@@ -255,7 +208,6 @@ def _conventions(explanations: tuple[Explanation, Explanation]) -> str:
         ]
         for name in before.errors
     ]
-    return html_table(head, rows)
 
 
 def _file_rows(results: Results) -> Iterable[list[str]]:

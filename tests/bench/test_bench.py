@@ -178,6 +178,9 @@ def test_the_report_can_be_written_anew_and_ends_with_the_notes(tmp_path):
     assert (tmp_path / "here.md").read_text().endswith("\n\n## Why\n\nThis.\n")
     pictures = {"here-speed.png", "here-memory.png", "here-scaling.png"}
     assert {path.name for path in tmp_path.iterdir()} == pictures | {"here.json", "here.md", "here.notes.md"}
+    save([result(seconds={"lsmooth": timing(2.0)}, peak_bytes={}, bars={})], MACHINE, tmp_path / "here.json")
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"here-scaling.png"}  # no stale picture
     done = CliRunner().invoke(app, [*arguments, "--name", "elsewhere"])
     assert done.exit_code == 2
     assert "elsewhere.json" in "".join(done.output.split())

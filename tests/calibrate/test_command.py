@@ -116,6 +116,28 @@ def test_the_html_report_is_one_file(saved):
     assert "torchmetrics" in html
 
 
+def test_pictures_of_an_earlier_run_and_no_other_files_are_removed(saved, monkeypatch):
+    pictures = dict.fromkeys(("reliability", "confidence", "risk_coverage"), b"")
+    monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)
+    (saved / "report").mkdir()
+    for name in ("classes.png", "temperature.png", "mine.png"):
+        (saved / "report" / name).touch()
+    assert calibrate("both.npz", "--out", "report").exit_code == 0
+    assert {path.stem for path in (saved / "report").glob("*.png")} == {*pictures, "mine"}
+
+
+def test_text_of_files_is_escaped_in_the_report(saved, monkeypatch):
+    pictures = dict.fromkeys(("reliability", "confidence", "risk_coverage", "classes"), b"")
+    monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)
+    (saved / "both.npz").rename(saved / "<b>&.npz")
+    assert calibrate("<b>&.npz", "--out", "report", "--classes", "<script>,a&b,c,d").exit_code == 0
+    html = (saved / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<script>" not in html
+    assert "<b>" not in html
+    assert "<td>&lt;script&gt;</td>" in html
+    assert "<h1>Calibration of &lt;b&gt;&amp;.npz</h1>" in html
+
+
 @pytest.mark.filterwarnings("ignore:.*will overfit:UserWarning")
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "quadratic"])  # of two classes
 def test_every_method_fits_and_loads(saved, method):

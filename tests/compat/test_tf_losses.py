@@ -107,7 +107,7 @@ def test_the_constants_are_tensorflows():
     assert set(Reduction.all()) == set(peer.Reduction.all())
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_calls_are_tensorflows(backend, data):
     # Few shapes: JAX compiles every operation anew for each.

@@ -15,7 +15,7 @@ from lsmooth.testing import reference
 
 # Few and always the same examples: what is drawn must not decide whether a build is green.
 DRAWN = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 ARRAY_OPTIONS = (
     "label_smoothing",
