@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lsmooth.calibrate.checks import check_block, looks_like, possible_kinds
 from lsmooth.calibrate.classes import Naming
-from lsmooth.calibrate.data import Data, check_block, looks_like, possible_kinds
+from lsmooth.calibrate.columns import LABELS, Wanted, class_names
+from lsmooth.calibrate.data import Data
 from lsmooth.calibrate.files import Progress, StoredArray, open_array, suffix_of
-from lsmooth.calibrate.tables import LABELS, FileError, Wanted, class_names, write_parquet
-from lsmooth.calibrate.text import open_text, write_text
+from lsmooth.calibrate.parquet import write_parquet
+from lsmooth.calibrate.text import FileError, open_text, write_text
 from lsmooth.calibration import GroupTemperatureScaling, load
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from lsmooth.calibrate.columns import affixes, class_names, quoted
 from lsmooth.calibrate.files import StoredArray
-from lsmooth.calibrate.tables import FileError, affixes, class_names, quoted
+from lsmooth.calibrate.text import FileError
 
 _MOST_VALUES = 100_000
 """Distinct labels that are looked at; more are no names."""

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lsmooth.calibrate import tables
-from lsmooth.calibrate.tables import FileError, Wanted
+from lsmooth.calibrate.columns import Wanted, named_like
+from lsmooth.calibrate.text import FileError
 
 STREAMED_BYTES = 2**24
 """Of a slab of a file that is unpacked."""
@@ -265,7 +266,7 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _key(path: Path, wanted: Wanted, names: list[str]) -> str:
     """The name of the array that is wanted."""
-    found = [wanted.key] if wanted.key is not None else tables.named_like(names, wanted.role)
+    found = [wanted.key] if wanted.key is not None else named_like(names, wanted.role)
     if len(found) == 1 and found[0] in names:
         return found[0]
     raise FileError(

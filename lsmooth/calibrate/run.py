@@ -15,11 +15,12 @@ import numpy as np
 
 from lsmooth._validation import validate
 from lsmooth.backends import use_backend
+from lsmooth.calibrate.checks import Counts, check
 from lsmooth.calibrate.classes import shortened
-from lsmooth.calibrate.data import Block, Counts, Data, check, fit_rows
+from lsmooth.calibrate.data import Block, Data, fit_rows
 from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
-from lsmooth.calibrate.tables import FileError
+from lsmooth.calibrate.text import FileError
 from lsmooth.calibration.loading import CALIBRATORS
 from lsmooth.metrics import Explanation, Interval, explain_difference
 from lsmooth.metrics._bins import BinSums

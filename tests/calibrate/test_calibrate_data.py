@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lsmooth.calibrate import data as module
-from lsmooth.calibrate.data import Block, check, fit_rows, open_data
-from lsmooth.calibrate.tables import FileError
+from lsmooth.calibrate.checks import check
+from lsmooth.calibrate.data import Block, fit_rows, open_data
+from lsmooth.calibrate.text import FileError
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(40, 5)).astype(np.float32)

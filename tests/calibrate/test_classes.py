@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lsmooth.calibrate.checks import check
 from lsmooth.calibrate.classes import UNKNOWN
-from lsmooth.calibrate.data import Data, check, open_data
-from lsmooth.calibrate.tables import FileError
+from lsmooth.calibrate.data import Data, open_data
+from lsmooth.calibrate.text import FileError
 
 pytest.importorskip("pyarrow")
 RNG = np.random.default_rng(0)

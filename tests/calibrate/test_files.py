@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from lsmooth.calibrate import files
+from lsmooth.calibrate.columns import Wanted
 from lsmooth.calibrate.files import StoredArray, open_array
-from lsmooth.calibrate.tables import FileError, Wanted
+from lsmooth.calibrate.text import FileError
 
 Z = np.random.default_rng(0).normal(size=(23, 4)).astype(np.float32)
 Y = np.arange(23) % 4

@@ -1,0 +1,279 @@
+"""The columns of a table: which are meant, by their names, and how their rows come."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lsmooth.calibrate.text import FileError
+
+SYNONYMS = {
+    "labels": ("labels", "label", "y", "y_true", "true_label", "target", "targets", "truth", "class", "obs"),
+    "logits": ("logits", "logit", "probabilities", "probs", "proba", "y_prob", "y_score"),
+}
+"""The names under which an array is looked for where the user gives none."""
+LABELS = SYNONYMS["labels"]
+_BOOKKEEPING = re.compile(r"(.*_)?(id|idx|index|row|fold|split|group|weight|weights|seed|epoch)", re.IGNORECASE)
+
+
+class Wanted(NamedTuple):
+    """What is looked for in a file."""
+
+    role: str
+    """``"logits"`` or ``"labels"``."""
+    key: str | None = None
+    """The name that the user has given."""
+    taken: frozenset[str] = frozenset()
+    """Columns that hold something else."""
+    classes: tuple[str, ...] = ()
+    """The classes that the user has named, or else those that have rows, where labels are names."""
+    all_classes: bool = False
+    """Whether these are all of them, in order."""
+    decimal: str = "."
+    alone: bool = False
+    """Whether the file holds nothing else."""
+
+    @property
+    def option(self) -> str:
+        """The option that names it."""
+        return f"--{self.role}-key"
+
+
+class TableStream(NamedTuple):
+    """Rows of a table, from front to back."""
+
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+    length: int
+    """The number of rows, or 0 where the file does not say."""
+    slabs: Iterator[np.ndarray]
+    columns: tuple[str, ...]
+    values: list[str] | None
+    """Where rows are indices into a list of texts: that list, which grows as the slabs are read."""
+    place: Callable[[int], str] | None
+    """What a row is called in messages."""
+
+
+class Encoder:
+    """Texts as indices into a list, to which each new text is added; a missing one is the text ``""``."""
+
+    def __init__(self, values: list[str]):
+        self._values = values
+        self._index: dict[str, int] = {}
+
+    def __call__(self, column: Any) -> np.ndarray:
+        import pyarrow as pa
+
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        encoded = column.cast(pa.string()).fill_null("").dictionary_encode()
+        for text in map(str.strip, encoded.dictionary.to_pylist()):
+            if text not in self._index:
+                self._index[text] = len(self._values)
+                self._values.append(text)
+        positions = [self._index[text.strip()] for text in encoded.dictionary.to_pylist()]
+        return np.array(positions, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def find_columns(
+    path: Path, wanted: Wanted, names: Sequence[str], nested: set[str], texts: Sequence[str]
+) -> tuple[str, ...]:
+    """The columns that hold what is wanted."""
+    names = [name for name in names if not name.startswith(("Unnamed:", "__index_level_")) or name == wanted.key]
+    listed = quoted(names)
+    if len(set(names)) < len(names):
+        raise FileError(f"{path} has two columns of the same name among {listed}; rename one.")
+    key = wanted.key
+    if key is not None and key in names:
+        return (key,)
+    if wanted.role == "logits":
+        return _logit_columns(path, wanted, names, nested, listed)
+    if key is not None:
+        if wanted.role == "labels" and ("," in key or any(mark in key for mark in "*?[")):
+            return _matching(path, wanted, names, listed)
+        raise FileError(f"{path} has no column {key!r}, but {listed}; correct {wanted.option}.")
+    if len(names) == 1:
+        return (names[0],)
+    found = named_like(names, wanted.role)
+    if len(found) != 1:
+        several = f"several columns that may hold the labels, {quoted(found)}," if found else "no column 'labels'"
+        likely = [name for name in texts if name in names and not _BOOKKEEPING.fullmatch(name)]
+        example = f" {(found or likely)[0]}" if found or likely else ""
+        order = " Predictions come first: lsmooth calibrate PREDICTIONS LABELS." if wanted.alone and not example else ""
+        raise FileError(f"{path} has {several} but {listed}; name the labels' with --labels-key{example}.{order}")
+    return (found[0],)
+
+
+def named_like(names: Sequence[str], role: str) -> list[str]:
+    """The names under which such an array usually goes; that of the documentation alone, if it is there."""
+    known = SYNONYMS[role]
+    if known[0] in names:
+        return [known[0]]
+    return [name for name in names if name.lower() in known]
+
+
+def _logit_columns(path: Path, wanted: Wanted, names: Sequence[str], nested: set[str], listed: str) -> tuple[str, ...]:
+    if wanted.key is not None:
+        return _matching(path, wanted, names, listed)
+    others = [name for name in names if name not in wanted.taken]
+    lists = [name for name in named_like(others, "logits") if name in nested]
+    if lists:
+        return (lists[0],)
+    chosen = _after_classes(path, wanted, others) if wanted.classes else ()
+    if chosen:
+        return chosen
+    chosen = [name for name in others if name.startswith("logits")] or others
+    if not chosen:
+        raise FileError(
+            f"{path} must have a column of logits for each class, or one of P(class 1), beside {listed}; name them "
+            "with --logits-key."
+        )
+    if len(chosen) > 1 and _numbers(chosen) is None and not _alike(chosen, ""):
+        raise FileError(
+            f"{path} has columns that are not named alike, {quoted(chosen)}, so it is not known which of them are "
+            f"classes; {_cure(chosen)}."
+        )
+    return _ordered(chosen)
+
+
+def _cure(names: Sequence[str]) -> str:
+    """How to say which columns are meant, with those that may be."""
+    likely = [name for name in names if not _BOOKKEEPING.fullmatch(name)] or list(names)
+    if len(likely) == 1:
+        return f"if {likely[0]} holds the probability or the logit of the positive class, add --logits-key {likely[0]}"
+    columns = shlex.quote(",".join(likely[:20]))
+    return f"list the classes' columns in order, --logits-key {columns}, or give a pattern, --logits-key 'p_*'"
+
+
+def _matching(path: Path, wanted: Wanted, names: Sequence[str], listed: str) -> tuple[str, ...]:
+    """The columns of a key that is a list, a pattern or a beginning."""
+    key, option = wanted.key or "", wanted.option
+    if "," in key:
+        chosen = [name.strip() for name in key.split(",") if name.strip()]
+        absent = [name for name in chosen if name not in names]
+        if absent:
+            raise FileError(f"{path} has no column {absent[0]!r}, but {listed}; correct {option}.")
+        if len(set(chosen)) < max(2, len(chosen)):
+            raise FileError(f"{option} must list two columns or more, each once; got {key!r}.")
+        return tuple(chosen)
+    others = [name for name in names if name not in wanted.taken]
+    pattern = any(mark in key for mark in "*?[")
+    chosen = [name for name in others if (fnmatchcase(name, key) if pattern else name.startswith(key))]
+    if not chosen:
+        how = "matches" if pattern else "begins with"
+        raise FileError(f"{path} has no column whose name {how} {key!r}, but {listed}; correct {option}.")
+    if not pattern and _numbers(chosen) is None and not _alike(chosen, key):
+        raise FileError(
+            f"{path} has columns that are not named alike, {quoted(chosen)}, so it is not known which of them are "
+            f"classes; {_cure(chosen)}."
+        )
+    return _ordered(chosen)
+
+
+def _ordered(chosen: Sequence[str]) -> tuple[str, ...]:
+    """Columns in the order of the numbers in their names, or as they are."""
+    numbers = _numbers(chosen)
+    return tuple(chosen if numbers is None else [name for _, name in sorted(zip(numbers, chosen, strict=True))])
+
+
+def affixes(columns: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
+    """What stands before and after the class in the names of columns; None where they are not named after classes."""
+    if not classes:
+        return None
+    first = classes[0]
+    found = [("", "")]
+    found += [(name[: -len(first)], "") for name in columns if name.endswith(first)]
+    found += [("", name[len(first) :]) for name in columns if name.startswith(first)]
+    for before, after in found:
+        if {f"{before}{one}{after}" for one in classes} <= set(columns):
+            return before, after
+    return None
+
+
+def _after_classes(path: Path, wanted: Wanted, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that are named after the classes.
+
+    Raises:
+        FileError: if another column may be that of a class without rows.
+    """
+    found = affixes(names, wanted.classes)
+    if found is None:
+        return ()
+    before, after = found
+    chosen = tuple(f"{before}{one}{after}" for one in wanted.classes)
+    if wanted.all_classes:
+        return chosen
+    alike = [name for name in names if name.startswith(before) and name.endswith(after)]
+    rest = [name for name in alike if name not in chosen and not _BOOKKEEPING.fullmatch(name)]
+    if before or after:
+        return _ordered([name for name in alike if name in chosen or name in rest])
+    if rest:
+        likely = shlex.quote(",".join(name for name in names if name in chosen or name in rest))
+        raise FileError(
+            f"{path} has columns that no label is named after, {quoted(rest)}, and that may be classes without rows; "
+            f"list the classes' columns in order, --logits-key {likely}."
+        )
+    return tuple(name for name in names if name in chosen)
+
+
+def class_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """The classes that columns are named after: what is left without what is common to all of them."""
+    numbers = _numbers(columns)
+    if numbers is not None:
+        return tuple(map(str, numbers))
+    if len(columns) < 2:
+        return tuple(columns)
+    before = re.match(r"(.*[^0-9A-Za-z])?", _beginning(columns))
+    after = re.match(r"(.*[^0-9A-Za-z])?", _beginning([name[::-1] for name in columns]))
+    lengths = [len(match[0]) if match else 0 for match in (before, after)]
+    names = tuple(name[lengths[0] : len(name) - lengths[1]] for name in columns)
+    return names if all(names) else tuple(columns)
+
+
+def _numbers(names: Sequence[str]) -> list[int] | None:
+    """The numbers in names that differ in one number and in nothing else, such as ``p0`` and ``p1``."""
+    parts = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name) for name in names]
+    if not all(parts):
+        return None
+    numbers = [int(part[2]) for part in parts if part]
+    same = len({(part[1], part[3]) for part in parts if part}) == 1
+    return numbers if same and len(set(numbers)) == len(numbers) else None
+
+
+def _alike(names: Sequence[str], prefix: str) -> bool:
+    """Whether names without such numbers are of one kind: ``p_cat`` and ``p_dog``, or ``a`` and ``b``.
+
+    A common beginning counts if it was asked for, or ends in a separator; and then no name goes on with
+    a number alone, since another does not.
+    """
+    if all(len(name) == 1 and name.isalpha() for name in names):
+        return True
+    common = prefix or _beginning(names)
+    rests = [name.removeprefix(common) for name in names]
+    separated = bool(prefix) or bool(common and not common[-1].isalnum())
+    return separated and not any(rest.strip("_-. ").isdigit() for rest in rests)
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    first, last = min(names), max(names)
+    return next((first[:k] for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names between commas, the first of them where there are many."""
+    return ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
+
+
+def row_shape(wanted: Wanted, columns: Sequence[str]) -> tuple[int, ...]:
+    return () if len(columns) == 1 and wanted.role != "logits" else (len(columns),)
+
+
+def shaped(rows: np.ndarray, wanted: Wanted, columns: Sequence[str]) -> np.ndarray:
+    return rows.reshape(len(rows), *row_shape(wanted, columns))
