@@ -57,6 +57,17 @@ def calibrate(
     labels_key: Annotated[
         str | None, typer.Option(help="The labels' name in the file (labels).", show_default=False)
     ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(help="The rows' weights' name in the file of the labels or the logits.", show_default=False),
+    ] = None,
+    group_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The rows' groups, such as patients: never split between fit and measure, reported one by one.",
+            show_default=False,
+        ),
+    ] = None,
     from_logits: Annotated[
         bool,
         typer.Option("--from-logits/--from-probabilities", help="What the numbers are; this is not guessed."),
@@ -128,6 +139,8 @@ def calibrate(
             how = {
                 "logits_key": logits_key,
                 "labels_key": labels_key,
+                "weights_key": weights_key,
+                "group_key": group_key,
                 "axis": axis,
                 "ignore_index": ignore_index,
                 "from_logits": from_logits,

@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
     """What is looked for in a file."""
 
     role: str
-    """``"logits"`` or ``"labels"``."""
+    """``"logits"``, ``"labels"``, ``"weights"`` or ``"group"``."""
     key: str | None = None
     """The name that the user has given."""
     taken: frozenset[str] = frozenset()
@@ -43,6 +43,11 @@ class Wanted(NamedTuple):
     def option(self) -> str:
         """The option that names it."""
         return f"--{self.role}-key"
+
+    @property
+    def coded(self) -> bool:
+        """Whether texts are read as indices into a list of them."""
+        return self.role in ("labels", "group")
 
 
 class TableStream(NamedTuple):
@@ -68,6 +73,7 @@ class Encoder:
         self._index: dict[str, int] = {}
 
     def __call__(self, column: Any) -> np.ndarray:
+        """The indices of a column of texts."""
         import pyarrow as pa
 
         if pa.types.is_dictionary(column.type):
@@ -272,8 +278,10 @@ def quoted(names: Sequence[str]) -> str:
 
 
 def row_shape(wanted: Wanted, columns: Sequence[str]) -> tuple[int, ...]:
+    """Of a row of these columns."""
     return () if len(columns) == 1 and wanted.role != "logits" else (len(columns),)
 
 
 def shaped(rows: np.ndarray, wanted: Wanted, columns: Sequence[str]) -> np.ndarray:
+    """(rows, columns) as `row_shape` has it."""
     return rows.reshape(len(rows), *row_shape(wanted, columns))

@@ -26,6 +26,10 @@ class Block(NamedTuple):
     start: int
     logits: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
+    """(rows, 1, ...), of the labels' rank; None: all 1."""
+    groups: np.ndarray | None = None
+    """(rows,) indices into the groups' names."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Data:
         from_logits: False where they are probabilities.
         binary: whether every element is the logit or the probability of a label of its own.
         naming: what the classes are called, and which label is which.
+        weights: of the rows, or None.
+        groups: rows of one group are never split; None where each row is for itself.
+        group_names: the groups that there are.
     """
 
     logits: StoredArray
@@ -50,6 +57,9 @@ class Data:
     from_logits: bool
     binary: bool = False
     naming: Naming = field(default_factory=Naming)
+    weights: StoredArray | None = None
+    groups: StoredArray | None = None
+    group_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,7 +101,17 @@ class Data:
             labels = self.naming.ids(labels, self.labels.values)
             if self.binary:
                 logits = np.stack([np.zeros_like(logits) if self.from_logits else 1 - logits, logits], -1)
-            yield Block(start, logits, labels.astype(np.int64))
+            weights = groups = None
+            if self.weights is not None:
+                weights = self.weights.read(start, stop).astype(np.float64)
+                weights = weights.reshape(len(weights), *(1,) * (labels.ndim - 1))
+            if self.groups is not None:
+                groups = self._group_ids.ids(self.groups.read(start, stop), self.groups.values)
+            yield Block(start, logits, labels.astype(np.int64), weights, groups)
+
+    @property
+    def _group_ids(self) -> Naming:
+        return Naming(self.group_names, {name: k for k, name in enumerate(self.group_names)})
 
     def label_text(self, row: int, inner: tuple[int, ...]) -> str:
         """A label as it stands in the file."""
@@ -116,6 +136,8 @@ def open_data(
     *,
     logits_key: str | None = None,
     labels_key: str | None = None,
+    weights_key: str | None = None,
+    group_key: str | None = None,
     axis: int | None = None,
     ignore_index: int | str | None = None,
     from_logits: bool = True,
@@ -134,6 +156,8 @@ def open_data(
         progress: told of the unpacking.
         logits_key: the array's name in the file, or the columns'.
         labels_key: the labels'.
+        weights_key: the rows' weights, in the file of the labels or of the logits.
+        group_key: the rows' groups, there too.
         axis: the class axis; None for the last, or the only one that fits the labels.
         ignore_index: rows with this label have no part.
         from_logits: False for probabilities.
@@ -156,7 +180,7 @@ def open_data(
     wanted = Wanted(
         "logits",
         logits_key,
-        taken=frozenset(y.columns if labels is None else ("labels",)),
+        taken=frozenset((*(y.columns if labels is None else ("labels",)), weights_key or "", group_key or "")),
         classes=classes or (() if y.values is None else tuple(filter(None, values))),
         all_classes=bool(classes),
         decimal=decimal,
@@ -172,7 +196,58 @@ def open_data(
     if ignored is not None and naming.lookup is None and not ignored.removeprefix("-").isdigit():
         raise FileError(f"--ignore-index must be a label of {y.path}, and those are integers; got {ignored}.")
     index = None if ignored is None else -1 if naming.lookup is not None else int(ignored)
-    return Data(z, y, axis, index, from_logits, binary, naming)
+    found = Data(z, y, axis, index, from_logits, binary, naming)
+    sources = (logits,) if labels is None else (labels, logits)
+    if weights_key is not None:
+        weights = _of_rows(sources, Wanted("weights", weights_key, decimal=decimal), scratch, progress, len(found))
+        found = replace(found, weights=_checked_weights(weights))
+    if group_key is not None:
+        groups = _of_rows(sources, Wanted("group", group_key, decimal=decimal), scratch, progress, len(found))
+        names = tuple(distinct(groups))
+        if len(names) < 2:
+            raise FileError(f"{groups.name} must name at least two groups, of at most 100,000; got {len(names)}.")
+        found = replace(found, groups=groups, group_names=names)
+    return found
+
+
+def _of_rows(sources: tuple[Path, ...], wanted: Wanted, scratch: Path, progress: Progress, rows: int) -> StoredArray:
+    """A number or a text of each row, from the first of the files that has it."""
+    kept = [path for path in sources if not is_stored_alone(path)]
+    if not kept:
+        raise FileError(
+            f"{wanted.option} {wanted.key} names an array or a column beside the labels or the logits, and "
+            f"{sources[0]} holds one array alone; save them together as .npz."
+        )
+    for path in kept:
+        try:
+            array = open_array(path, wanted, scratch, progress)
+            break
+        except FileError:
+            if path is kept[-1]:
+                raise
+    array = replace(_flat(array), name=f"{wanted.option} {wanted.key} of {path}") if len(array.shape) < 3 else array
+    if array.shape != (rows,):
+        raise FileError(f"{array.name} must have one value for each of {rows} rows; got shape {array.shape}.")
+    return array
+
+
+def _checked_weights(weights: StoredArray) -> StoredArray:
+    """Weights are numbers of at least 0, some of them above."""
+    if weights.dtype not in FLOATS and not weights.dtype.startswith(("int", "uint", "bool")):
+        raise FileError(f"{weights.name} must be numbers, got {weights.dtype}.")
+    total = 0.0
+    for start in range(0, weights.shape[0], BLOCK_ELEMENTS):
+        block = weights.read(start, min(start + BLOCK_ELEMENTS, weights.shape[0])).astype(np.float64)
+        bad = np.flatnonzero(~(block >= 0) | np.isinf(block))
+        if len(bad):
+            raise FileError(
+                f"{weights.name} must be finite numbers of at least 0, got {block[bad[0]]:g} in "
+                f"{weights.place(start + int(bad[0]))}; correct it, or give that row the weight 0."
+            )
+        total += float(block.sum())
+    if not total:
+        raise FileError(f"{weights.name} are all 0: there is nothing to fit.")
+    return weights
 
 
 def _check_shapes(
@@ -245,7 +320,7 @@ def _is_whole(array: StoredArray) -> bool:
 
 def _flat(array: StoredArray) -> StoredArray:
     """(rows, 1) as (rows,)."""
-    if len(array.shape) == 1:
+    if len(array.shape) == 1 or array.shape[1] != 1:
         return array
     return replace(array, shape=array.shape[:1], _read=lambda start, stop: array.read(start, stop).reshape(-1))
 
@@ -291,3 +366,24 @@ def _check_whole(labels: StoredArray, predictions: StoredArray) -> None:
                 f"{labels.name} must be integers, got {block[where]:g} in {labels.place(start + int(where[0]))}; save "
                 "class ids, or correct that row."
             )
+
+
+def fit_groups(data: Data, seed: int, fraction: float) -> np.ndarray:
+    """Which groups are fitted on: drawn at random until they hold about that fraction of the rows.
+
+    Raises:
+        FileError: if one part would have none.
+    """
+    rows = np.zeros(len(data.group_names), np.int64)
+    for block in data.blocks():
+        rows += np.bincount(block.groups, minlength=len(rows))  # type: ignore[arg-type]
+    order = np.random.default_rng([seed, 3]).permutation(len(rows))
+    middle = np.cumsum(rows[order]) - 0.5 * rows[order]
+    chosen = np.zeros(len(rows), bool)
+    chosen[order] = middle < fraction * rows.sum()
+    if chosen.all() or not chosen.any():
+        raise FileError(
+            f"The groups cannot be split at --fit-fraction {fraction:g}: the largest of {len(rows)} holds "
+            f"{rows.max():,} of {rows.sum():,} rows; choose another, or give --eval-logits."
+        )
+    return chosen

@@ -50,7 +50,14 @@ def confidence(results: Results) -> Figure:
     """How confidence is spread, before and after."""
     figure = new_figure(9, 3.8)
     for ax, title, sample in zip(figure.subplots(1, 2, sharey=True), TITLES, results.samples, strict=True):
-        plots.confidence_histogram(sample.labels, sample.predictions, n_bins=results.options.n_bins, title=title, ax=ax)
+        plots.confidence_histogram(
+            sample.labels,
+            sample.predictions,
+            n_bins=results.options.n_bins,
+            sample_weight=sample.weight,
+            title=title,
+            ax=ax,
+        )
     return figure
 
 
@@ -59,11 +66,13 @@ def risk_coverage(results: Results) -> Figure:
     figure = new_figure(6.6, 4.2)
     ax = figure.subplots()
     for sample, name, color in zip(results.samples, TITLES, (RED, BLUE), strict=True):
-        plots.risk_coverage(sample.labels, sample.predictions, name=name, color=color, ax=ax)
+        plots.risk_coverage(
+            sample.labels, sample.predictions, sample_weight=sample.weight, name=name, color=color, ax=ax
+        )
     return figure
 
 
-def temperature(results: Results, logits: np.ndarray, labels: np.ndarray) -> Figure:
+def temperature(results: Results, logits: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> Figure:
     """The likelihood of each temperature on the rows that were fitted on, or some of them."""
     figure = new_figure(6.6, 4.2)
     if not results.data.from_logits:
@@ -71,7 +80,7 @@ def temperature(results: Results, logits: np.ndarray, labels: np.ndarray) -> Fig
             logits = np.log(np.maximum(logits.astype(np.float64), results.options.clip or 0.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the report says so already
-        plots.temperature_curve(logits, labels, ax=figure.subplots())
+        plots.temperature_curve(logits, labels, sample_weight=weight, ax=figure.subplots())
     return figure
 
 

@@ -277,7 +277,7 @@ def _key(path: Path, wanted: Wanted, names: list[str]) -> str:
 
 def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
     """The stream as a mapped file in the scratch folder; texts as indices into a list of them."""
-    coded = stream.dtype.kind in "US" and wanted.role == "labels"
+    coded = stream.dtype.kind in "US" and wanted.coded
     if stream.dtype.hasobject or (stream.dtype.kind not in "fiub" and not coded):
         raise FileError(
             f"{name} must be numbers, got dtype {stream.dtype}; save floating-point logits, integer labels."

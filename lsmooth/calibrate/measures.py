@@ -69,6 +69,8 @@ class Measures:
         self.classwise = CalibrationError(classwise=True, **options)
         self.classwise_rows = 0
         self.examples = 0
+        self._seen = np.empty(0, np.int64)
+        self.weight = 0.0
 
     def update(
         self,
@@ -80,6 +82,7 @@ class Measures:
         *,
         from_logits: bool,
         dtype: Any = np.float64,
+        weight: np.ndarray | None = None,
     ) -> None:
         """Take in rows.
 
@@ -91,6 +94,7 @@ class Measures:
             example: (rows,) which rows belong together, and to no others.
             from_logits: whether predictions are logits.
             dtype: of the predictions in the file, whose rounding says in which bin a confidence is.
+            weight: (rows,), how much each counts; 1 if None.
         """
         with use_backend("numpy"), np.errstate(divide="ignore"):
             exact = prepare(labels, predictions, None, -1, None, from_logits)
@@ -101,16 +105,21 @@ class Measures:
             stand_in = probabilities(inputs) if two else _stand_in(confidence)
             stand_in_labels = labels if two else np.where(correct > 0, 0, 1)
             with validate(False):  # stand-ins do not sum to one
-                self.error.update_state(stand_in_labels, _stated(stand_in, self.binary))
-                self.table.update_state(stand_in_labels, stand_in)
+                self.error.update_state(stand_in_labels, _stated(stand_in, self.binary), sample_weight=weight)
+                self.table.update_state(stand_in_labels, stand_in, sample_weight=weight)
             if classwise.any():
-                self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise])
+                part = None if weight is None else weight[classwise]
+                self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise], sample_weight=part)
                 self.classwise_rows += int(classwise.sum())
         self.rows += len(labels)
-        self.examples += len(np.unique(example))
+        self._seen = np.union1d(self._seen, example)
+        self.examples = len(self._seen)
+        weight = np.ones(len(labels)) if weight is None else weight
+        self.weight += float(weight.sum())
         for name, values in rows.items():
-            self.sums[name] += float(values.sum(dtype=np.float64))
-        kept_rows = {**rows, "labels": stand_in_labels, "predictions": stand_in, "example": example}
+            counted = np.where(weight > 0, values, 0.0)  # the likelihood of others may be infinite
+            self.sums[name] += float(weight @ counted.astype(np.float64))
+        kept_rows = {**rows, "weight": weight, "labels": stand_in_labels, "predictions": stand_in, "example": example}
         self.parts.append({name: np.asarray(values)[kept] for name, values in kept_rows.items()})
 
     def sample(self) -> Sample:
@@ -123,11 +132,15 @@ class Measures:
         sample = self.sample()
         with use_backend("numpy"), validate(False):
             return {
-                **{name: total / self.rows for name, total in self.sums.items()},
+                **{name: total / (self.weight or 1.0) for name, total in self.sums.items()},
                 "ece": self.error.result(),
                 "classwise_ece": self.classwise.result() if self.classwise_rows else None,
-                "smooth_ece": float(smooth_calibration_error(sample.labels, sample.stated, binary=self.binary)),
-                "aurc": float(area_under_risk_coverage(sample.labels, sample.predictions)),
+                "smooth_ece": float(
+                    smooth_calibration_error(
+                        sample.labels, sample.stated, binary=self.binary, sample_weight=sample.weight
+                    )
+                ),
+                "aurc": float(area_under_risk_coverage(sample.labels, sample.predictions, sample_weight=sample.weight)),
             }
 
     def per_class(self) -> BinSums | None:
@@ -153,6 +166,7 @@ class Sample:
     accuracy: np.ndarray
     nll: np.ndarray
     brier: np.ndarray
+    weight: np.ndarray
     labels: np.ndarray
     """Of the stand-in."""
     predictions: np.ndarray
@@ -165,7 +179,8 @@ class Sample:
         return _stated(self.predictions, self.binary)
 
     def measures(self, weight: np.ndarray) -> dict[str, float]:
-        """Those that a bootstrap can afford, of the rows by weight."""
+        """Those that a bootstrap can afford, of the rows by their weight times this one."""
+        weight = weight * self.weight
         arguments: Any = (self.labels, self.predictions)
         how: Any = {"n_bins": self.n_bins, "convention": self.convention, "binary": self.binary}
         error = expected_calibration_error(self.labels, self.stated, sample_weight=weight, **how)

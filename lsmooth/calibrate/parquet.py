@@ -13,6 +13,7 @@ from lsmooth.calibrate.text import FileError, check_new
 
 
 def stream_parquet(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
+    """The rows of the columns that are wanted."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -30,10 +31,10 @@ def stream_parquet(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
     is_nested = columns[0] in nested
     if is_nested:
         types = [types[0].value_type]
-    coded = len(columns) == 1 and wanted.role == "labels" and (_is_text(types[0]) or pa.types.is_dictionary(types[0]))
+    coded = len(columns) == 1 and wanted.coded and (_is_text(types[0]) or pa.types.is_dictionary(types[0]))
     for column, kind in zip(columns, types, strict=True):
         numbers = pa.types.is_floating(kind) or pa.types.is_integer(kind)
-        if not coded and not numbers and not (pa.types.is_boolean(kind) and wanted.role == "labels"):
+        if not coded and not numbers and not (pa.types.is_boolean(kind) and wanted.coded):
             raise FileError(
                 f"Column {column!r} of {path} holds {kind}, no numbers; drop it, or name the right columns with "
                 f"{wanted.option} (a,b,c, a pattern such as 'p_*', or a column of lists)."

@@ -16,6 +16,7 @@ from lsmooth._report import render
 from lsmooth.calibrate.classes import shortened
 from lsmooth.calibrate.data import Data
 from lsmooth.calibrate.figures import figures
+from lsmooth.calibrate.files import StoredArray
 from lsmooth.calibrate.measures import NAMES
 from lsmooth.calibrate.run import Results
 from lsmooth.metrics import Explanation, Interval
@@ -58,6 +59,10 @@ def to_json(results: Results) -> dict[str, Any]:
         "rows": results.rows,
         "calibrator": {"file": CALIBRATOR, "class": type(results.scaler).__name__, **_diagnostics(results)},
         "per_class": [dict(zip(("name", "rows", "before", "after"), row, strict=True)) for row in per_class(results)],
+        "per_group": [
+            {"name": name, "rows": rows, "before": _finite(before), "after": _finite(after)}
+            for name, rows, before, after in results.per_group
+        ],
         "measures": {name: _measure_json(results, name) for name in NAMES},
         "conventions": {
             state: {"errors": explanation.errors, "errors_by_default": explanation.errors_by_default}
@@ -123,6 +128,8 @@ def columns(results: Results) -> str:
     logits, labels = results.data.logits.columns, results.data.labels.columns
     parts = [f"{results.data.name} are the columns {shortened(logits)}"] if len(logits) > 1 else []
     parts += [f"labels the column {labels[0]}"] if labels else []
+    for what, array in (("weights", results.data.weights), ("groups", results.data.groups)):
+        parts += [f"{what} the column {array.columns[0]}"] if array is not None and array.columns else []
     if len(logits) == 1:
         parts.insert(0, f"the column {logits[0]} is that of the positive class")
     known = results.data.naming.names
@@ -149,6 +156,10 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         sampled_note=_sampled_note(results),
         diagram_caption=_diagram_caption(results),
         classes=[row for row in of_classes if row in often] if "classes" in pictures else (),
+        groups=[
+            (name, count, [(before[measure], after[measure]) for measure in ("accuracy", "ece", "nll")])
+            for name, count, before, after in results.per_group
+        ],
         classes_left_out=len(of_classes) > len(often),
         temperature_caption=_temperature_caption(results) if "temperature" in pictures else "",
         conventions=_conventions(results.explanations),
@@ -213,7 +224,7 @@ def _conventions(explanations: tuple[Explanation, Explanation]) -> list[list[str
 def _file_rows(results: Results) -> Iterable[list[str]]:
     for data, use in ((results.data, ""), (results.evaluation, "evaluation ")):
         if data is not None:
-            for role, array in ((data.name, data.logits), ("labels", data.labels)):
+            for role, array in _arrays(data):
                 shape = " x ".join(f"{n:,}" for n in array.shape)
                 yield [str(array.path), f"{use}{role}", shape, array.dtype, shortened(array.columns)]
 
@@ -222,9 +233,10 @@ def _run(results: Results) -> str:
     diagnostics = _diagnostics(results)
     status = f" Status {diagnostics['status']}, {diagnostics['n_iter']} passes or iterations." if diagnostics else ""
     ignored = results.rows["ignored"]
+    within = "by whole groups" if results.data.groups is not None else "within classes"
     left_out = f" {ignored:,} rows of label {results.data.naming.ignored} left out." if ignored else ""
     split = (
-        f"Split at random within classes, {results.options.fit_fraction:g} to fit on."
+        f"Split at random {within}, {results.options.fit_fraction:g} to fit on."
         if results.evaluation is None
         else "Fitted on all rows of the first file, measured on the second."
     )
@@ -258,8 +270,14 @@ def _file_json(data: Data) -> dict[str, Any]:
             "dtype": array.dtype,
             **({"columns": list(array.columns)} if array.columns else {}),
         }
-        for name, array in ((data.name, data.logits), ("labels", data.labels))
+        for name, array in _arrays(data)
     }
+
+
+def _arrays(data: Data) -> list[tuple[str, StoredArray]]:
+    """What was read, by what it is."""
+    found = [(data.name, data.logits), ("labels", data.labels), ("weights", data.weights), ("groups", data.groups)]
+    return [(name, array) for name, array in found if array is not None]
 
 
 def _measure_json(results: Results, name: str) -> dict[str, Any] | None:
@@ -271,6 +289,10 @@ def _measure_json(results: Results, name: str) -> dict[str, Any] | None:
         return {state: {"value": _number(value), "low": None, "high": None} for state, value in pairs}
     pairs = zip(("before", "after", "change"), results.intervals[name], strict=True)
     return {state: {key: _number(x) for key, x in interval._asdict().items()} for state, interval in pairs}
+
+
+def _finite(measures: dict[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in measures.items()}
 
 
 def _number(value: float) -> float | None:

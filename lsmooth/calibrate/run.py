@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lsmooth._validation import validate
 from lsmooth.backends import use_backend
 from lsmooth.calibrate.checks import Counts, check
 from lsmooth.calibrate.classes import shortened
-from lsmooth.calibrate.data import Block, Data, fit_rows
+from lsmooth.calibrate.data import Block, Data, fit_groups, fit_rows
 from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
 from lsmooth.calibrate.text import FileError
@@ -30,6 +30,7 @@ METHODS: dict[str, Any] = {
 }
 PENALISED = ("matrix", "dirichlet")
 _PROBABILITIES = ("histogram", "isotonic")
+_MOST_GROUPS = 50
 _CURVE_ELEMENTS = 2**21
 """Of the logits that the picture of the fit is drawn from."""
 
@@ -82,8 +83,10 @@ class Results:
     explanations: tuple[Explanation, Explanation]
     per_class: tuple[BinSums | None, BinSums | None]
     """Bins of each class's probability, before and after."""
-    curve: tuple[np.ndarray, np.ndarray] | None
-    """Logits and labels for the picture of the fit; None where it has no temperature alone."""
+    per_group: tuple[tuple[str, int, dict[str, float], dict[str, float]], ...]
+    """Of each group its name, its rows that were looked at, and its measures before and after."""
+    curve: tuple[np.ndarray, ...] | None
+    """Logits, labels and weights for the picture of the fit; None where it has no temperature alone."""
     seconds: float
 
 
@@ -110,11 +113,14 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         _check_alike(evaluation, data)
         judged_counts = check(evaluation, progress, "checking the evaluation part")
     split = Split(options.fit_fraction if evaluation is None else None, options.seed)
+    if evaluation is None and data.groups is not None:
+        split = replace(split, groups=fit_groups(data, options.seed, options.fit_fraction))
     with use_backend("numpy"):
         rows = FitRows(data, split, progress, counts.rows)
         scaler, notes = _fit(rows, options, scratch)
         measures = _evaluate(evaluation or data, split, scaler, options, judged_counts.rows, progress)
         findings = _findings(measures, options, progress)
+        findings["per_group"] = _per_group((evaluation or data).group_names, findings["samples"])
     before = measures[0]
     return Results(
         options=options,
@@ -146,11 +152,15 @@ class Split:
 
     fraction: float | None
     seed: int
+    groups: np.ndarray | None = None
+    """Which groups are fitted on, bool; None where rows are drawn one by one."""
 
     def fitted(self, block: Block) -> np.ndarray:
         """Which rows of the block are fitted on, bool."""
         if self.fraction is None:
             return np.ones(len(block.labels), bool)
+        if self.groups is not None and block.groups is not None:
+            return self.groups[block.groups]
         return fit_rows(self.seed, self.fraction, block)
 
     def measured(self, block: Block) -> np.ndarray:
@@ -172,29 +182,32 @@ class FitRows:
         self.data, self._split, self._progress = data, split, progress
         self._share = _CURVE_ELEMENTS / ((split.fraction or 1.0) * rows * data.classes)
         self._rng = np.random.default_rng([split.seed, 1])
-        self._kept: list[tuple[np.ndarray, np.ndarray]] = []
+        self._kept: list[tuple[np.ndarray, ...]] = []
         self._passes = 0
         self.count = 0
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Logits and labels of each block's rows."""
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Logits, labels and, where there are any, weights of each block's rows."""
         self._passes += 1
         for block in self.data.blocks():
             rows = self._split.fitted(block)
             logits, labels = block.logits[rows], block.labels[rows]
+            weights = None if block.weights is None else block.weights[rows]
             if self._passes == 1:
-                self._keep(logits, labels)
+                self._keep(logits, labels, weights)
             if len(labels):
-                yield logits, labels
+                yield (logits, labels) if weights is None else (logits, labels, weights)
             self._progress(f"fitting, pass {self._passes}", block.start + len(rows), len(self.data))
 
-    def stored(self, scratch: Path) -> tuple[np.ndarray, np.ndarray]:
+    def stored(self, scratch: Path) -> tuple[np.ndarray, ...]:
         """All of them, in files that are mapped."""
         rows = 0
         paths = scratch / "fit_logits.bin", scratch / "fit_labels.bin"
         dtype: Any = np.float32
         with paths[0].open("wb") as logits_file, paths[1].open("wb") as labels_file:
-            for logits, labels in self:
+            weights: list[np.ndarray] = []
+            for logits, labels, *more in self:
+                weights += more
                 dtype = logits.dtype
                 logits_file.write(np.ascontiguousarray(logits).data)
                 labels_file.write(np.ascontiguousarray(labels).data)
@@ -203,29 +216,32 @@ class FitRows:
             raise FileError("No row to fit on; choose a larger --fit-fraction.")
         shapes = (rows, *self.data.shape[1:]), (rows, *self.data.labels.shape[1:])
         logits = np.memmap(paths[0], dtype, "r", shape=shapes[0])
-        return logits, np.memmap(paths[1], np.int64, "r", shape=shapes[1])
+        labels = np.memmap(paths[1], np.int64, "r", shape=shapes[1])
+        return (logits, labels, np.concatenate(weights)) if weights else (logits, labels)
 
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, classes) and (rows,) of those that were kept."""
-        logits, labels = zip(*self._kept, strict=True)
-        return np.concatenate(logits), np.concatenate(labels)
+    def sample(self) -> tuple[np.ndarray, ...]:
+        """(rows, classes), (rows,) and (rows,) of those that were kept: logits, labels and weights."""
+        return tuple(map(np.concatenate, zip(*self._kept, strict=True)))
 
-    def _keep(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        logits, labels, _ = flat(self.data, logits, labels)
+    def _keep(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> None:
+        logits, labels, _, weight = flat(self.data, logits, labels, weights)
         self.count += len(labels)
         kept = self._rng.random(len(labels)) < self._share
-        self._kept.append((logits[kept], labels[kept]))
+        self._kept.append((logits[kept], labels[kept], weight[kept]))
 
 
-def flat(data: Data, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, classes) and (rows,) of what counts, and which example each row is of."""
+def flat(
+    data: Data, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(rows, classes) and (rows,) of what counts, which example each row is of, and its weight."""
+    weight = np.ones(labels.size) if weights is None else np.broadcast_to(weights, labels.shape).reshape(-1)
     example = np.repeat(np.arange(len(labels)), math.prod(labels.shape[1:]))
     logits = np.moveaxis(logits, data.axis, -1).reshape(-1, data.classes)
     labels = labels.reshape(-1)
     if data.ignore_index is None:
-        return logits, labels, example
+        return logits, labels, example, weight
     counted = labels != data.ignore_index
-    return logits[counted], labels[counted], example[counted]
+    return logits[counted], labels[counted], example[counted], weight[counted]
 
 
 def _fit(rows: FitRows, options: Options, scratch: Path) -> tuple[Any, tuple[str, ...]]:
@@ -263,13 +279,15 @@ def _evaluate(
     for block in data.blocks():
         chosen = np.flatnonzero(split.measured(block))
         logits, labels = block.logits[chosen], block.labels[chosen]
+        weights = None if block.weights is None else block.weights[chosen]
         if len(chosen):
-            z, y, example = flat(data, logits, labels)
+            z, y, example, weight = flat(data, logits, labels, weights)
             exact = logits.astype(np.float64)
             z, calibrated = z.astype(np.float64), flat(data, transform(exact), labels)[0]
             kept, classwise = (rng.random(len(y)) < share for share in shares)
-            example = block.start + chosen[example]
-            how = {"kept": kept, "classwise": classwise, "example": example, "dtype": logits.dtype}
+            example = block.start + chosen[example] if block.groups is None else block.groups[chosen][example]
+            how: dict[str, Any] = {"kept": kept, "classwise": classwise, "example": example, "dtype": logits.dtype}
+            how["weight"] = None if weights is None else weight
             before.update(y, z, from_logits=data.from_logits, **how)
             after.update(y, calibrated, from_logits=logits_after, **how)
         progress("measuring", block.start + len(block.labels), len(data))
@@ -312,7 +330,24 @@ def _findings(measures: tuple[Measures, Measures], options: Options, progress: P
 
 @validate(False)  # stand-ins do not sum to one
 def _explained(sample: Sample, n_bins: int) -> Explanation:
-    return explain_difference(sample.labels, sample.stated, n_bins=n_bins, binary=sample.binary)
+    return explain_difference(
+        sample.labels, sample.stated, n_bins=n_bins, binary=sample.binary, sample_weight=sample.weight
+    )
+
+
+@validate(False)
+def _per_group(names: tuple[str, ...], samples: tuple[Sample, Sample]) -> tuple[Any, ...]:
+    """The groups with the most rows of the evaluation part, by name, with their measures before and after."""
+    if not names:
+        return ()
+    rows = np.bincount(samples[0].example, minlength=len(names))
+    often = sorted(np.argsort(-rows, kind="stable")[:_MOST_GROUPS].tolist())
+    found = []
+    for k in often:
+        of_group = (samples[0].example == k).astype(np.float64)
+        if (of_group * samples[0].weight).any():
+            found.append((names[k], int(rows[k]), *(sample.measures(of_group) for sample in samples)))
+    return tuple(found)
 
 
 def _check_alike(evaluation: Data, data: Data) -> None:

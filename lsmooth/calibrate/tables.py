@@ -44,7 +44,7 @@ def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
             "first line, or give a file of labels."
         )
     columns = find_columns(path, wanted, table.names, set(), table.texts) if table.headed else table.names
-    coded = len(columns) == 1 and wanted.role == "labels"
+    coded = len(columns) == 1 and wanted.coded
     values: list[str] | None = [] if coded else None
 
     def slabs() -> Iterator[np.ndarray]:
