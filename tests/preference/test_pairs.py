@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compilation import compiled
 from conftest import as_dtype, assert_close
 
 import lsmooth
@@ -208,20 +209,8 @@ def test_compiled_calls_give_the_same_loss(differentiable_backend, loss_type):
     def loss(*arrays):
         return dpo_loss(*arrays, loss_type=loss_type, label_smoothing=eps) + reward_loss(*arrays[:2], margin=1.0)
 
-    if xp.name == "jax":
-        import jax
-
-        compiled = jax.jit(loss)
-    elif xp.name == "tensorflow":
-        import tensorflow as tf
-
-        compiled = tf.function(loss, input_signature=[tf.TensorSpec([None, 5], tf.float64)] * 4)
-    else:
-        import torch
-
-        compiled = torch.compile(loss, fullgraph=True, backend="eager")
     arrays = [xp.asarray(x) for x in PAIRS]
-    assert_close(xp, compiled(*arrays), xp.to_numpy(loss(*arrays)), "float64")
+    assert_close(xp, compiled(xp, loss, *arrays), xp.to_numpy(loss(*arrays)), "float64")
 
 
 @pytest.mark.parametrize(

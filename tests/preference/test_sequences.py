@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compilation import compiled
 from conftest import as_dtype, assert_close
 
 from lsmooth.preference import linear_sequence_log_prob, sequence_log_prob
@@ -92,6 +93,20 @@ def test_tokens_that_do_not_count_may_hold_anything(backend, length_normalized):
         call = lambda z: backend.sum(sequence_log_prob(labels, z, **options))  # noqa: E731
         found = backend.value_and_grad(call, backend.asarray(logits))[1]
         assert_close(backend, found, gradient, "float64", 4.0)
+
+
+@pytest.mark.parametrize("length_normalized", [False, True])
+def test_compiled_calls_give_the_same_log_probabilities(differentiable_backend, length_normalized):
+    xp = differentiable_backend
+    weight = xp.asarray(WEIGHT)
+
+    def log_p(labels, hidden, mask):
+        return linear_sequence_log_prob(
+            labels, hidden, weight, mask=mask, length_normalized=length_normalized, block_size=4
+        ) + sequence_log_prob(labels, hidden, mask=mask, length_normalized=length_normalized, ignore_index=None)
+
+    arrays = [xp.asarray(x) for x in (LABELS % 4, HIDDEN, MASK)]
+    assert_close(xp, compiled(xp, log_p, *arrays), xp.to_numpy(log_p(*arrays)), "float64")
 
 
 def test_any_leading_axes(backend):
