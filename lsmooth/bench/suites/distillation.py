@@ -10,11 +10,13 @@ import numpy as np
 
 from lsmooth.bench.rows import Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
-from lsmooth.distillation import DistillationLoss, distillation_loss
+from lsmooth.bench.suites.linear import KEPT, top_classes, torch_top_classes
+from lsmooth.distillation import DistillationLoss, distillation_loss, sparse_distillation_loss
 
 TEMPERATURE, ALPHA = 2.0, 0.9
 LARGE, SMALL = (2048, 32000), (256, 1000)
 DIVERGENCES = ("reverse_kl", "jensen_shannon")
+TAILS = ("renormalize", "drop", "bucket")
 BOTH = "forward_kl and cross-entropy"
 BARS: Mapping[str, Mapping[str, float]] = {
     "torch": {"copies": 6.0, "F.kl_div": 10.0},
@@ -86,6 +88,13 @@ def _torch_rows(
         "F.kl_div + F.cross_entropy": step(_torch_both_peer, labels),
     }
     yield row(BOTH, "torch", contenders, copy)
+    kept = [lambda x=x: x for x in top_classes(*student().shape, KEPT)]
+    for tail in TAILS:
+        losses = (functools.partial(_ours_of_top_classes, tail), functools.partial(torch_top_classes, tail))
+        steps = (frameworks.torch_step(plan, student, loss, *kept) for loss in losses)
+        yield row(
+            f"{KEPT} largest classes, {tail}", "torch", dict(zip(("lsmooth", "formula"), steps, strict=True)), copy
+        )
 
 
 def _row(size: tuple[int, int], bars: Mapping[str, Any], work: str, backend: str, contenders: Any, copy: Any) -> Row:
@@ -105,6 +114,10 @@ def _labels(size: tuple[int, int]) -> np.ndarray:
 
 def _ours(divergence: str = "forward_kl") -> frameworks.Loss:
     return lambda x, teacher: distillation_loss(teacher, x, temperature=TEMPERATURE, divergence=divergence)
+
+
+def _ours_of_top_classes(tail: str) -> Callable[..., Any]:
+    return lambda x, i, log_t: sparse_distillation_loss(i, log_t, x, tail=tail, temperature=TEMPERATURE)
 
 
 def _torch_peer(divergence: str = "forward_kl") -> frameworks.Loss:

@@ -21,9 +21,11 @@ DISTILLED = "linear layers of teacher and student and their KL, T = 2, loss and 
 PREFERRED = "linear layer, log-probabilities of sequences and their DPO loss, loss and gradients"
 # Of the tokens, so many are a sequence; the first half of the sequences are those that were chosen.
 SEQUENCES = 16
+TOP = "linear layer and a teacher's 64 largest classes, bucket, T = 2, loss and gradients"
+KEPT = 64
 # At least so many times faster than the peer; at most so many times the logits' memory.
 BARS: Mapping[str, Mapping[str, float]] = {
-    "torch": {"matmul, F.cross_entropy": 1 / 0.7, "matmul, F.kl_div": 1 / 0.7, "memory": 0.4},
+    "torch": {"matmul, F.cross_entropy": 1 / 0.7, "matmul, F.kl_div": 1 / 0.7, "matmul, formula": 1.0, "memory": 0.4},
     "jax": {"matmul, optax": 1 / 0.7, "memory": 0.4},
     "tensorflow, function": {"matmul, tf.losses": 1.0, "matmul, keras": 1.0},
 }
@@ -39,7 +41,7 @@ Makers = Mapping[str, Callable[[], Step]]
 def rows(plan: Plan) -> Iterator[Row]:
     """The suite: the cross-entropy and the KL beside the loss of logits that are there as a whole."""
     size = SMALL if plan.quick else LARGE
-    ids = np.random.default_rng(0).integers(0, size[2], size[0])
+    ids = [np.random.default_rng(0).integers(0, size[2], size[0])]
     if frameworks.wanted(plan, "torch"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, F.cross_entropy": _torch_smoothed}
         plain = {"lsmooth": lambda: _ours_smoothed(0.0), "F.linear_cross_entropy": _torch_chunked}
@@ -56,6 +58,9 @@ def rows(plan: Plan) -> Iterator[Row]:
         yield _row(DISTILLED, "torch", size, distilled, setup)
         preferred = {"lsmooth": _ours_preferred, "matmul, log_softmax": _torch_preferred}
         yield _row(PREFERRED, "torch", size, preferred, setup, ids)
+        kept = top_classes(size[0], size[2], KEPT)
+        makers = {"lsmooth": _ours_of_top_classes, "matmul, formula": _torch_of_top_classes}
+        yield _row(TOP, "torch", size, makers, setup, kept)
     if frameworks.wanted(plan, "jax"):
         smoothed = {"lsmooth": lambda: _ours_smoothed(EPS), "matmul, optax": _optax_smoothed}
         distilled = {"lsmooth": _ours_distilled, "matmul, optax": _optax_distilled}
@@ -76,9 +81,9 @@ def _row(
     size: tuple[int, int, int],
     makers: Makers,
     setup: Callable[..., Setup],
-    ids: np.ndarray | None = None,
+    held: list[np.ndarray] | None = None,
 ) -> Row:
-    """``ids`` are what is held fast; without them, the teacher's hidden states and weight are."""
+    """``held`` is what is held fast; without it, the teacher's hidden states and weight are."""
     num_rows, features, classes = size
 
     @functools.cache
@@ -86,12 +91,12 @@ def _row(
         rng = np.random.default_rng(1)
         return [
             scale * rng.standard_normal(shape, np.float32)
-            for _ in range(2 if ids is None else 1)
+            for _ in range(2 if held is None else 1)
             for scale, shape in ((1.0, (num_rows, features)), (0.05, (classes, features)))
         ]
 
     def given() -> list[np.ndarray]:
-        return heads()[2:] if ids is None else [ids]
+        return heads()[2:] if held is None else held
 
     setups = {name: setup(lambda: heads()[:2], given, maker) for name, maker in makers.items()}
     unit = 4 * num_rows * classes if classes == LARGE[2] else 0
@@ -148,6 +153,42 @@ def _tensorflow(head: Arrays, given: Arrays, loss: Callable[[], Step]) -> Setup:
         return call
 
     return setup
+
+
+def top_classes(num_rows: int, classes: int, kept: int) -> list[np.ndarray]:
+    """Class ids, each once in its row, and log-probabilities that leave a tenth of the mass to the others."""
+    rng = np.random.default_rng(2)
+    first = rng.integers(0, classes, (num_rows, 1))
+    probs = 0.9 * rng.dirichlet(np.ones(kept), num_rows)
+    return [(first + np.arange(kept)) % classes, np.log(probs).astype(np.float32)]
+
+
+def _ours_of_top_classes() -> Step:
+    options: dict[str, Any] = {"tail": "bucket", "temperature": TEMPERATURE}
+    return lambda h, w, i, log_t: distillation.linear_sparse_distillation_loss(i, log_t, h, w, **options)
+
+
+def _torch_of_top_classes() -> Step:
+    loss = torch_top_classes("bucket")
+    return lambda h, w, i, log_t: loss(h @ w.T, i, log_t)
+
+
+def torch_top_classes(tail: str) -> Step:
+    """The forward KL to a teacher's largest classes in PyTorch's functions, from all log-probabilities."""
+    import torch
+    from torch.nn.functional import log_softmax
+
+    def with_rest(log_p: Any) -> Any:
+        return torch.cat([log_p, torch.log1p(-log_p.exp().sum(-1, keepdim=True))], -1)
+
+    def loss(z: Any, i: Any, log_t: Any) -> Any:
+        pair = [log_t, log_softmax(z, -1).gather(-1, i)]
+        pair = pair if tail == "renormalize" else [with_rest(log_p) for log_p in pair]
+        log_t, log_s = (log_softmax(log_p / TEMPERATURE, -1) for log_p in pair)
+        terms = log_t.exp() * (log_t - log_s)
+        return TEMPERATURE**2 * (terms[:, :-1] if tail == "drop" else terms).sum(-1).mean()
+
+    return loss
 
 
 def _ours_smoothed(eps: float) -> Step:
