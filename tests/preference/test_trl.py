@@ -32,8 +32,8 @@ def run(node: ast.stmt, names: dict) -> dict:
     return names
 
 
-def trl_dpo(loss_type, delta, beta, label_smoothing):
-    """``DPOTrainer``'s loss of each pair, from the difference of the log-ratios."""
+def trl_dpo(loss_type, chosen, beta, label_smoothing, rejected=0.0, lengths=(1.0, 1.0)):
+    """``DPOTrainer``'s loss of each pair, from the log-ratios of both answers and their lengths."""
     chain = trl_source(
         "trainer/dpo_trainer.py",
         lambda node: isinstance(node, ast.If) and ast.unparse(node.test) == "loss_type == 'sigmoid'",
@@ -42,15 +42,27 @@ def trl_dpo(loss_type, delta, beta, label_smoothing):
     names = {
         "self": trainer,
         "loss_type": loss_type,
-        "delta_score": delta,
-        "chosen_scores": delta,
-        "rejected_scores": torch.zeros_like(delta),
-        "completion_mask": torch.ones(2 * len(delta), 1, dtype=delta.dtype),
+        "delta_score": chosen - rejected,
+        "chosen_scores": chosen,
+        "rejected_scores": torch.zeros_like(chosen) + rejected,
+        "completion_mask": torch.cat([torch.ones_like(chosen) * x for x in lengths])[:, None],
         "device": "cpu",
         "torch": torch,
         "F": F,
     }
     return run(chain, names)["per_sequence_loss"]
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid_norm", "ipo"])
+def test_length_normalized_losses_are_those_of_trl(loss_type):
+    lengths = torch.tensor([3.0, 5.0, 2.0, 7.0, 4.0, 4.0, 6.0, 1.0], dtype=torch.float64)
+    others = lengths.flip(0)
+    found = [x / (lengths if i % 2 == 0 else others) for i, x in enumerate(PAIRS)]
+    loss = dpo_loss(*found, beta=0.3, loss_type=loss_type.removesuffix("_norm"), reduction="none")
+    chosen, rejected = PAIRS[0] - PAIRS[2], PAIRS[1] - PAIRS[3]
+    torch.testing.assert_close(
+        loss, trl_dpo(loss_type, chosen, 0.3, 0.0, rejected, (lengths, others)), rtol=1e-12, atol=0
+    )
 
 
 def trl_cpo(chosen, rejected, **options):
