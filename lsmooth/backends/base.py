@@ -232,6 +232,13 @@ class Backend(ABC):
         """Per-row losses, or their sum; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
         return formulas.softmax_cross_entropy(self, logits, labels, options)
 
+    def overwriting_softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+        """`softmax_cross_entropy` whose backward pass writes the gradient over the logits."""
+        raise ValueError(
+            f"overwrite_logits=True needs arrays that a gradient may be written over, as PyTorch's are; of the backend "
+            f"{self.name}'s leave it at False."
+        )
+
     def softmax_cross_entropy_with_statistics(
         self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
     ) -> tuple[Array, statistics.RowStatistics]:

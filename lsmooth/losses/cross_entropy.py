@@ -29,6 +29,7 @@ def softmax_cross_entropy(
     logit_softcap: float | None = None,
     num_classes: int | None = None,
     reduction: str | None = "mean",
+    overwrite_logits: bool = False,
 ) -> Array:
     """Cross-entropy between smoothed labels and the softmax of logits.
 
@@ -65,6 +66,11 @@ def softmax_cross_entropy(
             by the number of rows; ``"mean_with_sample_weight"``, by the sum of the sample weights;
             ``"sum_by_nonzero_weights"``, by the number of sample weights that are not 0. A mean
             over nothing is 0.
+        overwrite_logits: PyTorch only. The backward pass writes the gradient over the logits, which saves a
+            tensor of their size; it goes through them a second time. It destroys the logits and what shares
+            their memory: read them before, and call ``backward`` once. Where another operation has
+            saved them for its own backward pass, PyTorch raises an error. Not for a leaf tensor. What a compiled
+            call, and logits that lie apart in memory, would overwrite has memory of its own.
 
     Returns:
         A scalar; or the rows' losses, in the shape of the logits without ``axis``, for
@@ -98,7 +104,7 @@ def softmax_cross_entropy(
         smoothing_prior is class_weight is sample_weight is mask is logit_softcap is num_classes is None
         and type(temperature) is float
         and temperature == 1.0
-        and (z_loss, reduction) == (0.0, "mean")
+        and (z_loss, reduction, overwrite_logits) == (0.0, "mean", False)
     ):
         refuse_a_mean(xp, logits, reduction)
         loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing, ignore_index, axis)
@@ -118,6 +124,8 @@ def softmax_cross_entropy(
         num_classes=num_classes,
     )
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
+    if check.check_flag("overwrite_logits", overwrite_logits):
+        return xp.overwriting_softmax_cross_entropy(rows.logits, rows.labels, options)
     return xp.softmax_cross_entropy(rows.logits, rows.labels, options)
 
 

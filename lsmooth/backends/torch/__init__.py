@@ -252,6 +252,22 @@ class TorchBackend(Backend):
         losses = _fastest("focal" if options.gamma else "cross_entropy", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 
+    def overwriting_softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+        base = logits._base if logits._is_view() else logits
+        if base.is_leaf and base.requires_grad:
+            raise ValueError(
+                "overwrite_logits=True would write a gradient over logits that are themselves a leaf tensor with "
+                "requires_grad=True, or a view of one, such as a parameter; give the output of a layer."
+            )
+        kernel = None if torch.compiler.is_compiling() else kernel_for("cross_entropy", logits.device)
+        if kernel is None or not knows(kernel, options, logits, labels):
+            return self.softmax_cross_entropy(logits, labels, options)
+
+        def formula(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+            return formulas.softmax_cross_entropy(self, logits, labels, options)
+
+        return kernel.rows(logits, labels, formula, options, late=True)
+
     def softmax_cross_entropy_with_statistics(
         self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
     ) -> tuple[Array, RowStatistics]:

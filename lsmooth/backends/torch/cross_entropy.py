@@ -30,7 +30,7 @@ from lsmooth.backends.torch.block_statistics import Kept
 from lsmooth.backends.torch.layout import Layout, layout_of
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.small_cross_entropy import OFFSET
-from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
+from lsmooth.backends.torch.sweep import block_rows, is_plain, losses_alone, needs_gradient, run, times_upstream
 
 # The class r is looked for among the first so many, where it is not the label.
 SAMPLE = 32
@@ -57,13 +57,23 @@ def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
 
 
 def rows(
-    logits: Tensor, labels: Tensor, formula: Callable[..., Tensor], options: SoftmaxOptions, overwrite: bool = False
+    logits: Tensor,
+    labels: Tensor,
+    formula: Callable[..., Tensor],
+    options: SoftmaxOptions,
+    overwrite: bool = False,
+    late: bool = False,
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit; None where logits were to be overwritten in vain.
 
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
-    With ``overwrite`` the logits may be lost: the gradient is written over them.
+    With ``overwrite`` the logits may be lost: the gradient is written over them; if ``late``, in the backward pass.
     """
+    if late:
+        over = functools.partial(sweep, late=True)
+        return run(
+            logits, (labels, options), over, formula, logits.shape[:-1], options.total, first=losses_alone(sweep)
+        )
     losses = small_cross_entropy.native(without_padding(logits, options), labels, options)
     if losses is not None:
         return losses
@@ -97,12 +107,13 @@ def sweep(
     upstream: Tensor | None = None,
     overwrite: bool = False,
     statistics: list[RowStatistics] | None = None,
+    late: bool = False,
 ) -> tuple[Tensor, Tensor | None] | None:
     """See `lsmooth.backends.torch.sweep.Sweep`; None where logits are lost that the careful way needs.
 
     Statistics of the rows (rows,), if wanted, are put in the list.
     """
-    if not overwrite and statistics is None and options.num_classes is None:
+    if not (overwrite or late) and statistics is None and options.num_classes is None:
         found = small_cross_entropy.sweep(logits, labels, options, with_gradient, upstream)
         if found is not None:
             return found
@@ -115,10 +126,13 @@ def sweep(
     loss, in_range = _loss(z, logits, labels, options, upstream, layout, dtype)
     target = None if loss.ids is not None else layout.matrices(labels)
     counted = None if options.counted is None else options.counted.reshape(-1)
-    for careful in ([False] if in_range else []) + ([] if overwrite else [True]):
+    # The careful way never gives up, which must not happen once logits are lost.
+    for careful in ([False] if in_range and not late else []) + ([] if overwrite else [True]):
         gradient = None
         if with_gradient:
-            gradient = whole if overwrite and z.dtype == dtype and layout.dim == 1 else empty_like(whole)
+            over = late and (padded.is_contiguous() or layout.dim == 0)
+            over = over or (overwrite and z.dtype == dtype and layout.dim == 1)
+            gradient = whole if over else empty_like(whole)
         blocks = _Blocks(z, target, loss, layout, dtype, counted, careful, gradient, statistics is not None)
         losses = blocks.losses()
         if losses is None:

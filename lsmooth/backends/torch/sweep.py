@@ -112,6 +112,15 @@ def run(
     return _Attach.apply(logits, Swept(losses, gradient, arguments, sweep, formula, multiply)) if wanted else losses
 
 
+def losses_alone(sweep: Sweep) -> Sweep:
+    """The sweep without its gradient, which the backward pass is to form."""
+
+    def first(*arguments: Any, with_gradient: bool) -> Any:
+        return sweep(*arguments, with_gradient=False)
+
+    return first
+
+
 def _may_be_kept(logits: Tensor, total: bool) -> bool:
     """Whether the gradient can be rounded to the logits' dtype before the upstream gradient is known.
 

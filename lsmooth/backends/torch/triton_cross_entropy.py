@@ -24,7 +24,8 @@ from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
-from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
+from lsmooth.backends.torch.cross_entropy import without_padding
+from lsmooth.backends.torch.sweep import is_plain, losses_alone, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
 
 
@@ -47,14 +48,17 @@ def rows(
     formula: Callable[..., Tensor],
     options: SoftmaxOptions,
     overwrite: bool = False,
+    late: bool = False,
 ) -> Tensor | None:
     """`formulas.softmax_cross_entropy` for arguments that fit.
 
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
-    With ``overwrite`` the logits may be lost: the gradient is written over them.
+    With ``overwrite`` the logits may be lost: the gradient is written over them; if ``late``, in the backward pass.
     """
-    kernel = functools.partial(_sweep, overwrite=overwrite)
-    return run(logits, (labels, options), kernel, formula, labels.shape, options.total, multiply)
+    logits, options = without_padding(logits, options), options._replace(num_classes=None)
+    kernel = functools.partial(_sweep, overwrite=overwrite or late)
+    first = losses_alone(_sweep) if late else None
+    return run(logits, (labels, options), kernel, formula, labels.shape, options.total, multiply, first)
 
 
 @torch.no_grad()
