@@ -15,7 +15,9 @@ from lsmooth._commands._choices import Convention, Decimal, Method
 from lsmooth._commands._console import Output, console, errors, fail, stages
 from lsmooth._report import nearest_folder, staged
 
-PICTURES = tuple(f"{name}.png" for name in ("reliability", "confidence", "risk_coverage", "temperature", "classes"))
+PICTURES = tuple(
+    f"{name}.png" for name in ("reliability", "corp", "confidence", "risk_coverage", "temperature", "classes")
+)
 """That an earlier run may have left."""
 
 

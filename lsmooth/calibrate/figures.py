@@ -26,7 +26,7 @@ MOST_CLASSES = 12
 @validate(False)  # the rows kept have stand-ins for their predictions, which do not sum to one
 def figures(results: Results) -> dict[str, bytes]:
     """PNG files, by name without the ending."""
-    drawn = {"reliability": reliability, "confidence": confidence, "risk_coverage": risk_coverage}
+    drawn = {"reliability": reliability, "corp": corp, "confidence": confidence, "risk_coverage": risk_coverage}
     pictures = {name: png(draw(results)) for name, draw in drawn.items()}
     if results.curve is not None:
         pictures["temperature"] = png(temperature(results, *results.curve))
@@ -37,11 +37,33 @@ def figures(results: Results) -> dict[str, bytes]:
 
 
 def reliability(results: Results) -> Figure:
-    """Reliability diagrams of all rows of the evaluation part, before and after."""
+    """Reliability diagrams of the evaluation part, before and after; of yes-or-no labels by P(class 1).
+
+    Where single rows have been kept, they say what chance does; all rows of larger files have none to see.
+    """
     figure = new_figure(9, 4.6)
-    for ax, title, (labels, predictions, weight) in zip(figure.subplots(1, 2), TITLES, results.diagrams, strict=True):
-        plots.reliability_diagram(
-            labels, predictions, sample_weight=weight, n_bins=results.options.n_bins, title=title, ax=ax
+    kept = results.data.binary or results.rows["sample"] == results.rows["evaluation"]
+    rows = [(sample.labels, sample.predictions, sample.weight) for sample in results.samples]
+    how = {"n_bins": results.options.n_bins, "by": "positive" if results.data.binary else "confidence"}
+    how["band"] = 0.95 if kept else None
+    drawn = rows if kept else results.diagrams
+    for ax, title, (labels, predictions, weight) in zip(figure.subplots(1, 2), TITLES, drawn, strict=True):
+        plots.reliability_diagram(labels, predictions, sample_weight=weight, title=title, ax=ax, **how)
+    return figure
+
+
+def corp(results: Results) -> Figure:
+    """Reliability diagrams without bins, before and after."""
+    figure = new_figure(9, 4.6)
+    for ax, title, sample in zip(figure.subplots(1, 2), TITLES, results.samples, strict=True):
+        plots.corp_reliability_diagram(
+            sample.labels,
+            sample.stated,
+            binary=sample.binary,
+            sample_weight=sample.weight,
+            band=0.95,
+            title=title,
+            ax=ax,
         )
     return figure
 

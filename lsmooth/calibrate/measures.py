@@ -174,6 +174,11 @@ class Sample:
     example: np.ndarray
 
     @property
+    def two_classes(self) -> bool:
+        """Whether the predictions are those of two classes, and no stand-in."""
+        return self.predictions.shape[1] == 2
+
+    @property
     def stated(self) -> np.ndarray:
         """The predictions as calibration errors take them."""
         return _stated(self.predictions, self.binary)

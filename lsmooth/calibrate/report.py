@@ -59,6 +59,8 @@ def to_json(results: Results) -> dict[str, Any]:
         "rows": results.rows,
         "calibrator": {"file": CALIBRATOR, "class": type(results.scaler).__name__, **_diagnostics(results)},
         "per_class": [dict(zip(("name", "rows", "before", "after"), row, strict=True)) for row in per_class(results)],
+        "corp": _states([part._asdict() for part in results.corp]),
+        "slope": None if results.slopes is None else _states([part._asdict() for part in results.slopes]),
         "per_group": [
             {"name": name, "rows": rows, "before": _finite(before), "after": _finite(after)}
             for name, rows, before, after in results.per_group
@@ -156,6 +158,7 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         sampled_note=_sampled_note(results),
         diagram_caption=_diagram_caption(results),
         classes=[row for row in of_classes if row in often] if "classes" in pictures else (),
+        decompositions=_decompositions(results),
         groups=[
             (name, count, [(before[measure], after[measure]) for measure in ("accuracy", "ece", "nll")])
             for name, count, before, after in results.per_group
@@ -194,9 +197,25 @@ def _sampled_note(results: Results) -> str:
 
 def _diagram_caption(results: Results) -> str:
     caption = "Accuracy against confidence, of all rows of the evaluation part."
+    if results.data.binary:
+        caption = "Frequency of class 1 against its probability. The errors in the corners are of that probability."
+    if results.data.binary or results.rows["sample"] == results.rows["evaluation"]:
+        caption += " Bars that end within the brackets are where chance puts 95% of those of a calibrated model."
     if results.options.convention != "guo":
         caption += " The errors in the corners are by bins (lo, hi], convention guo."
     return caption
+
+
+def _decompositions(results: Results) -> list[tuple[str, str, str]]:
+    """Of each number beside the measures its name, and its value before and after."""
+    names = {"miscalibration": "miscalibration (MCB)", "discrimination": "discrimination (DSC)"}
+    names |= {"uncertainty": "uncertainty (UNC)"}
+    rows = [(heading, *(float(getattr(part, name)) for part in results.corp)) for name, heading in names.items()]
+    if results.slopes is not None:
+        names = {"slope": "calibration slope", "intercept": "calibration intercept"}
+        names |= {"in_the_large": "calibration in the large"}
+        rows += [(heading, *(float(getattr(part, name)) for part in results.slopes)) for name, heading in names.items()]
+    return [(name, *("-" if math.isnan(x) else f"{x:.4f}" for x in values)) for name, *values in rows]  # type: ignore[misc]
 
 
 def _temperature_caption(results: Results) -> str:
@@ -289,6 +308,12 @@ def _measure_json(results: Results, name: str) -> dict[str, Any] | None:
         return {state: {"value": _number(value), "low": None, "high": None} for state, value in pairs}
     pairs = zip(("before", "after", "change"), results.intervals[name], strict=True)
     return {state: {key: _number(x) for key, x in interval._asdict().items()} for state, interval in pairs}
+
+
+def _states(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """By the state, numbers for JSON."""
+    numbers = [{name: _number(float(value)) for name, value in part.items()} for part in parts]
+    return dict(zip(("before", "after"), numbers, strict=True))
 
 
 def _finite(measures: dict[str, float]) -> dict[str, float | None]:

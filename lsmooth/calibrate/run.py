@@ -22,7 +22,15 @@ from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
 from lsmooth.calibrate.text import FileError
 from lsmooth.calibration.loading import CALIBRATORS
-from lsmooth.metrics import Explanation, Interval, explain_difference
+from lsmooth.metrics import (
+    CalibrationSlope,
+    CorpDecomposition,
+    Explanation,
+    Interval,
+    calibration_slope,
+    corp_decomposition,
+    explain_difference,
+)
 from lsmooth.metrics._bins import BinSums
 
 METHODS: dict[str, Any] = {
@@ -83,6 +91,10 @@ class Results:
     explanations: tuple[Explanation, Explanation]
     per_class: tuple[BinSums | None, BinSums | None]
     """Bins of each class's probability, before and after."""
+    corp: tuple[CorpDecomposition, CorpDecomposition]
+    """Of the Brier score of the confidence, of P(class 1) where that is what is stated, before and after."""
+    slopes: tuple[CalibrationSlope, CalibrationSlope] | None
+    """Before and after, of two classes."""
     per_group: tuple[tuple[str, int, dict[str, float], dict[str, float]], ...]
     """Of each group its name, its rows that were looked at, and its measures before and after."""
     curve: tuple[np.ndarray, ...] | None
@@ -323,6 +335,8 @@ def _findings(measures: tuple[Measures, Measures], options: Options, progress: P
         "samples": samples,
         "intervals": bootstrap(*samples, values, before.examples, options.resamples, options.seed, progress),
         "diagrams": (before.diagram(), after.diagram()),
+        "corp": tuple(_corp(sample) for sample in samples),
+        "slopes": tuple(_slope(sample) for sample in samples) if samples[0].two_classes else None,
         "explanations": tuple(_explained(sample, options.n_bins) for sample in samples),
         "per_class": (before.per_class(), after.per_class()),
     }
@@ -333,6 +347,16 @@ def _explained(sample: Sample, n_bins: int) -> Explanation:
     return explain_difference(
         sample.labels, sample.stated, n_bins=n_bins, binary=sample.binary, sample_weight=sample.weight
     )
+
+
+@validate(False)
+def _corp(sample: Sample) -> CorpDecomposition:
+    return corp_decomposition(sample.labels, sample.stated, binary=sample.binary, sample_weight=sample.weight)
+
+
+@validate(False)
+def _slope(sample: Sample) -> CalibrationSlope:
+    return calibration_slope(sample.labels, sample.predictions, sample_weight=sample.weight)
 
 
 @validate(False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TEMPERATURES = 49
+_STROKES: tuple[Any, ...] = ("solid", (0, (6, 2, 1.5, 2)), (0, (1.5, 1.5)))
 
 
 def confidence_histogram(
@@ -81,7 +82,7 @@ def confidence_histogram(
     right = np.where(weight == 0, 0.0, share * accuracy)
     style: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
     ax.bar(edges[:-1], right, np.diff(edges), color=BLUE, label="right", **style)
-    ax.bar(edges[:-1], share - right, np.diff(edges), right, color=RED, label="wrong", **style)
+    ax.bar(edges[:-1], share - right, np.diff(edges), right, color=RED, hatch="///", label="wrong", **style)
     if weight.any():
         mean = float(np.where(weight == 0, 0.0, share * confidence).sum())
         for value, name, dashes in ((float(right.sum()), "accuracy", "solid"), (mean, "confidence", (0, (4, 2)))):
@@ -163,7 +164,7 @@ def temperature_curve(
 
     ax.plot(temperatures, [likelihood(float(t)) for t in temperatures], color=BLUE, linewidth=2)
     ax.plot(best, least, "o", color=RED, markersize=7, zorder=3, label=f"T = {best:.3g}, {least:.3f}")
-    ax.plot(1, scaler.nll_before_, "o", color=GREY, markersize=6, zorder=3, label=f"T = 1, {scaler.nll_before_:.3f}")
+    ax.plot(1, scaler.nll_before_, "s", color=GREY, markersize=6, zorder=3, label=f"T = 1, {scaler.nll_before_:.3f}")
     if scaler.status_ == "converged":
         factor = math.exp(NormalDist().inv_cdf(0.5 + 0.5 * confidence_level) * scaler.temperature_stderr_ / best)
         low, high = best / factor, best * factor
@@ -250,7 +251,9 @@ def risk_coverage(
     counted = coverage > 0
     coverage, risk = coverage[counted], risk[counted]
     label = f"AURC {area:.3f}" if name is None else f"{name}, AURC {area:.3f}"
-    ax.plot(coverage, risk, color=color, linewidth=2, label=label)
+    # Lines of one colour when printed differ by their strokes.
+    stroke = _STROKES[sum(line.get_linewidth() == 2 for line in ax.lines) % len(_STROKES)]
+    ax.plot(coverage, risk, color=color, linewidth=2, linestyle=stroke, label=label)
     ax.fill_between(coverage, risk, color=color, alpha=0.1, linewidth=0)
     if counted.any():
         share = np.linspace(0.0, 1.0, 201)[1:]

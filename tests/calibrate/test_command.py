@@ -30,6 +30,7 @@ FILES = {
     "report.json",
     "calibrator.json",
     "reliability.png",
+    "corp.png",
     "confidence.png",
     "risk_coverage.png",
     "classes.png",
@@ -86,6 +87,10 @@ def test_the_report_is_of_the_rows_that_were_not_fitted_on(saved):
         ):
             expected = float(metric(Y[~fitted], logits, from_logits=True))
             assert report["measures"][name][state]["value"] == pytest.approx(expected, rel=1e-5), (name, state)
+        expected = metrics.corp_decomposition(Y[~fitted], logits, from_logits=True)
+        for name, value in expected._asdict().items():
+            assert report["corp"][state][name] == pytest.approx(float(value), rel=1e-5), (name, state)
+    assert report["slope"] is None  # there are four classes
     assert report["measures"]["ece"]["change"]["high"] < 0
     assert report["conventions"]["before"]["errors"]["guo"] == report["measures"]["ece"]["before"]["value"]
     assert re.search(r"ECE +0\.\d+ +0\.\d+ +-0\.\d+ \[-0\.\d+, -0\.\d+\] +better", result.output)
@@ -110,7 +115,7 @@ def test_nothing_in_the_table_of_measures_is_cut(saved, monkeypatch, width):
 def test_the_html_report_is_one_file(saved):
     assert calibrate("both.npz", "--out", "report").exit_code == 0
     html = (saved / "report" / "report.html").read_text(encoding="utf-8")
-    assert html.count('src="data:image/png;base64,') == 5
+    assert html.count('src="data:image/png;base64,') == 6
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "Calibration of both.npz" in html
     assert "torchmetrics" in html

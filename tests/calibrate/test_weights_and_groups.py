@@ -139,3 +139,19 @@ def test_what_is_not_there_is_named(folder):
     assert "--group-key g names an array or a column beside" in calibrate("z.npy", "y.npy", "--group-key", "g", code=2)
     np.savez("one.npz", logits=Z, labels=Y, g=np.zeros(ROWS, int))
     assert "must name at least two groups" in calibrate("one.npz", "--group-key", "g", code=2)
+
+
+def test_two_classes_have_a_slope_and_a_decomposition_of_class_1(folder):
+    p = 1 / (1 + np.exp(-Z[:, 0]))
+    labels = (Y == 0).astype(int)
+    np.savez("binary.npz", logits=p, labels=labels, w=WEIGHT)
+    calibrate("binary.npz", "--from-probabilities", "--weights-key", "w", "--eval-logits", "binary.npz")
+    report = json.loads((folder / "report" / "report.json").read_text())
+    scaler = load(folder / "report" / "calibrator.json")
+    for state, q in (("before", p), ("after", scaler.predict_proba(np.stack([1 - p, p], axis=-1))[:, 1])):
+        for name, metric in (("slope", metrics.calibration_slope), ("corp", metrics.corp_decomposition)):
+            expected = metric(labels, q, binary=True, sample_weight=WEIGHT)._asdict()
+            assert report[name][state] == pytest.approx({key: float(x) for key, x in expected.items()}, rel=1e-4)
+    html = (folder / "report" / "report.html").read_text()
+    assert "calibration slope" in html
+    assert "Frequency of class 1 against its probability" in html

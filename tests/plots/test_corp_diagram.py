@@ -7,7 +7,7 @@ pytest.importorskip("matplotlib", reason="pictures need it")
 from matplotlib.figure import Figure
 
 from lsmooth.metrics import corp_reliability_curve, reliability_curve
-from lsmooth.plots import corp_reliability_diagram, reliability_diagram
+from lsmooth.plots import corp_reliability_diagram, reliability_diagram, risk_coverage
 
 
 def drawn():
@@ -46,3 +46,12 @@ def test_a_diagram_may_be_by_the_probability_of_class_1(backend):
         reliability_curve(labels, p, binary=True, by="p1")
     with pytest.raises(ValueError, match="by='positive' is for two classes, got 3"):
         reliability_curve([0], [[0.2, 0.3, 0.5]], by="positive")
+
+
+def test_lines_of_risk_differ_without_their_colour():
+    labels, p = drawn()
+    ax = Figure().subplots()
+    for name in ("one", "other"):
+        risk_coverage(labels, p, binary=True, name=name, ax=ax)
+    strokes = [line.get_linestyle() for line in ax.lines if line.get_linewidth() == 2]
+    assert strokes == ["-", "--"]
