@@ -11,6 +11,7 @@ from lsmooth.backends import Array, Backend, divergences, formulas
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
 from lsmooth.backends.numpy import NumpyBackend
 from lsmooth.backends.options import DivergenceOptions, SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.statistics import row_statistics
 from lsmooth.testing import reference
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
@@ -424,6 +425,7 @@ _SOFTMAX_VALUES: dict[str, tuple[Any, ...]] = {
     "scale": (0.5, _ROWS),
     "total": (True,),
     "gamma": (2.0, 0.5),
+    "num_classes": (3,),
 }
 _SIGMOID_VALUES: dict[str, tuple[Any, ...]] = {
     "label_smoothing": (0.25, _ROWS[:, None]),
@@ -456,17 +458,46 @@ def _kernels_with_every_option(case: _Case) -> None:
     """Values and gradients against the formulas in NumPy's float64."""
     rng = np.random.default_rng(1)
     z, other = np.round(8.0 * rng.normal(0.0, 2.0, (2, 3, 4))) / 8.0
-    hard, soft, binary = np.array([1, 0, 3]), reference.one_hot(np.array([0, 2, 1]), 4) * 0.5 + 0.125, z > other
+    hard, soft, binary = np.array([1, 0, 2]), reference.one_hot(np.array([0, 2, 1]), 4) * 0.5 + 0.125, z > other
     eps, jensen = {"label_smoothing": 0.25}, {"divergence": "jensen_shannon"}
     for given in _cases(
         _SOFTMAX_VALUES, ("label_smoothing", "prior", "class_weight", "temperature", "scale", "counted"), {"prior": eps}
     ):
-        for labels in (hard, soft):
+        for labels in (hard, soft[:, : given.get("num_classes")]):
             _held_to_formula(case, "softmax_cross_entropy", formulas.softmax_cross_entropy, z, labels, given)
+            if given.keys() <= {"temperature", "logit_softcap", "counted", "num_classes"}:
+                _statistics(case, z, labels, given)
     for given in _cases(_SIGMOID_VALUES, ("label_smoothing", "pos_weight", "counted", "scale"), {}):
         _held_to_formula(case, "sigmoid_cross_entropy", formulas.sigmoid_cross_entropy, z, binary * 1.0, given)
     for given in _cases(_DIVERGENCE_VALUES, ("temperature", "counted", "scale", "total"), {"parameter": jensen}):
         _held_to_formula(case, "softmax_divergence", _divergence_of_student, z, other, given)
+
+
+def _statistics(case: _Case, z: np.ndarray, labels: np.ndarray, given: Any) -> None:
+    """Those of `Backend.softmax_cross_entropy_with_statistics`, and the loss beside them."""
+    xp, what = case.xp, f"softmax_cross_entropy_with_statistics({', '.join(given)})"
+    arrays = {
+        key: xp.asarray(x, "bool" if x.dtype == bool else case.dtype) if isinstance(x, np.ndarray) else x
+        for key, x in given.items()
+    }
+    target = xp.asarray(labels, case.dtype if labels.dtype == float else "int32")
+
+    def kernel(x: Array) -> Any:
+        return xp.softmax_cross_entropy_with_statistics(x, target, SoftmaxOptions(**arrays))
+
+    def exact(x: np.ndarray) -> Any:
+        return row_statistics(_EXACT, x, labels, SoftmaxOptions(**given))
+
+    loss, got = kernel(xp.asarray(z, case.dtype))
+    case.equal(
+        what, lambda: loss, formulas.softmax_cross_entropy(_EXACT, z, labels, SoftmaxOptions(**given)), case.dtype
+    )
+    wanted = exact(z)
+    for name in wanted._fields:
+        case.equal(f"{name} of {what}", lambda name=name: getattr(got, name), getattr(wanted, name))
+    for i, name in enumerate(wanted._fields[:3]):
+        slope = _differences(lambda x, i=i: exact(x)[i], z)
+        case.gradient(f"{name} of {what}", lambda x, i=i: kernel(x)[1][i], z, slope, tolerance=1e-5)
 
 
 def _divergence_of_student(xp: Backend, student: Array, teacher: Array, options: Any) -> Array:

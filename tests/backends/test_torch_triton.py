@@ -132,6 +132,30 @@ def test_smoothing_spreads_over_the_classes_that_are_not_masked(backend, options
     assert_it_equals_the_reference(backend, labels, logits, **options)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_padding_has_no_gradient(backend, late, blocks):
+    rng = np.random.default_rng(0)
+    logits, ids = rng.normal(size=(ROWS, 1200)), rng.integers(0, 1000, ROWS)
+    wanted, slope = reference.softmax_cross_entropy(ids, logits[:, :1000], label_smoothing=0.1)
+    leaf = backend.asarray(logits, "float32").requires_grad_()
+    z = leaf * 1.0
+    value = softmax_cross_entropy(ids, z, label_smoothing=0.1, num_classes=1000, overwrite_logits=late)
+    value.backward()
+    np.testing.assert_allclose(value.item(), wanted, rtol=1e-6)
+    np.testing.assert_allclose(leaf.grad[:, :1000].numpy(), slope, atol=1e-7)
+    assert not leaf.grad[:, 1000:].any()
+
+
+def test_the_gradient_is_written_over_the_logits(backend, blocks):
+    leaf = torch.randn(ROWS, 300, requires_grad=True)
+    z, ids = leaf * 1.0, np.arange(ROWS)
+    before = z.detach().clone()
+    softmax_cross_entropy(ids, z, label_smoothing=0.1, overwrite_logits=True).backward()
+    softmax_cross_entropy(ids, other := before.requires_grad_(), label_smoothing=0.1).backward()
+    torch.testing.assert_close(leaf.grad, other.grad)
+    torch.testing.assert_close(z.detach(), other.grad)
+
+
 def test_a_masked_label_costs_infinity_and_an_empty_row_is_not_a_number(blocks):
     labels, logits, _ = arrays(37)
     logits[0, labels[0]] = -torch.inf

@@ -254,6 +254,15 @@ PLANTED = {
             self, loss, call.map_rows(lambda x: x[:-1]) if block_size == 2 else call, block_size
         ),
     ),
+    **{
+        f"statistics without {name}": wrong(
+            "softmax_cross_entropy_with_statistics",
+            lambda self, z, y, options=SOFTMAX, name=name: NumpyBackend.softmax_cross_entropy_with_statistics(
+                self, z, y, options._replace(**{name: getattr(SOFTMAX, name)})
+            ),
+        )
+        for name in ("temperature", "logit_softcap", "counted", "num_classes")
+    },
     "no @": wrong("moveaxis", lambda self, x, a, b: np.moveaxis(x, a, b) if x.ndim > 2 else x),
     **{
         f"a softmax kernel without {name}": wrong(
