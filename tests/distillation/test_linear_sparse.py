@@ -49,31 +49,38 @@ def unfused(backend, indices, log_t, hidden, weight, bias, **options):
     return alpha * soft + (1 - alpha) * softmax_cross_entropy(labels, z, label_smoothing=eps, **hard)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_values_and_gradients(backend, options, reduction):
-    options = options | {"reduction": reduction, "sample_weight": WEIGHTS}
-    indices, *floats = arrays()
-    floats = [backend.asarray(x) for x in floats]
+@pytest.mark.parametrize(("name", "reduction"), list(zip(OPTIONS, ["none", "mean"] * 4, strict=True)))
+def test_values_and_gradients(backend, name, reduction):
+    """The gradients of hidden states, weight and bias go in as one vector."""
+    options = OPTIONS[name] | {"reduction": reduction, "sample_weight": WEIGHTS}
+    indices, log_t, *head = arrays()
+    ends = np.cumsum([0] + [x.size for x in head])
+    flat = backend.asarray(np.concatenate([x.ravel() for x in head]))
 
-    def loss(*floats):
-        return linear_sparse_distillation_loss(indices, *floats, block_size=2, **options)
+    def parts(x):
+        return [backend.reshape(x[a:b], y.shape) for a, b, y in zip(ends, ends[1:], head, strict=False)]
 
-    loss = jax_jit(loss) if backend.name == "jax" else loss
-    expected = backend.to_numpy(unfused(backend, indices, *floats, **options))
-    assert_close(backend, loss(*floats), expected, "float64", 8.0)
+    def fused(x):
+        return linear_sparse_distillation_loss(indices, log_t, *parts(x), block_size=2, **options)
+
+    def whole(x):
+        return unfused(backend, indices, log_t, *parts(x), **options)
+
     if backend.name == "numpy":
+        assert_close(backend, fused(flat), whole(flat), "float64", 8.0)
         return
-    for i in (1, 2, 3):
-        found, right = (
-            backend.value_and_grad(lambda x, i=i, f=f: backend.sum(f(*floats[:i], x, *floats[i + 1 :])), floats[i])[1]
-            for f in (loss, lambda *a: unfused(backend, indices, *a, **options))
-        )
-        assert_close(backend, found, backend.to_numpy(right), "float64", 20.0)
+    wrap = jax_jit if backend.name == "jax" else lambda function: function
+    (value, slope), (expected, right) = (
+        wrap(lambda x, f=f: backend.value_and_grad(lambda y: backend.sum(f(y) * WEIGHTS.mean()), x))(flat)
+        for f in (fused, whole)
+    )
+    assert_close(backend, value, backend.to_numpy(expected), "float64", 8.0)
+    assert_close(backend, slope, backend.to_numpy(right), "float64", 20.0)
 
 
-@pytest.mark.parametrize("tail", ["renormalize", "drop", "bucket"])
-@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
+@pytest.mark.parametrize(
+    ("tail", "divergence"), [("renormalize", "forward_kl"), ("drop", "reverse_kl"), ("bucket", "jensen_shannon")]
+)
 def test_all_classes_kept_is_the_dense_divergence(backend, tail, divergence):
     _, _, hidden, weight, bias = arrays()
     teacher = np.random.default_rng(1).normal(size=(ROWS, CLASSES))
