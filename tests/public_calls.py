@@ -28,6 +28,7 @@ MODULES = (
     "metrics",
     "analysis",
     "compat.annotated_transformer",
+    "compat.distillkit",
     "compat.fairseq",
     "compat.megatron",
     "compat.opennmt",
@@ -482,6 +483,9 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "analysis.teacher_wrong_class_mass": lambda f, ids, logits: f(ids, logits, temperature=2.0),
     # compat
     "compat.annotated_transformer.LabelSmoothing": lambda f, log_probs, ids: f(3, 1, 0.25)(log_probs, ids),
+    "compat.distillkit.sparse_kl_div": lambda f, logits, top_ids, top_log_probs: f(
+        logits, top_ids, top_log_probs, missing="symmetric_uniform", temperature=2.0
+    ),
     "compat.fairseq.label_smoothed_nll_loss": lambda f, log_probs, ids_with_gap: f(
         log_probs, ids_with_gap, 0.125, ignore_index=-100
     ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lsmooth.compat import (
         annotated_transformer,
+        distillkit,
         fairseq,
         megatron,
         opennmt,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "annotated_transformer",
+    "distillkit",
     "fairseq",
     "megatron",
     "opennmt",

@@ -52,6 +52,8 @@ def sparse_distillation_loss(
     T divides the log-probabilities of both sides, which are then normalised again. How the teacher divides its
     tail over classes is not known, so at every T the tail is one class, on both sides: its probability becomes
     ``(1 - sum_j t_j)^(1/T)`` before the normalisation. ``renormalize`` leaves it out, and so needs no such rule.
+    Log-probabilities that a teacher gave at T, as TRL computes them, go with ``student_logits / T`` and
+    ``temperature=1``.
 
     Args:
         teacher_indices: integer class ids, (..., k), of the kept classes; each once.

@@ -30,6 +30,13 @@ def megatron(logits, target, label_smoothing):
     return -(others_share(target, logits.shape[-1], label_smoothing) * log_softmax(logits)).sum(-1)
 
 
+def distillkit(logits, ids, values, missing):
+    assert missing == "symmetric_uniform"
+    pair = values, np.take_along_axis(log_softmax(logits), ids, -1)
+    t, s = (np.concatenate([np.exp(x), 1 - np.exp(x).sum(-1, keepdims=True)], -1) for x in pair)
+    return (t * np.log(t / s)).sum()
+
+
 def padded_criterion(smoothing, size, padding):
     return lambda x, target: kl_divergence(padded(target.numpy(), size, smoothing, padding), x.numpy())
 
@@ -56,6 +63,7 @@ def label_smoother():
 # definition without the rest of the package.
 STANDINS = {
     "fairseq.criterions.label_smoothed_cross_entropy": lambda: {"label_smoothed_nll_loss": fairseq},
+    "distillkit.lossfuncs": lambda: {"sparse_kl_div": distillkit},
     "megatron.core.tensor_parallel": lambda: {"vocab_parallel_cross_entropy": megatron},
     "timm.loss": lambda: {
         "LabelSmoothingCrossEntropy": timm("cross_entropy", "LabelSmoothingCrossEntropy"),

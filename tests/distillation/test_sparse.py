@@ -103,6 +103,29 @@ def test_a_teacher_that_keeps_almost_all_of_its_mass(differentiable_backend, div
     assert np.isfinite(xp.to_numpy(slope)).all()
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_log_probabilities_at_a_temperature_are_those_of_trl(backend, beta):
+    """TRL: both sides' top-k log-probabilities at T and their tail, then the divergence of beta, without T^2."""
+
+    def with_tail(log_p):
+        return np.concatenate([log_p, np.log(-np.expm1(np.log(np.exp(log_p).sum(-1, keepdims=True))))], -1)
+
+    def kl(log_p, log_q):
+        return (np.exp(log_p) * (log_p - log_q)).sum(-1)
+
+    temperature = 2.0
+    kept = [np.take_along_axis(np.log(softmax(z / temperature)), INDICES, -1) for z in (TEACHER, STUDENT)]
+    log_t, log_s = (with_tail(log_p) for log_p in kept)
+    if beta in (0.0, 1.0):
+        expected = kl(log_t, log_s) if beta == 0.0 else kl(log_s, log_t)
+    else:
+        log_m = np.logaddexp(log_s + np.log(1 - beta), log_t + np.log(beta))
+        expected = beta * kl(log_t, log_m) + (1 - beta) * kl(log_s, log_m)
+    name = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(beta, "jensen_shannon")
+    options = {"tail": "bucket", "divergence": name, "reduction": "none"} | ({"beta": beta} if 0 < beta < 1 else {})
+    assert_close(backend, loss(kept[0], backend.asarray(STUDENT / temperature), **options), expected, "float64", 20)
+
+
 def test_logits_will_do_to_renormalize(backend):
     s = backend.asarray(STUDENT)
     expected = backend.to_numpy(loss(LOG_PROBS, s))
