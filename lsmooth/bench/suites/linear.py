@@ -16,6 +16,7 @@ EPS, TEMPERATURE = 0.1, 2.0
 # Rows, features, classes.
 LARGE, SMALL = (4096, 512, 32000), (64, 16, 500)
 SMOOTHED = "linear layer and smoothed cross-entropy, loss and gradients"
+COUNTED = "linear layer, smoothed cross-entropy and statistics, loss and gradients"
 PLAIN = "linear layer and cross-entropy, loss and gradients"
 DISTILLED = "linear layers of teacher and student and their KL, T = 2, loss and the student's gradients"
 PREFERRED = "linear layer, log-probabilities of sequences and their DPO loss, loss and gradients"
@@ -55,6 +56,8 @@ def rows(plan: Plan) -> Iterator[Row]:
         setup = functools.partial(_torch, plan)
         yield _row(SMOOTHED, "torch", size, smoothed, setup, ids)
         yield _row(PLAIN, "torch", size, plain, setup, ids)
+        counted = {"lsmooth": _ours_with_statistics, "loss alone": lambda: _ours_smoothed(EPS)}
+        yield _row(COUNTED, "torch", size, counted, setup, ids)
         yield _row(DISTILLED, "torch", size, distilled, setup)
         preferred = {"lsmooth": _ours_preferred, "matmul, log_softmax": _torch_preferred}
         yield _row(PREFERRED, "torch", size, preferred, setup, ids)
@@ -193,6 +196,11 @@ def torch_top_classes(tail: str) -> Step:
 
 def _ours_smoothed(eps: float) -> Step:
     return lambda h, w, y: losses.linear_softmax_cross_entropy(y, h, w, label_smoothing=eps)
+
+
+def _ours_with_statistics() -> Step:
+    loss = losses.linear_softmax_cross_entropy_with_statistics
+    return lambda h, w, y: loss(y, h, w, label_smoothing=EPS)[0]
 
 
 def _ours_distilled() -> Step:

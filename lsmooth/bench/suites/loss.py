@@ -23,6 +23,7 @@ def rows(plan: Plan) -> Iterator[Row]:
     """The suite."""
     for size in ((64, 1000), SMALL) if plan.quick else (LARGE, TOKENS, SMALL):
         yield from cross_entropy_rows(plan, size, BARS.get(size, {}))
+    yield from _statistics_rows(plan, (64, 1000) if plan.quick else LARGE)
     for size in ((64, 100),) if plan.quick else ((4096, 4000),):
         yield from _sigmoid_rows(plan, size)
         yield from _focal_rows(plan, size)
@@ -87,6 +88,73 @@ def _row(work: str, size: tuple[int, int], bars: Mapping[str, Any], backend: str
     sizes = {"rows": size[0], "classes": size[1]}
     unit = 4 * size[0] * size[1] if size[0] * size[1] >= 2**20 else 0
     return Row(f"{work}, loss and gradient", backend, sizes, contenders, copy, unit, bars.get(backend, {}))
+
+
+def _statistics_rows(plan: Plan, size: tuple[int, int]) -> Iterator[Row]:
+    """The loss with the statistics of its rows, which get no gradient, beside the loss alone."""
+    logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(size, np.float32))
+    ids = np.random.default_rng(1).integers(0, size[1], size[0]).astype(np.int32)
+    row = functools.partial(_row, f"{CROSS_ENTROPY} and statistics", size, {})
+    if frameworks.wanted(plan, "torch"):
+        step = functools.partial(_torch_step, plan, logits, ids)
+        contenders = {"lsmooth": step(_with_statistics(_detached)), "loss alone": step(_smoothed)}
+        contenders["F.cross_entropy, log_softmax"] = step(_torch_statistics)
+        yield row("torch", contenders, frameworks.torch_copy(plan, logits))
+    if frameworks.wanted(plan, "jax"):
+        step = functools.partial(frameworks.jax_step, logits)
+        contenders = {
+            "lsmooth": step(_with_statistics(_stopped_by_jax), lambda: ids),
+            "loss alone": step(_smoothed, lambda: ids),
+        }
+        yield row("jax", contenders, frameworks.jax_copy(logits))
+    if frameworks.wanted(plan, "tensorflow"):
+        ours = _with_statistics(_stopped_by_tensorflow)
+        contenders = {
+            "lsmooth": frameworks.tensorflow_step(logits, lambda: lambda x: ours()(x, ids), "function"),
+            "loss alone": frameworks.tensorflow_step(logits, lambda: _ours(ids), "function"),
+        }
+        yield row("tensorflow, function", contenders, frameworks.tensorflow_copy(plan, logits))
+
+
+def _with_statistics(stopped: Callable[[Any], Any]) -> Callable[[], Any]:
+    """Makes a loss that computes the statistics too: compilers leave out what no result needs."""
+
+    def loss(x: Any, y: Any) -> Any:
+        value, statistics = losses.softmax_cross_entropy_with_statistics(y, x, label_smoothing=EPS)
+        return value + 1e-30 * stopped(statistics)
+
+    return lambda: loss
+
+
+def _detached(statistics: losses.SoftmaxStatistics) -> Any:
+    return sum(x.detach().sum() for x in statistics)
+
+
+def _stopped_by_jax(statistics: losses.SoftmaxStatistics) -> Any:
+    import jax
+
+    return sum(jax.lax.stop_gradient(x).sum() for x in statistics)
+
+
+def _stopped_by_tensorflow(statistics: losses.SoftmaxStatistics) -> Any:
+    import tensorflow as tf
+
+    return sum(tf.reduce_sum(tf.cast(tf.stop_gradient(x), tf.float32)) for x in statistics)
+
+
+def _torch_statistics() -> Any:
+    import torch
+
+    functional = torch.nn.functional
+
+    def loss(x: Any, y: Any) -> Any:
+        with torch.no_grad():
+            log_p = functional.log_softmax(x, -1)
+            entropy = -(log_p.exp() * log_p).sum()
+            statistics = entropy + log_p.gather(-1, y[:, None]).sum() + (x.argmax(-1) == y).sum()
+        return functional.cross_entropy(x, y, label_smoothing=EPS) + 1e-30 * statistics
+
+    return loss
 
 
 def _ours(ids: np.ndarray) -> Any:
