@@ -59,16 +59,16 @@ def translation():
     return runpy.run_path(str(EXAMPLES / "translation.py"))
 
 
-@pytest.mark.parametrize(("framework", "smoothing"), [("torch", ["0", "0.1"]), ("jax", ["0.1"])])
-def test_translators_are_compared_with_and_without_smoothing(translation, framework, smoothing, capsys):
+@pytest.mark.parametrize(("framework", "amounts"), [("torch", ["0", "0.1"]), ("jax", ["0.1"])])
+def test_translators_are_compared_with_and_without_smoothing(translation, framework, amounts, capsys):
     require_backend(framework)
-    results = translation["main"](["--quick", "--framework", framework, "--smoothing", *smoothing])
-    assert [len(runs) for runs in results.values()] == [1] * len(smoothing)
+    results = translation["main"](["--quick", "--framework", framework, "--smoothing", *amounts])
+    assert [len(runs) for runs in results.values()] == [1] * len(amounts)
     for smoothing, (measured,) in results.items():
         assert measured["NLL"] < 1.5, "an even prediction of ten digits costs 2.3"
         assert measured["NLL scaled"] < measured["NLL"] + 0.01, smoothing
         assert 10 < measured["BLEU beam"] < 100
-    assert len(smoothing) == 1 or "Müller et al.: higher" in capsys.readouterr().out
+    assert len(amounts) == 1 or "Müller et al.: higher" in capsys.readouterr().out
 
 
 def test_every_right_answer_of_a_date_is_known(translation):
