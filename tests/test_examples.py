@@ -111,3 +111,11 @@ def test_every_script_is_run():
     others = {"numpy_labels", "jax_distillation", "transformers_distillation", "transformers_linear_head"}
     others |= {"translation", "trl_linear_head"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*others, *TRAINING}
+
+
+def test_sklearn_classifiers_lose_less_once_calibrated():
+    pytest.importorskip("sklearn.frozen", reason="scikit-learn 1.6 has it first")
+    losses = run("sklearn_calibration")
+    assert set(losses) == {"boosted trees", "forest", "support vectors", "text"}
+    for name, (before, after) in losses.items():
+        assert after < (before if name in ("forest", "text") else before + 0.01), name

@@ -10,13 +10,21 @@ import numpy as np
 from lsmooth.integrations._extras import needs
 
 with needs("sklearn", "sklearn"):
+    from sklearn import get_config
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
     from sklearn.frozen import FrozenEstimator
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import check_cv
+    from sklearn.model_selection import StratifiedGroupKFold, check_cv
     from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, get_tags, indexable
+    from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, has_fit_parameter
+    from sklearn.utils.parallel import Parallel, delayed
+    from sklearn.utils.validation import (
+        _check_method_params,
+        _check_sample_weight,
+        check_is_fitted,
+        has_fit_parameter,
+    )
 
 from lsmooth.calibration import Calibrator
 from lsmooth.calibration.loading import CALIBRATORS
@@ -63,6 +71,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         ensemble: True: a pair of classifier and calibrator for each fold, whose probabilities are
             averaged; False: one classifier, fitted on all rows, with a calibrator of the logits that
             classifiers fitted on the other folds give to each; ``"auto"``: True.
+        n_jobs: how many classifiers are fitted at the same time, as joblib takes it.
 
     Attributes:
         classes_: the class labels; those of a frozen estimator in its order, whether or not the
@@ -90,19 +99,24 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         calibrator: Calibrator | str | None = None,
         cv: Any = None,
         ensemble: bool | str = "auto",
+        n_jobs: int | None = None,
     ):
         self.estimator = estimator
         self.calibrator = calibrator
         self.cv = cv
         self.ensemble = ensemble
+        self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> Self:  # noqa: N803
         """Fit classifiers and the calibrators of their logits.
 
         Args:
             X: the inputs, (rows, features), as the estimator takes them.
             y: the class of each row.
             sample_weight: at least 0, (rows,); for the estimator too, if it takes them.
+            **fit_params: ``groups``, (rows,), for the folds: rows of one group are in one fold, unless ``cv`` says
+                otherwise; others go to the estimator's ``fit``, those of a row each divided among the folds. With
+                ``sklearn.set_config(enable_metadata_routing=True)`` each goes to where it is requested.
 
         Returns:
             This classifier.
@@ -122,6 +136,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, inputs)
         estimator = self._estimator()
         frozen = isinstance(estimator, FrozenEstimator)
+        given, split = self._routed(estimator, weight, fit_params)
         if frozen:
             check_is_fitted(estimator)
         self.classes_ = np.asarray(estimator.classes_) if frozen else np.unique(y)
@@ -129,9 +144,13 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         if frozen:
             parts = [HeldOut(estimator, _logits(estimator, inputs, self.classes_), index, weight)]
         else:
-            parts = self._cross_fitted(estimator, inputs, y, index, weight)
+            folds = self._folds(inputs, y, index, split)
+            fit = delayed(_held_out)
+            parts = Parallel(n_jobs=self.n_jobs)(
+                fit(estimator, inputs, y, index, weight, given, *fold, self.classes_) for fold in folds
+            )
         if not frozen and not self.ensemble:
-            parts = [_pooled(parts, _fitted(estimator, inputs, y, weight))]
+            parts = [_pooled(parts, _fitted(estimator, inputs, y, given))]
         parts = _without_unseen(parts)
         fresh: list[Any] = [clone(calibrator) for _ in parts]
         self.calibrated_classifiers_ = [
@@ -179,6 +198,30 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         likeliest = self.predict_proba(X).argmax(axis=1)
         return self.classes_[likeliest]
 
+    def get_metadata_routing(self) -> Any:
+        """Where each parameter of `fit` goes, if scikit-learn's metadata routing is enabled."""
+        to = MethodMapping
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(estimator=self._estimator(), method_mapping=to().add(caller="fit", callee="fit"))
+            .add(splitter=self.cv, method_mapping=to().add(caller="fit", callee="split"))
+        )
+
+    def _routed(self, estimator: Any, weight: Any, fit_params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the estimator's ``fit`` is given, and the folds' ``split``."""
+        if get_config().get("enable_metadata_routing"):
+            routed = process_routing(self, "fit", sample_weight=weight, **fit_params)
+            return dict(routed.estimator.fit), dict(routed.splitter.split)
+        given = {name: value for name, value in fit_params.items() if name != "groups"}
+        split = {"groups": fit_params["groups"]} if fit_params.get("groups") is not None else {}
+        if weight is not None and has_fit_parameter(estimator, "sample_weight"):
+            given["sample_weight"] = weight
+        elif weight is not None and not isinstance(estimator, FrozenEstimator):
+            name = type(estimator).__name__
+            warnings.warn(f"{name} takes no sample_weight: it weighs rows in the calibration alone.", stacklevel=3)
+        return given, split
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = get_tags(self._estimator()).input_tags.sparse
@@ -205,18 +248,6 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             raise ValueError(f"calibrator must need no groups, got {calibrator!r}; by='prediction' needs none.")
         return calibrator
 
-    def _cross_fitted(self, estimator: Any, X: Any, y: Any, index: np.ndarray, weight: Any) -> list[HeldOut]:  # noqa: N803
-        """For each fold an estimator fitted on the others, with the fold's rows."""
-        if weight is not None and not has_fit_parameter(estimator, "sample_weight"):
-            name = type(estimator).__name__
-            warnings.warn(f"{name} takes no sample_weight: it weighs rows in the calibration alone.", stacklevel=3)
-        parts = []
-        for train, test in self._folds(X, y, index):
-            fitted = _fitted(estimator, X, y, weight, train)
-            logits = _logits(fitted, _safe_indexing(X, test), self.classes_)
-            parts.append(HeldOut(fitted, logits, index[test], None if weight is None else weight[test]))
-        return parts
-
     def _calibrated(self, pair: Calibrated, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities of one pair; where it has not seen a class, far below those of the others."""
         logits = _logits(pair.estimator, X, self.classes_)
@@ -225,7 +256,10 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         least = np.where(unseen, np.inf, p).min(axis=1, keepdims=True)
         return np.where(unseen, np.finfo(p.dtype).eps * least, p)
 
-    def _folds(self, X: Any, y: Any, index: np.ndarray) -> Any:  # noqa: N803
+    def _folds(self, X: Any, y: Any, index: np.ndarray, split: dict[str, Any]) -> Any:  # noqa: N803
+        if "groups" in split and (self.cv is None or isinstance(self.cv, (int, np.integer))):
+            groups = len(np.unique(split["groups"]))
+            return StratifiedGroupKFold(min(5, groups) if self.cv is None else self.cv).split(X, y, **split)
         fewest = int(np.bincount(index).min())
         cv: Any = check_cv(max(2, min(5, fewest)) if self.cv is None else self.cv, y, classifier=True)
         folds = getattr(cv, "n_splits", 0)
@@ -234,16 +268,32 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
                 f"cv={folds} folds need {folds} rows of each class, and at least one class has {fewest}; give a "
                 "smaller cv, or a fitted estimator as FrozenEstimator(estimator)."
             )
-        return cv.split(X, y)
+        return cv.split(X, y, **split)
 
 
-def _fitted(estimator: Any, X: Any, y: Any, weight: Any, rows: Any = None) -> Any:  # noqa: N803
+def _held_out(
+    estimator: Any,
+    X: Any,  # noqa: N803
+    y: Any,
+    index: np.ndarray,
+    weight: Any,
+    given: dict[str, Any],
+    train: np.ndarray,
+    test: np.ndarray,
+    classes: np.ndarray,
+) -> HeldOut:
+    """An estimator fitted on the rows of a fold's complement, with the fold's rows."""
+    fitted = _fitted(estimator, X, y, given, train)
+    logits = _logits(fitted, _safe_indexing(X, test), classes)
+    return HeldOut(fitted, logits, index[test], None if weight is None else weight[test])
+
+
+def _fitted(estimator: Any, X: Any, y: Any, given: dict[str, Any], rows: Any = None) -> Any:  # noqa: N803
     """A copy of the estimator, fitted on some rows; on all of them if None."""
-    inputs, targets = (X, y) if rows is None else (_safe_indexing(X, rows), y[rows])
     fresh: Any = clone(estimator)
-    if weight is None or not has_fit_parameter(estimator, "sample_weight"):
-        return fresh.fit(inputs, targets)
-    return fresh.fit(inputs, targets, sample_weight=weight if rows is None else weight[rows])
+    if rows is None:
+        return fresh.fit(X, y, **given)
+    return fresh.fit(_safe_indexing(X, rows), y[rows], **_check_method_params(X, given, indices=rows))
 
 
 def _positions(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
