@@ -291,7 +291,7 @@ def _multiply_hidden(g: Tensor, weight: Tensor, into: Tensor) -> None:
 
 def _wide_parts(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """The rows of a weight in ``dtype``: all at once if it is its own, else a copy of some at a time."""
-    rows = len(weight) if weight.dtype == dtype else _part(weight.shape[1])
+    rows = max(1, len(weight)) if weight.dtype == dtype else _part(weight.shape[1])
     for start in range(0, len(weight), rows):
         yield slice(start, start + rows), weight[start : start + rows].to(dtype)
 
