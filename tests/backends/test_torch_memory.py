@@ -2,6 +2,8 @@
 
 import gc
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,7 +12,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends.torch import memory  # noqa: E402
-from lsmooth.losses import softmax_cross_entropy  # noqa: E402
+from lsmooth.distillation import distillation_loss  # noqa: E402
+from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy, softmax_focal_loss  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is torch.empty_like")
 
@@ -75,3 +78,48 @@ def test_training_steps_do_not_write_into_gradients_that_are_kept():
         again = logits.detach().requires_grad_()
         torch.nn.functional.cross_entropy(again, labels, label_smoothing=0.1).backward()
         torch.testing.assert_close(gradient, again.grad)
+
+
+def test_scratch_memory_serves_the_next_call_of_its_thread():
+    first = memory.scratch((2, 3, 4), torch.float32)
+    assert memory.scratch((5,), torch.float32).data_ptr() == first.data_ptr()
+    assert memory.scratch((5,), torch.float64).data_ptr() != first.data_ptr()
+    with ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(memory.scratch, (5,), torch.float32).result()
+    assert elsewhere.data_ptr() != first.data_ptr()
+
+
+def test_large_scratch_memory_is_let_go(monkeypatch):
+    monkeypatch.setattr(memory, "KEPT", 2**10)
+    monkeypatch.setattr(memory, "_of_thread", threading.local())
+    large = memory.scratch((2**10,), torch.float32)
+    assert memory.scratch((2**10,), torch.float32).data_ptr() != large.data_ptr()
+
+
+def test_scratch_memory_of_inference_mode_is_used_outside(monkeypatch):
+    monkeypatch.setattr(memory, "_of_thread", threading.local())
+    with torch.inference_mode(), torch.device("meta"):
+        inside = memory.scratch((3,), torch.float32)
+        assert inside.device.type == "cpu"
+        inside.fill_(1.0)
+    memory.scratch((3,), torch.float32).fill_(2.0)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "divergence", "soft", "odds"])
+def test_no_result_lives_in_scratch_memory(loss, monkeypatch):
+    calls = {
+        "sigmoid": lambda z: sigmoid_cross_entropy(z.detach().sigmoid(), z, reduction="none"),
+        "divergence": lambda z: distillation_loss(z.detach().flip(0), z, temperature=2.0, reduction="none"),
+        "soft": lambda z: softmax_cross_entropy(z.detach().softmax(-1), z, logit_softcap=3.0, reduction="none"),
+        "odds": lambda z: softmax_focal_loss(torch.zeros(len(z), dtype=torch.int64), z, reduction="none"),
+    }
+    z = torch.randn(300, 400, requires_grad=True)
+    losses = calls[loss](z)
+    (gradient,) = torch.autograd.grad(losses.sum(), z)
+    expected = losses.detach().clone(), gradient.clone()
+    for dtype in (torch.float32, torch.float64):
+        memory.scratch((2**20,), dtype).fill_(float("nan"))
+    other = calls[loss](torch.randn(300, 400, requires_grad=True))
+    other.sum().backward()
+    assert torch.equal(losses, expected[0])
+    assert torch.equal(gradient, expected[1])

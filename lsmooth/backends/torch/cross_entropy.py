@@ -28,7 +28,7 @@ from lsmooth.backends.statistics import RowStatistics
 from lsmooth.backends.torch import small_cross_entropy
 from lsmooth.backends.torch.block_statistics import Kept
 from lsmooth.backends.torch.layout import Layout, layout_of
-from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.small_cross_entropy import OFFSET
 from lsmooth.backends.torch.sweep import block_rows, is_plain, losses_alone, needs_gradient, run, times_upstream
 
@@ -310,7 +310,8 @@ class _Blocks:
             of_labels and loss.class_weight is not None,
         )
         shape = (self.block, self.num_classes) if self.dim == 1 else (self.num_classes, self.block)
-        return [self.z.new_empty(shape if each else (0, 0), dtype=self.dtype) for each in used]
+        arrays = iter(scratch((sum(used), *shape), self.dtype))
+        return [next(arrays) if each else self.z.new_empty((0, 0), dtype=self.dtype) for each in used]
 
     def parts(self) -> Iterator[tuple[int, slice, slice]]:
         """Of each block its group, its rows within it, and its rows among all."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
-from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
 # Columns that are looked at for c.
@@ -192,7 +192,7 @@ def _losses(
     block, inverse = block_rows(num_rows, num_classes, BLOCK_ELEMENTS), 1.0 / options.temperature
     of_block, finish = _BLOCKS[options.divergence], _FINISH.get(options.divergence)
     losses, sums = student.new_empty((num_rows, 1), dtype=dtype), student.new_empty((2, num_rows, 1), dtype=dtype)
-    scratch = student.new_empty((4, block, num_classes), dtype=dtype)
+    arrays = scratch((4, block, num_classes), dtype)
     sample, in_bits = slice(None if careful else SAMPLE), inverse / math.log(2.0)
     shifts = [z[:, sample].amax(1, keepdim=True).to(dtype) for z in (teacher, student)]
     # Logits near 0 are shifted and scaled in one pass; of others, the difference comes first.
@@ -205,7 +205,7 @@ def _losses(
     parts = zip(*(x.split(block, -2) for x in (teacher, student, *shifts, sums, losses)), strict=True)
 
     for (z_t, z_s, c_t, c_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
-        x_t, x_s, t, s = scratch if len(loss) == block else scratch[:, : len(loss)]
+        x_t, x_s, t, s = arrays if len(loss) == block else arrays[:, : len(loss)]
         for z, c, x, power, z_sum in ((z_t, c_t, x_t, t, z_sums[0]), (z_s, c_s, x_s, s, z_sums[1])):
             if near:
                 torch.add(c, z, alpha=in_bits, out=x)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import block_rows, is_plain, run
 
 # Up to this many logits, a few native calls beat the sweep.
@@ -59,12 +59,12 @@ def _sweep(
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     block = block_rows(num_rows, num_classes)
     gradient = empty_like(logits) if with_gradient else None
-    scratch = logits.new_empty((2, block, num_classes), dtype=dtype)
+    arrays = scratch((2, block, num_classes), dtype)
     top, share = logits.new_empty((2, num_rows, 1), dtype=dtype).unbind()
 
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
-        others, r = scratch[:, : min(block, num_rows - start)].unbind()
+        others, r = arrays[:, : min(block, num_rows - start)].unbind()
         others.copy_(logits[part]).scatter_(1, labels[part], -torch.inf)
         direct = gradient is not None and gradient.dtype == dtype
         r = gradient[part] if direct else r  # pyright: ignore[reportOptionalSubscript]

@@ -1,4 +1,4 @@
-"""Memory for a large tensor that is about to be written whole, once."""
+"""Memory for large gradients, and for the blocks that kernels work in: fresh pages cost more than arithmetic."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import math
 import mmap
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -16,6 +17,27 @@ from torch import Tensor
 LARGE = 2**25
 # The last gradient's memory, for the next one. At most one; taken and put with atomic operations.
 _spare: list[mmap.mmap] = []
+
+
+# Up to so many bytes of scratch memory stay with a thread, for its next call.
+KEPT = 2**23
+_of_thread = threading.local()
+
+
+def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A CPU tensor of any content, whose memory the next call in this thread gets again.
+
+    No result may live in it.
+    """
+    size = math.prod(shape)
+    kept: dict[torch.dtype, Tensor] = _of_thread.__dict__.setdefault("kept", {})
+    memory = kept.get(dtype)
+    if memory is None or memory.numel() < size:
+        with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
+            memory = torch.empty(size, dtype=dtype, device="cpu")
+        if size * memory.element_size() <= KEPT and type(memory) is Tensor:
+            kept[dtype] = memory
+    return memory[:size].view(shape)
 
 
 def empty_like(x: Tensor) -> Tensor:

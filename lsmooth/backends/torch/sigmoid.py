@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid, soft_margin_loss
 
 from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SigmoidOptions
-from lsmooth.backends.torch.memory import empty_like
+from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream
 
 # Up to this many logits, a few native calls beat the sweep.
@@ -184,21 +184,28 @@ def _sweep(
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     block = block_rows(num_rows, num_columns)
     half = logits.new_full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
-    scratch = logits.new_empty((9 if gamma else 5, block, num_columns), dtype=dtype)
+    arrays = scratch((9 if gamma else 5, block, num_columns), dtype)
     gradient = empty_like(logits) if with_gradient else None
     losses = None if total else logits.new_empty((num_rows, num_columns), dtype=dtype)
     sums = []
 
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
-        d, n, e, sign, x, *more = scratch[:, : min(block, num_rows - start)].unbind()
+        d, n, e, sign, x, *more = arrays[:, : min(block, num_rows - start)].unbind()
         x = logits[part] if logits.dtype == dtype else x.copy_(logits[part])
+        into = d
+        if gradient is not None and gradient.dtype == dtype:  # in place: scratch memory costs page faults
+            into = gradient[part]
+            d = d if gamma else into
         factor = scale[part] if isinstance(scale, Tensor) else scale
         if counted is not None:  # a product of bool and float takes ten times as long
             factor = counted[part].to(dtype).mul_(factor)
         torch.sign(x, out=sign)
-        torch.exp(torch.abs(x, out=e).neg_(), out=e)
-        torch.log1p(e, out=n)
+        torch.abs(x, out=e).neg_()
+        if gamma:
+            torch.log1p(e.exp_(), out=n)
+        else:  # n = -log(1 - s): PyTorch's sigmoid takes half of the time of its exponential
+            torch.log1p(torch.neg(e.sigmoid_(), out=n), out=n).neg_()
         # d = sign(z) m: (1 + sign) / 2 - l; at z = 0 either side is as good as their mean.
         torch.sub(half, labels[part], alpha=1.0 - label_smoothing, out=d)
         if pos_weight is not None:
@@ -219,17 +226,15 @@ def _sweep(
             losses[part] = loss
         if gradient is None:
             continue
-        into = gradient[part] if gradient.dtype == dtype else d
         if slope is not None:
             into.copy_(slope)
         else:
-            s = e.div_(torch.add(e, 1.0, out=n))
-            s = s if c is None else s.mul_(c)
+            s = e if c is None else e.mul_(c)
             torch.addcmul(d, s, sign, value=-1.0, out=into)
         if isinstance(factor, Tensor) or factor != 1.0:
             into.mul_(factor)
-        if into is d:
-            gradient[part] = d
+        if gradient.dtype != dtype:
+            gradient[part] = into
 
     found = torch.stack(sums)
     if not found.sum().isfinite().item():
