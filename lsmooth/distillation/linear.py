@@ -329,14 +329,15 @@ class DistillationOfBlock(NamedTuple):
     ) -> Array:
         """The soft part, and the hard part where there are labels: both read the student's logits."""
         xp, scale = self.xp, rows.get("scale", self.scale)
-        *teachers, student = (form.applied(xp, z) for form, z in zip(self.logits, logits, strict=True))
+        each = [form.applied(xp, z) for form, z in zip(self.logits, logits, strict=True)]
+        student = each[-1]
         common = {"total": self.total, "counted": rows.get("counted")}
         soft = with_arrays(self.soft._replace(**common), rows, prefix=SOFT)
         squared = 1.0 if soft.scale is None else soft.scale
         soft = soft._replace(scale=_times(self.alpha * squared, scale))
         if self.tail is None:
             kernels = final_kernels if final_kernels is not None and self.hard is None else xp
-            losses = kernels.softmax_divergence(*teachers, student, soft)
+            losses = kernels.softmax_divergence(each[0], student, soft)
         else:
             losses = kept_divergence(xp, rows["log_probs"], rows["indices"], student, self.tail, soft)
         if self.hard is None:

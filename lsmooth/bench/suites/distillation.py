@@ -88,7 +88,7 @@ def _torch_rows(
         "F.kl_div + F.cross_entropy": step(_torch_both_peer, labels),
     }
     yield row(BOTH, "torch", contenders, copy)
-    kept = [lambda x=x: x for x in top_classes(*student().shape, KEPT)]
+    kept = [lambda i=i: top_classes(*np.shape(student()), KEPT)[i] for i in range(2)]  # pyright: ignore[reportCallIssue]
     for tail in TAILS:
         losses = (functools.partial(_ours_of_top_classes, tail), functools.partial(torch_top_classes, tail))
         steps = (frameworks.torch_step(plan, student, loss, *kept) for loss in losses)
