@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,8 @@ class Inputs(NamedTuple):
 
 # Up to this many predictions on a processor, NumPy's calls cost less than a framework's.
 SMALL = 2**20
+BLOCK = 2**17
+"""Predictions of a block of rows."""
 
 
 def prepare(
@@ -136,6 +139,41 @@ def prepare(
     weight = xp.where(valid, weight, float("nan"))
     labels = xp.where(weight > 0, labels, 0)
     return Inputs(xp, labels, predictions, weight, dtype, from_logits, home, given, {})
+
+
+def row_blocks(labels: Any, predictions: Any, sample_weight: Any, axis: int, binary: bool) -> Iterator[tuple[Any, ...]]:
+    """Labels, predictions and weights in blocks of rows that stay in a processor's cache; all at once elsewhere.
+
+    Blocks are for sums over rows. Arrays on an accelerator, traced ones, and those of a gradient stay whole.
+    """
+    arrays = [x for x in (labels, predictions, sample_weight) if x is not None]
+    whole = labels, predictions, sample_weight
+    if isinstance(labels, Inputs) or not all(hasattr(x, "shape") for x in arrays):
+        yield whole
+        return
+    xp = backend_of(labels=labels, predictions=predictions, sample_weight=sample_weight)
+    shapes = [tuple(x.shape) for x in arrays]
+    rank, rows = len(shapes[1]), shapes[1][0] if shapes[1] else 0
+    known = all(isinstance(n, int) for shape in shapes for n in shape)
+    if (
+        not known
+        or not shapes[0]
+        or shapes[0][0] != rows
+        or not isinstance(axis, int)
+        or (not binary and axis % rank == 0)
+    ):
+        yield whole
+        return
+    step = max(1, BLOCK * rows // max(1, math.prod(shapes[1])))
+    own = [x for x in arrays if xp.is_array(x)]
+    on_host = all(xp.is_concrete(x) and (xp.name == "numpy" or xp.host_values(x) is not None) for x in own)
+    if rows <= 2 * step or not on_host or check.is_validating(xp, *own):
+        yield whole
+        return
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        weight = sample_weight[part] if len(shapes) == 3 and shapes[2][:1] == (rows,) else sample_weight
+        yield labels[part], predictions[part], weight
 
 
 def are_probabilities(xp: Backend, predictions: Array) -> Array:

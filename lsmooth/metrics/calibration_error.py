@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lsmooth.backends import Array
-from lsmooth.metrics._inputs import prepare
+from lsmooth.metrics._bins import BinSums
+from lsmooth.metrics._inputs import prepare, row_blocks
 from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
 
 
@@ -75,8 +76,13 @@ def expected_calibration_error(
         0.125
     """
     scheme = Scheme(n_bins, binning, norm, debias, convention)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
-    sums = top_label_table(inputs, scheme, binary)
+    whole = (labels, predictions, sample_weight)
+    blocks = row_blocks(*whole, axis, binary) if binning == "equal_width" else [whole]
+    sums: BinSums | None = None
+    for part in blocks:
+        inputs = prepare(*part, axis, ignore_index, from_logits, binary)
+        of_part = top_label_table(inputs, scheme, binary)
+        sums = of_part if sums is None else BinSums(*(a + b for a, b in zip(sums, of_part, strict=True)))
     return inputs.answer(calibration_error(inputs.xp, sums, norm, debias))
 
 

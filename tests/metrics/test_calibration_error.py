@@ -11,6 +11,7 @@ import lsmooth
 from lsmooth.backends import Backend, load_backend
 from lsmooth.metrics import (
     adaptive_calibration_error,
+    calibration_error,
     classwise_calibration_error,
     expected_calibration_error,
     maximum_calibration_error,
@@ -307,3 +308,26 @@ def test_it_compiles_whole_in_torch():
     compiled = torch.compile(expected_calibration_error, fullgraph=True, backend="eager")
     got = compiled(torch.from_numpy(labels), torch.from_numpy(p))
     np.testing.assert_allclose(got, reference.expected_calibration_error(labels, p), rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("binary", [False, True])
+def test_blocks_of_rows_add_up(backend: Backend, monkeypatch, binary, weighted):
+    rng = np.random.default_rng(0)
+    p = reference.softmax(2 * rng.standard_normal((500, 2)))
+    labels, weight = rng.integers(0, 2, 500), rng.integers(0, 3, 500).astype(float) if weighted else None
+    labels[7], p = 9, p[:, 1] if binary else p
+    given = [None if x is None else backend.asarray(x) for x in (labels, p, weight)]
+    options = {"binary": binary, "ignore_index": 9, "sample_weight": given[2]}
+    whole = expected_calibration_error(*given[:2], **options)
+    rows = []
+    monkeypatch.setattr("lsmooth.metrics._inputs.BLOCK", 64)
+    prepared = calibration_error.prepare
+    monkeypatch.setattr(calibration_error, "prepare", lambda *a: rows.append(len(a[0])) or prepared(*a))
+    blocks = expected_calibration_error(*given[:2], **options)
+    assert backend.is_array(blocks)
+    assert_close(backend, blocks, backend.to_numpy(whole), "float64")
+    assert sum(rows) == 500
+    assert len(rows) > 5
+    expected_calibration_error(*given[:2], **options, binning="equal_mass")
+    assert rows[-1] == 500
