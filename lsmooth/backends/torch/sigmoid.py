@@ -184,7 +184,7 @@ def _sweep(
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     block = block_rows(num_rows, num_columns)
     half = logits.new_full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
-    arrays = scratch((9 if gamma else 5, block, num_columns), dtype)
+    arrays = scratch((9 if gamma else 5 if pos_weight is None else 7, block, num_columns), dtype)
     gradient = empty_like(logits) if with_gradient else None
     losses = None if total else logits.new_empty((num_rows, num_columns), dtype=dtype)
     sums = []
@@ -209,9 +209,10 @@ def _sweep(
         # d = sign(z) m: (1 + sign) / 2 - l; at z = 0 either side is as good as their mean.
         torch.sub(half, labels[part], alpha=1.0 - label_smoothing, out=d)
         if pos_weight is not None:
-            of_one = (0.5 - d) * (pos_weight[part] if pos_weight.ndim == 2 else pos_weight)
-            c = d.add_(0.5).add(of_one)
-            d.mul_(sign.add(1.0)).addcmul_(of_one, sign.sub(1.0)).mul_(0.5)
+            of_one, c = more
+            torch.sub(_HALF[dtype], d, out=of_one).mul_(pos_weight[part] if pos_weight.ndim == 2 else pos_weight)
+            torch.add(d.add_(0.5), of_one, out=c)
+            d.sub_(of_one).addcmul_(sign, c).mul_(0.5)  # 1 - l where z > 0, -w l elsewhere
             n.mul_(c)
         else:
             c = None
