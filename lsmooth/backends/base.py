@@ -300,3 +300,9 @@ class Backend(ABC):
             A scalar, or (...), as the loss says; differentiable in every floating array of the call.
         """
         return loss_of_all(self, loss, call)
+
+    def linear_rows_with_statistics(
+        self, loss: BlockLoss, call: Call, statistics: BlockLoss, own: Call, block_size: int | None = None
+    ) -> tuple[Array, Array]:
+        """`linear_rows` of a cross-entropy, and of the `StatisticsOfBlock` of its logits, whose call is ``own``."""
+        return self.linear_rows(loss, call, block_size), self.linear_rows(statistics, own, block_size)

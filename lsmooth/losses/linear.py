@@ -122,11 +122,15 @@ class LinearCall(NamedTuple):
     block_size: int | None
 
 
+def block_loss(checked: LinearCall) -> CrossEntropyOfBlock:
+    """What gives the loss of a block."""
+    rows, options = checked.rows, checked.options
+    return CrossEntropyOfBlock(rows.xp, options, options.scale, checked.total)  # pyright: ignore[reportArgumentType]
+
+
 def loss_of(checked: LinearCall) -> Array:
     """The loss of a checked call."""
-    rows, options = checked.rows, checked.options
-    loss = CrossEntropyOfBlock(rows.xp, options, options.scale, checked.total)  # pyright: ignore[reportArgumentType]
-    return linear_rows(rows.xp, loss, checked.call, checked.block_size)
+    return linear_rows(checked.rows.xp, block_loss(checked), checked.call, checked.block_size)
 
 
 def check_linear_call(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import StatisticsOfBlock, linear_rows, unstacked
+from lsmooth.backends.linear import Call, StatisticsOfBlock, linear_rows, unstacked
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.backends.statistics import RowStatistics
 from lsmooth.losses._rows import Rows, prepare
 from lsmooth.losses.cross_entropy import kernel_options
-from lsmooth.losses.linear import LinearCall, check_linear_call, loss_of
+from lsmooth.losses.linear import LinearCall, block_loss, check_linear_call, loss_of
 
 
 class SoftmaxStatistics(NamedTuple):
@@ -294,16 +294,31 @@ def linear_softmax_cross_entropy_with_statistics(
         reduction=reduction,
         block_size=block_size,
     )
-    return loss_of(checked), _statistics_of(checked)
+    xp, own_loss, own = checked.rows.xp, *_own(checked)
+    loss = block_loss(checked)
+    if xp.dtype(checked.call.heads[0].weight) == "float16":  # the loss gets its scale last
+        stacked = linear_rows(xp, own_loss, own, checked.block_size)
+        return loss_of(checked), _unstacked(checked, stacked)
+    losses, stacked = xp.linear_rows_with_statistics(loss, checked.call, own_loss, own, checked.block_size)
+    return losses, _unstacked(checked, stacked)
 
 
 def _statistics_of(checked: LinearCall) -> SoftmaxStatistics:
+    return _unstacked(checked, linear_rows(checked.rows.xp, *_own(checked), checked.block_size))
+
+
+def _unstacked(checked: LinearCall, stacked: Array) -> SoftmaxStatistics:
+    rows = checked.rows
+    return with_correct(rows.xp, rows, unstacked(rows.xp, stacked, rows.counted))
+
+
+def _own(checked: LinearCall) -> tuple[StatisticsOfBlock, Call]:
+    """What gives the statistics, and of the call what they depend on."""
     rows, options, call = checked.rows, checked.options, checked.call
     kept = {name: x for name, x in call.rows.items() if name in ("labels", "temperature", "counted")}
     own = SoftmaxOptions(temperature=options.temperature, logit_softcap=options.logit_softcap)
     loss = StatisticsOfBlock(rows.xp, own)
-    stacked = linear_rows(rows.xp, loss, call._replace(rows=kept, shared={}), checked.block_size)
-    return with_correct(rows.xp, rows, unstacked(rows.xp, stacked, rows.counted))
+    return loss, call._replace(rows=kept, shared={})
 
 
 def with_correct(xp: Backend, rows: Rows, statistics: RowStatistics) -> SoftmaxStatistics:

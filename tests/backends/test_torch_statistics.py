@@ -7,8 +7,15 @@ torch = pytest.importorskip("torch")
 
 from conftest import require_backend  # noqa: E402
 
+from lsmooth.backends.torch import linear as torch_linear  # noqa: E402
 from lsmooth.backends.torch import statistics as kernel  # noqa: E402
-from lsmooth.losses import softmax_cross_entropy, softmax_cross_entropy_with_statistics, softmax_statistics  # noqa: E402
+from lsmooth.losses import (  # noqa: E402
+    linear_softmax_cross_entropy,
+    linear_softmax_cross_entropy_with_statistics,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_statistics,
+    softmax_statistics,
+)
 
 CASES = {
     "plain": ({}, {}),
@@ -102,3 +109,35 @@ def test_classes_that_are_not_last_in_memory():
     wanted = softmax_statistics(y.numpy(), z.numpy(), axis=1)
     for x, w in zip(got, wanted, strict=True):
         np.testing.assert_allclose(x.numpy(), w, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["plain", "rows", "mask", "masked classes", "bfloat16", "few"])
+def test_statistics_of_a_linear_head_come_from_the_sweep_of_its_loss(monkeypatch, form):
+    """The same numbers and gradients as in two sweeps, and one product of hidden states and weight."""
+    make = torch.Generator().manual_seed(0)
+    dtype, rows = torch.bfloat16 if form == "bfloat16" else torch.float64, 5 if form == "few" else 300
+    hidden, weight = (torch.randn(n, 8, generator=make, dtype=torch.float64).to(dtype) for n in (rows, 3000))
+    ids, bias = torch.randint(0, 2000, (rows,), generator=make), torch.zeros(3000, dtype=dtype)
+    options = {"label_smoothing": 0.1, "block_size": 128, "reduction": "none" if form == "rows" else "mean"}
+    if form == "mask":
+        options["mask"], hidden[0] = torch.arange(rows) % 3 > 0, torch.nan
+    if form == "masked classes":
+        bias[2500:] = -torch.inf
+    found = []
+    for sweeps in (2, 1):
+        if sweeps == 2:
+            monkeypatch.setattr(torch_linear, "is_eager", lambda call: False)
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+        loss, got = linear_softmax_cross_entropy_with_statistics(ids, *leaves, **options)
+        monkeypatch.undo()
+        counted = got.predicted >= 0
+        total = loss.sum() + (got.entropy * counted).sum() + 0.5 * (got.log_prob * counted).mean()
+        gradients = torch.autograd.grad(total, leaves)
+        alone = torch.autograd.grad(linear_softmax_cross_entropy(ids, *leaves, **options).sum(), leaves)
+        loss, got = linear_softmax_cross_entropy_with_statistics(ids, *leaves, **options)
+        for x, y in zip(torch.autograd.grad(loss.sum(), leaves), alone, strict=True):
+            assert torch.equal(x.nan_to_num(0.0), y.nan_to_num(0.0))
+        found.append([loss, *got, *gradients])
+    tolerance = 2e-2 if form == "bfloat16" else 1e-11
+    for x, y in zip(*found, strict=True):
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance, equal_nan=True)

@@ -25,7 +25,15 @@ from lsmooth.backends.options import (
     are_known,
 )
 from lsmooth.backends.statistics import RowStatistics, row_statistics
-from lsmooth.backends.torch import hard_and_soft, linear, log_odds, sigmoid, small_cross_entropy, statistics
+from lsmooth.backends.torch import (
+    hard_and_soft,
+    linear,
+    linear_statistics,
+    log_odds,
+    sigmoid,
+    small_cross_entropy,
+    statistics,
+)
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -336,6 +344,14 @@ class TorchBackend(Backend):
         if not torch.compiler.is_compiling():
             losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
         return separate(labels, teacher, student, hard, soft) if losses is None else losses
+
+    def linear_rows_with_statistics(
+        self, loss: BlockLoss, call: Call, statistics: BlockLoss, own: Call, block_size: int | None = None
+    ) -> tuple[Array, Array]:
+        half = torch.float16 in [x.dtype for x in call.heads[0] if x is not None]
+        if half or torch.is_autocast_enabled(call.heads[0].hidden.device.type) or not linear.is_eager(call):
+            return super().linear_rows_with_statistics(loss, call, statistics, own, block_size)
+        return linear_statistics.rows(self, loss, call, statistics, own, block_size)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         device = call.heads[0].hidden.device.type

@@ -252,8 +252,10 @@ class _Blocks:
         rows = len(z) * self.num_rows
         overwritten = gradient is not None and gradient.data_ptr() == z.data_ptr()
         self.kept = Kept(z, layout.dim, rows, dtype, not overwritten) if with_statistics else None
+        self.in_place = self.in_place and not (
+            with_statistics and overwritten
+        )  # which read the logits after the softmax
         self.shift = careful or z.dtype != dtype or loss.softcap is not None or not _is(loss.temperature, 1.0)
-        self.shift = self.shift or (with_statistics and overwritten)
         self.reference = None
         referred = self.shift or loss.spread is not None or bool(loss.z_loss) or loss.reference is not loss.ids
         if referred or with_statistics:

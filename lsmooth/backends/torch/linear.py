@@ -29,22 +29,22 @@ class Plan(NamedTuple):
     form: Form
     block: int
     dtype: torch.dtype | None  # of the matrix products under autocast
+    kernels: OverwritingKernels | None = None  # those of the first sweep
 
 
-def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Tensor:
+def linear_rows(
+    xp: Backend, loss: BlockLoss, call: Call, block_size: int | None, kernels: OverwritingKernels | None = None
+) -> Tensor:
     """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
     lead, call = flat(call)
     hidden = call.heads[0].hidden
     # A DTensor may be spread over its rows: a slice of one is a copy, not a place to write to.
     tensors = call.arrays()
-    if _is_transformed() or any(type(x) not in PLAIN or x.is_meta for x in tensors):
+    if not is_eager(call):
         losses = loss_of_all(xp, loss, call)
         return losses if loss.total else losses.reshape((*lead, *losses.shape[1:]))
-    block = block_size or block_rows(len(hidden), call)
-    device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    plan = Plan(xp, loss, call.form, block, dtype)
-    with torch.autocast(device, enabled=False):
+    plan = plan_of(xp, loss, call, block_size)._replace(kernels=kernels)
+    with torch.autocast(hidden.device.type, enabled=False):
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             losses = _Blocks.apply(plan, *tensors)
         else:
@@ -52,10 +52,23 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     return losses if loss.total else losses.reshape((*lead, *losses.shape[1:]))
 
 
+def plan_of(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Plan:
+    """The sweep of a flat call."""
+    hidden = call.heads[0].hidden
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return Plan(xp, loss, call.form, block_size or block_rows(len(hidden), call), dtype)
+
+
 def flat(call: Call) -> tuple[torch.Size, Call]:
     """The shape of the rows, and the call with one axis for it."""
     lead = call.heads[0].hidden.shape[:-1]
     return lead, call.map_rows(lambda x: x.reshape(math.prod(lead), *x.shape[len(lead) :]))
+
+
+def is_eager(call: Call) -> bool:
+    """Whether the call is of plain tensors with values, and nothing traces or transforms it."""
+    return not _is_transformed() and not any(type(x) not in PLAIN or x.is_meta for x in call.arrays())
 
 
 def _is_transformed() -> bool:
@@ -68,11 +81,11 @@ def _is_transformed() -> bool:
     )
 
 
-class _LogitsLostError(Exception):
+class LogitsLostError(Exception):
     """A kernel overwrote logits before it found values that only the formula can handle."""
 
 
-class _Overwriting:
+class OverwritingKernels:
     """The backend's kernels, the gradient written over the logits where they know how."""
 
     def __init__(self, xp: Backend):
@@ -95,7 +108,7 @@ class _Overwriting:
         losses = kernel.rows(first, second, None, options, overwrite=True)
         if losses is None:
             self.may_overwrite = False  # the next blocks most likely hold such values too
-            raise _LogitsLostError
+            raise LogitsLostError
         return losses
 
 
@@ -104,7 +117,7 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
-        ctx.plan, ctx.wanted = plan, ctx.needs_input_grad[1:]
+        ctx.plan, ctx.wanted = plan._replace(kernels=None), ctx.needs_input_grad[1:]
         ctx.save_for_backward(*tensors)
         total = plan.loss.total
         wanted = plan.form.call([want and total for want in ctx.wanted])
@@ -114,17 +127,22 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (upstream,), tensors, form = grad_outputs, ctx.saved_tensors, ctx.plan.form
-        if torch.is_grad_enabled() or is_batched(upstream):  # the gradient will itself be differentiated
-            return None, *gradients_of_all(ctx.plan, tensors, ctx.wanted, upstream)
-        # Hand the stored gradients out once, because the caller may modify them; recompute them after that.
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            _, swept = sweep(ctx.plan, form.call(tensors), form.call(ctx.wanted), upstream)
-            gradients = form.values(swept)
-        elif upstream.device.type != "cpu" or upstream.item() != 1.0:
-            gradients = [x if x is None else x.mul_(upstream) for x in gradients]
-        return None, *gradients
+        return None, *gradients_of_rows(ctx, *grad_outputs)
+
+
+def gradients_of_rows(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None]:
+    """What `_Blocks` gives back for the tensors of its plan."""
+    tensors, form = ctx.saved_tensors, ctx.plan.form
+    if torch.is_grad_enabled() or is_batched(upstream):  # the gradient will itself be differentiated
+        return gradients_of_all(ctx.plan, tensors, ctx.wanted, upstream)
+    # Hand the stored gradients out once, because the caller may modify them; recompute them after that.
+    gradients, ctx.gradients = ctx.gradients, None
+    if gradients is None:
+        _, swept = sweep(ctx.plan, form.call(tensors), form.call(ctx.wanted), upstream)
+        gradients = form.values(swept)
+    elif upstream.device.type != "cpu" or upstream.item() != 1.0:
+        gradients = [x if x is None else x.mul_(upstream) for x in gradients]
+    return gradients
 
 
 def gradients_of_all(
@@ -150,11 +168,11 @@ def sweep(plan: Plan, call: Call, wanted: Call, upstream: Tensor | None = None) 
     if upstream is not None and not plan.loss.total:
         upstream = upstream.expand(len(counted), *upstream.shape[1:]).index_select(0, kept)
     losses, gradients = _sweep(plan, call.map_rows(lambda x: x.index_select(0, kept)), wanted, upstream)
-    gradients = gradients.map_rows(lambda x: _with_ignored(x, kept, len(counted)))
-    return losses if plan.loss.total else _with_ignored(losses, kept, len(counted)), gradients
+    gradients = gradients.map_rows(lambda x: with_ignored(x, kept, len(counted)))
+    return losses if plan.loss.total else with_ignored(losses, kept, len(counted)), gradients
 
 
-def _with_ignored(x: Tensor, kept: Tensor, num_rows: int) -> Tensor:
+def with_ignored(x: Tensor, kept: Tensor, num_rows: int) -> Tensor:
     """The rows of ``x`` at the places ``kept``, zeros elsewhere."""
     return x.new_zeros((num_rows, *x.shape[1:])).index_copy_(0, kept, x)
 
@@ -170,7 +188,7 @@ def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tu
     scratch = [
         head.weight.new_empty(shape, dtype=_accumulator(head.weight)) for head, shape in zip(heads, shapes, strict=True)
     ]
-    kernels = _Overwriting(plan.xp)
+    kernels = plan.kernels or OverwritingKernels(plan.xp)
     values = []
     for start in range(0, max(1, num_rows), plan.block):
         part = slice(start, start + plan.block)
@@ -199,7 +217,7 @@ def _block(
     call: Call,
     gradients: Call,
     scratch: list[Tensor],
-    final_kernels: _Overwriting | None,
+    final_kernels: OverwritingKernels | None,
     first: bool,
     upstream: Tensor | None,
 ) -> Tensor:
@@ -216,9 +234,10 @@ def _block(
     shared = dict(zip(call.shared, options[len(rows) :], strict=True))
     try:
         with torch.set_grad_enabled(bool(inputs)):
-            value = plan.loss(logits, rows, shared, final_kernels if logits[-1].requires_grad else None)
-    except _LogitsLostError:
-        return _block(plan, call, gradients, scratch, None, first, upstream)
+            asked = logits[-1].requires_grad or plan.kernels is not None
+            value = plan.loss(logits, rows, shared, final_kernels if asked else None)
+    except LogitsLostError:
+        return _block(plan, call, gradients, scratch, final_kernels, first, upstream)
     if not inputs:
         return value
     found = iter(torch.autograd.grad(value, inputs, upstream, materialize_grads=True))
