@@ -22,7 +22,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def can_measure(plan: Plan) -> bool:
-    """Whether peaks can be told: of a process Linux tells them, of an accelerator the frameworks do."""
+    """Whether peaks can be measured: for a process by Linux, for an accelerator by its framework."""
     return plan.device != device.CPU or _STATUS.exists()
 
 
@@ -41,10 +41,10 @@ def peak_bytes(suite: str, row: int, contender: str, plan: Plan) -> int:
 
 def _main(suite: str, row: str, contender: str, plan: str) -> None:
     fields = json.loads(plan)
-    told = Plan(**fields | {"backends": tuple(fields["backends"])})
-    chosen = list(suite_rows(suite, told))[int(row)]
+    measured = Plan(**fields | {"backends": tuple(fields["backends"])})
+    chosen = list(suite_rows(suite, measured))[int(row)]
     call = chosen.contenders[contender]()
-    if told.device != device.CPU:
+    if measured.device != device.CPU:
         print(device.peak_bytes(chosen.backend.split(",")[0], call))
         return
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here

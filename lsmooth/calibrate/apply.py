@@ -48,7 +48,7 @@ def apply(
         target: a table like that of the predictions, with a column more for each class; of other files
             an array of probabilities, ``.npy``.
         scratch: an empty folder for what has to be unpacked.
-        progress: told of each stage.
+        progress: called with the state of each stage.
         logits_key: the array's name in the file, or the columns'; by default those of the report.
         binary: whether every number is the logit or the probability of a label of its own.
         decimal: the decimal separator of text tables.

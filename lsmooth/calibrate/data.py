@@ -153,7 +153,7 @@ def open_data(
         logits: the file of logits.
         labels: that of labels; None for the same one.
         scratch: an empty folder for what has to be unpacked.
-        progress: told of the unpacking.
+        progress: called with the state of the unpacking.
         logits_key: the array's name in the file, or the columns'.
         labels_key: the labels'.
         weights_key: the rows' weights, in the file of the labels or of the logits.

@@ -23,7 +23,7 @@ MOST_CLASSES = 12
 """That are drawn, those with the most rows."""
 
 
-@validate(False)  # the rows kept have stand-ins for their predictions, which do not sum to one
+@validate(False)  # the rows kept have proxies for their predictions, which do not sum to one
 def figures(results: Results) -> dict[str, bytes]:
     """PNG files, by name without the ending."""
     drawn = {"reliability": reliability, "corp": corp, "confidence": confidence, "risk_coverage": risk_coverage}

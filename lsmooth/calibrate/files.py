@@ -91,7 +91,7 @@ def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) ->
         path: the file.
         wanted: what is looked for.
         scratch: a folder for what has to be unpacked.
-        progress: told of the unpacking.
+        progress: called with the state of the unpacking.
 
     Raises:
         FileError: if the file does not hold such an array.

@@ -1,7 +1,7 @@
 """What is measured on the evaluation part: sums over all rows, and a sample of rows for what needs them.
 
 Of a row, the confidence, whether it is right, and its scores are all that most measures ask for. So
-the rows that are kept have a stand-in for their predictions, which has the same confidence and is
+the rows that are kept have a proxy for their predictions, which has the same confidence and is
 right where they are, and which every function of `lsmooth.metrics` and `lsmooth.plots` on the
 likeliest class takes for them.
 """
@@ -102,11 +102,11 @@ class Measures:
             confidence, correct = top_label(inputs)
             rows = {"accuracy": correct, "nll": likelihood_losses(exact), "brier": squared_distances(inputs)}
             two = predictions.shape[1] == 2
-            stand_in = probabilities(inputs) if two else _stand_in(confidence)
-            stand_in_labels = labels if two else np.where(correct > 0, 0, 1)
-            with validate(False):  # stand-ins do not sum to one
-                self.error.update_state(stand_in_labels, _stated(stand_in, self.binary), sample_weight=weight)
-                self.table.update_state(stand_in_labels, stand_in, sample_weight=weight)
+            proxy = probabilities(inputs) if two else _proxy(confidence)
+            proxy_labels = labels if two else np.where(correct > 0, 0, 1)
+            with validate(False):  # proxies do not sum to one
+                self.error.update_state(proxy_labels, _stated(proxy, self.binary), sample_weight=weight)
+                self.table.update_state(proxy_labels, proxy, sample_weight=weight)
             if classwise.any():
                 part = None if weight is None else weight[classwise]
                 self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise], sample_weight=part)
@@ -119,7 +119,7 @@ class Measures:
         for name, values in rows.items():
             counted = np.where(weight > 0, values, 0.0)  # the likelihood of others may be infinite
             self.sums[name] += float(weight @ counted.astype(np.float64))
-        kept_rows = {**rows, "weight": weight, "labels": stand_in_labels, "predictions": stand_in, "example": example}
+        kept_rows = {**rows, "weight": weight, "labels": proxy_labels, "predictions": proxy, "example": example}
         self.parts.append({name: np.asarray(values)[kept] for name, values in kept_rows.items()})
 
     def sample(self) -> Sample:
@@ -148,12 +148,12 @@ class Measures:
         return BinSums(*self.classwise._state) if self.classwise._state is not None else None
 
     def diagram(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels, stand-ins and weights of which a reliability diagram shows all rows: two for each bin."""
+        """Labels, proxies and weights of which a reliability diagram shows all rows: two for each bin."""
         curve = self.table.curve()
         filled = curve.weight > 0
         confidence, accuracy, weight = curve.confidence[filled], curve.accuracy[filled], curve.weight[filled]
         labels = np.repeat([0, 1], filled.sum())
-        return labels, _stand_in(np.tile(confidence, 2)), np.concatenate([weight * accuracy, weight * (1 - accuracy)])
+        return labels, _proxy(np.tile(confidence, 2)), np.concatenate([weight * accuracy, weight * (1 - accuracy)])
 
 
 @dataclass(frozen=True)
@@ -168,14 +168,14 @@ class Sample:
     brier: np.ndarray
     weight: np.ndarray
     labels: np.ndarray
-    """Of the stand-in."""
+    """Of the proxy."""
     predictions: np.ndarray
-    """The stand-in for the predictions."""
+    """The proxy for the predictions."""
     example: np.ndarray
 
     @property
     def two_classes(self) -> bool:
-        """Whether the predictions are those of two classes, and no stand-in."""
+        """Whether the predictions are those of two classes, and no proxy."""
         return self.predictions.shape[1] == 2
 
     @property
@@ -218,7 +218,7 @@ def bootstrap(
         examples: how many there are in all.
         resamples: how often they are drawn.
         seed: of the draws.
-        progress: told of them.
+        progress: called with the state of them.
         confidence_level: of the intervals.
     """
     ids, index = np.unique(before.example, return_inverse=True)
@@ -260,6 +260,6 @@ def _stated(predictions: np.ndarray, binary: bool) -> np.ndarray:
     return predictions[:, 1] if binary else predictions
 
 
-def _stand_in(confidence: np.ndarray) -> np.ndarray:
+def _proxy(confidence: np.ndarray) -> np.ndarray:
     """Predictions whose likeliest class is 0, with that confidence."""
     return np.pad(confidence[:, None], ((0, 0), (0, 2)))

@@ -76,7 +76,7 @@ def to_json(results: Results) -> dict[str, Any]:
 
 
 def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
-    """Of each measure its name, before, after, the change and what it is worth."""
+    """Of each measure its name, before, after, the change, and the verdict on it."""
     rows = []
     for name, heading in NAMES.items():
         before, after = results.before[name], results.after[name]
@@ -87,7 +87,7 @@ def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
             rows.append((heading, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}", ""))
         else:
             texts = [_with_interval(interval, sign) for interval, sign in zip(intervals, ("", "", "+"), strict=True)]
-            rows.append((heading, *texts, worth(name, intervals[2])))
+            rows.append((heading, *texts, verdict(name, intervals[2])))
     return rows
 
 
@@ -104,7 +104,7 @@ def per_class(results: Results) -> list[tuple[str, int, float, float]]:
     return list(zip(results.data.names, rows, *(part.tolist() for part in errors), strict=True))
 
 
-def worth(name: str, change: Interval) -> str:
+def verdict(name: str, change: Interval) -> str:
     """Whether a change is for the better; chance where 0 is within its interval, and nothing where none is seen.
 
     A change to an infinite value is for the worse in any case, and one from it for the better.

@@ -111,7 +111,7 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         options: how.
         scratch: a folder for a copy of the rows that are fitted on, where a method needs them more
             often than the files can be read.
-        progress: told of each stage.
+        progress: called with the state of each stage.
 
     Raises:
         FileError: if a row cannot be used, or a part has none.
@@ -119,18 +119,18 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         ValueError: if the rows and the method do not go together.
     """
     begin = time.perf_counter()
-    counts = judged_counts = check(data, progress)
+    counts = evaluated = check(data, progress)
     _check_likelihood(data, counts, options)
     if evaluation is not None:
         _check_alike(evaluation, data)
-        judged_counts = check(evaluation, progress, "checking the evaluation part")
+        evaluated = check(evaluation, progress, "checking the evaluation part")
     split = Split(options.fit_fraction if evaluation is None else None, options.seed)
     if evaluation is None and data.groups is not None:
         split = replace(split, groups=fit_groups(data, options.seed, options.fit_fraction))
     with use_backend("numpy"):
         rows = FitRows(data, split, progress, counts.rows)
         scaler, notes = _fit(rows, options, scratch)
-        measures = _evaluate(evaluation or data, split, scaler, options, judged_counts.rows, progress)
+        measures = _evaluate(evaluation or data, split, scaler, options, evaluated.rows, progress)
         findings = _findings(measures, options, progress)
         findings["per_group"] = _per_group((evaluation or data).group_names, findings["samples"])
     before = measures[0]
@@ -139,11 +139,11 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         data=data,
         evaluation=evaluation,
         scaler=scaler,
-        notes=(*notes, *_notes(data, counts, judged_counts, findings)),
+        notes=(*notes, *_notes(data, counts, evaluated, findings)),
         rows={
             "fit": rows.count,
             "evaluation": before.rows,
-            "ignored": counts.ignored + (judged_counts.ignored if evaluation is not None else 0),
+            "ignored": counts.ignored + (evaluated.ignored if evaluation is not None else 0),
             "sample": len(findings["samples"][0].labels),
             "classwise": before.classwise_rows,
         },
@@ -186,7 +186,7 @@ class FitRows:
     Args:
         data: where they are.
         split: which they are.
-        progress: told of each pass.
+        progress: called with the state of each pass.
         rows: how many there are, those that are not fitted on included.
     """
 
@@ -342,7 +342,7 @@ def _findings(measures: tuple[Measures, Measures], options: Options, progress: P
     }
 
 
-@validate(False)  # stand-ins do not sum to one
+@validate(False)  # proxies do not sum to one
 def _explained(sample: Sample, n_bins: int) -> Explanation:
     return explain_difference(
         sample.labels, sample.stated, n_bins=n_bins, binary=sample.binary, sample_weight=sample.weight
@@ -399,16 +399,16 @@ def _check_likelihood(data: Data, counts: Counts, options: Options) -> None:
     )
 
 
-def _notes(data: Data, counts: Counts, judged: Counts, findings: dict[str, Any]) -> list[str]:
+def _notes(data: Data, counts: Counts, evaluated: Counts, findings: dict[str, Any]) -> list[str]:
     """What a reader of the numbers should know."""
     notes = [counts.looks_like] if counts.looks_like else []
     absent = int((counts.per_class == 0).sum())
     if absent:
         notes.append(f"{absent} of {len(counts.per_class)} classes have no row{_absent_names(data, counts)}.")
-    if judged.impossible:
+    if evaluated.impossible:
         notes.append(
-            f"{judged.impossible:,} rows give their label the probability 0 before calibration; the NLL of such a row "
-            "is infinite."
+            f"{evaluated.impossible:,} rows give their label the probability 0 before calibration; the NLL of such a "
+            "row is infinite."
         )
     before, after = findings["before"]["nll"], findings["after"]["nll"]
     if math.isinf(after) and not math.isinf(before):

@@ -69,7 +69,7 @@ class Convention(NamedTuple):
     one_apart: bool = False
     """Whether 1 has a bin of its own; else it is in the last."""
     positive: bool = False
-    """Whether two classes are judged by the probability of class 1; else by the likelier one."""
+    """Whether two classes are binned by the probability of class 1; else by that of the likelier one."""
     wide: bool = False
     """Whether values are compared with the edges in float64; else in their own dtype."""
 

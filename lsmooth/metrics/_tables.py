@@ -88,13 +88,13 @@ class Scheme:
 def top_label_table(inputs: Inputs, scheme: Scheme, binary: bool = False) -> BinSums:
     """(1, bins): by the confidence in the likeliest class, or in class 1 where the convention has it so."""
     xp = inputs.xp
-    confidence, correct = judged(inputs, scheme.convention, binary)
+    confidence, correct = confidence_and_outcome(inputs, scheme.convention, binary)
     index = scheme.index_of(inputs, ("top_label", binary), confidence, inputs.weight)
     return bin_sums(xp, index, inputs.weight, confidence, correct, scheme.length)
 
 
-def judged(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array, Array]:
-    """The confidence that is judged, and whether what it speaks of came true."""
+def confidence_and_outcome(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array, Array]:
+    """The confidence to be binned, and whether its prediction came true."""
     xp = inputs.xp
     if by_class_one(inputs, convention, binary):
         return probabilities(inputs)[:, 1], xp.cast(xp.equal(inputs.labels, 1), inputs.dtype)
@@ -112,13 +112,13 @@ def check_concrete(name: str, inputs: Inputs) -> None:
 def rows_on_host(name: str, inputs: Inputs, binary: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Confidence, correctness and weight of each row in float64: of class 1 if ``binary``, else of the likeliest."""
     check_concrete(name, inputs)
-    rows = judged(inputs, "relplot", binary) if binary else top_label(inputs)
+    rows = confidence_and_outcome(inputs, "relplot", binary) if binary else top_label(inputs)
     confidence, correct, weight = (inputs.xp.to_numpy(x).astype(np.float64) for x in (*rows, inputs.weight))
     return confidence, correct, weight
 
 
 def by_class_one(inputs: Inputs, convention: str, binary: bool = False) -> bool:
-    """Whether it is the probability of class 1 that is judged, and not that of the likelier class."""
+    """Whether the probability of class 1 is binned, and not that of the likelier class."""
     # torchmetrics' and relplot's functions for yes-or-no questions, and netcal's and scikit-learn's for two classes.
     two = CONVENTIONS[convention].positive and inputs.xp.shape(inputs.predictions)[-1] == 2
     return two or (binary and convention in ("torchmetrics", "relplot"))

@@ -62,7 +62,7 @@ def corp_reliability_curve(
         labels: as in `expected_calibration_error`.
         predictions: as there.
         from_logits: as there.
-        binary: whether predictions are the probability of 1, which is then judged itself.
+        binary: whether predictions are the probability of 1, which is then binned itself.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -120,7 +120,7 @@ def corp_decomposition(
         predictions: probabilities, or logits if ``from_logits``.
         score: ``"brier"``, (correct - conf)^2; or ``"log"``, -log of the confidence in what came true.
         from_logits: whether ``predictions`` are logits.
-        binary: whether predictions are the probability of 1, which is then judged itself.
+        binary: whether predictions are the probability of 1, which is then binned itself.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.

@@ -9,7 +9,7 @@ import numpy as np
 from lsmooth.backends import Array
 from lsmooth.metrics._bins import CONVENTIONS, bin_index
 from lsmooth.metrics._inputs import prepare
-from lsmooth.metrics._tables import Scheme, by_class_one, calibration_error, judged, top_label_table
+from lsmooth.metrics._tables import Scheme, by_class_one, calibration_error, confidence_and_outcome, top_label_table
 
 DEFAULT_BINS = {"guo": 15, "torchmetrics": 15, "netcal": 10, "tfp": 15, "sklearn": 5, "relplot": 10}
 
@@ -26,7 +26,7 @@ class Explanation:
     """The same, with each library's default number of bins."""
     on_edge: int
     """Rows whose confidence is on an edge between two bins, where (lo, hi] and [lo, hi) differ."""
-    of_one: int
+    at_one: int
     """Rows of confidence 1, which some put into a bin of their own."""
     rounded: int
     """Rows that a library bins otherwise than their exact place, by its rounding."""
@@ -91,9 +91,9 @@ def explain_difference(
     counted = xp.to_numpy(inputs.weight) != 0
     index = {}
     for name in CONVENTIONS:
-        confidence, _ = judged(inputs, name, binary)
+        confidence, _ = confidence_and_outcome(inputs, name, binary)
         index[name] = xp.to_numpy(bin_index(xp, confidence, n_bins, name))[counted]
-    confidence = xp.to_numpy(judged(inputs, "guo")[0])[counted]
+    confidence = xp.to_numpy(confidence_and_outcome(inputs, "guo")[0])[counted]
     edges = (np.arange(1, n_bins) / n_bins).astype(confidence.dtype)
     on_edge = np.isin(confidence, edges)
     by_one = [name for name in CONVENTIONS if by_class_one(inputs, name, binary)]
@@ -113,12 +113,12 @@ def explain_difference(
     )
 
 
-def _reasons(on_edge: int, of_one: int, rounded: int, shifted: list[str], by_one: list[str]) -> tuple[str, ...]:
+def _reasons(on_edge: int, at_one: int, rounded: int, shifted: list[str], by_one: list[str]) -> tuple[str, ...]:
     reasons = []
     if on_edge:
         reasons.append(f"{_rows(on_edge)} a confidence on an edge: (lo, hi] and [lo, hi) differ there.")
-    if of_one:
-        reasons.append(f"{_rows(of_one)} a confidence of 1: torchmetrics and relplot have a bin of its own for it.")
+    if at_one:
+        reasons.append(f"{_rows(at_one)} a confidence of 1: torchmetrics and relplot have a bin of its own for it.")
     if rounded:
         are = "row is" if rounded == 1 else "rows are"
         reasons.append(f"{rounded} {are} so close to an edge that rounding counts, in {', '.join(shifted)}.")

@@ -82,7 +82,7 @@ def reliability_curve(
     """
     scheme = Scheme(n_bins, binning)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
-    xp, (confidence, correct) = inputs.xp, _judged(inputs, by)
+    xp, (confidence, correct) = inputs.xp, _confidence_and_outcome(inputs, by)
     index = scheme.index_of(inputs, by, confidence, inputs.weight)
     sums = bin_sums(xp, index, inputs.weight, confidence, correct, scheme.length)
     edges = scheme.edges(xp, confidence, inputs.weight)
@@ -193,7 +193,7 @@ def consistency_band(
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
     xp = inputs.xp
     check_concrete("consistency_band", inputs)
-    confidence, _ = _judged(inputs, by)
+    confidence, _ = _confidence_and_outcome(inputs, by)
     index = xp.to_numpy(scheme.index(xp, confidence, inputs.weight))
     confidence, weight = (xp.to_numpy(x).astype(np.float64) for x in (confidence, inputs.weight))
     rng = np.random.default_rng(seed)
@@ -206,8 +206,8 @@ def consistency_band(
     return ConsistencyBand(*(inputs.home.asarray(end, inputs.dtype, like=inputs.given) for end in ends))
 
 
-def _judged(inputs: Inputs, by: str) -> tuple[Array, Array]:
-    """The probability that is judged, and whether what it speaks of came true."""
+def _confidence_and_outcome(inputs: Inputs, by: str) -> tuple[Array, Array]:
+    """The probability to be binned, and whether its prediction came true."""
     if by not in ("confidence", "positive"):
         raise ValueError(f"by must be confidence or positive, got {by!r}.")
     if by == "confidence":

@@ -131,7 +131,7 @@ def top_k_accuracy(
     """
     k = check.check_count("k", k)
     inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, True)
-    return inputs.answer(mean(inputs.xp, among_k(inputs, k), inputs.weight, inputs.dtype))
+    return inputs.answer(mean(inputs.xp, in_top_k(inputs, k), inputs.weight, inputs.dtype))
 
 
 def likelihood_losses(inputs: Inputs) -> Array:
@@ -162,7 +162,7 @@ def _squared_distances(inputs: Inputs) -> Array:
     return (1.0 - picked) ** 2 + others
 
 
-def among_k(inputs: Inputs, k: int) -> Array:
+def in_top_k(inputs: Inputs, k: int) -> Array:
     """1 where the label is among the k likeliest classes of its row, else 0."""
     return inputs.once(("among", k), lambda: _among_k(inputs, k))
 

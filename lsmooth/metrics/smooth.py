@@ -47,7 +47,7 @@ def smooth_calibration_error(
         convention: ``"exact"``; or ``"relplot"``, which reflects a confidence of 0 or 1 once and not
             twice, and divides by the smoothed number of rows, so that its error can be larger.
         from_logits: whether ``predictions`` are logits.
-        binary: whether predictions are the probability of 1, which is then judged itself.
+        binary: whether predictions are the probability of 1, which is then binned itself.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.

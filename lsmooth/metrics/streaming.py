@@ -12,7 +12,7 @@ from lsmooth.metrics._bins import BinSums
 from lsmooth.metrics._inputs import Inputs, prepare, weighted_sums
 from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
 from lsmooth.metrics.reliability import ReliabilityCurve, curve_of
-from lsmooth.metrics.scores import among_k, likelihood_losses, squared_distances
+from lsmooth.metrics.scores import in_top_k, likelihood_losses, squared_distances
 
 
 class Metric:
@@ -284,4 +284,4 @@ class TopKAccuracy(_Mean):
         return (*self._options, self._k)
 
     def _values(self, inputs: Inputs) -> Array:
-        return among_k(inputs, self._k)
+        return in_top_k(inputs, self._k)

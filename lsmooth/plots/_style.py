@@ -53,7 +53,7 @@ def to_numpy(array: Array) -> np.ndarray:
     return xp.to_numpy(xp.asarray(array))
 
 
-def plain(ax: Axes) -> None:
+def remove_frame(ax: Axes) -> None:
     """A light grid behind the data, and no frame above and at the right."""
     ax.set_axisbelow(True)
     ax.grid(color="0.92", linewidth=0.8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lsmooth.backends import Array
-from lsmooth.plots._style import CLASS_COLORS, GREY, axes_or_current, check_names, plain, to_numpy
+from lsmooth.plots._style import CLASS_COLORS, GREY, axes_or_current, check_names, remove_frame, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,6 +66,6 @@ def projection(
     ax.set(title=title or "", aspect="equal")
     ax.set_adjustable("datalim")
     ax.tick_params(labelsize="small", color=GREY)
-    plain(ax)
+    remove_frame(ax)
     ax.legend(fontsize="small", handletextpad=0.2, framealpha=0.85, edgecolor="none")
     return ax

@@ -10,7 +10,7 @@ import numpy as np
 from lsmooth.backends import Array
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.metrics import area_under_risk_coverage, negative_log_likelihood, reliability_curve, risk_coverage_curve
-from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, legend, note, plain, to_numpy
+from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, legend, note, remove_frame, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def confidence_histogram(
             ax.axvline(value, color="black", linestyle=dashes, linewidth=1.4, label=f"{name} {value:.2f}")
     ax.set(xlim=(0, 1), xlabel="confidence", ylabel="rows", title=title or "")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    plain(ax)
+    remove_frame(ax)
     legend(ax, loc="upper left")
     return ax
 
@@ -177,7 +177,7 @@ def temperature_curve(
     ax.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlim=ends, xlabel="temperature T", ylabel="negative log-likelihood", title=title or "")
-    plain(ax)
+    remove_frame(ax)
     legend(ax)
     return ax
 
@@ -265,6 +265,6 @@ def risk_coverage(
     ax.set_ylim(0, 1.08 * ax.dataLim.y1 if ax.dataLim.y1 > 0 else 1)
     for axle in (ax.xaxis, ax.yaxis):
         axle.set_major_formatter(PercentFormatter(1, decimals=0))
-    plain(ax)
+    remove_frame(ax)
     legend(ax, loc="upper left")
     return ax

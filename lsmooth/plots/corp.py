@@ -11,7 +11,7 @@ from lsmooth.metrics import corp_decomposition, corp_reliability_curve
 from lsmooth.metrics._inputs import prepare
 from lsmooth.metrics._tables import rows_on_host
 from lsmooth.metrics.corp import corp_band
-from lsmooth.plots._style import BLUE, GREY, axes_or_current, legend, note, plain, shares, strip_below, to_numpy
+from lsmooth.plots._style import BLUE, GREY, axes_or_current, legend, note, remove_frame, shares, strip_below, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def corp_reliability_diagram(
         labels: as in `lsmooth.metrics.corp_reliability_curve`.
         predictions: as there.
         from_logits: as there.
-        binary: whether predictions are the probability of 1, which is then judged itself.
+        binary: whether predictions are the probability of 1, which is then binned itself.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
@@ -93,7 +93,7 @@ def corp_reliability_diagram(
     note(ax, "\n".join(f"{name} {float(to_numpy(part)):.3f}" for name, part in zip(names, parts, strict=True)))
     where, up = ("probability", "frequency") if binary else ("confidence", "accuracy")
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel=up, title=title or "")
-    plain(ax)
+    remove_frame(ax)
     legend(ax, loc="upper left")
     lowest = ax
     if counts and (weight > 0).any():

@@ -18,7 +18,7 @@ from lsmooth.plots._style import (
     grid_of_axes,
     legend,
     note,
-    plain,
+    remove_frame,
     shares,
     strip_below,
 )
@@ -302,7 +302,7 @@ def _bars(ax: Axes, curve: ReliabilityCurve, name: str) -> None:
     gaps = np.where(counted, curve.weight * np.abs(curve.accuracy - curve.confidence), 0.0)
     note(ax, f"ECE {gaps.sum() / (curve.weight.sum() if counted.any() else 1.0):.3f}")
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    plain(ax)
+    remove_frame(ax)
 
 
 def _band(ax: Axes, curve: ReliabilityCurve, low: np.ndarray, high: np.ndarray, label: str) -> None:

@@ -1,6 +1,5 @@
 """Smoothed target distributions, as plain functions of labels."""
 
-from lsmooth.smoothing.beyond import multilabel_smooth_labels, negative_smooth_labels, noise_correcting_smoothing
 from lsmooth.smoothing.circular import (
     circular_angles,
     circular_bins,
@@ -13,6 +12,7 @@ from lsmooth.smoothing.schedules import cosine_schedule, linear_schedule
 from lsmooth.smoothing.spatial import spatial_smooth_labels
 from lsmooth.smoothing.structured import hierarchy_similarity, similarity_smooth_labels
 from lsmooth.smoothing.uniform import binary_smooth_labels, smooth_labels
+from lsmooth.smoothing.variants import multilabel_smooth_labels, negative_smooth_labels, noise_correcting_smoothing
 
 __all__ = [
     "OnlineLabelSmoothing",

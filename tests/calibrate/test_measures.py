@@ -59,8 +59,8 @@ def test_probabilities_measure_as_their_logits():
 
 def test_the_diagram_of_stand_ins_is_that_of_all_rows():
     labels, logits = rows(5)
-    stand_in_labels, stand_ins, weight = measured(labels, logits).diagram()
-    got = metrics.reliability_curve(stand_in_labels, stand_ins, sample_weight=weight)
+    proxy_labels, proxies, weight = measured(labels, logits).diagram()
+    got = metrics.reliability_curve(proxy_labels, proxies, sample_weight=weight)
     expected = metrics.reliability_curve(labels, logits, from_logits=True)
     for name in ("confidence", "accuracy", "weight"):
         np.testing.assert_allclose(getattr(got, name), getattr(expected, name), rtol=1e-12)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lsmooth._commands import app
 from lsmooth.calibrate.measures import NAMES
-from lsmooth.calibrate.report import BETTER, SAME, WORSE, worth
+from lsmooth.calibrate.report import BETTER, SAME, WORSE, verdict
 from lsmooth.metrics import Interval
 
 PICTURES = ("reliability", "confidence", "risk_coverage", "classes")
@@ -21,9 +21,9 @@ PICTURES = ("reliability", "confidence", "risk_coverage", "classes")
 def test_more_accuracy_is_better_and_more_of_any_other_measure_is_worse(name):
     more, less = Interval(0.1, 0.05, 0.15), Interval(-0.1, -0.15, -0.05)
     good, bad = (more, less) if name == "accuracy" else (less, more)
-    assert (worth(name, good), worth(name, bad)) == (BETTER, WORSE)
-    assert worth(name, Interval(0.1, -0.05, 0.15)) == worth(name, Interval(-0.1, -0.15, 0.0)) == SAME
-    assert worth(name, Interval(1e-5, 1e-6, 1e-4)) == ""
+    assert (verdict(name, good), verdict(name, bad)) == (BETTER, WORSE)
+    assert verdict(name, Interval(0.1, -0.05, 0.15)) == verdict(name, Interval(-0.1, -0.15, 0.0)) == SAME
+    assert verdict(name, Interval(1e-5, 1e-6, 1e-4)) == ""
 
 
 @pytest.mark.parametrize(("factor", "advised_against"), [(3.0, False), (1 / 3, True)])

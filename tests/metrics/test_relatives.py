@@ -156,7 +156,7 @@ def test_options_of_an_interval_are_checked(options, message):
 def test_a_difference_is_explained_by_what_makes_it(backend: Backend, memory):
     p = np.array([[0.6, 0.2, 0.2], [1.0, 0.0, 0.0], [0.45, 0.3, 0.25], [0.4, 0.35, 0.25]])
     explanation = metrics.explain_difference(backend.asarray(np.array([0, 1, 2, 0])), backend.asarray(p), n_bins=10)
-    assert (explanation.on_edge, explanation.of_one, explanation.rounded) == (2, 1, 0)
+    assert (explanation.on_edge, explanation.at_one, explanation.rounded) == (2, 1, 0)
     for name, error in explanation.errors.items():
         got = metrics.expected_calibration_error([0, 1, 2, 0], p, n_bins=10, convention=name)
         np.testing.assert_allclose(error, got, rtol=1e-6)
