@@ -1,9 +1,10 @@
-"""The fit of a temperature, beside scikit-learn, probmetrics, netcal and the recipe that most people copy."""
+"""The fits of calibrators, beside scikit-learn, probmetrics, netcal and the recipe that most people copy."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,13 @@ import numpy as np
 from lsmooth.bench.device import CPU
 from lsmooth.bench.rows import Call, Plan, Row, Setup
 from lsmooth.bench.suites import _frameworks as frameworks
-from lsmooth.calibration import TemperatureScaling
+from lsmooth.calibration import (
+    DirichletCalibration,
+    IsotonicCalibration,
+    StructuredMatrixScaling,
+    StructuredVectorScaling,
+    TemperatureScaling,
+)
 
 WORK = "fit of a temperature"
 SMALL, MIDDLE, WIDE, LARGE, TOKENS = (1000, 10), (10_000, 100), (2000, 1000), (50_000, 1000), (128, 262_144)
@@ -48,6 +55,27 @@ def rows(plan: Plan) -> Iterator[Row]:
             unit_bytes=4 * size[0] * size[1] if large else 0,
             bars={"scikit-learn": 10.0, RECIPE: 50.0} if size == LARGE else {},
         )
+    if plan.device == CPU and not plan.quick:
+        yield from _map_rows()
+
+
+def _map_rows() -> Iterator[Row]:
+    """Calibrators of more than a temperature, on NumPy's arrays."""
+    for kind, (rows, classes), peer, bar in (
+        (StructuredVectorScaling, WIDE, "probmetrics", 3.0),
+        (StructuredMatrixScaling, WIDE, "probmetrics", 3.0),
+        (DirichletCalibration, MIDDLE, "", 0.0),
+        (IsotonicCalibration, MIDDLE, "scikit-learn", 1.0),
+    ):
+        data = functools.partial(draw, rows, classes)
+        contenders: dict[str, Setup] = {"lsmooth": functools.partial(_fit_of, kind, data)}
+        if peer == "probmetrics" and importlib.util.find_spec(peer):
+            name = "svs" if kind is StructuredVectorScaling else "sms"
+            contenders[peer] = functools.partial(_probmetrics_of, name, data)
+        if peer == "scikit-learn" and importlib.util.find_spec("sklearn"):
+            contenders[peer] = functools.partial(_isotonic_loop, data)
+        size = {"rows": rows, "classes": classes}
+        yield Row(f"fit of {kind.__name__}", "numpy", size, contenders, bars={peer: bar} if peer else {})
 
 
 def _torch_row(plan: Plan, size: tuple[int, int], data: Data) -> Row:
@@ -74,6 +102,38 @@ def draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 def _ours(data: Data) -> Call:
     return _fit(*data())
+
+
+def _run_quietly(fit: Callable[[], object]) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a matrix of few rows overfits
+        return fit()
+
+
+def _fit_of(kind: Any, data: Data) -> Call:
+    logits, labels = data()
+    return lambda: _run_quietly(lambda: kind().fit(logits, labels))
+
+
+def _probabilities(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    logits, labels = data()
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True), labels
+
+
+def _probmetrics_of(name: str, data: Data) -> Call:
+    from probmetrics.calibrators import get_calibrator  # type: ignore[import-not-found]
+
+    p, labels = _probabilities(data)
+    return lambda: get_calibrator(name).fit(p, labels)
+
+
+def _isotonic_loop(data: Data) -> Call:
+    """One regression a class, as ``CalibratedClassifierCV(method="isotonic")`` fits."""
+    from sklearn.isotonic import IsotonicRegression
+
+    p, labels = _probabilities(data)
+    return lambda: [IsotonicRegression(out_of_bounds="clip").fit(p[:, k], labels == k) for k in range(p.shape[1])]
 
 
 def _fit(logits: Any, labels: Any) -> Call:
@@ -142,9 +202,7 @@ def _netcal(data: Data) -> Call:
     """On probabilities, which it takes; making them is not timed."""
     from netcal.scaling import TemperatureScaling as Peer  # type: ignore[import-not-found]
 
-    logits, labels = data()
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
+    p, labels = _probabilities(data)
     return lambda: Peer().fit(p, labels)
 
 
