@@ -151,7 +151,7 @@ def _(tensors, numbers, wanted, key, block_size):  # pyright: ignore
     loss: Any = _PLANS[key].loss
     total, columns = loss.total, getattr(loss, "COLUMNS", ())
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    losses = hidden.new_empty(() if total else (len(hidden), *columns), dtype=dtype)
+    losses = hidden.new_empty(() if total else (*hidden.shape[:1], *columns), dtype=dtype)
     return [losses, *(_gradients_like(tensors, wanted) if total else ())]
 
 
