@@ -44,20 +44,20 @@ class _Metric(KeptSums, keras.metrics.Metric):
         axis, _, _, binary = self._own._options
         labels, y_pred = _binary(y_true, y_pred) if binary else (_class_ids(y_true, y_pred, axis), y_pred)
         if mask is not None:
-            kept = keras.ops.reshape(keras.ops.cast(mask, "float32"), keras.ops.shape(labels))
+            kept: Any = keras.ops.reshape(keras.ops.cast(mask, "float32"), keras.ops.shape(labels))
             sample_weight = kept if sample_weight is None else kept * keras.ops.cast(sample_weight, "float32")
         if sample_weight is not None:
             sample_weight = keras.ops.convert_to_tensor(sample_weight)
             if len(sample_weight.shape) == len(labels.shape) + 1:
                 sample_weight = keras.ops.squeeze(sample_weight, -1)
-        for kept, new in zip(self._sums, self._batch(labels, y_pred, sample_weight), strict=True):
-            if tuple(new.shape) != tuple(kept.shape):
+        for sums, new in zip(self._sums, self._batch(labels, y_pred, sample_weight), strict=True):
+            if tuple(new.shape) != tuple(sums.shape):
                 raise ValueError(
                     f"y_pred must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric "
-                    f"of {tuple(kept.shape)}; give num_classes={y_pred.shape[axis]}."
+                    f"of {tuple(sums.shape)}; give num_classes={y_pred.shape[axis]}."
                 )
-            new = keras.ops.convert_to_tensor(new, dtype=kept.dtype)
-            kept.assign(keras.ops.add(kept, keras.ops.stop_gradient(new)))
+            new = keras.ops.convert_to_tensor(new, dtype=sums.dtype)
+            sums.assign(keras.ops.add(sums, keras.ops.stop_gradient(new)))
 
     def result(self) -> Array:
         """The metric of all rows so far; 0 before the first."""
@@ -84,7 +84,7 @@ class _Metric(KeptSums, keras.metrics.Metric):
         return {**super().get_config(), **self._given}
 
     def _read(self) -> list[np.ndarray]:
-        return [keras.ops.convert_to_numpy(x) for x in self._sums]
+        return [np.asarray(keras.ops.convert_to_numpy(x)) for x in self._sums]
 
     def _write(self, sums: list[np.ndarray]) -> None:
         for kept, new in zip(self._sums, sums, strict=True):

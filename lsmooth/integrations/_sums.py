@@ -52,7 +52,7 @@ class KeptSums:
         """Take in the sums of other metrics, which must be of the same class and options."""
         for other in others:
             self._own.merge_state(other._own)
-        self._write([sum(parts) for parts in zip(*(each._read() for each in (self, *others)), strict=True)])
+        self._write([np.sum(parts, axis=0) for parts in zip(*(each._read() for each in (self, *others)), strict=True)])
 
     def _read(self) -> list[np.ndarray]:
         raise NotImplementedError
