@@ -328,13 +328,15 @@ def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None =
         return max(float(np.abs(slope).max()) for slope in (known[2] if objective.has_bias else known[2][:1]))
 
     def callback(_: np.ndarray) -> None:
-        if largest() <= tol:
+        # Where the likelihood is flat, the second says how far the optimum may still be.
+        if largest() <= tol and float(np.abs(coordinates.slopes(known[2])).max()) <= tol * unit:
             raise StopIteration
 
     parameters, iterations = np.zeros(coordinates.count), 0
-    length = float(np.linalg.norm(function(parameters)[1]))
+    length, unit = float(np.linalg.norm(function(parameters)[1])), 1.0
     if not positive and 0 < length < np.inf:  # L-BFGS-B begins with a step of length 1; this makes it Newton's
         coordinates = coordinates._replace(steps=length * coordinates.steps, bias_steps=length * coordinates.bias_steps)
+        unit = length
     bounds: Any = [(1e-8 - 1.0, None)] + [(None, None)] * objective.classes if positive else None
     options = {"maxiter": max_iter, "maxfun": 2 * max_iter + 20, "gtol": 0.0, "ftol": 0.0}
     options["maxcor"] = 20 if len(parameters) < _MATRIX_ELEMENTS // 4 else 4

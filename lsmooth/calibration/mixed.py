@@ -15,7 +15,7 @@ class MixedTemperatureScaling(TemperatureScaling):
 
     The share u is 1 / (n + 1) after a fit on n rows, as in Laplace's rule: no class has the probability 0,
     so that a rare surprise on new rows does not cost everything. The arguments, T and the diagnostics
-    are those of `TemperatureScaling`, and so are `fit_batches`, `partial_fit` and `merge`;
+    are those of `TemperatureScaling`, and so are `fit_batches`, `partial_fit` and `merge_state`;
     ``nll_after_`` is that of T alone.
 
     Attributes:

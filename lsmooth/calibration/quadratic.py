@@ -21,7 +21,6 @@ from lsmooth.calibration._base import (
     predictions_of,
     rows_of,
 )
-from lsmooth.calibration._moments import two_columns
 
 _LARGEST = -math.log(float(np.finfo(np.float32).tiny))
 """Of a logit: its square would be all that a fit sees of infinite ones."""
@@ -156,20 +155,21 @@ class QuadraticScaling(Calibrator):
         xp = backend_of(logits=logits)
         array = accumulate(xp, predictions_of(self, xp, logits))
         if self.binary:
-            two = two_columns(xp, array, self.from_logits)
+            z = array if self.from_logits else log_of(xp, array, self.clip) - log_of(xp, 1.0 - array, self.clip)
         else:
             two = xp.moveaxis(array, check.check_axis(self.axis, xp.shape(array)), -1)
             if xp.shape(two)[-1] != 2:
                 raise ValueError(f"logits must have 2 classes, as in fit; got {xp.shape(two)[-1]}.")
-        two = two if self.from_logits else log_of(xp, two, self.clip)
-        z = two[..., 1] - two[..., 0]
+            two = two if self.from_logits else log_of(xp, two, self.clip)
+            z = two[..., 1] - two[..., 0]
         z = xp.where(z > _LARGEST, _LARGEST, xp.where(z < -_LARGEST, -_LARGEST, z))
         a, b, c = (float(x) for x in self.coefficients_)
         mapped = a + b * z + c * (z * z)
         if self.binary:
             return _sigmoid(xp, mapped) if as_probabilities else mapped
         both = (-mapped, mapped) if as_probabilities else (mapped * 0.0, mapped)
-        stacked = xp.where(xp.asarray(np.array([True, False]), like=array), both[0][..., None], both[1][..., None])
+        first = xp.one_hot(0 * xp.ones_like(mapped, "int32"), 2, xp.dtype(mapped)) > 0
+        stacked = xp.where(first, both[0][..., None], both[1][..., None])
         return xp.moveaxis(_sigmoid(xp, stacked) if as_probabilities else stacked, -1, self.axis)
 
     def _check_parameters(self) -> None:

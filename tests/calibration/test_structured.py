@@ -105,7 +105,7 @@ def test_a_mixture_is_the_temperature_and_a_share_of_the_uniform_distribution(ba
     moved = backend.to_numpy(scaler.transform(backend.asarray(logits)))
     np.testing.assert_allclose(1 / (1 + np.exp(-moved)) if binary else softmax(moved), expected, rtol=1e-5)
     halves = [MixedTemperatureScaling(binary=binary).partial_fit(logits[i::2], labels[i::2]) for i in (0, 1)]
-    assert halves[0].merge(halves[1]).mixture_ == 1 / 51
+    assert halves[0].merge_state(halves[1]).mixture_ == 1 / 51
 
 
 def test_float32_logits_of_many_classes_have_the_fit_of_float64():
