@@ -270,9 +270,9 @@ class Coordinates(NamedTuple):
     basis: np.ndarray | None
 
     @classmethod
-    def plain(cls, origin: Map) -> Coordinates:
-        """Of a weight that is a number: as they are."""
-        return cls(origin, True, np.ones(()), np.ones_like(origin.bias), None, None)
+    def plain(cls, origin: Map, has_bias: bool) -> Coordinates:
+        """The parameters as they are."""
+        return cls(origin, has_bias, np.ones_like(origin.weight), np.ones_like(origin.bias), None, None)
 
     def map(self, parameters: np.ndarray) -> Map:
         """The map that flat parameters stand for."""
@@ -296,11 +296,6 @@ class Coordinates(NamedTuple):
         weight = (self.steps * weight).ravel()
         return np.concatenate([weight, self.bias_steps * bias]) if self.has_bias else weight
 
-    @property
-    def count(self) -> int:
-        """The number of parameters."""
-        return self.origin.weight.size + self.has_bias * self.origin.bias.size
-
 
 def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None = None) -> Fit:
     """Minimise by SciPy's L-BFGS-B, from the identity or ``start``, until no entry of the gradient is above ``tol``.
@@ -315,12 +310,16 @@ def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None =
             "Calibrators of more than one parameter need SciPy: pip install 'lsmooth[calibrate]'."
         ) from error
     positive = not objective.shape
-    coordinates = Coordinates.plain(objective.identity) if positive else objective.coordinates()
-    coordinates = coordinates if start is None else coordinates._replace(origin=start)
-    known: list[Any] = []  # where the objective was asked for last, its value and slopes
+    origin = objective.identity if start is None else start
+    parameters = np.zeros(origin.weight.size + objective.has_bias * origin.bias.size)
+    known: list[Any] = [parameters, *objective(origin)]  # where it was asked for last, its value and slopes
+    # Few parameters need none; labels that the logits separate leave no optimum whose curvature could be known.
+    plain = not any(objective.ridge) and (len(objective.shape) < 2 or objective.separates)
+    coordinates = Coordinates.plain(origin, objective.has_bias) if plain else objective.coordinates()
+    coordinates = coordinates._replace(origin=origin)
 
     def function(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        if not known or not np.array_equal(known[0], parameters):
+        if not np.array_equal(known[0], parameters):
             known[:] = parameters.copy(), *objective(coordinates.map(parameters))
         return known[1], coordinates.slopes(known[2])
 
@@ -332,9 +331,9 @@ def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None =
         if largest() <= tol and float(np.abs(coordinates.slopes(known[2])).max()) <= tol * unit:
             raise StopIteration
 
-    parameters, iterations = np.zeros(coordinates.count), 0
+    iterations = 0
     length, unit = float(np.linalg.norm(function(parameters)[1])), 1.0
-    if not positive and 0 < length < np.inf:  # L-BFGS-B begins with a step of length 1; this makes it Newton's
+    if not plain and 0 < length < np.inf:  # L-BFGS-B begins with a step of length 1; this makes it Newton's
         coordinates = coordinates._replace(steps=length * coordinates.steps, bias_steps=length * coordinates.bias_steps)
         unit = length
     bounds: Any = [(1e-8 - 1.0, None)] + [(None, None)] * objective.classes if positive else None
