@@ -43,6 +43,8 @@ OPTIONS = {
     "temperature": {"label_smoothing": 0.2, "temperature": 2.5},
     "z_loss": {"label_smoothing": 0.2, "z_loss": 1e-2},
     "softcap": {"label_smoothing": 0.2, "logit_softcap": 3.0},
+    "label_smoothing of rows": {"label_smoothing": np.linspace(0.0, 1.0, ROWS)},
+    "temperature of rows": {"label_smoothing": 0.2, "temperature": np.linspace(0.5, 2.5, ROWS)},
     "everything": {
         "label_smoothing": 0.2,
         "smoothing_prior": True,
@@ -113,6 +115,35 @@ def assert_it_equals_the_reference(backend, labels, logits, dtype="float32", **o
 def test_it_equals_the_reference(backend, options, dtype, blocks):
     labels, logits, options = arrays(37, dtype, **options)
     assert_it_equals_the_reference(backend, labels, logits, dtype, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_distributions_equal_the_reference(backend, options, dtype, blocks):
+    _, logits, options = arrays(37, dtype, **{k: x for k, x in options.items() if k != "ignore_index"})
+    target = np.random.default_rng(1).dirichlet(np.ones(37), ROWS)
+    target[0], target[1] = 0.5 * target[0], np.eye(37)[5]  # half of a row's mass, and one class
+    assert_it_equals_the_reference(backend, torch.from_numpy(target), logits, dtype, **options)
+
+
+def test_a_distribution_with_a_negative_or_missing_part_makes_its_row_nan(blocks):
+    _, logits, _ = arrays(37)
+    target = torch.full((ROWS, 37), 1 / 37)
+    target[1, 30], target[3, 2] = -0.1, torch.nan
+    z = logits.requires_grad_()
+    losses = softmax_cross_entropy(target, z, reduction="none")
+    losses.sum().backward()
+    assert losses.isnan().tolist() == z.grad.isnan().all(1).tolist() == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_an_offset_of_the_logits_changes_nothing(soft, blocks):
+    labels, logits, _ = arrays(37, "float32")
+    logits = (logits * 1024).round() / 1024  # exact after the offset
+    target = torch.eye(37)[labels] * 0.5 + 0.5 / 37 if soft else labels
+    options = {"label_smoothing": 0.1, "reduction": "none"}
+    expected = softmax_cross_entropy(target, logits, **options)
+    torch.testing.assert_close(softmax_cross_entropy(target, logits + 1e4, **options), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 15, 16, 17, 64, 1001])
@@ -300,8 +331,7 @@ def test_linear_heads_with_options_and_rows_that_do_not_count(backend, dtype, wr
     blocks_of_counted = -(-int((labels != options["ignore_index"]).sum()) // 2)  # ignored rows are dropped before
     # Rows wait for what each is multiplied by.
     assert written_over == [False] * blocks_of_counted + [True] * blocks_of_counted
-    # The logits as they were: the product's rounding is no matter of the loss.
-    z = (hidden.detach() @ weight.detach().T).double().requires_grad_()
+    z = (hidden.detach().double() @ weight.detach().double().T).requires_grad_()  # accumulated in float32
     expected = softmax_cross_entropy(labels, z, **options)
     (g,) = torch.autograd.grad(expected.sum(), z)
     assert_close(backend, losses, expected.detach().numpy(), "float32")
@@ -348,6 +378,7 @@ def test_what_it_does_not_know_takes_the_formula(monkeypatch):
 DISTILLATION = {
     "plain": {},
     "reverse": {"divergence": "reverse_kl"},
+    "temperature of rows": {"temperature": np.linspace(0.5, 3.0, ROWS), "scale_by_temperature_squared": False},
     "reverse, temperature": {"divergence": "reverse_kl", "temperature": 3.0, "reduction": "none"},
     "reverse, mask": {
         "divergence": "reverse_kl",
@@ -457,12 +488,17 @@ from lsmooth.backends.torch.triton_cross_entropy import cross_entropy
 from lsmooth.backends.torch.triton_divergence import kl
 from lsmooth.backends.torch.triton_rows import multiply_rows
 
-STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride")
+STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride", "target_stride")
 NUMBERS = dict(dict.fromkeys(STRIDES, "i32"), num_classes="i32")
 POINTERS = dict(logits="*bf16", teacher="*fp16", labels="*i64", losses="*fp32", upstream="*fp32")
-ALWAYS = dict(NUMBERS, **POINTERS, scale="fp32", inverse_temperature="fp32")
+ALWAYS = dict(NUMBERS, **POINTERS, scale="fp32", inverse_temperature="fp32", least="fp32")
 GRADIENT = dict(gradient="*bf16", eps="fp32")
 OPTIONS = dict(prior="*fp32", class_weight="*fp32", counted="*i1", row_scale="*fp32", z_loss="fp32", softcap="fp32")
+
+ROWS = dict(row_eps="*fp32", row_temperature="*fp32")
+EVERYTHING = dict(ALWAYS, **GRADIENT, **OPTIONS, **ROWS)
+SOFT = dict(EVERYTHING, target="*bf16")
+del SOFT["labels"]
 
 def check(kernel, types, constants):
     names = kernel.arg_names
@@ -472,7 +508,8 @@ def check(kernel, types, constants):
         compile(ASTSource(kernel, signature, values), target=GPUTarget("cuda", capability, 32))
 
 check(multiply_rows, dict(ALWAYS, **GRADIENT), dict(block=4096))
-for types in (ALWAYS, dict(ALWAYS, **GRADIENT), dict(ALWAYS, **GRADIENT, **OPTIONS), dict(ALWAYS, **OPTIONS)):
+WITH_GRADIENT = dict(ALWAYS, **GRADIENT)
+for types in (ALWAYS, WITH_GRADIENT, dict(WITH_GRADIENT, **OPTIONS), dict(ALWAYS, **OPTIONS), EVERYTHING, SOFT):
     for kernel, constants in ((cross_entropy, {}), (kl, dict(reverse=False)), (kl, dict(reverse=True))):
         check(kernel, types, dict(constants, block=4096))
         # Whole numbers that are 1 are constants to Triton.

@@ -4,6 +4,7 @@ One program a row, in blocks of columns, over the row twice. The first time find
 m, ``Z = sum_k exp(z_k - m)`` on the way to it, and what smoothing wants to know of the classes that
 are not masked; that is the loss. The second writes the gradient, which is closed form:
 ``p_k (w_y (1 - eps) + eps mass + 2 a lse) - (1 - eps) w_y [k = y] - eps v_k``.
+Of distributions t, ``w_y`` is ``sum_k w_k t_k`` there, and ``w_y [k = y]`` is ``w_k t_k``.
 
 Nothing is asked of the device on the way: a label out of range makes its row NaN there.
 The kernel accumulates in float32; float64 takes the general formula.
@@ -22,23 +23,30 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.cross_entropy import without_padding
 from lsmooth.backends.torch.sweep import is_plain, losses_alone, needs_gradient, run, times_upstream
-from lsmooth.backends.torch.triton_rows import DTYPES, finite, multiply, of_rows, sweep, write_zeros
+from lsmooth.backends.torch.triton_rows import (
+    DTYPES,
+    as_rows,
+    finite,
+    multiply,
+    number_or_rows,
+    of_rows,
+    sweep,
+    write_zeros,
+)
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
-    """Whether `rows` knows these arguments: class ids, no transform, no option that needs a gradient."""
+    """Whether `rows` knows these arguments: no transform, a gradient for the logits alone."""
     return (
         logits.dtype in DTYPES
         and is_plain(logits, device=logits.device.type)
-        and labels.ndim == logits.ndim - 1
         and labels.device == logits.device
-        and type(options.label_smoothing) is float
-        and type(options.temperature) is float
-        and not needs_gradient(options.prior, options.class_weight, options.scale)
+        and not needs_gradient(labels, *options)
     )
 
 
@@ -58,7 +66,7 @@ def rows(
     logits, options = without_padding(logits, options), options._replace(num_classes=None)
     kernel = functools.partial(_sweep, overwrite=overwrite or late)
     first = losses_alone(_sweep) if late else None
-    return run(logits, (labels, options), kernel, formula, labels.shape, options.total, multiply, first)
+    return run(logits, (labels, options), kernel, formula, logits.shape[:-1], options.total, multiply, first)
 
 
 @torch.no_grad()
@@ -74,19 +82,28 @@ def _sweep(
         None if x is None else x.detach().contiguous() for x in (options.prior, options.class_weight)
     )
     scale = times_upstream(options.scale, upstream, torch.float32)
+    shape, hard = logits.shape[:-1], labels.ndim < logits.ndim
+    eps, row_eps = number_or_rows(options.label_smoothing, shape)
+    temperature, row_temperature = number_or_rows(options.temperature, shape)
+    target = None if hard else as_rows(labels.detach())
     return sweep(
         cross_entropy,
         logits,
         with_gradient,
-        labels=labels.reshape(-1).contiguous(),
+        labels=labels.reshape(-1).contiguous() if hard else None,
+        target=target,
+        target_stride=0 if target is None else target.stride(0),
         prior=prior,
         class_weight=class_weight,
-        eps=options.label_smoothing or None,
-        inverse_temperature=1.0 / options.temperature,
+        row_eps=row_eps,
+        eps=None if row_eps is None and not eps else eps,
+        row_temperature=row_temperature,
+        inverse_temperature=1.0 / temperature,
         z_loss=options.z_loss or None,
         softcap=options.logit_softcap,
+        least=-ROUNDING,
         overwrite=overwrite,
-        **of_rows(labels.shape, scale, options.counted),
+        **of_rows(shape, scale, options.counted),
     )
 
 
@@ -120,13 +137,17 @@ def _smoothing_weights(z, at, inside, prior, class_weight):
 def cross_entropy(
     logits,
     labels,
+    target,
     losses,
     gradient,
     prior,
     class_weight,
     counted,
     row_scale,
+    row_eps,
+    row_temperature,
     stride,
+    target_stride,
     scale_stride,
     num_classes,
     scale,
@@ -134,6 +155,7 @@ def cross_entropy(
     inverse_temperature,
     z_loss,
     softcap,
+    least,
     block: tl.constexpr,
 ):
     """The loss of a row, and its gradient unless that is None."""
@@ -148,13 +170,26 @@ def cross_entropy(
             write_zeros(losses + row, gradient, num_classes, block)
             return
 
-    label = tl.load(labels + row).to(tl.int64)
-    valid = (label >= 0) & (label < num_classes)
-    safe = tl.where(valid, label, 0)
+    if row_temperature is not None:
+        inverse_temperature = 1.0 / tl.load(row_temperature + row)
+    if row_eps is not None:
+        eps = tl.load(row_eps + row)
+    if target is None:
+        label = tl.load(labels + row).to(tl.int64)
+        valid = (label >= 0) & (label < num_classes)
+        safe = tl.where(valid, label, 0)
+    else:
+        target += row * target_stride
+        label = tl.full((), -1, tl.int64)
+        valid = tl.full((), 1, tl.int1)
+        safe = tl.full((), 0, tl.int64)
     # Read by every warp before the barriers of the sums below: past them another may write over it.
     label_z, _label_slope = _seen(tl.load(logits + safe), inverse_temperature, softcap)
+    # Sums over classes are of the logits relative to this one, and so exact however large all of them are.
+    reference = finite(label_z)
 
     top, total, left, mass, weighted = float("-inf"), 0.0, 0.0, 0.0, 0.0
+    target_mass, target_z, lowest = 0.0, 0.0, 0.0
     for start in range(0, num_classes, block):
         at = start + columns
         inside = at < num_classes
@@ -167,30 +202,46 @@ def cross_entropy(
             u, v = _smoothing_weights(z, at, inside, prior, class_weight)
             left += tl.sum(u, 0)
             mass += tl.sum(v, 0)
-            weighted += tl.sum(tl.where(z == float("-inf"), 0.0, v * z), 0)
+            weighted += tl.sum(tl.where(z == float("-inf"), 0.0, v * (z - reference)), 0)
+        if target is not None:
+            t = tl.load(target + at, mask=inside, other=0.0).to(tl.float32)
+            lowest = tl.minimum(lowest, tl.min(t, 0))
+            if class_weight is not None:
+                t *= tl.load(class_weight + at, mask=inside, other=0.0).to(tl.float32)
+            target_mass += tl.sum(t, 0)
+            target_z += tl.sum(tl.where(t == 0.0, 0.0, t * (z - reference)), 0)
 
     shift = finite(top)
     lse = tl.log(total) + shift
-    label_weight = tl.where(valid, 1.0, float("nan"))
-    if class_weight is not None:
-        label_weight *= tl.load(class_weight + safe).to(tl.float32)
-    nll = tl.log(total) + (shift - label_z)
-    # A masked class costs nothing where it has no weight.
-    nll = tl.where((label_weight == 0.0) & (label_z == float("-inf")), 0.0, nll)
+    above = tl.log(total) + (shift - reference)  # the log-sum-exp, relative to the reference
+    if target is None:
+        of_label = tl.where(valid, 1.0, float("nan"))
+        if class_weight is not None:
+            of_label *= tl.load(class_weight + safe).to(tl.float32)
+        nll = tl.log(total) + (shift - label_z)
+        # A masked class costs nothing where it has no weight.
+        cost = of_label * tl.where((of_label == 0.0) & (label_z == float("-inf")), 0.0, nll)
+    else:
+        proper = tl.where(lowest >= least, 1.0, float("nan"))
+        of_label = target_mass * proper
+        cost = target_mass * above - target_z
 
-    of_label = label_weight
+    loss, of_target = cost, 1.0
     if eps is not None:
-        of_label = (1.0 - eps) * label_weight
-    loss = of_label * nll
+        of_target = 1.0 - eps
+        loss = of_target * cost
+        of_label = of_target * of_label
     of_p = of_label
     if eps is not None:
-        loss += eps * (mass * lse - weighted) / left
+        loss += eps * (mass * above - weighted) / left
         of_p += eps * mass / left
     if z_loss is not None:
         loss += z_loss * lse * lse
         of_p += 2.0 * z_loss * lse
     if row_scale is not None:
         scale = tl.load(row_scale + row * scale_stride).to(tl.float32)
+    if target is not None:
+        loss *= proper
     tl.store(losses + row, loss * scale)
 
     if gradient is not None:
@@ -199,7 +250,14 @@ def cross_entropy(
             at = start + columns
             inside = at < num_classes
             z, slope = _seen(tl.load(logits + at, mask=inside, other=float("-inf")), inverse_temperature, softcap)
-            g = of_p * tl.exp(z - shift) - tl.where(at == label, of_label, 0.0)
+            g = of_p * tl.exp(z - shift)
+            if target is None:
+                g -= tl.where(at == label, of_label, 0.0)
+            else:
+                t = tl.load(target + at, mask=inside, other=0.0).to(tl.float32)
+                if class_weight is not None:
+                    t *= tl.load(class_weight + at, mask=inside, other=0.0).to(tl.float32)
+                g -= of_target * t
             if eps is not None:
                 u, v = _smoothing_weights(z, at, inside, prior, class_weight)
                 g -= eps / left * v

@@ -23,20 +23,28 @@ from torch import Tensor
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.torch.divergence import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
-from lsmooth.backends.torch.triton_rows import DTYPES, as_rows, finite, multiply, of_rows, sweep, write_zeros
+from lsmooth.backends.torch.triton_rows import (
+    DTYPES,
+    as_rows,
+    finite,
+    multiply,
+    number_or_rows,
+    of_rows,
+    sweep,
+    write_zeros,
+)
 
 
 def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:
     """Whether `rows` knows these arguments: no transform, a gradient for the student alone."""
     return (
         options.divergence in ("forward_kl", "reverse_kl")
-        and type(options.temperature) is float
         and teacher.dtype in DTYPES
         and student.dtype in DTYPES
         and teacher.shape == student.shape
         and teacher.device == student.device
         and is_plain(teacher, student, device=student.device.type)
-        and not needs_gradient(teacher, options.scale)
+        and not needs_gradient(teacher, options.scale, options.temperature)
     )
 
 
@@ -67,13 +75,15 @@ def _sweep(
 ) -> tuple[Tensor, Tensor | None]:
     teacher = as_rows(teacher.detach())
     scale = times_upstream(options.scale, upstream, torch.float32)
+    temperature, row_temperature = number_or_rows(options.temperature, student.shape[:-1])
     return sweep(
         kl,
         student,
         with_gradient,
         teacher=teacher,
         teacher_stride=teacher.stride(0),
-        inverse_temperature=1.0 / options.temperature,
+        row_temperature=row_temperature,
+        inverse_temperature=1.0 / temperature,
         reverse=options.divergence == "reverse_kl",
         overwrite=overwrite,
         **of_rows(student.shape[:-1], scale, options.counted),
@@ -94,6 +104,7 @@ def kl(
     gradient,
     counted,
     row_scale,
+    row_temperature,
     teacher_stride,
     stride,
     scale_stride,
@@ -117,6 +128,8 @@ def kl(
             write_zeros(losses + row, gradient, num_classes, block)
             return
 
+    if row_temperature is not None:
+        inverse_temperature = 1.0 / tl.load(row_temperature + row)
     top_p, top_q, missed = float("-inf"), float("-inf"), float("-inf")
     total_p, total_q, lead = 0.0, 0.0, 0.0
     for start in range(0, num_classes, block):

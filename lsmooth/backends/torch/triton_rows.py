@@ -31,6 +31,11 @@ def of_rows(shape: torch.Size, scale: float | Tensor | None, counted: Tensor | N
     }
 
 
+def number_or_rows(x: float | Tensor, shape: torch.Size) -> tuple[float, Tensor | None]:
+    """A number and no tensor; or, of a tensor, one number a row."""
+    return (x, None) if isinstance(x, float) else (1.0, x.detach().float().expand(shape).reshape(-1).contiguous())
+
+
 def as_rows(logits: Tensor) -> Tensor:
     """(rows, classes), the classes of a row side by side."""
     logits = logits.reshape(-1, logits.shape[-1])
