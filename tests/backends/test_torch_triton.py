@@ -365,9 +365,9 @@ def test_what_it_does_not_know_takes_the_formula(monkeypatch):
     labels, logits, _ = arrays(37)
     weight = torch.ones(37, requires_grad=True)
     softmax_cross_entropy(labels, logits.double())
-    softmax_cross_entropy(logits.softmax(1), logits)
+    softmax_cross_entropy(logits.softmax(1).requires_grad_(), logits).backward()
     softmax_cross_entropy(labels, logits, class_weight=weight).backward()
-    softmax_cross_entropy(labels, logits, temperature=torch.tensor(2.0))
+    softmax_cross_entropy(labels, logits, temperature=torch.tensor(2.0, requires_grad=True)).backward()
     torch.func.grad(lambda z: softmax_cross_entropy(labels, z))(logits)
     torch.compile(lambda z: softmax_cross_entropy(labels, z), backend="aot_eager", fullgraph=True)(logits)
     assert weight.grad is not None
