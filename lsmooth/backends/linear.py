@@ -224,9 +224,11 @@ def _stacked(xp: Backend, statistics: RowStatistics) -> Array:
 
 def unstacked(xp: Backend, statistics: Array, counted: Array | None) -> RowStatistics:
     """What `StatisticsOfBlock` gives of all rows; of those that do not count it says nothing."""
-    *floats, predicted = (statistics[..., i] for i in range(4))
+    log_prob, entropy, log_sum_exp, predicted = (statistics[..., i] for i in range(4))
     predicted = xp.cast(predicted, "int64")
-    return RowStatistics(*floats, predicted if counted is None else xp.where(counted, predicted, -1))
+    return RowStatistics(
+        log_prob, entropy, log_sum_exp, predicted if counted is None else xp.where(counted, predicted, -1)
+    )
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:

@@ -59,10 +59,11 @@ class Kept:
             # NaN where the label is no class.
             log_prob = log_prob + 0.0 * torch.as_tensor(loss.label_weight, device=lse.device)
         predicted = _first_maximum(self.z[0], self.maxima) if self.deferred else self.predicted
-        found = [log_prob, lse - expected, lse + blocks.origin(slice(None))]
+        found = RowStatistics(log_prob, lse - expected, lse + blocks.origin(slice(None)), predicted)
         if blocks.counted is None:
-            return RowStatistics(*found, predicted)
-        return RowStatistics(*[x.where(blocks.counted, 0.0) for x in found], predicted.where(blocks.counted, -1))
+            return found
+        predicted = predicted.where(blocks.counted, -1)
+        return RowStatistics._make([*(x.where(blocks.counted, 0.0) for x in found[:3]), predicted])
 
 
 def _maxima(z: Tensor, parts: int, out: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def rows(
     logits: Tensor,
     labels: Tensor,
     loss_formula: Callable[..., Tensor] | None,
-    formula: Formula,
+    formula: Formula | None,
     options: SoftmaxOptions,
     overwrite: bool = False,
 ) -> tuple[Tensor, RowStatistics] | None:
@@ -44,10 +44,10 @@ def rows(
     losses = run(logits, (labels, options), sweep, loss_formula, logits.shape[:-1], options.total, first=first)  # type: ignore
     if losses is None:
         return None
-    statistics = RowStatistics(*[x.view(logits.shape[:-1]) for x in found[-1]])
+    statistics = RowStatistics._make([x.view(logits.shape[:-1]) for x in found[-1]])
     if logits.requires_grad and torch.is_grad_enabled() and not overwrite:
         differentiable = _Statistics.apply(logits, labels, statistics, options, formula)
-        statistics = RowStatistics(*differentiable, statistics.predicted)
+        statistics = RowStatistics._make([*differentiable, statistics.predicted])
     return losses, statistics
 
 
