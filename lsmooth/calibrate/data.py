@@ -218,13 +218,14 @@ def _of_rows(sources: tuple[Path, ...], wanted: Wanted, scratch: Path, progress:
             f"{wanted.option} {wanted.key} names an array or a column beside the labels or the logits, and "
             f"{sources[0]} holds one array alone; save them together as .npz."
         )
-    for path in kept:
-        try:
-            array = open_array(path, wanted, scratch, progress)
-            break
-        except FileError:
-            if path is kept[-1]:
-                raise
+    path = kept[0]
+    try:
+        array = open_array(path, wanted, scratch, progress)
+    except FileError:
+        if len(kept) == 1:
+            raise
+        path = kept[1]
+        array = open_array(path, wanted, scratch, progress)
     array = replace(_flat(array), name=f"{wanted.option} {wanted.key} of {path}") if len(array.shape) < 3 else array
     if array.shape != (rows,):
         raise FileError(f"{array.name} must have one value for each of {rows} rows; got shape {array.shape}.")

@@ -118,7 +118,7 @@ class Objective:
         for x, masked, target, weight, x32 in self._kept or self._blocks():
             if self._narrow:
                 mapped = x * np.diag(mapping.weight) + mapping.bias
-                mapped += 0.0 if mixing is None else x32 @ mixing
+                mapped += 0.0 if mixing is None or x32 is None else x32 @ mixing
             else:
                 mapped = mapping(x)
             if masked is not None:
@@ -175,9 +175,7 @@ class Objective:
         the classes stands for that of each.
         """
         matrix, ridge = len(self.shape) == 2, self.ridge
-        parts = [self._curvature(block, False) for block in self._sample()]
-        count = sum(part[0] for part in parts)
-        variance, first, second = (sum(x) / count for x in list(zip(*parts, strict=True))[1:])
+        variance, first, second = self._curvature(False)
         floor = _LEAST * variance.mean() + 1e-300
         held = np.maximum(variance, floor) + 2.0 * ridge.intercept
         strength, basis, center = 2.0 * ridge.of(self.shape), None, first / held * self.has_bias
@@ -186,8 +184,7 @@ class Objective:
             return Coordinates(self.identity, self.has_bias, (spread + strength) ** -0.5, held**-0.5, center, None)
         spread = spread / np.maximum(variance, floor)
         if 2.0 * ridge.off_diagonal <= variance.mean() * spread.mean():  # else the penalties are what curves most
-            parts = [self._curvature(block, True) for block in self._sample()]
-            _, first, second = (sum(x) / count for x in list(zip(*parts, strict=True))[1:])
+            _, first, second = self._curvature(True)
             mean = first.sum(axis=0) / variance.sum()
             shared = second / variance.sum() - np.outer(mean, mean) * (variance.sum() / held.sum()) * self.has_bias
             spread, basis = np.linalg.eigh(shared)
@@ -198,17 +195,23 @@ class Objective:
         curvature = np.maximum(variance, floor)[:, None] * spread + strength
         return Coordinates(self.identity, self.has_bias, curvature**-0.5, held**-0.5, center, basis)
 
-    def _curvature(self, block: Block, matrix: bool) -> tuple[Any, ...]:
-        """Sums over a block: of weights, v, v x and v x^2 of each class; if ``matrix``, of the outer products."""
-        x, masked, weight = block.features, block.masked, block.weight
-        p = np.exp(x - x.max(axis=1, keepdims=True))
-        p = p if masked is None else np.where(masked, 0.0, p)
-        p /= p.sum(axis=1, keepdims=True)
-        v = p * (1.0 - p) * weight[:, None]
-        if matrix:
-            return weight.sum(), v.sum(axis=0), v.T @ x, (x * v.sum(axis=1, keepdims=True)).T @ x
-        vx = v * x
-        return weight.sum(), v.sum(axis=0), vx.sum(axis=0), np.einsum("ij,ij->j", vx, x)
+    def _curvature(self, matrix: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means over rows of v, v x and v x^2 of each class; if ``matrix``, of the outer products."""
+        count, sums = 0.0, [np.zeros(()) for _ in range(3)]
+        for block in self._sample():
+            x, masked, weight = block.features, block.masked, block.weight
+            p = np.exp(x - x.max(axis=1, keepdims=True))
+            p = p if masked is None else np.where(masked, 0.0, p)
+            p /= p.sum(axis=1, keepdims=True)
+            v = p * (1.0 - p) * weight[:, None]
+            if matrix:
+                parts = v.sum(axis=0), v.T @ x, (x * v.sum(axis=1, keepdims=True)).T @ x
+            else:
+                parts = v.sum(axis=0), (v * x).sum(axis=0), np.einsum("ij,ij,ij->j", v, x, x)
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+            count += float(weight.sum())
+        variance, first, second = (total / count for total in sums)
+        return variance, first, second
 
     def _sample(self) -> Iterator[Block]:
         """Blocks from all over the rows."""

@@ -146,9 +146,10 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         else:
             folds = self._folds(inputs, y, index, split)
             fit = delayed(_held_out)
-            parts = Parallel(n_jobs=self.n_jobs)(
+            made: Any = Parallel(n_jobs=self.n_jobs)(
                 fit(estimator, inputs, y, index, weight, given, *fold, self.classes_) for fold in folds
             )
+            parts = list(made)
         if not frozen and not self.ensemble:
             parts = [_pooled(parts, _fitted(estimator, inputs, y, given))]
         parts = _without_unseen(parts)
@@ -259,7 +260,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
     def _folds(self, X: Any, y: Any, index: np.ndarray, split: dict[str, Any]) -> Any:  # noqa: N803
         if "groups" in split and (self.cv is None or isinstance(self.cv, (int, np.integer))):
             groups = len(np.unique(split["groups"]))
-            return StratifiedGroupKFold(min(5, groups) if self.cv is None else self.cv).split(X, y, **split)
+            return StratifiedGroupKFold(min(5, groups) if self.cv is None else int(self.cv)).split(X, y, **split)
         fewest = int(np.bincount(index).min())
         cv: Any = check_cv(max(2, min(5, fewest)) if self.cv is None else self.cv, y, classifier=True)
         folds = getattr(cv, "n_splits", 0)

@@ -78,12 +78,10 @@ def expected_calibration_error(
     scheme = Scheme(n_bins, binning, norm, debias, convention)
     whole = (labels, predictions, sample_weight)
     blocks = row_blocks(*whole, axis, binary) if binning == "equal_width" else [whole]
-    sums: BinSums | None = None
-    for part in blocks:
-        inputs = prepare(*part, axis, ignore_index, from_logits, binary)
-        of_part = top_label_table(inputs, scheme, binary)
-        sums = of_part if sums is None else BinSums(*(a + b for a, b in zip(sums, of_part, strict=True)))
-    return inputs.answer(calibration_error(inputs.xp, sums, norm, debias))
+    parts = [prepare(y, p, w, axis, ignore_index, from_logits, binary) for y, p, w in blocks]
+    tables = [top_label_table(part, scheme, binary) for part in parts]
+    sums = tables[0] if len(tables) == 1 else BinSums(*map(sum, zip(*tables, strict=True)))
+    return parts[0].answer(calibration_error(parts[0].xp, sums, norm, debias))
 
 
 def maximum_calibration_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth._probabilities import ROUNDING
@@ -78,13 +79,13 @@ def detection_calibration_error(
                 f"boxes must have the shape of the scores, {home.shape(inputs.given)}, and an axis of coordinates; "
                 f"got {shape}."
             )
-        boxes = boxes if xp is home else home.to_numpy(boxes)
-        boxes = xp.reshape(boxes, (-1, check.known_classes("boxes", shape)))
+        coordinates = check.known_classes("boxes", shape)
+        flat: Any = xp.reshape(boxes if xp is home else home.to_numpy(boxes), (-1, coordinates))
         counted = ~xp.equal(weight, 0)
-        for k in range(xp.shape(boxes)[-1]):
-            inside = (boxes[:, k] >= -ROUNDING) & (boxes[:, k] <= 1.0 + ROUNDING)
+        for k in range(coordinates):
+            inside = (flat[:, k] >= -ROUNDING) & (flat[:, k] <= 1.0 + ROUNDING)
             weight = xp.where(counted & ~inside, float("nan"), weight)
-            parts.append(boxes[:, k])
+            parts.append(flat[:, k])
     lengths = _lengths(n_bins, len(parts))
     index, cells = 0, 1
     for values, length in zip(parts, lengths, strict=True):
