@@ -224,7 +224,7 @@ def cross_entropy(
     else:
         proper = tl.where(lowest >= least, 1.0, float("nan"))
         of_label = target_mass * proper
-        cost = target_mass * above - target_z
+        cost = (target_mass * above - target_z) * proper
 
     loss, of_target = cost, 1.0
     if eps is not None:
@@ -240,8 +240,6 @@ def cross_entropy(
         of_p += 2.0 * z_loss * lse
     if row_scale is not None:
         scale = tl.load(row_scale + row * scale_stride).to(tl.float32)
-    if target is not None:
-        loss *= proper
     tl.store(losses + row, loss * scale)
 
     if gradient is not None:

@@ -33,7 +33,9 @@ def of_rows(shape: torch.Size, scale: float | Tensor | None, counted: Tensor | N
 
 def number_or_rows(x: float | Tensor, shape: torch.Size) -> tuple[float, Tensor | None]:
     """A number and no tensor; or, of a tensor, one number a row."""
-    return (x, None) if isinstance(x, float) else (1.0, x.detach().float().expand(shape).reshape(-1).contiguous())
+    if not isinstance(x, Tensor):
+        return x, None
+    return 1.0, x.detach().float().expand(shape).reshape(-1).contiguous()
 
 
 def as_rows(logits: Tensor) -> Tensor:
