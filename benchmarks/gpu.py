@@ -260,7 +260,9 @@ def _run(call: Callable[[], Tensor], device: str) -> tuple[float, float]:
 
 def _leaves(loss: Tensor) -> list[Tensor]:
     """The tensors whose gradients the loss leads to."""
-    nodes, seen, leaves = [loss.grad_fn], set(), []
+    nodes: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
+    leaves: list[Tensor] = []
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:
@@ -274,7 +276,7 @@ def _leaves(loss: Tensor) -> list[Tensor]:
 
 def main() -> None:
     """Run the checks and the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     parser.add_argument("--quick", action="store_true", help="small sizes")

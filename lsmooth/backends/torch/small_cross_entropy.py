@@ -195,7 +195,7 @@ def _of_class_ids(
         return None
     if x is not rows and not rows.gather(1, index).abs().amax().item() <= OFFSET:  # the quotient has lost digits
         return None
-    factor = scale if weight is None else weight.take(index).to(x.dtype)
+    factor: Any = scale if weight is None else weight.take(index).to(x.dtype)
     if weight is not None and not _is(scale, 1.0):
         factor = factor * scale
     losses = (log_p * factor).neg_().view(-1)
