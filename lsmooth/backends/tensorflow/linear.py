@@ -235,7 +235,7 @@ class _Blocks:
     def without_repeated(self, parts: Array) -> Array:
         """(blocks, rows of a block, ...), zero where a row is a copy."""
         real = tf.reshape(tf.range(self.count * self.size) < self.num_rows, tf.shape(parts)[:2])
-        real = real if parts.shape.rank == 2 else real[..., None]
+        real = real if parts.shape.rank == 2 else tf.expand_dims(real, -1)
         return tf.where(real, parts, tf.zeros_like(parts))
 
     def call(self, i: Array) -> Call:
