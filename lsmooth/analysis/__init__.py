@@ -1,8 +1,8 @@
 """What smoothing does to a network: its clusters, the information it keeps, and what a teacher tells."""
 
-from lsmooth.analysis.information import mutual_information
-from lsmooth.analysis.projection import Projection, cluster_tightness, penultimate_projection
-from lsmooth.analysis.teacher import match_temperature, teacher_entropy, teacher_wrong_class_mass
+from lsmooth.analysis._information import mutual_information
+from lsmooth.analysis._projection import Projection, cluster_tightness, penultimate_projection
+from lsmooth.analysis._teacher import match_temperature, teacher_entropy, teacher_wrong_class_mass
 
 __all__ = [
     "Projection",

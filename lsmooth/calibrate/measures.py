@@ -25,8 +25,8 @@ from lsmooth.metrics import (
 )
 from lsmooth.metrics._bins import BinSums
 from lsmooth.metrics._inputs import prepare, probabilities, top_label
-from lsmooth.metrics.intervals import bootstrap_interval
-from lsmooth.metrics.scores import likelihood_losses, squared_distances
+from lsmooth.metrics._intervals import bootstrap_interval
+from lsmooth.metrics._scores import likelihood_losses, squared_distances
 
 SAMPLE_ROWS = 200_000
 """The most rows that are kept."""

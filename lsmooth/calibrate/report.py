@@ -20,7 +20,7 @@ from lsmooth.calibrate.files import StoredArray
 from lsmooth.calibrate.measures import NAMES
 from lsmooth.calibrate.run import Results
 from lsmooth.metrics import Explanation, Interval
-from lsmooth.metrics.explain import DEFAULT_BINS
+from lsmooth.metrics._explain import DEFAULT_BINS
 
 CALIBRATOR = "calibrator.json"
 DIAGNOSTICS = ("temperature_", "temperature_stderr_", "status_", "n_iter_", "nll_before_", "nll_after_")

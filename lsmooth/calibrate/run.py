@@ -21,7 +21,7 @@ from lsmooth.calibrate.data import Block, Data, fit_groups, fit_rows
 from lsmooth.calibrate.files import Progress
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
 from lsmooth.calibrate.text import FileError
-from lsmooth.calibration.loading import CALIBRATORS
+from lsmooth.calibration._loading import CALIBRATORS
 from lsmooth.metrics import (
     CalibrationSlope,
     CorpDecomposition,

@@ -1,20 +1,20 @@
 """Scalers that make predicted probabilities honest: fit on held-out logits, transform new ones."""
 
-from lsmooth.calibration._base import Calibrator, ConvergenceWarning
-from lsmooth.calibration._scaling import apply_temperature
-from lsmooth.calibration.affine import (
+from lsmooth.calibration._affine_classes import (
     BiasCorrectedTemperatureScaling,
     DirichletCalibration,
     MatrixScaling,
     VectorScaling,
 )
-from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
-from lsmooth.calibration.groups import GroupTemperatureScaling
-from lsmooth.calibration.loading import load
-from lsmooth.calibration.mixed import MixedTemperatureScaling
-from lsmooth.calibration.quadratic import QuadraticScaling
-from lsmooth.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
-from lsmooth.calibration.temperature import TemperatureScaling
+from lsmooth.calibration._base import Calibrator, ConvergenceWarning
+from lsmooth.calibration._binning import HistogramBinning, IsotonicCalibration
+from lsmooth.calibration._groups import GroupTemperatureScaling
+from lsmooth.calibration._loading import load
+from lsmooth.calibration._mixed import MixedTemperatureScaling
+from lsmooth.calibration._quadratic import QuadraticScaling
+from lsmooth.calibration._scaling import apply_temperature
+from lsmooth.calibration._structured import StructuredMatrixScaling, StructuredVectorScaling
+from lsmooth.calibration._temperature import TemperatureScaling
 
 __all__ = [
     "BiasCorrectedTemperatureScaling",

@@ -1,6 +1,6 @@
 """Divergences between a teacher and a student, and the losses made of them."""
 
-from lsmooth.distillation.features import (
+from lsmooth.distillation._features import (
     attention_transfer_loss,
     contrastive_distillation_loss,
     hint_loss,
@@ -8,21 +8,21 @@ from lsmooth.distillation.features import (
     relational_distance_loss,
     similarity_preserving_loss,
 )
-from lsmooth.distillation.linear import linear_distillation_loss, linear_sparse_distillation_loss
-from lsmooth.distillation.logits import (
+from lsmooth.distillation._linear import linear_distillation_loss, linear_sparse_distillation_loss
+from lsmooth.distillation._logits import (
     decoupled_distillation_loss,
     distillation_loss,
     standardized_distillation_loss,
 )
-from lsmooth.distillation.loss import DistillationLoss
-from lsmooth.distillation.methods import (
+from lsmooth.distillation._loss import DistillationLoss
+from lsmooth.distillation._methods import (
     MovingAverageTeacher,
     ensemble_distillation_loss,
     gkd_loss,
     mutual_distillation_losses,
     virtual_teacher_logits,
 )
-from lsmooth.distillation.sparse import sparse_distillation_loss
+from lsmooth.distillation._sparse import sparse_distillation_loss
 
 __all__ = [
     "DistillationLoss",

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of, divergences
 from lsmooth.backends.formulas import accumulate, capped_logits
+from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
-from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
 class LogitOptions(NamedTuple):

@@ -27,7 +27,7 @@ with needs("sklearn", "sklearn"):
     )
 
 from lsmooth.calibration import Calibrator
-from lsmooth.calibration.loading import CALIBRATORS
+from lsmooth.calibration._loading import CALIBRATORS
 
 __all__ = ["CalibratedLogitClassifier"]
 

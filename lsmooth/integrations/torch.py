@@ -29,7 +29,7 @@ from lsmooth.integrations._torch_options import (
     real_tensor,
 )
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses.reductions import check_reduction
+from lsmooth.losses._reductions import check_reduction
 
 
 class CrossEntropyLoss(LossModule):

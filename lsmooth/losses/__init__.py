@@ -1,8 +1,8 @@
 """Cross-entropies with smoothed targets."""
 
-from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses.focal import poly_cross_entropy, sigmoid_focal_loss, softmax_focal_loss
-from lsmooth.losses.keras_classes import (
+from lsmooth.losses._cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from lsmooth.losses._focal import poly_cross_entropy, sigmoid_focal_loss, softmax_focal_loss
+from lsmooth.losses._keras_classes import (
     BinaryCrossentropy,
     BinaryFocalCrossentropy,
     CategoricalCrossentropy,
@@ -10,7 +10,7 @@ from lsmooth.losses.keras_classes import (
     KLDivergence,
     SparseCategoricalCrossentropy,
 )
-from lsmooth.losses.keras_functions import (
+from lsmooth.losses._keras_functions import (
     binary_crossentropy,
     binary_focal_crossentropy,
     categorical_crossentropy,
@@ -18,18 +18,18 @@ from lsmooth.losses.keras_functions import (
     kl_divergence,
     sparse_categorical_crossentropy,
 )
-from lsmooth.losses.linear import linear_softmax_cross_entropy
-from lsmooth.losses.loss import Loss
-from lsmooth.losses.penalties import (
+from lsmooth.losses._linear import linear_softmax_cross_entropy
+from lsmooth.losses._loss import Loss
+from lsmooth.losses._penalties import (
     adaptive_conditional_label_smoothing,
     confidence_penalty,
     logit_penalty,
     margin_label_smoothing,
     max_suppression,
 )
-from lsmooth.losses.robust import bootstrap_cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
-from lsmooth.losses.serialization import deserialize, get, serialize
-from lsmooth.losses.statistics import (
+from lsmooth.losses._robust import bootstrap_cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
+from lsmooth.losses._serialization import deserialize, get, serialize
+from lsmooth.losses._statistics import (
     SoftmaxStatistics,
     linear_softmax_cross_entropy_with_statistics,
     linear_softmax_statistics,

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import accumulate, proper_binary_labels, without_padding
-from lsmooth.losses.keras_base import refuse_a_mean
-from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
+from lsmooth.losses._keras_base import refuse_a_mean
+from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
 
 
 class Rows(NamedTuple):

@@ -1,28 +1,28 @@
 """Measures of predicted probabilities: calibration errors and scores, as functions and over batches."""
 
-from lsmooth.metrics.calibration_error import (
+from lsmooth.metrics._calibration_error import (
     adaptive_calibration_error,
     classwise_calibration_error,
     expected_calibration_error,
     maximum_calibration_error,
 )
-from lsmooth.metrics.corp import CorpCurve, CorpDecomposition, corp_decomposition, corp_reliability_curve
-from lsmooth.metrics.decomposition import BrierDecomposition, brier_decomposition
-from lsmooth.metrics.detection import detection_calibration_error
-from lsmooth.metrics.explain import Explanation, explain_difference
-from lsmooth.metrics.intervals import Interval, metric_interval
-from lsmooth.metrics.reliability import (
+from lsmooth.metrics._corp import CorpCurve, CorpDecomposition, corp_decomposition, corp_reliability_curve
+from lsmooth.metrics._decomposition import BrierDecomposition, brier_decomposition
+from lsmooth.metrics._detection import detection_calibration_error
+from lsmooth.metrics._explain import Explanation, explain_difference
+from lsmooth.metrics._intervals import Interval, metric_interval
+from lsmooth.metrics._reliability import (
     ConsistencyBand,
     ReliabilityCurve,
     classwise_reliability_curve,
     consistency_band,
     reliability_curve,
 )
-from lsmooth.metrics.scores import brier_score, negative_log_likelihood, top_k_accuracy
-from lsmooth.metrics.selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
-from lsmooth.metrics.slope import CalibrationSlope, calibration_slope
-from lsmooth.metrics.smooth import smooth_calibration_error
-from lsmooth.metrics.streaming import BrierScore, CalibrationError, Metric, NegativeLogLikelihood, TopKAccuracy
+from lsmooth.metrics._scores import brier_score, negative_log_likelihood, top_k_accuracy
+from lsmooth.metrics._selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
+from lsmooth.metrics._slope import CalibrationSlope, calibration_slope
+from lsmooth.metrics._smooth import smooth_calibration_error
+from lsmooth.metrics._streaming import BrierScore, CalibrationError, Metric, NegativeLogLikelihood, TopKAccuracy
 
 __all__ = [
     "BrierDecomposition",

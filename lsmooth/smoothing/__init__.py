@@ -1,18 +1,18 @@
 """Smoothed target distributions, as plain functions of labels."""
 
-from lsmooth.smoothing.circular import (
+from lsmooth.smoothing._circular import (
     circular_angles,
     circular_bins,
     circular_smooth_labels,
     ordinal_smooth_labels,
 )
-from lsmooth.smoothing.online import OnlineLabelSmoothing
-from lsmooth.smoothing.priors import class_prior, label_aware_smoothing, smoothing_of_labels
-from lsmooth.smoothing.schedules import cosine_schedule, linear_schedule
-from lsmooth.smoothing.spatial import spatial_smooth_labels
-from lsmooth.smoothing.structured import hierarchy_similarity, similarity_smooth_labels
-from lsmooth.smoothing.uniform import binary_smooth_labels, smooth_labels
-from lsmooth.smoothing.variants import multilabel_smooth_labels, negative_smooth_labels, noise_correcting_smoothing
+from lsmooth.smoothing._online import OnlineLabelSmoothing
+from lsmooth.smoothing._priors import class_prior, label_aware_smoothing, smoothing_of_labels
+from lsmooth.smoothing._schedules import cosine_schedule, linear_schedule
+from lsmooth.smoothing._spatial import spatial_smooth_labels
+from lsmooth.smoothing._structured import hierarchy_similarity, similarity_smooth_labels
+from lsmooth.smoothing._uniform import binary_smooth_labels, smooth_labels
+from lsmooth.smoothing._variants import multilabel_smooth_labels, negative_smooth_labels, noise_correcting_smoothing
 
 __all__ = [
     "OnlineLabelSmoothing",

@@ -11,7 +11,7 @@ from conftest import assert_close
 
 from lsmooth.backends import Backend
 from lsmooth.calibration import HistogramBinning, IsotonicCalibration, MatrixScaling, VectorScaling
-from lsmooth.calibration.binning import interpolated
+from lsmooth.calibration._binning import interpolated
 
 
 def drawn(rows: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from lsmooth.calibration import (
     VectorScaling,
     load,
 )
-from lsmooth.calibration.loading import CLASSES
+from lsmooth.calibration._loading import CLASSES
 
 
 def test_nothing_works_before_fit(tmp_path):

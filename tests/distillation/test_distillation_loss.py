@@ -10,7 +10,7 @@ from pair_parity import CALLS, LABELS, check_pair, in_dtype, kl, kl_of_logits, l
 
 import lsmooth
 from lsmooth.distillation import distillation_loss, standardized_distillation_loss
-from lsmooth.distillation.divergences import NAMES
+from lsmooth.distillation._divergences import NAMES
 
 
 def jensen_shannon(beta=0.5):

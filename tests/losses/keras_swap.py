@@ -21,7 +21,7 @@ import pytest
 
 import lsmooth.losses as losses
 from lsmooth.integrations import keras  # Keras loads no class that it has not been told of.
-from lsmooth.losses.loss import squeeze_or_expand_to_same_rank
+from lsmooth.losses._loss import squeeze_or_expand_to_same_rank
 
 TESTS = {f"{name}Test" for name in (*keras.__all__, "Loss")}
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import assert_close
 
 from lsmooth import losses
-from lsmooth.losses import keras_settings
+from lsmooth.losses import _keras_settings as keras_settings
 
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet(np.ones(5), (4, 3))

@@ -130,7 +130,7 @@ def test_saved_models_load_and_train_where_lsmooth_has_only_been_imported(name, 
         "model.fit(np.ones((1, 2)), np.array([1]), verbose=0);"
         "print(type(model.loss).__module__, model.loss.label_smoothing)"
     )
-    assert _output([sys.executable, "-c", program], name).split() == ["lsmooth.losses.keras_classes", "0.1"]
+    assert _output([sys.executable, "-c", program], name).split() == ["lsmooth.losses._keras_classes", "0.1"]
 
 
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "poly_cross_entropy", "softmax_focal_loss"])

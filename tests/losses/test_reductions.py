@@ -7,7 +7,7 @@ import pytest
 from loss_parity import check_parity, distributions, float32_exact
 
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses.reductions import REDUCTIONS
+from lsmooth.losses._reductions import REDUCTIONS
 
 LABELS = np.array([[0, 2, 4], [2, 1, 3]])
 WEIGHTS = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loss_parity import DRAWN, check_parity, float32_exact
 
 from lsmooth.losses import sigmoid_cross_entropy
-from lsmooth.losses.reductions import REDUCTIONS
+from lsmooth.losses._reductions import REDUCTIONS
 
 SIGMOID = {"loss": "sigmoid_cross_entropy"}
 OPTIONS = {

@@ -9,9 +9,9 @@ from conftest import assert_close
 
 import lsmooth
 from lsmooth.backends import Backend, load_backend
+from lsmooth.metrics import _calibration_error as calibration_error
 from lsmooth.metrics import (
     adaptive_calibration_error,
-    calibration_error,
     classwise_calibration_error,
     expected_calibration_error,
     maximum_calibration_error,

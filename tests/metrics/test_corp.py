@@ -9,7 +9,7 @@ from conftest import assert_close
 
 from lsmooth.backends import Backend
 from lsmooth.metrics import brier_score, corp_decomposition, corp_reliability_curve, negative_log_likelihood
-from lsmooth.metrics.corp import corp_band
+from lsmooth.metrics._corp import corp_band
 
 pytest.importorskip("scipy", reason="scipy is not installed")
 pytestmark = pytest.mark.usefixtures("memory")

@@ -8,7 +8,7 @@ import pytest
 
 from lsmooth import metrics
 from lsmooth.backends import load_backend
-from lsmooth.metrics.intervals import bootstrap_interval
+from lsmooth.metrics._intervals import bootstrap_interval
 
 METRICS = {
     "expected": (metrics.expected_calibration_error, {"n_bins": 10}),

@@ -10,11 +10,11 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, Head, Kernels, linear_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
 from lsmooth.distillation._pair import LogitOptions, Pair, prepare
-from lsmooth.distillation.divergences import parameter_of
+from lsmooth.losses._linear import check_block_size, check_head, head_without_padding, over_rows
 from lsmooth.losses._rows import rows_of
-from lsmooth.losses.linear import check_block_size, check_head, head_without_padding, over_rows
 
 SOFT, HARD = "soft.", "hard."
 

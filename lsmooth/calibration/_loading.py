@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from os import PathLike
 
-from lsmooth.calibration._base import Calibrator, read
-from lsmooth.calibration.affine import (
+from lsmooth.calibration._affine_classes import (
     BiasCorrectedTemperatureScaling,
     DirichletCalibration,
     MatrixScaling,
     VectorScaling,
 )
-from lsmooth.calibration.binning import HistogramBinning, IsotonicCalibration
-from lsmooth.calibration.groups import GroupTemperatureScaling
-from lsmooth.calibration.mixed import MixedTemperatureScaling
-from lsmooth.calibration.quadratic import QuadraticScaling
-from lsmooth.calibration.structured import StructuredMatrixScaling, StructuredVectorScaling
-from lsmooth.calibration.temperature import TemperatureScaling
+from lsmooth.calibration._base import Calibrator, read
+from lsmooth.calibration._binning import HistogramBinning, IsotonicCalibration
+from lsmooth.calibration._groups import GroupTemperatureScaling
+from lsmooth.calibration._mixed import MixedTemperatureScaling
+from lsmooth.calibration._quadratic import QuadraticScaling
+from lsmooth.calibration._structured import StructuredMatrixScaling, StructuredVectorScaling
+from lsmooth.calibration._temperature import TemperatureScaling
 
 CALIBRATORS: dict[str, type[Calibrator]] = {
     "temperature": TemperatureScaling,

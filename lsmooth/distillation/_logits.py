@@ -8,8 +8,8 @@ from lsmooth.backends.divergences import relative_entropy
 from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._pair import LogitOptions, Pair, finish, prepare, scale_of, tempered
-from lsmooth.distillation.divergences import parameter_of
 
 
 @over_ragged_rows("student_logits")

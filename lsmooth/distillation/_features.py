@@ -7,8 +7,8 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
 from lsmooth.losses._rows import row_weight
-from lsmooth.losses.reductions import check_reduction, reduce_rows, row_scale
 
 
 def hint_loss(

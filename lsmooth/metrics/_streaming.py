@@ -10,9 +10,9 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.metrics._bins import BinSums
 from lsmooth.metrics._inputs import Inputs, prepare, weighted_sums
+from lsmooth.metrics._reliability import ReliabilityCurve, curve_of
+from lsmooth.metrics._scores import in_top_k, likelihood_losses, squared_distances
 from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, top_label_table
-from lsmooth.metrics.reliability import ReliabilityCurve, curve_of
-from lsmooth.metrics.scores import in_top_k, likelihood_losses, squared_distances
 
 
 class Metric:

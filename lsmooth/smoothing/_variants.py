@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.smoothing.uniform import _binary_targets, _distributions, _floating
+from lsmooth.smoothing._uniform import _binary_targets, _distributions, _floating
 
 
 def multilabel_smooth_labels(

@@ -14,11 +14,11 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, label_factor
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses import keras_settings
-from lsmooth.losses.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses.focal import sigmoid_focal_loss, softmax_focal_loss
-from lsmooth.losses.keras_options import value_of
-from lsmooth.losses.keras_settings import logits_behind
+from lsmooth.losses import _keras_settings as keras_settings
+from lsmooth.losses._cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from lsmooth.losses._focal import sigmoid_focal_loss, softmax_focal_loss
+from lsmooth.losses._keras_options import value_of
+from lsmooth.losses._keras_settings import logits_behind
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from lsmooth.backends import Array
 from lsmooth.metrics import corp_decomposition, corp_reliability_curve
+from lsmooth.metrics._corp import corp_band
 from lsmooth.metrics._inputs import prepare
 from lsmooth.metrics._tables import rows_on_host
-from lsmooth.metrics.corp import corp_band
 from lsmooth.plots._style import BLUE, GREY, axes_or_current, legend, note, remove_frame, shares, strip_below, to_numpy
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, Self
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses import keras_settings
-from lsmooth.losses.keras_base import join_keras
+from lsmooth.losses import _keras_settings as keras_settings
+from lsmooth.losses._keras_base import join_keras
 
 KERAS_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
@@ -161,7 +161,7 @@ def squeeze_or_expand_to_same_rank(x1: Array, x2: Array) -> tuple[Array, Array]:
 
     Examples:
         >>> import numpy as np
-        >>> from lsmooth.losses.loss import squeeze_or_expand_to_same_rank
+        >>> from lsmooth.losses._loss import squeeze_or_expand_to_same_rank
         >>> a, b = squeeze_or_expand_to_same_rank(np.ones((3, 2, 1)), np.ones((3, 2)))
         >>> a.shape, b.shape
         ((3, 2), (3, 2))

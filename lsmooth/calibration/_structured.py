@@ -10,8 +10,8 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas import log_softmax
 from lsmooth.calibration._affine import Map, Ridge
+from lsmooth.calibration._affine_classes import DIAGNOSTICS, AffineCalibrator, Problem
 from lsmooth.calibration._moments import Rows
-from lsmooth.calibration.affine import DIAGNOSTICS, AffineCalibrator, Problem
 
 
 class StructuredVectorScaling(AffineCalibrator):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from lsmooth._sums import long_sum
 from lsmooth.backends import Array
 from lsmooth.metrics._inputs import mean, prepare
+from lsmooth.metrics._scores import squared_distances
 from lsmooth.metrics._tables import Scheme, classwise_table
-from lsmooth.metrics.scores import squared_distances
 
 
 class BrierDecomposition(NamedTuple):

@@ -11,7 +11,7 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.distillation.logits import distillation_loss
+from lsmooth.distillation._logits import distillation_loss
 
 
 def ensemble_distillation_loss(

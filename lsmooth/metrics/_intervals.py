@@ -11,7 +11,7 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import accumulate, log_softmax
 from lsmooth.metrics._inputs import Inputs, prepare, probabilities
-from lsmooth.metrics.scores import top_k_accuracy
+from lsmooth.metrics._scores import top_k_accuracy
 
 METHODS = ("bootstrap", "consistency")
 

@@ -26,8 +26,8 @@ def join_keras() -> None:
     base = getattr(getattr(keras, "losses", None), "Loss", None)
     if base is None or not hasattr(keras, "saving"):  # Keras is being imported
         return
-    from lsmooth.losses.loss import Loss
-    from lsmooth.losses.serialization import KNOWN
+    from lsmooth.losses._loss import Loss
+    from lsmooth.losses._serialization import KNOWN
 
     Loss.__bases__ = (base,)
     # Under the second name the classes are in files that were saved by earlier versions.

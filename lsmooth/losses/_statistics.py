@@ -9,9 +9,9 @@ from lsmooth.backends.linear import Call, StatisticsOfBlock, linear_rows, unstac
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.backends.statistics import RowStatistics
+from lsmooth.losses._cross_entropy import kernel_options
+from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of
 from lsmooth.losses._rows import Rows, prepare
-from lsmooth.losses.cross_entropy import kernel_options
-from lsmooth.losses.linear import LinearCall, block_loss, check_linear_call, loss_of
 
 
 class SoftmaxStatistics(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.smoothing.uniform import _distributions
+from lsmooth.smoothing._uniform import _distributions
 
 
 def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, similarity: Array) -> Array:

@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from lsmooth.losses import keras_classes, keras_functions
-from lsmooth.losses.loss import Loss
+from lsmooth.losses import _keras_classes as keras_classes
+from lsmooth.losses import _keras_functions as keras_functions
+from lsmooth.losses._loss import Loss
 
 LossLike: TypeAlias = Loss | Callable[..., Any]
 

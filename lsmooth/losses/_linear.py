@@ -11,8 +11,8 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head, linear_rows
 from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.losses._cross_entropy import kernel_options
 from lsmooth.losses._rows import Rows, prepare, rows_of
-from lsmooth.losses.cross_entropy import kernel_options
 
 
 @over_ragged_rows("hidden")

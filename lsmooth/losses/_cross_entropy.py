@@ -8,8 +8,8 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.losses._keras_base import refuse_a_mean
 from lsmooth.losses._rows import Rows, per_class, prepare, prepare_binary
-from lsmooth.losses.keras_base import refuse_a_mean
 
 
 @over_ragged_rows("logits")

@@ -6,9 +6,9 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.losses._cross_entropy import softmax_cross_entropy
+from lsmooth.losses._linear import linear_softmax_cross_entropy
 from lsmooth.losses._rows import row_mask
-from lsmooth.losses.cross_entropy import softmax_cross_entropy
-from lsmooth.losses.linear import linear_softmax_cross_entropy
 
 
 def sequence_log_prob(

@@ -8,11 +8,11 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.distillation._divergences import parameter_of
+from lsmooth.distillation._logits import divergence_options
 from lsmooth.distillation._pair import prepare
-from lsmooth.distillation.divergences import parameter_of
-from lsmooth.distillation.logits import divergence_options
 from lsmooth.losses import _rows
-from lsmooth.losses.reductions import check_reduction
+from lsmooth.losses._reductions import check_reduction
 
 
 class DistillationLoss:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lsmooth.backends import Array
 from lsmooth.backends.ragged import over_ragged_rows
+from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
+from lsmooth.distillation._logits import divergence_options
 from lsmooth.distillation._pair import prepare
-from lsmooth.distillation.divergences import parameter_of
-from lsmooth.distillation.logits import divergence_options
 
 
 @over_ragged_rows("student_logits")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.calibration._newton import Source
-from lsmooth.calibration.temperature import TemperatureScaling
+from lsmooth.calibration._temperature import TemperatureScaling
 
 
 class MixedTemperatureScaling(TemperatureScaling):
