@@ -87,7 +87,8 @@ def kept_divergence(
         )
         losses = xp.sum(terms(xp, log_t, log_s, options.parameter), axis=-1)
     else:
-        rest = _log_sum_exp_of_others(xp, student, indices)
+        reference = row_maximum(xp, chosen)
+        chosen, rest = chosen - reference[..., None], _log_sum_exp_of_others(xp, student, indices, reference)
         (log_s, log_s_rest) = _log_softmax_with(xp, chosen, rest, temperature)
         without = xp.equal(rest, MINUS_INFINITY)
         log_t, log_t_rest = kept, _log_rest(xp, kept, without, options.divergence)
@@ -120,9 +121,10 @@ def _shape(xp: Backend, temperature: Any) -> tuple[Any, ...]:
     return () if isinstance(temperature, float) else xp.shape(temperature)
 
 
-def _log_sum_exp_of_others(xp: Backend, student: Array, indices: Array) -> Array:
-    """The log-sum-exp of the classes without an index, exact however little they have; -inf if there are none.
+def _log_sum_exp_of_others(xp: Backend, student: Array, indices: Array, reference: Array) -> Array:
+    """The log-sum-exp of the classes without an index, less the reference of their row; -inf if there are none.
 
+    It is exact however little they have, and however large the logits and the reference are.
     An empty place, -1, stands for another place of its row, so that every place can be overwritten.
     """
     another = xp.max(indices, axis=-1)[..., None]
@@ -132,7 +134,7 @@ def _log_sum_exp_of_others(xp: Backend, student: Array, indices: Array) -> Array
     top = row_maximum(xp, others)
     total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
     none = xp.equal(total, 0)
-    return xp.where(none, MINUS_INFINITY, top + xp.log(xp.where(none, 1.0, total)))
+    return xp.where(none, MINUS_INFINITY, (top - reference) + xp.log(xp.where(none, 1.0, total)))
 
 
 def _log_rest(xp: Backend, kept: Array, without: Array, divergence: str) -> Array:
