@@ -20,9 +20,9 @@ from conftest import assert_close, require_backend  # noqa: E402
 from lsmooth.backends import divergences  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
+from lsmooth.backends.torch import statistics, triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
 from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
-from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
+from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy, softmax_cross_entropy_with_statistics  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 
 # NumPy, which interprets, says more than a GPU would.
@@ -144,6 +144,47 @@ def test_an_offset_of_the_logits_changes_nothing(soft, blocks):
     options = {"label_smoothing": 0.1, "reduction": "none"}
     expected = softmax_cross_entropy(target, logits, **options)
     torch.testing.assert_close(softmax_cross_entropy(target, logits + 1e4, **options), expected, rtol=1e-6, atol=1e-6)
+
+
+STATISTICS = [name for name in OPTIONS if name not in ("sample_weight", "none")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options", STATISTICS)
+@pytest.mark.parametrize("soft", [False, True])
+def test_statistics_are_those_of_the_formula(options, soft, dtype, blocks, monkeypatch):
+    monkeypatch.setattr(statistics, "ONE_BLOCK", 0)  # the tensors are on the CPU here
+    labels, logits, options = arrays(37, dtype, **OPTIONS[options])
+    if soft:
+        labels = torch.eye(37)[labels] * 0.5 + 0.3 / 37
+        options = {name: x for name, x in options.items() if name not in ("ignore_index", "class_weight")}
+    logits[1, 5:9] = logits[1, 20]  # ties
+    logits[2, 3:20] = -torch.inf
+    if not soft:
+        labels[2] = 30
+    z, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    loss, found = softmax_cross_entropy_with_statistics(labels, z, **options)
+    assert took_the_kernel(loss)
+    soft_labels = labels.double() if soft else labels
+    _, expected = softmax_cross_entropy_with_statistics(soft_labels, exact, **options)
+    for ours, theirs in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(ours, theirs.detach().float(), rtol=2e-6, atol=2e-6)
+    assert torch.equal(found.predicted, expected.predicted)
+    assert torch.equal(found.correct, expected.correct)
+    finite = expected.log_prob.isfinite()
+    total, exact_total = (x.entropy.sum() + 0.5 * x.log_prob[finite].sum() for x in (found, expected))
+    (ours,), (theirs,) = torch.autograd.grad(total, z), torch.autograd.grad(exact_total, exact)
+    torch.testing.assert_close(ours.double(), theirs, rtol=2e-2 if dtype == "bfloat16" else 1e-5, atol=1e-6)
+
+
+def test_statistics_of_padded_logits(blocks, monkeypatch):
+    monkeypatch.setattr(statistics, "ONE_BLOCK", 0)
+    labels, logits, _ = arrays(37)
+    padded = torch.cat([logits, torch.full((ROWS, 11), 50.0)], 1)
+    found = softmax_cross_entropy_with_statistics(labels, padded, num_classes=37)[1]
+    expected = softmax_cross_entropy_with_statistics(labels, logits)[1]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 15, 16, 17, 64, 1001])
@@ -488,7 +529,7 @@ from lsmooth.backends.torch.triton_cross_entropy import cross_entropy
 from lsmooth.backends.torch.triton_divergence import kl
 from lsmooth.backends.torch.triton_rows import multiply_rows
 
-STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride", "target_stride")
+STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride", "target_stride", "num_rows")
 NUMBERS = dict(dict.fromkeys(STRIDES, "i32"), num_classes="i32")
 POINTERS = dict(logits="*bf16", teacher="*fp16", labels="*i64", losses="*fp32", upstream="*fp32")
 ALWAYS = dict(NUMBERS, **POINTERS, scale="fp32", inverse_temperature="fp32", least="fp32")
@@ -497,8 +538,9 @@ OPTIONS = dict(prior="*fp32", class_weight="*fp32", counted="*i1", row_scale="*f
 
 ROWS = dict(row_eps="*fp32", row_temperature="*fp32")
 EVERYTHING = dict(ALWAYS, **GRADIENT, **OPTIONS, **ROWS)
-SOFT = dict(EVERYTHING, target="*bf16")
+SOFT = dict(EVERYTHING, target="*bf16", known="*fp32", predicted="*i64")
 del SOFT["labels"]
+COUNTED = dict(EVERYTHING, known="*fp32", predicted="*i64")
 
 def check(kernel, types, constants):
     names = kernel.arg_names
@@ -509,7 +551,8 @@ def check(kernel, types, constants):
 
 check(multiply_rows, dict(ALWAYS, **GRADIENT), dict(block=4096))
 WITH_GRADIENT = dict(ALWAYS, **GRADIENT)
-for types in (ALWAYS, WITH_GRADIENT, dict(WITH_GRADIENT, **OPTIONS), dict(ALWAYS, **OPTIONS), EVERYTHING, SOFT):
+LOSS_ALONE = dict(ALWAYS, **OPTIONS)
+for types in (ALWAYS, WITH_GRADIENT, dict(WITH_GRADIENT, **OPTIONS), LOSS_ALONE, EVERYTHING, COUNTED, SOFT):
     for kernel, constants in ((cross_entropy, {}), (kl, dict(reverse=False)), (kl, dict(reverse=True))):
         check(kernel, types, dict(constants, block=4096))
         # Whole numbers that are 1 are constants to Triton.

@@ -286,10 +286,9 @@ class TorchBackend(Backend):
             return row_statistics(self, logits, labels, options)
 
         found = None
-        if not torch.compiler.is_compiling() and logits.device.type == "cpu":
-            kernel = kernel_for("cross_entropy", logits.device)
-            if knows(kernel, options, logits, labels) and statistics.fits(logits, labels, options):
-                found = statistics.rows(logits, labels, loss_formula, formula, options)
+        kernel = None if torch.compiler.is_compiling() else kernel_for("cross_entropy", logits.device)
+        if kernel is not None and knows(kernel, options, logits, labels) and statistics.fits(logits, labels, options):
+            found = statistics.rows(kernel, logits, labels, loss_formula, formula, options)
         return super().softmax_cross_entropy_with_statistics(logits, labels, options) if found is None else found
 
     def small_mean(

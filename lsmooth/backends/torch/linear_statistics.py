@@ -26,7 +26,7 @@ class _Collecting(linear.OverwritingKernels):
         kernel = kernel_for("cross_entropy", logits.device)
         over = self.may_overwrite and logits.requires_grad and logits.is_cpu and kernel is not None
         if over and knows(kernel, options, logits, labels) and statistics.fits(logits, labels, options):
-            both = statistics.rows(logits, labels, None, None, options, overwrite=True)
+            both = statistics.rows(kernel, logits, labels, None, None, options, overwrite=True)
             if both is None:
                 self.may_overwrite = False
                 raise linear.LogitsLostError

@@ -19,17 +19,21 @@ from lsmooth.backends.torch import cross_entropy
 from lsmooth.backends.torch.small_cross_entropy import ONE_BLOCK
 from lsmooth.backends.torch.sweep import BLOCK_ELEMENTS, is_batched, run
 
+# Elements of a block on a GPU, where the gradient of statistics is made by the formula.
+GPU_ELEMENTS = 2**26
+
 Formula = Callable[..., RowStatistics]
 """``formula(logits, labels, options)``: `lsmooth.backends.statistics.row_statistics` on PyTorch."""
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
-    """Whether `rows` knows these arguments, which `cross_entropy.fits`."""
+    """Whether `rows` knows these arguments, which the kernel of the cross-entropy knows."""
     weighted = labels.ndim == logits.ndim and options.class_weight is not None
-    return logits.numel() > ONE_BLOCK and not weighted
+    return (logits.numel() > ONE_BLOCK or not logits.is_cpu) and not weighted
 
 
 def rows(
+    kernel: Any,
     logits: Tensor,
     labels: Tensor,
     loss_formula: Callable[..., Tensor] | None,
@@ -37,11 +41,17 @@ def rows(
     options: SoftmaxOptions,
     overwrite: bool = False,
 ) -> tuple[Tensor, RowStatistics] | None:
-    """The losses, and the statistics, for arguments that fit; None where logits were to be overwritten in vain."""
+    """The losses, and the statistics, for arguments that fit; None where logits were to be overwritten in vain.
+
+    ``kernel`` is the module of the cross-entropy for these tensors.
+    """
+    if kernel is not cross_entropy:
+        logits, options = cross_entropy.without_padding(logits, options), options._replace(num_classes=None)
     found: list[RowStatistics] = []
-    sweep = functools.partial(cross_entropy.sweep, overwrite=overwrite)
+    sweep = functools.partial(kernel.sweep, overwrite=overwrite)
     first = functools.partial(sweep, statistics=found)
-    losses = run(logits, (labels, options), sweep, loss_formula, logits.shape[:-1], options.total, first=first)  # type: ignore
+    shape, multiply = logits.shape[:-1], kernel.multiply
+    losses = run(logits, (labels, options), sweep, loss_formula, shape, options.total, multiply, first)  # type: ignore
     if losses is None:
         return None
     statistics = RowStatistics._make([x.view(logits.shape[:-1]) for x in found[-1]])
@@ -103,7 +113,7 @@ def _gradient_by_blocks(
             of_rows[name] = x.expand(lead).reshape(-1)
     upstreams = [(i, x.reshape(-1)) for i, x in used]
     gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
-    block = max(1, BLOCK_ELEMENTS // z.shape[1])
+    block = max(1, (BLOCK_ELEMENTS if z.is_cpu else GPU_ELEMENTS) // z.shape[1])
     for start in range(0, len(z), block):
         part = slice(start, start + block)
         here = options._replace(**{name: x[part] for name, x in of_rows.items()})

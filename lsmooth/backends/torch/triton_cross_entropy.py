@@ -25,19 +25,12 @@ from torch import Tensor
 
 from lsmooth.backends.formulas import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.statistics import RowStatistics
 from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.cross_entropy import without_padding
 from lsmooth.backends.torch.sweep import is_plain, losses_alone, needs_gradient, run, times_upstream
-from lsmooth.backends.torch.triton_rows import (
-    DTYPES,
-    as_rows,
-    finite,
-    multiply,
-    number_or_rows,
-    of_rows,
-    sweep,
-    write_zeros,
-)
+from lsmooth.backends.torch.triton_rows import DTYPES, as_rows, finite, multiply, number_or_rows, of_rows, write_zeros
+from lsmooth.backends.torch.triton_rows import sweep as sweep_rows
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
@@ -64,20 +57,22 @@ def rows(
     With ``overwrite`` the logits may be lost: the gradient is written over them; if ``late``, in the backward pass.
     """
     logits, options = without_padding(logits, options), options._replace(num_classes=None)
-    kernel = functools.partial(_sweep, overwrite=overwrite or late)
-    first = losses_alone(_sweep) if late else None
+    kernel = functools.partial(sweep, overwrite=overwrite or late)
+    first = losses_alone(sweep) if late else None
     return run(logits, (labels, options), kernel, formula, logits.shape[:-1], options.total, multiply, first)
 
 
 @torch.no_grad()
-def _sweep(
+def sweep(
     logits: Tensor,
     labels: Tensor,
     options: SoftmaxOptions,
     with_gradient: bool,
     upstream: Tensor | None = None,
     overwrite: bool = False,
+    statistics: list[RowStatistics] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
+    """See `lsmooth.backends.torch.sweep.Sweep`; the statistics of the rows are appended to that list."""
     prior, class_weight = (
         None if x is None else x.detach().contiguous() for x in (options.prior, options.class_weight)
     )
@@ -86,7 +81,12 @@ def _sweep(
     eps, row_eps = number_or_rows(options.label_smoothing, shape)
     temperature, row_temperature = number_or_rows(options.temperature, shape)
     target = None if hard else as_rows(labels.detach())
-    return sweep(
+    known, predicted = None, None
+    if statistics is not None:
+        known = torch.empty((3, shape.numel()), dtype=torch.float32, device=logits.device)
+        predicted = torch.empty(shape.numel(), dtype=torch.int64, device=logits.device)
+        statistics.append(RowStatistics(*known.unbind(), predicted))
+    return sweep_rows(
         cross_entropy,
         logits,
         with_gradient,
@@ -102,6 +102,9 @@ def _sweep(
         z_loss=options.z_loss or None,
         softcap=options.logit_softcap,
         least=-ROUNDING,
+        known=known,
+        num_rows=shape.numel(),
+        predicted=predicted,
         overwrite=overwrite,
         **of_rows(shape, scale, options.counted),
     )
@@ -139,6 +142,8 @@ def cross_entropy(
     labels,
     target,
     losses,
+    known,
+    predicted,
     gradient,
     prior,
     class_weight,
@@ -149,6 +154,7 @@ def cross_entropy(
     stride,
     target_stride,
     scale_stride,
+    num_rows,
     num_classes,
     scale,
     eps,
@@ -158,7 +164,10 @@ def cross_entropy(
     least,
     block: tl.constexpr,
 ):
-    """The loss of a row, and its gradient unless that is None."""
+    """The loss of a row, and its gradient and its statistics unless those are None.
+
+    ``known`` has the label's log-probability, the entropy and the log-sum-exp, (3, rows).
+    """
     row = tl.program_id(0).to(tl.int64)  # rows times classes may be beyond int32
     columns = tl.arange(0, block)
     logits += row * stride
@@ -168,6 +177,11 @@ def cross_entropy(
     if counted is not None:  # noqa: SIM102 - what is None is not even compiled
         if tl.load(counted + row) == 0:
             write_zeros(losses + row, gradient, num_classes, block)
+            if known is not None:
+                tl.store(known + row, 0.0)
+                tl.store(known + num_rows + row, 0.0)
+                tl.store(known + 2 * num_rows + row, 0.0)
+                tl.store(predicted + row, -1)
             return
 
     if row_temperature is not None:
@@ -190,13 +204,22 @@ def cross_entropy(
 
     top, total, left, mass, weighted = float("-inf"), 0.0, 0.0, 0.0, 0.0
     target_mass, target_z, lowest = 0.0, 0.0, 0.0
+    expected, largest, winner = 0.0, float("-inf"), tl.full((), 0, tl.int64)
     for start in range(0, num_classes, block):
         at = start + columns
         inside = at < num_classes
-        z, slope = _seen(tl.load(logits + at, mask=inside, other=float("-inf")), inverse_temperature, softcap)
+        given = tl.load(logits + at, mask=inside, other=float("-inf")).to(tl.float32)
+        z, slope = _seen(given, inverse_temperature, softcap)
         highest = tl.maximum(top, tl.max(z, 0))
         shift = finite(highest)
         total = total * tl.exp(top - shift) + tl.sum(tl.exp(z - shift), 0)
+        if known is not None:
+            seen = tl.where(z == float("-inf"), 0.0, z - reference)
+            expected = expected * tl.exp(top - shift) + tl.sum(tl.exp(z - shift) * seen, 0)
+            best = tl.max(given, 0)
+            first = tl.min(tl.where(given == best, at, num_classes), 0).to(tl.int64)
+            winner = tl.where(best > largest, first, winner)
+            largest = tl.maximum(largest, best)
         top = highest
         if eps is not None:
             u, v = _smoothing_weights(z, at, inside, prior, class_weight)
@@ -225,6 +248,16 @@ def cross_entropy(
         proper = tl.where(lowest >= least, 1.0, float("nan"))
         of_label = target_mass * proper
         cost = (target_mass * above - target_z) * proper
+
+    if known is not None:
+        if target is None:
+            log_prob = tl.where(valid, (label_z - shift) - tl.log(total), float("nan"))
+        else:
+            log_prob = (target_z - target_mass * above) * proper
+        tl.store(known + row, log_prob)
+        tl.store(known + num_rows + row, above - expected / total)
+        tl.store(known + 2 * num_rows + row, lse)
+        tl.store(predicted + row, winner)
 
     loss, of_target = cost, 1.0
     if eps is not None:
