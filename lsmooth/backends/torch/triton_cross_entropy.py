@@ -212,14 +212,16 @@ def cross_entropy(
         z, slope = _seen(given, inverse_temperature, softcap)
         highest = tl.maximum(top, tl.max(z, 0))
         shift = finite(highest)
-        total = total * tl.exp(top - shift) + tl.sum(tl.exp(z - shift), 0)
+        kept = tl.exp(top - shift)
         if known is not None:
-            seen = tl.where(z == float("-inf"), 0.0, z - reference)
-            expected = expected * tl.exp(top - shift) + tl.sum(tl.exp(z - shift) * seen, 0)
+            # The sum of exp(z) z so far as it is with this shift.
+            expected = (expected - total * (shift - finite(top))) * kept
+            expected += tl.sum(tl.exp(z - shift) * tl.where(z == float("-inf"), 0.0, z - shift), 0)
             best = tl.max(given, 0)
             first = tl.min(tl.where(given == best, at, num_classes), 0).to(tl.int64)
             winner = tl.where(best > largest, first, winner)
             largest = tl.maximum(largest, best)
+        total = total * kept + tl.sum(tl.exp(z - shift), 0)
         top = highest
         if eps is not None:
             u, v = _smoothing_weights(z, at, inside, prior, class_weight)
@@ -255,7 +257,7 @@ def cross_entropy(
         else:
             log_prob = (target_z - target_mass * above) * proper
         tl.store(known + row, log_prob)
-        tl.store(known + num_rows + row, above - expected / total)
+        tl.store(known + num_rows + row, tl.log(total) - expected / total)
         tl.store(known + 2 * num_rows + row, lse)
         tl.store(predicted + row, winner)
 
