@@ -12,6 +12,8 @@ from lsmooth.backends.formulas import MINUS_INFINITY, along_classes, log_softmax
 from lsmooth.backends.options import DivergenceOptions
 
 TAILS = ("renormalize", "drop", "bucket")
+# In place of a logit, less than any: -inf would stop TensorFlow's `enable_check_numerics`.
+_FAR = -1e30
 
 
 def _jensen_shannon(xp: Backend, log_t: Array, log_s: Array, beta: float) -> Array:
@@ -130,10 +132,10 @@ def _log_sum_exp_of_others(xp: Backend, student: Array, indices: Array, referenc
     another = xp.max(indices, axis=-1)[..., None]
     place = xp.where(indices < 0, xp.where(another < 0, 0, another), indices)
     first = student[..., :1] + 0.0 * xp.cast(indices, xp.dtype(student))
-    others = xp.put(student, place, xp.where(another < 0, first, MINUS_INFINITY))
+    others = xp.put(student, place, xp.where(another < 0, first, _FAR))
     top = row_maximum(xp, others)
     total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
-    none = xp.equal(total, 0)
+    none = xp.equal(total, 0) | (top < 0.5 * _FAR)
     return xp.where(none, MINUS_INFINITY, (top - reference) + xp.log(xp.where(none, 1.0, total)))
 
 

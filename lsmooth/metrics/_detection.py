@@ -40,7 +40,8 @@ def detection_calibration_error(
         n_bins: the number of bins of the score and of each coordinate; or one number for each, the
             score's first.
         min_count: cells of fewer detections are left out, of N too. (Küppers et al. take 8.)
-        convention: ``"guo"``: bins (lo, hi], 0 in the first; ``"netcal"``: [lo, hi), 1 in the last.
+        convention: ``"guo"``: bins (lo, hi], 0 in the first; ``"netcal"``: [lo, hi), 1 in the last, and N counts
+            the detections of cells that are left out too.
         ignore_index: detections whose match is this number do not count.
         sample_weight: of detections.
 
@@ -95,7 +96,8 @@ def detection_calibration_error(
     sums = bin_sums(xp, index, weight, parts[0], correct, cells)
     if min_count:
         few = sums.weight < min_count
-        sums = sums._replace(weight=xp.where(few, 0.0, sums.weight), gap=xp.where(few, 0.0, sums.gap))
+        weight = sums.weight if convention == "netcal" else xp.where(few, 0.0, sums.weight)
+        sums = sums._replace(weight=weight, gap=xp.where(few, 0.0, sums.gap))
     return inputs.answer(calibration_error(xp, sums, "l1"))
 
 

@@ -54,6 +54,7 @@ _DTYPES = {
         "uint64",
     ]
 }
+_OF_NUMPY = frozenset(_DTYPES.values()) - {torch.bfloat16}
 # All of torch's dtypes, because an error has to name those that are refused.
 _NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
@@ -137,7 +138,7 @@ class TorchBackend(Backend):
     def host_values(self, x: Array) -> np.ndarray | None:
         if torch.compiler.is_compiling() or not is_plain(x) or needs_gradient(x):
             return None
-        return x.detach().numpy() if x.layout == torch.strided and x.dtype != torch.bfloat16 else None
+        return x.detach().numpy() if x.layout == torch.strided and x.dtype in _OF_NUMPY else None
 
     def dtype(self, x: Array) -> str:
         return _NAMES[x.dtype]

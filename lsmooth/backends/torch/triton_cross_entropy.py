@@ -85,7 +85,7 @@ def sweep(
     if statistics is not None:
         known = torch.empty((3, shape.numel()), dtype=torch.float32, device=logits.device)
         predicted = torch.empty(shape.numel(), dtype=torch.int64, device=logits.device)
-        statistics.append(RowStatistics(*known.unbind(), predicted))
+        statistics.append(RowStatistics._make([*known.unbind(), predicted]))
     return sweep_rows(
         cross_entropy,
         logits,
@@ -239,6 +239,7 @@ def cross_entropy(
     shift = finite(top)
     lse = tl.log(total) + shift
     above = tl.log(total) + (shift - reference)  # the log-sum-exp, relative to the reference
+    proper = tl.where(lowest >= least, 1.0, float("nan"))
     if target is None:
         of_label = tl.where(valid, 1.0, float("nan"))
         if class_weight is not None:
@@ -247,7 +248,6 @@ def cross_entropy(
         # A masked class costs nothing where it has no weight.
         cost = of_label * tl.where((of_label == 0.0) & (label_z == float("-inf")), 0.0, nll)
     else:
-        proper = tl.where(lowest >= least, 1.0, float("nan"))
         of_label = target_mass * proper
         cost = (target_mass * above - target_z) * proper
 
