@@ -9,7 +9,7 @@ Examples:
     >>> from torchmetrics import MetricCollection
     >>> metrics = MetricCollection([CalibrationError(n_bins=10), BrierScore()])
     >>> metrics.update(torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.tensor([0, 1]))
-    >>> {name: value.item() for name, value in metrics.compute().items()}
+    >>> {name: value.item() for name, value in sorted(metrics.compute().items())}
     {'BrierScore': 0.3125, 'CalibrationError': 0.375}
 """
 

@@ -273,7 +273,7 @@ def linear_softmax_cross_entropy_with_statistics(
         >>> hidden, weight = np.array([[1.0, 0.0], [0.0, 3.0]]), np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
         >>> loss, statistics = linear_softmax_cross_entropy_with_statistics([0, 2], hidden, weight)
         >>> float(loss.round(6)), statistics.predicted.tolist()
-        (0.167232, [0, 2])
+        (0.167234, [0, 2])
     """
     checked = check_linear_call(
         labels,

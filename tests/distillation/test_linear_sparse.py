@@ -95,6 +95,8 @@ def test_all_classes_kept_is_the_dense_divergence(backend, tail, divergence):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_logits_in_half_precision_are_not_rounded(backend, dtype):
+    if backend.name == "numpy" and dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
     indices, log_t, *head = arrays()
     head = [backend.asarray(8.0 * x, dtype) for x in head]
     exact = [backend.to_numpy(x).astype(np.float64) for x in head]

@@ -34,6 +34,7 @@ def test_measures_are_means_over_seeds_with_hard_labels_first(written):
 
 
 def test_the_papers_claims_are_decided_from_paired_differences(written):
+    pytest.importorskip("scipy", reason="scipy is not installed")
     found = translation_findings(load_translation(written()))
     assert [finding.verdict for finding in found] == ["agrees", "agrees", "inside the noise"]
     assert found[0].claim == "Smoothing of 0.1 makes the likelihood of a translator worse."
