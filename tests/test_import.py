@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import threading
 
 import numpy as np
+import pytest
 
 import lsmooth
 from lsmooth.backends import Backend
@@ -22,6 +24,17 @@ def test_importing_lsmooth_imports_no_framework() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert not run.stderr.strip(), run.stderr
+
+
+PACKAGES = ["losses", "metrics", "calibration", "distillation", "smoothing", "preference", "analysis", "plots"]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_hands_out_what_it_lists_and_no_modules(name: str) -> None:
+    if name == "plots":
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    package = importlib.import_module(f"lsmooth.{name}")
+    assert {x for x in dir(package) if not x.startswith("_")} == set(package.__all__)
 
 
 def test_plain_arrays_go_to_the_backend_of_the_block(backend: Backend) -> None:
