@@ -247,3 +247,12 @@ def test_smoothing_leaves_masked_classes_out(backend, eps, with_prior, with_weig
     losses.sum().backward()
     np.testing.assert_allclose(found[0], losses.detach(), rtol=1e-12)
     np.testing.assert_allclose(found[1], x.grad, atol=1e-13)
+
+
+def test_an_ignored_class_may_be_numpys_integer_and_nothing_else():
+    labels, z = torch.tensor([0, 1, 1]), torch.randn(3, 4)
+    expected = torch.nn.functional.cross_entropy(z, labels, ignore_index=1)
+    for ignore_index in (1, np.int64(1)):
+        torch.testing.assert_close(softmax_cross_entropy(labels, z, ignore_index=ignore_index), expected)
+    with pytest.raises(TypeError, match="ignore_index must be None or an integer"):
+        softmax_cross_entropy(labels, z, ignore_index=1.5)

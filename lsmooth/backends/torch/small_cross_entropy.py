@@ -41,6 +41,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
         and logits.dtype in EXACT
         and type(label_smoothing) is float
         and label_smoothing == 0.0
+        and (ignore_index is None or type(ignore_index) is int)
         and logits.numel() <= SMALL
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     ):
@@ -69,7 +70,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
 def _plain_mean(labels: Tensor, logits: Tensor, ignore_index: int | None) -> Tensor | None:
     """The mean by PyTorch's function, and what that raises; None if it is not finite, as where no label counts."""
     mean = torch._C._nn.cross_entropy_loss  # pyright: ignore[reportAttributeAccessIssue]
-    if ignore_index is None or type(ignore_index) is not int or not 0 <= ignore_index < logits.shape[1]:
+    if ignore_index is None or not 0 <= ignore_index < logits.shape[1]:
         try:
             loss = mean(logits, labels, None, _MEAN, _NO_LABEL, 0.0)
             return loss if math.isfinite(loss.item()) else None
