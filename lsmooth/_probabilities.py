@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
 
 _HALF, _BRAIN = 2e-2, 1e-1
 """How far sums are off that were taken in float16 and in bfloat16."""

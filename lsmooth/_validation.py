@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
 
 _validating: ContextVar[bool] = ContextVar(
     "lsmooth_validate", default=os.environ.get("LSMOOTH_VALIDATE", "0") not in ("", "0")

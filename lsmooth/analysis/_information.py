@@ -5,7 +5,7 @@ from __future__ import annotations
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 
 
 def mutual_information(differences: Array) -> Array:

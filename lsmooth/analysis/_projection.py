@@ -10,7 +10,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 
 
 class Projection(NamedTuple):

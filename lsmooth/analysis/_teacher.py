@@ -8,7 +8,7 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum, quiet
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate, log_softmax, log_sum_exp_of
+from lsmooth.backends.formulas.rows import accumulate, log_softmax, log_sum_exp_of
 
 MINUS_INFINITY = float("-inf")
 _LOWEST, _HIGHEST = 1e-3, 1e4

@@ -23,8 +23,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lsmooth.backends import divergences, formulas, statistics
-from lsmooth.backends.linear import BlockLoss, Call, loss_of_all
+from lsmooth.backends import formulas
+from lsmooth.backends.formulas import softmax, statistics
+from lsmooth.backends.formulas.linear import BlockLoss, Call, loss_of_all
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -159,7 +160,7 @@ class Backend(ABC):
 
     def unmasked_mean(self, x: Array, shift: Array) -> Array:
         """The mean over the last axis of ``x - shift``, one number a row, without the entries that are -inf."""
-        return formulas.unmasked_mean(self, x, shift)
+        return softmax.unmasked_mean(self, x, shift)
 
     # Moving and indexing.
 
@@ -270,8 +271,8 @@ class Backend(ABC):
         return None
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
-        """Per-row divergences of two logits, or their sum; see `divergences.softmax_divergence`."""
-        return divergences.softmax_divergence(self, teacher, student, options)
+        """Per-row divergences of two logits, or their sum; see `formulas.softmax_divergence`."""
+        return formulas.softmax_divergence(self, teacher, student, options)
 
     def hard_and_soft(
         self, labels: Array, teacher: Array, student: Array, hard: SoftmaxOptions, soft: DivergenceOptions
@@ -292,7 +293,7 @@ class Backend(ABC):
         """``loss`` of the logits of linear heads, which a kernel need not hold whole.
 
         Args:
-            loss: gives a sum over rows, or one number a row; see `lsmooth.backends.linear`.
+            loss: gives a sum over rows, or one number a row; see `lsmooth.backends.formulas.linear`.
             call: the heads, and whatever else the loss depends on.
             block_size: how many rows to take at a time; the backend's choice if None.
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.linear import BlockLoss, Call, block_rows, loss_of_all
+from lsmooth.backends.formulas.linear import BlockLoss, Call, block_rows, loss_of_all
+from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOptions
-from lsmooth.backends.statistics import RowStatistics
 
 
 class NumpyBackend(NamespaceBackend):

@@ -66,10 +66,10 @@ class SigmoidOptions(NamedTuple):
 
 
 class DivergenceOptions(NamedTuple):
-    """Options of `divergences.softmax_divergence`; the defaults are the forward KL of each row."""
+    """Options of `formulas.softmax_divergence`; the defaults are the forward KL of each row."""
 
     divergence: str = "forward_kl"
-    """A key of `divergences.DIVERGENCES`."""
+    """A key of `divergence.DIVERGENCES`."""
     parameter: float = 0.5
     """beta of ``"jensen_shannon"``, alpha of ``"alpha"``."""
     temperature: float | Array = 1.0

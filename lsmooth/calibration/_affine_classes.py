@@ -11,7 +11,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of, load_backend
-from lsmooth.backends.formulas import MINUS_INFINITY, accumulate, log_softmax, match_rank
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, accumulate, log_softmax, match_rank
 from lsmooth.calibration._affine import Map, Objective, Ridge, fit_map
 from lsmooth.calibration._base import (
     Calibrator,

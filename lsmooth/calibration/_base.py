@@ -14,7 +14,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth._probabilities import ROUNDING, check_distributions
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.calibration._moments import Rows
 
 FORMAT = "lsmooth.calibration"

@@ -11,7 +11,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth._isotonic import isotonic
 from lsmooth.backends import Array, Backend, load_backend
-from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.backends.formulas.rows import accumulate, log_softmax
 from lsmooth.calibration._base import Calibrator, check_option, eager, predictions_of, rows_of
 
 BINNINGS = ("equal_width", "equal_mass")

@@ -25,7 +25,7 @@ import numpy as np
 from lsmooth._probabilities import ROUNDING, sums_to_one
 from lsmooth._sums import long_sum
 from lsmooth.backends import Array, Backend, load_backend
-from lsmooth.backends.formulas import MINUS_INFINITY, accumulate
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, accumulate
 
 HOST_BLOCK_BYTES = 2**19
 """Two buffers of this size fit a processor's second-level cache."""

@@ -11,7 +11,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth._logistic import fit_logistic
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.calibration._base import (
     Calibrator,
     ConvergenceWarning,

@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import log_softmax
+from lsmooth.backends.formulas.rows import log_softmax
 from lsmooth.calibration._base import Calibrator, check_clip, check_option, log_of, predictions_of, rows_of
 from lsmooth.calibration._moments import Rows
 

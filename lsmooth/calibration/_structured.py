@@ -8,7 +8,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import log_softmax
+from lsmooth.backends.formulas.rows import log_softmax
 from lsmooth.calibration._affine import Map, Ridge
 from lsmooth.calibration._affine_classes import DIAGNOSTICS, AffineCalibrator, Problem
 from lsmooth.calibration._moments import Rows

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from lsmooth._validation import is_integer_number
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.formulas.rows import MINUS_INFINITY
 from lsmooth.compat import _rows
 
 Axes: TypeAlias = int | tuple[int, ...] | None

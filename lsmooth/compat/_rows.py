@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of, divergences
-from lsmooth.backends.formulas import accumulate, label_factor, match_rank
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import divergence
+from lsmooth.backends.formulas.rows import accumulate, label_factor, match_rank
 from lsmooth.smoothing import smooth_labels
 
 
@@ -78,7 +79,7 @@ def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index
 
 def log_softmax(xp: Backend, logits: Array) -> Array:
     """``z - log(sum(exp(z)))`` over the last axis, which may be empty."""
-    return logits if xp.shape(logits)[-1] == 0 else divergences.log_softmax(xp, logits)
+    return logits if xp.shape(logits)[-1] == 0 else divergence.log_softmax(xp, logits)
 
 
 def pick(xp: Backend, log_probs: Array, labels: Array) -> Array:

@@ -11,7 +11,8 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import MINUS_INFINITY, focused_cross_entropy, label_factor
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, label_factor
+from lsmooth.backends.formulas.sigmoid import focused_cross_entropy
 from lsmooth.compat import _rows
 from lsmooth.compat._class_axes import (
     Axes,

@@ -15,7 +15,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.backends.formulas.rows import accumulate, log_softmax
 from lsmooth.compat import _unknown_ranks
 
 

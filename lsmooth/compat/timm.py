@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import label_factor
+from lsmooth.backends.formulas.rows import label_factor
 from lsmooth.compat import _rows
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import label_factor
+from lsmooth.backends.formulas.rows import label_factor
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.compat import _rows
 from lsmooth.losses._rows import weight_of_ids

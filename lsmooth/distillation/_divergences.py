@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lsmooth.backends.divergences import DIVERGENCES
+from lsmooth.backends.formulas.divergence import DIVERGENCES
 
 NAMES = tuple(DIVERGENCES)
 

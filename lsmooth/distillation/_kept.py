@@ -7,8 +7,8 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import jensen_shannon_terms, relative_terms, tempered
-from lsmooth.backends.formulas import MINUS_INFINITY, along_classes, log_softmax, row_maximum
+from lsmooth.backends.formulas.divergence import jensen_shannon_terms, relative_terms, tempered
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, log_softmax, row_maximum
 from lsmooth.backends.options import DivergenceOptions
 
 TAILS = ("renormalize", "drop", "bucket")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, Head, Kernels, linear_rows
+from lsmooth.backends.formulas.linear import Call, Head, Kernels, linear_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
@@ -305,7 +305,7 @@ def _loss_of_heads(
 
 
 class DistillationOfBlock(NamedTuple):
-    """The `lsmooth.backends.linear.BlockLoss` of a teacher's and a student's head, in this order.
+    """The `lsmooth.backends.formulas.linear.BlockLoss` of a teacher's and a student's head, in this order.
 
     With a tail, of the student's head alone; of the teacher, `rows` hold the kept classes.
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.divergences import relative_entropy
-from lsmooth.backends.formulas import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
+from lsmooth.backends.formulas.divergence import relative_entropy
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of

@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.backends.formulas.rows import accumulate, log_softmax
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._logits import distillation_loss
 

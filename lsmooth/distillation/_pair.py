@@ -6,8 +6,10 @@ import warnings
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of, divergences
-from lsmooth.backends.formulas import accumulate, capped_logits
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas import divergence
+from lsmooth.backends.formulas.rows import accumulate
+from lsmooth.backends.formulas.softmax import capped_logits
 from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
 
@@ -137,7 +139,7 @@ def _are_swapped(xp: Backend, teacher: Array, student: Array) -> bool:
 
 def tempered(pair: Pair) -> tuple[Array, Array]:
     """Both logits over T in the precision of the result; zeros where a row does not count."""
-    return divergences.tempered(pair.xp, pair.teacher, pair.student, pair.temperature, pair.counted)
+    return divergence.tempered(pair.xp, pair.teacher, pair.student, pair.temperature, pair.counted)
 
 
 def scale_of(pair: Pair, scale_by_temperature_squared: bool) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import log_softmax
+from lsmooth.backends.formulas.rows import log_softmax
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 
 

@@ -6,7 +6,7 @@ from numbers import Real
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import expected_cost
+from lsmooth.backends.formulas.softmax import expected_cost
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import counted_logits, finish, per_class, prepare, prepare_binary

@@ -12,7 +12,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate, label_factor
+from lsmooth.backends.formulas.rows import accumulate, label_factor
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy

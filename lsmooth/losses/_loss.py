@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._keras_base import join_keras

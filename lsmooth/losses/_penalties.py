@@ -6,7 +6,8 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import MINUS_INFINITY, centered, entropy, log_probabilities
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, entropy
+from lsmooth.backends.formulas.softmax import log_probabilities
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import Rows, finish

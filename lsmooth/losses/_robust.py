@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array
-from lsmooth.backends.formulas import entropy, expectation, log_probabilities, smoothed_targets
+from lsmooth.backends.formulas.rows import entropy, expectation
+from lsmooth.backends.formulas.softmax import log_probabilities, smoothed_targets
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import finish
 from lsmooth.losses._variants import begin

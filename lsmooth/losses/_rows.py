@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
-from lsmooth.backends.formulas import accumulate, proper_binary_labels, without_padding
+from lsmooth.backends.formulas.rows import accumulate, without_padding
+from lsmooth.backends.formulas.sigmoid import proper_binary_labels
 from lsmooth.losses._keras_base import refuse_a_mean
 from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
 

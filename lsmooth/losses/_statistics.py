@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.linear import Call, StatisticsOfBlock, linear_rows, unstacked
+from lsmooth.backends.formulas.linear import Call, StatisticsOfBlock, linear_rows, unstacked
+from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.backends.statistics import RowStatistics
 from lsmooth.losses._cross_entropy import kernel_options
 from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of
 from lsmooth.losses._rows import Rows, prepare

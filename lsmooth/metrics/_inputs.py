@@ -12,7 +12,7 @@ from lsmooth import _validation as check
 from lsmooth._probabilities import ROUNDING, check_distributions
 from lsmooth._sums import has_float64, long_sum, quiet
 from lsmooth.backends import Array, Backend, backend_of, load_backend
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 
 
 class Inputs(NamedTuple):

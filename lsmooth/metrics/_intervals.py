@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import accumulate, log_softmax
+from lsmooth.backends.formulas.rows import accumulate, log_softmax
 from lsmooth.metrics._inputs import Inputs, prepare, probabilities
 from lsmooth.metrics._scores import top_k_accuracy
 

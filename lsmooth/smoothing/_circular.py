@@ -6,7 +6,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import match_rank
+from lsmooth.backends.formulas.rows import match_rank
 
 WINDOWS = ("pulse", "rectangle", "triangle", "gaussian")
 

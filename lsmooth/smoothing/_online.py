@@ -8,7 +8,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.backends.formulas import accumulate
+from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.smoothing._structured import similarity_smooth_labels
 
 

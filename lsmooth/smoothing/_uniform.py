@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas import match_rank
+from lsmooth.backends.formulas.rows import match_rank
 
 
 def smooth_labels(

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth.backends import Array, Backend, divergences, formulas
-from lsmooth.backends.linear import Call, CrossEntropyOfBlock, Head
+from lsmooth.backends import Array, Backend, formulas
+from lsmooth.backends.formulas import divergence
+from lsmooth.backends.formulas.linear import Call, CrossEntropyOfBlock, Head
+from lsmooth.backends.formulas.statistics import row_statistics
 from lsmooth.backends.numpy import NumpyBackend
 from lsmooth.backends.options import DivergenceOptions, SigmoidOptions, SoftmaxOptions
-from lsmooth.backends.statistics import row_statistics
 from lsmooth.testing import reference
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
@@ -437,7 +438,7 @@ _SIGMOID_VALUES: dict[str, tuple[Any, ...]] = {
     "alpha": (0.25,),
 }
 _DIVERGENCE_VALUES: dict[str, tuple[Any, ...]] = {
-    "divergence": tuple(divergences.DIVERGENCES),
+    "divergence": tuple(divergence.DIVERGENCES),
     "parameter": (0.25,),
     "temperature": (2.0, 2.0 * _ROWS),
     "counted": (np.array([True, False, True]),),
@@ -501,7 +502,7 @@ def _statistics(case: _Case, z: np.ndarray, labels: np.ndarray, given: Any) -> N
 
 
 def _divergence_of_student(xp: Backend, student: Array, teacher: Array, options: Any) -> Array:
-    return divergences.softmax_divergence(xp, teacher, student, options)
+    return formulas.softmax_divergence(xp, teacher, student, options)
 
 
 _OPTIONS = {
@@ -555,7 +556,7 @@ def _joint_kernels(case: _Case) -> None:
 
     def exact_both(x: np.ndarray) -> np.ndarray:
         losses = formulas.softmax_cross_entropy(_EXACT, x, ids, hard)
-        return losses + divergences.softmax_divergence(_EXACT, teacher, x, soft)
+        return losses + formulas.softmax_divergence(_EXACT, teacher, x, soft)
 
     case.equal("hard_and_soft", lambda: both(xp.asarray(z, case.dtype)), exact_both(z), case.dtype)
     case.gradient("hard_and_soft", both, z, _differences(exact_both, z), tolerance=1e-5)

@@ -17,7 +17,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from conftest import assert_close, require_backend  # noqa: E402
 
-from lsmooth.backends import divergences  # noqa: E402
+from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
 from lsmooth.backends.torch import statistics, triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
@@ -503,7 +503,7 @@ def test_linear_heads_distil_through_it(backend, divergence, written_over, monke
     logits = t_hidden.double() @ t_weight.double().T, exact[0] @ exact[1].T
     expected = distillation_loss(*logits, divergence=divergence)
     expected.backward()
-    monkeypatch.setattr(divergences, "softmax_divergence", None)  # the formula may not be asked
+    monkeypatch.setattr(formulas, "softmax_divergence", None)  # the formula may not be asked
     loss = linear_distillation_loss(t_hidden, t_weight, h, w, block_size=2, divergence=divergence)
     loss.backward()
     assert written_over == [True] * 3

@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_close
 
 from lsmooth import losses, smoothing
-from lsmooth.backends.formulas import log_softmax
+from lsmooth.backends.formulas.rows import log_softmax
 from lsmooth.compat import annotated_transformer, fairseq, optax
 
 LOGITS = 3 * np.random.default_rng(0).normal(size=(4, 5))

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import require_backend  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from lsmooth.backends import divergences, load_backend  # noqa: E402
+from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.backends.torch import divergence as kernel  # noqa: E402
 from lsmooth.backends.torch import sweep  # noqa: E402
@@ -39,7 +39,7 @@ def fused(monkeypatch):
     def never(*args, **options):
         raise AssertionError("the formula was asked")
 
-    monkeypatch.setattr(divergences, "softmax_divergence", never)
+    monkeypatch.setattr(formulas, "softmax_divergence", never)
 
 
 def pair(rows, classes, seed=0, dtype=torch.float64):
@@ -50,7 +50,7 @@ def pair(rows, classes, seed=0, dtype=torch.float64):
 def formula(teacher, student, **options):
     """The rows' losses and gradients, by autograd of the formula in float64."""
     z = student.detach().double().requires_grad_()
-    losses = divergences.softmax_divergence(load_backend("torch"), teacher.double(), z, DivergenceOptions(**options))
+    losses = formulas.softmax_divergence(load_backend("torch"), teacher.double(), z, DivergenceOptions(**options))
     (gradient,) = torch.autograd.grad(losses.sum(), z)
     return losses.detach(), gradient
 
@@ -69,7 +69,7 @@ def test_values_and_gradients_are_those_of_the_formula(monkeypatch, divergence, 
     monkeypatch.setattr(kernel, "SAMPLE", 64)
     t, s = pair(*size, dtype=dtype)
     expected, each = formula(t, s, divergence=divergence, temperature=2.0)
-    monkeypatch.setattr(divergences, "softmax_divergence", None)
+    monkeypatch.setattr(formulas, "softmax_divergence", None)
     s.requires_grad_()
     options = {"divergence": divergence, "temperature": 2.0, "scale_by_temperature_squared": False}
     rows = distillation_loss(t, s, reduction="none", **options)

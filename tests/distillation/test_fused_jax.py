@@ -9,7 +9,8 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 
 from conftest import require_backend  # noqa: E402
 
-from lsmooth.backends import divergences, load_backend  # noqa: E402
+from lsmooth.backends import formulas, load_backend  # noqa: E402
+from lsmooth.backends.formulas import divergence  # noqa: E402
 from lsmooth.backends.jax import divergence as kernel  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
@@ -35,7 +36,7 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def fused(monkeypatch):
     """Within the test the formula may not be asked."""
-    monkeypatch.setattr(divergences, "softmax_divergence", None)
+    monkeypatch.setattr(formulas, "softmax_divergence", None)
 
 
 def pair(seed=0):
@@ -44,7 +45,7 @@ def pair(seed=0):
 
 
 def formula(teacher, student, **options):
-    return divergences.softmax_divergence(load_backend("jax"), teacher, student, DivergenceOptions(**options))
+    return formulas.softmax_divergence(load_backend("jax"), teacher, student, DivergenceOptions(**options))
 
 
 def close(actual, expected, tolerance=1e-11):
@@ -68,7 +69,7 @@ def test_values_and_gradients(fused, monkeypatch, wrap):
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
-@pytest.mark.parametrize("name", sorted(set(divergences.DIVERGENCES) - set(divergences.OF_LOGITS)))
+@pytest.mark.parametrize("name", sorted(set(divergence.DIVERGENCES) - set(divergence.OF_LOGITS)))
 def test_every_divergence_with_weights_of_rows(name, wrap):
     """Ignored rows too; the gradients of both the student and the weights, of the rows and of their sum."""
     t, s = (z.at[:, 1].set(-jnp.inf) for z in pair())

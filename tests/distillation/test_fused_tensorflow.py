@@ -9,7 +9,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 from conftest import require_backend  # noqa: E402
 
-from lsmooth.backends import divergences, load_backend  # noqa: E402
+from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.backends.tensorflow import compilation  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
@@ -28,7 +28,7 @@ def path(request, monkeypatch):
     """Each way through the kernel, for logits that are small; no formula to fall back on."""
     if request.param == "XLA":
         monkeypatch.setattr(compilation, "XLA_ELEMENTS", 1)
-    monkeypatch.setattr(divergences, "softmax_divergence", None)
+    monkeypatch.setattr(formulas, "softmax_divergence", None)
     return request.param
 
 
@@ -37,7 +37,7 @@ def pair(seed=0, dtype=tf.float64):
     return tuple(tf.cast(rng.normal(0.0, 2.0, (ROWS, CLASSES)), dtype) for _ in range(2))
 
 
-REFERENCE = divergences.softmax_divergence
+REFERENCE = formulas.softmax_divergence
 
 
 def reference(teacher, student, **options):

@@ -7,7 +7,7 @@ import pytest
 from conftest import require_backend
 
 from lsmooth import distillation
-from lsmooth.backends import divergences
+from lsmooth.backends.formulas import divergence
 
 ROWS, CLASSES, LOSS_SCALE = 4, 3000, 2.0**12
 RNG = np.random.default_rng(0)
@@ -20,7 +20,7 @@ def of(divergence):
     return lambda t, s, y, **options: distillation.distillation_loss(t, s, divergence=divergence, **options)
 
 
-LOSSES = {name: of(name) for name in divergences.DIVERGENCES} | {
+LOSSES = {name: of(name) for name in divergence.DIVERGENCES} | {
     "decoupled": lambda t, s, y, **options: distillation.decoupled_distillation_loss(t, s, y, **options),
     "standardized": lambda t, s, y, **options: distillation.standardized_distillation_loss(t, s, **options),
     "gkd": lambda t, s, y, **options: distillation.gkd_loss(t, s, **options),

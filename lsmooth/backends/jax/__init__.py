@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lsmooth.backends import divergences, formulas, statistics
+from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.formulas import statistics
+from lsmooth.backends.formulas.linear import BlockLoss, Call
 from lsmooth.backends.jax import divergence, linear, sigmoid
-from lsmooth.backends.linear import BlockLoss, Call
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -161,7 +162,7 @@ class JaxBackend(Backend):
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
         if not divergence.fits(student, options):
-            return _compiled(divergences.softmax_divergence, self, *_fixed(options), teacher, student)
+            return _compiled(formulas.softmax_divergence, self, *_fixed(options), teacher, student)
         return divergence.blocks(self, teacher, student, options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
@@ -277,7 +278,7 @@ def _argmax_by_parts(x: Array) -> Array:
 
 @jax.custom_jvp
 def _unmasked_mean(x: Array, shift: Array) -> Array:
-    """`formulas.unmasked_mean`, where the common case, nothing masked, costs one pass and no mask."""
+    """`softmax.unmasked_mean`, where the common case, nothing masked, costs one pass and no mask."""
     return _unmasked_mean_and_count(x, shift)[0]
 
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lsmooth.backends import divergences
 from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.formulas import divergence
 from lsmooth.backends.options import DivergenceOptions
 
 # Elements of a block, and of the smallest logits for which blocks pay.
@@ -40,7 +40,7 @@ class Numbers(NamedTuple):
 def fits(student: Array, options: DivergenceOptions) -> bool:
     """Whether `blocks` knows these options, all others among them, and a loop is no worse than the formula."""
     return (
-        options.divergence not in divergences.OF_LOGITS  # their reductions share nothing
+        options.divergence not in divergence.OF_LOGITS  # their reductions share nothing
         and options.constant_teacher
         and isinstance(options.temperature, float)
         and blocks_pay(student)
@@ -59,7 +59,7 @@ def on_one_cpu() -> bool:
 
 
 def blocks(xp: Backend, teacher: Array, student: Array, options: DivergenceOptions) -> Array:
-    """`divergences.softmax_divergence`, for arguments that fit."""
+    """`formulas.softmax_divergence`, for arguments that fit."""
     divergence, parameter, temperature, counted, scale, total, _ = options
     *lead, classes = student.shape
     factor = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, precision(student)), lead)
@@ -95,7 +95,7 @@ def _forward_kl(
     plan: Plan, numbers: Numbers, teacher: Array, student: Array, counted: Array | None, factor: Array
 ) -> tuple[Array, ...]:
     """KL(t || s) and its gradient s - t: the exponentials that both need are taken once."""
-    t, s = divergences.tempered(plan.xp, teacher, student, numbers.temperature, counted)
+    t, s = divergence.tempered(plan.xp, teacher, student, numbers.temperature, counted)
     t, s = (z - jax.lax.stop_gradient(jnp.max(z, axis=-1)) for z in (t, s))
     mass_t, mass_s = jnp.exp(t), jnp.exp(s)
     sum_t, sum_s = jnp.sum(mass_t), jnp.sum(mass_s)
@@ -109,8 +109,8 @@ def _by_formula(
     plan: Plan, numbers: Numbers, teacher: Array, student: Array, counted: Array | None, factor: Array
 ) -> tuple[Array, ...]:
     def loss(student: Array) -> Array:
-        tempered = divergences.tempered(plan.xp, teacher, student, numbers.temperature, counted)
-        return divergences.DIVERGENCES[plan.divergence](plan.xp, *tempered, numbers.parameter)
+        tempered = divergence.tempered(plan.xp, teacher, student, numbers.temperature, counted)
+        return divergence.DIVERGENCES[plan.divergence](plan.xp, *tempered, numbers.parameter)
 
     loss_of_row, pull = jax.vjp(loss, student.astype(precision(student)))
     return loss_of_row, *pull(factor)

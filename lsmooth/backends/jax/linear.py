@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Head, block_rows, joined, loss_of_all, without_ignored
+from lsmooth.backends.formulas.linear import BlockLoss, Call, Head, block_rows, joined, loss_of_all, without_ignored
 
 # Logits of a block.
 BLOCK_ELEMENTS = 2**24
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
-    """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
+    """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
     lead = call.heads[0].hidden.shape[:-1]
     place = _placement(call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas import ROUNDING, smooth_binary_labels
+from lsmooth.backends.formulas.rows import ROUNDING
+from lsmooth.backends.formulas.sigmoid import smooth_binary_labels
 from lsmooth.backends.jax.divergence import blocks_pay, in_blocks, precision
 from lsmooth.backends.options import SigmoidOptions
 

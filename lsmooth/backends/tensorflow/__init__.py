@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.formulas.linear import BlockLoss, Call
+from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -202,7 +202,7 @@ class TensorflowBackend(Backend):
             loss = sigmoid.total(logits, labels, options.label_smoothing)  # pyright: ignore[reportArgumentType]
             return loss if options.scale is None else loss * options.scale
         labels = sigmoid.smoothed(labels, options.label_smoothing)
-        return cross_entropy.reduced_rows(sigmoid.elements(formulas.accumulate(self, logits), labels), options)
+        return cross_entropy.reduced_rows(sigmoid.elements(accumulate(self, logits), labels), options)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         return log_odds.label_log_odds(self, logits, labels)

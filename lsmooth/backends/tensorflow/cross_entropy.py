@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas import MINUS_INFINITY
+from lsmooth.backends.formulas.rows import MINUS_INFINITY
 from lsmooth.backends.options import Options, SoftmaxOptions
 from lsmooth.backends.tensorflow.arrays import accumulate, axis_length, equal, float_type, one_or_nan, pick, where
 from lsmooth.backends.tensorflow.compilation import (

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas import ROUNDING, log_probabilities
+from lsmooth.backends.formulas.rows import ROUNDING
+from lsmooth.backends.formulas.softmax import log_probabilities
 from lsmooth.backends.numpy import NumpyBackend
 from lsmooth.backends.options import Options, SigmoidOptions, SoftmaxOptions, are_known
 from lsmooth.backends.tensorflow.arrays import float_type

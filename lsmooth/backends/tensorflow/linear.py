@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from lsmooth.backends import linear
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all, without_ignored
+from lsmooth.backends.formulas import linear
+from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all, without_ignored
 from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> Array:
-    """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
+    """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
     hidden = call.heads[0].hidden
     lead, rank = tf.shape(hidden)[:-1], len(hidden.shape) - 1
     static = hidden.shape[:-1]

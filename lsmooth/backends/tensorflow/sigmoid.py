@@ -14,7 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas import ROUNDING, smooth_binary_labels
+from lsmooth.backends.formulas.rows import ROUNDING
+from lsmooth.backends.formulas.sigmoid import smooth_binary_labels
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.tensorflow import compilation
 from lsmooth.backends.tensorflow.arrays import one_or_nan

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lsmooth.backends import divergences, formulas
+from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.linear import BlockLoss, Call, with_deferred_scale
+from lsmooth.backends.formulas.linear import BlockLoss, Call, with_deferred_scale
+from lsmooth.backends.formulas.statistics import RowStatistics, row_statistics
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -24,7 +25,6 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
-from lsmooth.backends.statistics import RowStatistics, row_statistics
 from lsmooth.backends.torch import (
     hard_and_soft,
     linear,
@@ -325,7 +325,7 @@ class TorchBackend(Backend):
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
         def formula(student: Array, teacher: Array, options: DivergenceOptions) -> Array:
-            return divergences.softmax_divergence(self, teacher, student, options)
+            return formulas.softmax_divergence(self, teacher, student, options)
 
         losses = _fastest("divergence", formula, teacher, student, options, student)
         return formula(student, teacher, options) if losses is None else losses

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsmooth.backends.statistics import RowStatistics
+from lsmooth.backends.formulas.statistics import RowStatistics
 
 # Classes of which the largest logit is kept, for the argmax, which PyTorch does not vectorise.
 PART = 128

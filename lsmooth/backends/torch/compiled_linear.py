@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from lsmooth.backends.base import Backend
-from lsmooth.backends.linear import BlockLoss, Call, Form, block_rows
+from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, block_rows
 from lsmooth.backends.torch import compiled, linear
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
 
@@ -33,7 +33,7 @@ def fits(loss: BlockLoss, call: Call) -> bool:
 
 
 def linear_rows(loss: Any, call: Call, block_size: int | None) -> Tensor:
-    """`lsmooth.backends.linear.loss_of_all` for a loss that is a named tuple, a block of rows at a time."""
+    """`lsmooth.backends.formulas.linear.loss_of_all` for a loss that is a named tuple, a block of rows at a time."""
     lead, call = linear.flat(call)
     tensors = call.arrays()
     device = tensors[0].device.type

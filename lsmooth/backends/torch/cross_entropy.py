@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
+from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.statistics import RowStatistics
 from lsmooth.backends.torch import small_cross_entropy
 from lsmooth.backends.torch.block_statistics import Kept
 from lsmooth.backends.torch.layout import Layout, layout_of

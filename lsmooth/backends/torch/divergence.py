@@ -75,7 +75,7 @@ def rows(
     options: DivergenceOptions,
     overwrite: bool = False,
 ) -> Tensor | None:
-    """`divergences.softmax_divergence` for arguments that fit; None where a value does not.
+    """`formulas.softmax_divergence` for arguments that fit; None where a value does not.
 
     ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
     With ``overwrite`` the student's logits may be lost: the gradient is written over them.

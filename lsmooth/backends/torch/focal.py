@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lsmooth.backends.base import Backend
-from lsmooth.backends.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all
+from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all
 from lsmooth.backends.options import DivergenceOptions, Options, SoftmaxOptions
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_stack
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 def linear_rows(
     xp: Backend, loss: BlockLoss, call: Call, block_size: int | None, kernels: OverwritingKernels | None = None
 ) -> Tensor:
-    """`lsmooth.backends.linear.loss_of_all`, a block of rows at a time."""
+    """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
     lead, call = flat(call)
     hidden = call.heads[0].hidden
     # A DTensor may be spread over its rows: a slice of one is a copy, not a place to write to.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.base import Backend
-from lsmooth.backends.linear import BlockLoss, Call
+from lsmooth.backends.formulas.linear import BlockLoss, Call
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import linear, statistics
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, soft_margin_loss
 
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_plain, times_upstream
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.statistics import RowStatistics
 from lsmooth.backends.torch import cross_entropy
 from lsmooth.backends.torch.small_cross_entropy import ONE_BLOCK
 from lsmooth.backends.torch.sweep import BLOCK_ELEMENTS, is_batched, run
@@ -23,7 +23,7 @@ from lsmooth.backends.torch.sweep import BLOCK_ELEMENTS, is_batched, run
 GPU_ELEMENTS = 2**26
 
 Formula = Callable[..., RowStatistics]
-"""``formula(logits, labels, options)``: `lsmooth.backends.statistics.row_statistics` on PyTorch."""
+"""``formula(logits, labels, options)``: `lsmooth.backends.formulas.statistics.row_statistics` on PyTorch."""
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

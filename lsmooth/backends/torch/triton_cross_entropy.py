@@ -23,9 +23,9 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from lsmooth.backends.formulas import ROUNDING
+from lsmooth.backends.formulas.rows import ROUNDING
+from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.statistics import RowStatistics
 from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.cross_entropy import without_padding
 from lsmooth.backends.torch.sweep import is_plain, losses_alone, needs_gradient, run, times_upstream

@@ -55,7 +55,7 @@ def rows(
     options: DivergenceOptions,
     overwrite: bool = False,
 ) -> Tensor | None:
-    """`divergences.softmax_divergence` for arguments that fit.
+    """`formulas.softmax_divergence` for arguments that fit.
 
     ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
     With ``overwrite`` the student's logits may be lost: the gradient is written over them.

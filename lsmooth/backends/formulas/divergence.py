@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lsmooth.backends.formulas import MINUS_INFINITY, along_classes, centered, log_softmax
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, centered, log_softmax
 from lsmooth.backends.options import DIVERGENCE, DivergenceOptions
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lsmooth.backends.formulas import accumulate, match_rank
+from lsmooth.backends.formulas.rows import accumulate, match_rank
+from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays
-from lsmooth.backends.statistics import RowStatistics
 
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lsmooth.backends import formulas
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, over_temperature, row_maximum
+from lsmooth.backends.formulas.softmax import ShiftedRows, capped_logits, label_nll, seen_logits
 from lsmooth.backends.options import SOFTMAX, SoftmaxOptions
 
 if TYPE_CHECKING:
@@ -24,19 +25,19 @@ class RowStatistics(NamedTuple):
 
 
 def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> RowStatistics:
-    """The statistics of the softmax of `formulas.softmax_cross_entropy`, for the same arguments."""
+    """The statistics of the softmax of `softmax_cross_entropy`, for the same arguments."""
     counted, temperature = options.counted, options.temperature
-    logits = formulas.seen_logits(xp, logits, options)
+    logits = seen_logits(xp, logits, options)
     predicted = xp.cast(xp.argmax(xp.stop_gradient(logits), axis=-1), "int64")
-    logits = formulas.capped_logits(xp, logits, options.logit_softcap)
-    rows = formulas.ShiftedRows(xp, logits, formulas.row_maximum(xp, logits), temperature)
+    logits = capped_logits(xp, logits, options.logit_softcap)
+    rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
     log_sum = rows.log_sum_exp()
-    log_prob = -formulas.label_nll(rows, log_sum, labels)
-    z = formulas.over_temperature(logits - rows.shift[..., None], formulas.along_classes(xp, temperature))
-    masked = xp.equal(z, formulas.MINUS_INFINITY)
+    log_prob = -label_nll(rows, log_sum, labels)
+    z = over_temperature(logits - rows.shift[..., None], along_classes(xp, temperature))
+    masked = xp.equal(z, MINUS_INFINITY)
     # No log p of each class: compilers store what a sum reads, and there is a pass fewer over exp(z).
     entropy = log_sum - xp.sum(xp.exp(z) * xp.where(masked, 0.0, z), axis=-1) / xp.exp(log_sum)
-    log_sum_exp = log_sum + formulas.over_temperature(rows.shift, temperature)
+    log_sum_exp = log_sum + over_temperature(rows.shift, temperature)
     if counted is None:
         return RowStatistics(log_prob, entropy, log_sum_exp, predicted)
     log_prob, entropy, log_sum_exp = (xp.where(counted, x, 0.0) for x in (log_prob, entropy, log_sum_exp))

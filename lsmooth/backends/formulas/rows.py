@@ -1,0 +1,106 @@
+"""Operations on the rows of logits and labels that the formulas share; the classes are the last axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+MINUS_INFINITY = float("-inf")
+# How far below 0 or above 1 the rounding of sums takes a probability: MixUp in float32 makes labels of 1 + 1e-7.
+ROUNDING = 1e-6
+# The lowest finite numbers.
+_LOWEST = {"float64": -1.7976931348623157e308, "float32": -3.4028234663852886e38}
+
+
+def accumulate(xp: Backend, x: Array) -> Array:
+    """``x`` in the precision that lsmooth reduces in: float64 stays, everything else is float32."""
+    return x if xp.dtype(x) in ("float64", "float32") else xp.cast(x, "float32")
+
+
+def without_padding(xp: Backend, x: Array, num_classes: int | None) -> Array:
+    """The first ``num_classes`` entries of the last axis; all if None."""
+    return x if num_classes is None or xp.shape(x)[-1] == num_classes else x[..., :num_classes]
+
+
+def row_maximum(xp: Backend, logits: Array) -> Array:
+    """The largest logit of each row, as a constant: subtracted first, so that no digits are lost to a common offset."""
+    top = xp.stop_gradient(xp.max(logits, axis=-1))
+    return xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
+
+
+def centered(xp: Backend, logits: Array) -> Array:
+    """Logits less the largest of their row; their softmax is the same."""
+    return logits - row_maximum(xp, logits)[..., None]
+
+
+def log_softmax(xp: Backend, logits: Array) -> Array:
+    """``z - log(sum(exp(z)))`` over the last axis; -inf stays -inf."""
+    logits = centered(xp, logits)
+    return logits - xp.log(xp.sum(xp.exp(logits), axis=-1))[..., None]
+
+
+def match_rank(xp: Backend, x: Array, like: Array) -> Array:
+    """``x`` with leading axes of length 1, in the rank of ``like``; JAX can be told to refuse ranks that differ."""
+    shape = tuple(-1 if n is None else n for n in xp.shape(x))
+    missing = len(xp.shape(like)) - len(shape)
+    return xp.reshape(x, (1,) * missing + shape) if shape and missing > 0 else x
+
+
+def label_factor(xp: Backend, labels: Array, num_classes: Any, dtype: str) -> tuple[Array, Array]:
+    """Class ids that can be looked up, and what to multiply their rows by: 1, or NaN where the id is no class.
+
+    A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
+    """
+    valid = (labels >= 0) & (labels < num_classes)
+    return xp.where(valid, labels, 0), xp.one_or_nan(valid, dtype)
+
+
+def proper_rows(xp: Backend, labels: Array) -> Array:
+    """1 for each row of labels (..., classes), and NaN where a class has negative mass."""
+    dtype = xp.dtype(labels)
+    # A count, not max(-labels): TensorFlow's graph optimizer gets that wrong in a Keras model's step.
+    return xp.one_or_nan(xp.sum(xp.cast(labels < -ROUNDING, dtype), axis=-1) <= 0, dtype)
+
+
+def over_temperature(x: Array, temperature: Any) -> Array:
+    """``x / T``, and ``x`` itself where T is the number 1."""
+    return x if isinstance(temperature, float) and temperature == 1.0 else x / temperature
+
+
+def along_classes(xp: Backend, temperature: Any) -> Any:
+    """One temperature a row with an axis for the classes; a number as it is."""
+    return temperature if isinstance(temperature, float) or not xp.shape(temperature) else temperature[..., None]
+
+
+def log_sum_exp_of(xp: Backend, logits: Array, kept: Array) -> tuple[Array, Array, Array]:
+    """``log(sum(exp(z)))`` over the classes that are kept, without an infinity where none is masked.
+
+    Returns:
+        The largest of their logits, as a constant; what the log-sum-exp is above it; and whether
+        no class is left, in which case both are 0.
+    """
+    lowest = _LOWEST[xp.dtype(logits)]
+    top = xp.stop_gradient(xp.max(xp.where(kept, logits, lowest), axis=-1))
+    none = top <= lowest
+    top = xp.where(none | xp.equal(top, -MINUS_INFINITY), 0.0, top)
+    terms = xp.where(kept, xp.exp(xp.where(kept, logits - top[..., None], 0.0)), 0.0)
+    return top, xp.log(xp.where(none, 1.0, xp.sum(terms, axis=-1))), none
+
+
+def is_number(value: Any, number: float) -> bool:
+    """Whether an option is this Python number; a tensor of the same value is not."""
+    return isinstance(value, float) and value == number
+
+
+def expectation(xp: Backend, targets: Array, values: Array) -> Array:
+    """``sum_k q_k f_k``, where a class without mass costs nothing, even where f is infinite."""
+    # A finite f_k stays: it is the derivative by q_k, at q_k = 0 too.
+    without = xp.equal(targets, 0) & xp.equal(abs(values), -MINUS_INFINITY)
+    return xp.sum(targets * xp.where(without, 0.0, values), axis=-1)
+
+
+def entropy(xp: Backend, log_p: Array) -> Array:
+    """``-sum_k p_k log p_k``; a masked class has none."""
+    return -xp.sum(xp.exp(log_p) * xp.where(xp.equal(log_p, MINUS_INFINITY), 0.0, log_p), axis=-1)

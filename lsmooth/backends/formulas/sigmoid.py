@@ -1,0 +1,82 @@
+"""The sigmoid cross-entropy of independent yes-or-no labels, focal terms included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, ROUNDING, accumulate, is_number, match_rank
+from lsmooth.backends.options import SIGMOID, SigmoidOptions
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+
+# exp of it is far within float32's range, also where it is multiplied.
+_LARGEST_EXPONENT = 80.0
+
+
+def proper_binary_labels(xp: Backend, labels: Array) -> Array:
+    """Labels of yes-or-no questions, and NaN in place of those outside [0, 1]."""
+    return labels * xp.one_or_nan((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING), xp.dtype(labels))
+
+
+def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+    """``scale ((1 - l) log(1 + exp(z)) + w l log(1 + exp(-z)))``, l = (1 - eps) t + eps / 2, of each element.
+
+    An infinite logit on the right side of its label costs 0.
+
+    Args:
+        xp: the backend.
+        logits: z, floating point.
+        labels: t in [0, 1], of the logits' shape, in the dtype of the result.
+        options: eps, w and the others. A gamma multiplies by ``(l (1 - p) + (1 - l) p)^gamma``, p = sigmoid(z),
+            an alpha by ``alpha l + (1 - alpha) (1 - l)``.
+
+    Returns:
+        The losses, in the logits' shape; or their sum.
+    """
+    label_smoothing, pos_weight, counted, scale, total, gamma, alpha = options
+    logits = accumulate(xp, logits)
+    if counted is not None:
+        logits, labels = (xp.where(counted, x, 0.0) for x in (logits, labels))
+    labels = smooth_binary_labels(proper_binary_labels(xp, labels), label_smoothing)
+    if gamma:
+        loss = focused_cross_entropy(xp, logits, labels, gamma)
+    else:
+        loss = _binary_cross_entropy(xp, logits, labels, pos_weight)
+    if alpha is not None:
+        loss = loss * (alpha * labels + (1.0 - alpha) * (1.0 - labels))
+    if scale is not None:
+        loss = loss * scale
+    if counted is not None:
+        loss = xp.where(counted, loss, 0.0)
+    return xp.sum(loss) if total else loss
+
+
+def _binary_cross_entropy(xp: Backend, logits: Array, labels: Array, pos_weight: Array | None) -> Array:
+    yes = xp.where(xp.equal(labels, 0) & xp.equal(logits, MINUS_INFINITY), 0.0, logits)
+    no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
+    positive = labels if pos_weight is None else labels * match_rank(xp, pos_weight, labels)
+    return (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
+
+
+def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> Array:
+    """The sigmoid focal loss of each element: of positive terms alone, so that both tails are exact.
+
+    With the odds e = exp(-|z|) <= 1 of the less likely answer and the label's mass m on it, the
+    cross-entropy is ``log(1 + e) + m |z|`` and the error, p from the label, ``(m + (1 - m) e) / (1 + e)``.
+    """
+    log_odds = xp.where(z > 0, -z, z)  # and no -|z|, whose slope at 0 is none
+    mass = xp.where(z > 0, 1.0 - label, label)
+    right = xp.equal(mass, 0)
+    normalizer = xp.softplus(log_odds)
+    error = xp.where(right, 1.0, mass + (1.0 - mass) * xp.exp(log_odds))
+    # Without mass log(error) is log_odds; the second term is 0, and has the derivative by the mass, 1 / e - 1.
+    slope = xp.exp(xp.where(log_odds < -_LARGEST_EXPONENT, _LARGEST_EXPONENT, -log_odds)) - 1.0
+    log_error = xp.where(right, log_odds + mass * slope, xp.log(error)) - normalizer
+    infinite = right & xp.equal(log_odds, MINUS_INFINITY)
+    return xp.exp(gamma * log_error) * (normalizer - mass * xp.where(infinite, 0.0, log_odds))
+
+
+def smooth_binary_labels(labels: Array, label_smoothing: Any) -> Array:
+    """``(1 - eps) t + eps / 2``."""
+    return labels if is_number(label_smoothing, 0.0) else labels * (1.0 - label_smoothing) + 0.5 * label_smoothing
