@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
 
-from lsmooth.backends.torch import compiled  # noqa: E402
+from lsmooth.backends.torch.compile import cross_entropy as compiled  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 

@@ -11,7 +11,9 @@ from conftest import assert_close, require_backend  # noqa: E402
 from largest_tensor import Largest  # noqa: E402
 from torch._functorch.aot_autograd import aot_module_simplified  # noqa: E402
 
-from lsmooth.backends.torch import compiled, compiled_linear, linear  # noqa: E402
+from lsmooth.backends.torch import linear  # noqa: E402
+from lsmooth.backends.torch.compile import cross_entropy as compiled  # noqa: E402
+from lsmooth.backends.torch.compile import linear as compiled_linear  # noqa: E402
 from lsmooth.distillation import linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402

@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import BACKEND, cross_entropy, small_cross_entropy, sweep  # noqa: E402
+from lsmooth.backends.torch import BACKEND, sweep  # noqa: E402
+from lsmooth.backends.torch.cpu import cross_entropy, small_cross_entropy  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 
 TOLERANCES = {torch.float64: (1e-11, 1e-10), torch.float32: (3e-5, 3e-5), torch.bfloat16: (3e-5, 1e-2)}

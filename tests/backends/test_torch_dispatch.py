@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from lsmooth.backends import torch as torch_backend  # noqa: E402
-from lsmooth.backends.torch import cross_entropy, small_cross_entropy  # noqa: E402
+from lsmooth.backends.torch.cpu import cross_entropy, small_cross_entropy  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 
 choose = torch_backend.kernel_for.__wrapped__
@@ -43,7 +43,7 @@ def test_a_type_is_looked_for_once():
 def test_without_a_kernel_there_is_the_formula(loss, device, capability, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     for name in ("cross_entropy", "divergence", "rows"):
-        monkeypatch.delitem(sys.modules, f"lsmooth.backends.torch.triton_{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"lsmooth.backends.torch.gpu.{name}", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose(loss, torch.device(device)) is None
 

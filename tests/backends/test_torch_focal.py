@@ -9,7 +9,7 @@ from lsmooth.backends import formulas
 from lsmooth.backends.options import SoftmaxOptions
 
 torch = pytest.importorskip("torch")
-focal = pytest.importorskip("lsmooth.backends.torch.focal")
+focal = pytest.importorskip("lsmooth.backends.torch.cpu.focal")
 BACKEND = pytest.importorskip("lsmooth.backends.torch").BACKEND
 
 NUM_CLASSES = 7

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import require_backend  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from lsmooth.backends.torch import compiled  # noqa: E402
+from lsmooth.backends.torch.compile import cross_entropy as compiled  # noqa: E402
 from lsmooth.distillation import linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy  # noqa: E402
 

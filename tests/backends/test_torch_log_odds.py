@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
 
-from lsmooth.backends.torch import log_odds  # noqa: E402
+from lsmooth.backends.torch.cpu import log_odds  # noqa: E402
 from lsmooth.losses import softmax_focal_loss  # noqa: E402
 
 # In few calls; the most of those, and one row more; several blocks, the last one short.

@@ -9,7 +9,8 @@ from conftest import assert_close, require_backend  # noqa: E402
 
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends.options import SigmoidOptions, are_known  # noqa: E402
-from lsmooth.backends.torch import BACKEND, sigmoid  # noqa: E402
+from lsmooth.backends.torch import BACKEND  # noqa: E402
+from lsmooth.backends.torch.cpu import sigmoid  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 

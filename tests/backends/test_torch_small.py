@@ -10,7 +10,8 @@ from conftest import assert_close, require_backend  # noqa: E402
 import lsmooth  # noqa: E402
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import BACKEND, sigmoid, small_cross_entropy  # noqa: E402
+from lsmooth.backends.torch import BACKEND  # noqa: E402
+from lsmooth.backends.torch.cpu import sigmoid, small_cross_entropy  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 

@@ -20,7 +20,10 @@ from conftest import assert_close, require_backend  # noqa: E402
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import statistics, triton_cross_entropy, triton_divergence, triton_rows  # noqa: E402
+from lsmooth.backends.torch import statistics  # noqa: E402
+from lsmooth.backends.torch.gpu import cross_entropy as triton_cross_entropy  # noqa: E402
+from lsmooth.backends.torch.gpu import divergence as triton_divergence  # noqa: E402
+from lsmooth.backends.torch.gpu import rows as triton_rows  # noqa: E402
 from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy, softmax_cross_entropy_with_statistics  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
@@ -525,9 +528,9 @@ COMPILE = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from lsmooth.backends.torch.triton_cross_entropy import cross_entropy
-from lsmooth.backends.torch.triton_divergence import kl
-from lsmooth.backends.torch.triton_rows import multiply_rows
+from lsmooth.backends.torch.gpu.cross_entropy import cross_entropy
+from lsmooth.backends.torch.gpu.divergence import kl
+from lsmooth.backends.torch.gpu.rows import multiply_rows
 
 STRIDES = ("stride", "teacher_stride", "upstream_stride", "scale_stride", "target_stride", "num_rows")
 NUMBERS = dict(dict.fromkeys(STRIDES, "i32"), num_classes="i32")

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
-from lsmooth.backends.torch import divergence as kernel  # noqa: E402
 from lsmooth.backends.torch import sweep  # noqa: E402
+from lsmooth.backends.torch.cpu import divergence as kernel  # noqa: E402
 from lsmooth.distillation import distillation_loss, standardized_distillation_loss  # noqa: E402
 
 FUSED = tuple(kernel._BLOCKS)

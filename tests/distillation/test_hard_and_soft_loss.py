@@ -105,7 +105,8 @@ def test_the_gradients_of_both_parts_are_one_array(monkeypatch):
     require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch import cross_entropy, divergence, memory
+    from lsmooth.backends.torch import memory
+    from lsmooth.backends.torch.cpu import cross_entropy, divergence
 
     written = []
 
@@ -134,7 +135,7 @@ def test_one_sweep_gives_what_two_do(monkeypatch, case, divergence, dtype, reduc
 
     from lsmooth.backends import load_backend
     from lsmooth.backends.base import Backend
-    from lsmooth.backends.torch import divergence as kernel
+    from lsmooth.backends.torch.cpu import divergence as kernel
 
     monkeypatch.setattr(kernel, "SMALL", 0)
     monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", 140)
@@ -172,7 +173,7 @@ def test_derivatives_of_one_sweep(monkeypatch):
     require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch import divergence as kernel
+    from lsmooth.backends.torch.cpu import divergence as kernel
 
     monkeypatch.setattr(kernel, "SMALL", 0)
     teacher, student = (torch.from_numpy(z) for z in (TEACHER, STUDENT))

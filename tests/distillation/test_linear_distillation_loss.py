@@ -185,7 +185,7 @@ def test_torch_writes_the_gradient_over_the_students_logits(monkeypatch, diverge
     theirs = whole(arrays, options)
     upstream = torch.linspace(-1.0, 2.0, MANY[0]).to(theirs) if theirs.ndim else torch.tensor(1.0).to(theirs)
     expected = torch.autograd.grad(theirs, students, upstream)
-    monkeypatch.setattr("lsmooth.backends.torch.divergence.empty_like", never)
+    monkeypatch.setattr("lsmooth.backends.torch.cpu.divergence.empty_like", never)
     *given, tb, sb = arrays
     ours = linear_distillation_loss(*given, teacher_bias=tb, student_bias=sb, block_size=30, **options)
     torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)

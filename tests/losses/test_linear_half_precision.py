@@ -117,7 +117,7 @@ def test_torch_compile_is_as_eager(dtype, reduction, monkeypatch):
     backend = require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch import compiled
+    from lsmooth.backends.torch.compile import cross_entropy as compiled
 
     monkeypatch.setattr(compiled, "WIDE", 1)  # so that the operator is called
     arrays, _ = head(backend, dtype)

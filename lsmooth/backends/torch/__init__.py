@@ -25,15 +25,8 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
-from lsmooth.backends.torch import (
-    hard_and_soft,
-    linear,
-    linear_statistics,
-    log_odds,
-    sigmoid,
-    small_cross_entropy,
-    statistics,
-)
+from lsmooth.backends.torch import linear, linear_statistics, statistics
+from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, sigmoid, small_cross_entropy
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -67,11 +60,11 @@ _OLDEST_GPU = (7, 0)
 def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
     """The module whose ``fits`` and ``rows`` are for tensors there: Triton's on a GPU, if it imports."""
     if device.type == "cpu":
-        return importlib.import_module(f"lsmooth.backends.torch.{loss}")
+        return importlib.import_module(f"lsmooth.backends.torch.cpu.{loss}")
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _OLDEST_GPU:
         return None
     try:
-        return importlib.import_module(f"lsmooth.backends.torch.triton_{loss}")
+        return importlib.import_module(f"lsmooth.backends.torch.gpu.{loss}")
     except ImportError:
         return None
 
@@ -254,10 +247,11 @@ class TorchBackend(Backend):
             return formulas.softmax_cross_entropy(self, logits, labels, options)
 
         if torch.compiler.is_compiling():
-            from lsmooth.backends.torch import compiled  # brings the compiler, which takes a second
+            # Imports the compiler, which takes a second.
+            from lsmooth.backends.torch.compile import cross_entropy
 
-            fits = knows(compiled, options, logits, labels)
-            return compiled.rows(logits, labels, options) if fits else formula(logits, labels, options)
+            fits = knows(cross_entropy, options, logits, labels)
+            return cross_entropy.rows(logits, labels, options) if fits else formula(logits, labels, options)
         losses = _fastest("focal" if options.gamma else "cross_entropy", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 
@@ -360,7 +354,7 @@ class TorchBackend(Backend):
         if defer_scale and (loss.scale is not None or "scale" in call.rows):
             return with_deferred_scale(self, loss, call, block_size)
         if torch.compiler.is_compiling():
-            from lsmooth.backends.torch import compiled_linear
+            from lsmooth.backends.torch.compile import linear as compiled_linear
 
             if compiled_linear.fits(loss, call):
                 return compiled_linear.linear_rows(loss, call, block_size)

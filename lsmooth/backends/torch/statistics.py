@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch import cross_entropy
-from lsmooth.backends.torch.small_cross_entropy import ONE_BLOCK
+from lsmooth.backends.torch.cpu import cross_entropy
+from lsmooth.backends.torch.cpu.small_cross_entropy import ONE_BLOCK
 from lsmooth.backends.torch.sweep import BLOCK_ELEMENTS, is_batched, run
 
 # Elements of a block on a GPU, where the gradient of statistics is made by the formula.

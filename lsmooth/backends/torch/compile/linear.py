@@ -16,7 +16,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from lsmooth.backends.base import Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, block_rows
-from lsmooth.backends.torch import compiled, linear
+from lsmooth.backends.torch import linear
+from lsmooth.backends.torch.compile import cross_entropy as compiled
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
 
 # What an operator cannot be told, under a name that says it all: programs are kept on disk, for other processes.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, are_known
-from lsmooth.backends.torch import cross_entropy, divergence
-from lsmooth.backends.torch.layout import layout_of
+from lsmooth.backends.torch.cpu import cross_entropy, divergence
+from lsmooth.backends.torch.cpu.layout import layout_of
 from lsmooth.backends.torch.sweep import run
 
 

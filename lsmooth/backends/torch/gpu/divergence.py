@@ -21,9 +21,8 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
-from lsmooth.backends.torch.divergence import KNOWN as KNOWN
-from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
-from lsmooth.backends.torch.triton_rows import (
+from lsmooth.backends.torch.cpu.divergence import KNOWN as KNOWN
+from lsmooth.backends.torch.gpu.rows import (
     DTYPES,
     as_rows,
     finite,
@@ -33,6 +32,7 @@ from lsmooth.backends.torch.triton_rows import (
     sweep,
     write_zeros,
 )
+from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 
 
 def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:

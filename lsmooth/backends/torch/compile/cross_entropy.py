@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch import cross_entropy
-from lsmooth.backends.torch.cross_entropy import KNOWN as KNOWN
+from lsmooth.backends.torch.cpu import cross_entropy
+from lsmooth.backends.torch.cpu.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import PLAIN, is_transformed, needs_gradient
 
 # From so many classes, or logits, on the operators are faster than what the compiler makes of the formula.

@@ -25,11 +25,11 @@ from torch import Tensor
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch import small_cross_entropy
-from lsmooth.backends.torch.block_statistics import Kept
-from lsmooth.backends.torch.layout import Layout, layout_of
+from lsmooth.backends.torch.cpu import small_cross_entropy
+from lsmooth.backends.torch.cpu.block_statistics import Kept
+from lsmooth.backends.torch.cpu.layout import Layout, layout_of
+from lsmooth.backends.torch.cpu.small_cross_entropy import OFFSET
 from lsmooth.backends.torch.memory import empty_like, scratch
-from lsmooth.backends.torch.small_cross_entropy import OFFSET
 from lsmooth.backends.torch.sweep import block_rows, is_plain, losses_alone, needs_gradient, run, times_upstream
 from lsmooth.backends.torch.sweep import multiply as multiply
 

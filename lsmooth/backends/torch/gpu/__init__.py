@@ -1,0 +1,1 @@
+"""Kernels in Triton for tensors on a GPU: one program a row."""
