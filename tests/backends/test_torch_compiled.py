@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
 
-from lsmooth.backends.torch.compile import cross_entropy as compiled  # noqa: E402
+from lsmooth.backends.torch import thresholds  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 
@@ -37,7 +37,7 @@ OPTIONS = {
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
     """PyTorch, with a switch that few classes are enough for."""
-    monkeypatch.setattr(compiled, "WIDE", CLASSES)
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     torch._dynamo.reset()
     return require_backend("torch")
 
@@ -126,9 +126,9 @@ def test_distributions_and_images_are_known(backend):
 
 
 def test_few_logits_take_the_formula(monkeypatch):
-    monkeypatch.setattr(compiled, "WIDE", CLASSES + 1)
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES + 1)
     for large in (ROWS * CLASSES + 1, ROWS * CLASSES):
-        monkeypatch.setattr(compiled, "LARGE", large)
+        monkeypatch.setattr(thresholds, "COMPILED_LOGITS", large)
         torch._dynamo.reset()
         assert compiled_loss(LABELS, logits_of())[1] == (large == ROWS * CLASSES)
 
@@ -181,8 +181,8 @@ def test_one_graph_for_every_batch_size(backend, compiler):
 
 def test_a_size_left_open_is_not_asked_about(monkeypatch):
     """A guard on it would narrow what the user has marked as open, which the compiler refuses."""
-    monkeypatch.setattr(compiled, "WIDE", 10 * CLASSES)
-    monkeypatch.setattr(compiled, "LARGE", 20 * CLASSES)
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", 10 * CLASSES)
+    monkeypatch.setattr(thresholds, "COMPILED_LOGITS", 20 * CLASSES)
     run = torch.compile(softmax_cross_entropy, backend="aot_eager", fullgraph=True)
     torch._dynamo.utils.counters.clear()
     for rows in (ROWS, 40):
@@ -221,7 +221,7 @@ def test_the_operator_keeps_the_compilers_rules(ignored):
 @pytest.mark.parametrize("name", ["z_loss", "label_smoothing", "temperature", "logit_softcap"])
 @pytest.mark.parametrize("is_operator", [True, False])
 def test_a_schedule_of_numbers_does_not_recompile(monkeypatch, name, is_operator):
-    monkeypatch.setattr(compiled, "WIDE", CLASSES if is_operator else CLASSES + 1)
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES if is_operator else CLASSES + 1)
     torch._dynamo.utils.counters.clear()
     labels, z = torch.from_numpy(LABELS), logits_of().requires_grad_()
     run = torch.compile(

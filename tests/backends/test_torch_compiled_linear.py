@@ -11,8 +11,7 @@ from conftest import assert_close, require_backend  # noqa: E402
 from largest_tensor import Largest  # noqa: E402
 from torch._functorch.aot_autograd import aot_module_simplified  # noqa: E402
 
-from lsmooth.backends.torch import linear  # noqa: E402
-from lsmooth.backends.torch.compile import cross_entropy as compiled  # noqa: E402
+from lsmooth.backends.torch import linear, thresholds  # noqa: E402
 from lsmooth.backends.torch.compile import linear as compiled_linear  # noqa: E402
 from lsmooth.distillation import linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
@@ -59,7 +58,7 @@ DISTILLED = {
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
     """PyTorch, with a switch that few classes are enough for."""
-    monkeypatch.setattr(compiled, "WIDE", CLASSES)
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     torch._dynamo.reset()
     return require_backend("torch")
 
@@ -429,8 +428,8 @@ def test_a_plan_is_known_by_what_it_says():
 def test_logits_known_to_be_few_are_left_to_the_compiler(monkeypatch, backend, is_known):
     given = head()
     for wide, large, many in ((CLASSES, 10**9, True), (CLASSES + 1, ROWS * CLASSES, True), (10**9, 10**9, False)):
-        monkeypatch.setattr(compiled, "WIDE", wide)
-        monkeypatch.setattr(compiled, "LARGE", large)
+        monkeypatch.setattr(thresholds, "COMPILED_CLASSES", wide)
+        monkeypatch.setattr(thresholds, "COMPILED_LOGITS", large)
         torch._dynamo.reset()
         hidden, labels = given[0].detach(), torch.from_numpy(LABELS)
         if not is_known:

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import BACKEND, sweep  # noqa: E402
-from lsmooth.backends.torch.cpu import cross_entropy, small_cross_entropy  # noqa: E402
+from lsmooth.backends.torch import BACKEND, thresholds  # noqa: E402
+from lsmooth.backends.torch.cpu import cross_entropy  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 
 TOLERANCES = {torch.float64: (1e-11, 1e-10), torch.float32: (3e-5, 3e-5), torch.bfloat16: (3e-5, 1e-2)}
@@ -19,9 +19,9 @@ LAYOUTS = {"vector": ((40,), None), "rows": ((60, 33), None), "axis 0": ((9, 13)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(small_cross_entropy, "SMALL", 0)
-    monkeypatch.setattr(small_cross_entropy, "ONE_BLOCK", 0)
-    monkeypatch.setattr(sweep, "BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", 0)
+    monkeypatch.setattr(thresholds, "ONE_BLOCK", 0)
+    monkeypatch.setattr(thresholds, "BLOCK_ELEMENTS", 100)
 
 
 def formula(logits, labels, options):
@@ -75,8 +75,8 @@ def doubled(x):
 @pytest.mark.parametrize(("masked", "soft"), list(itertools.product([False, True], repeat=2)))
 @pytest.mark.parametrize(("small", "one_block"), [(2**16, 2**18), (0, 2**18), (0, 0)], ids=["few", "block", "blocks"])
 def test_any_options_agree_with_the_formula_in_float64(layout, dtype, masked, soft, small, one_block, monkeypatch):
-    monkeypatch.setattr(small_cross_entropy, "SMALL", small)
-    monkeypatch.setattr(small_cross_entropy, "ONE_BLOCK", one_block)
+    monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", small)
+    monkeypatch.setattr(thresholds, "ONE_BLOCK", one_block)
     for seed in range(12):
         z, labels, options = example(layout, dtype, masked, soft, seed)
         ours, theirs = z.requires_grad_(), z.detach().double().requires_grad_()
@@ -126,7 +126,7 @@ def test_confident_and_wrong(gap, options):
 @pytest.mark.parametrize("kind", ["ids", "distributions", "masked"])
 @pytest.mark.parametrize("small", [0, 2**16])
 def test_a_common_offset_of_float32_logits_costs_no_digits(monkeypatch, offset, options, kind, small):
-    monkeypatch.setattr(small_cross_entropy, "SMALL", small)
+    monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", small)
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(30, 50, generator=generator) * 3.0 + offset
     labels = torch.randint(50, (30,), generator=generator)

@@ -8,7 +8,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from lsmooth.backends import torch as torch_backend  # noqa: E402
-from lsmooth.backends.torch.cpu import cross_entropy, small_cross_entropy  # noqa: E402
+from lsmooth.backends.torch import thresholds  # noqa: E402
+from lsmooth.backends.torch.cpu import cross_entropy  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 
 choose = torch_backend.kernel_for.__wrapped__
@@ -19,7 +20,7 @@ def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
     monkeypatch.setattr(
         cross_entropy, "rows", lambda *args, rows=cross_entropy.rows, **to: seen.append(1) or rows(*args, **to)
     )
-    for size in ((2, 3), (small_cross_entropy.SMALL // 2, 3)):
+    for size in ((2, 3), (thresholds.SMALL_CROSS_ENTROPY // 2, 3)):
         labels, logits = torch.tensor([0, 2]).repeat(size[0] // 2), torch.randn(size)
         softmax_cross_entropy(labels, logits, reduction="sum")
     assert seen == [1, 1]

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from conftest import require_backend  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from lsmooth.backends.torch.compile import cross_entropy as compiled  # noqa: E402
+from lsmooth.backends.torch import thresholds  # noqa: E402
 from lsmooth.distillation import linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy  # noqa: E402
 
@@ -90,7 +90,7 @@ def compiled_program(loss, arrays):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("run", [eager, transformed, twice, compiled_program])
 def test_they_reach_no_gradient_whatever_they_hold(monkeypatch, run, name, reduction, bad):
-    monkeypatch.setattr(compiled, "WIDE", CLASSES)
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     for ignored in IGNORED.values() if run is eager else [IGNORED["some"]]:
         labels, (th, tw, h, c, b) = given(ignored)
 

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import assert_close, require_backend  # noqa: E402
 
-from lsmooth.backends.torch.cpu import log_odds  # noqa: E402
+from lsmooth.backends.torch import thresholds  # noqa: E402
 from lsmooth.losses import softmax_focal_loss  # noqa: E402
 
 # In few calls; the most of those, and one row more; several blocks, the last one short.
@@ -45,7 +45,7 @@ def test_it_equals_its_formula(backend, size, dtype):
     expected, gradient = oracle(labels, logits)
     z = logits.requires_grad_()
     odds = backend.label_log_odds(z, labels)
-    assert ("Attach" in type(odds.grad_fn).__name__) == (logits.numel() > log_odds.SMALL)
+    assert ("Attach" in type(odds.grad_fn).__name__) == (logits.numel() > thresholds.SMALL_LOG_ODDS)
     assert_close(backend, odds, expected, "float64" if dtype == "float64" else "float32")
     upstream = torch.linspace(0.5, 2.0, size[0], dtype=odds.dtype)
     odds.backward(upstream)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from conftest import require_backend  # noqa: E402
 
-from lsmooth.backends.torch import memory  # noqa: E402
+from lsmooth.backends.torch import memory, thresholds  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy, softmax_focal_loss  # noqa: E402
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is
 @pytest.fixture(autouse=True)
 def _small_is_large(monkeypatch):
     require_backend("torch")
-    monkeypatch.setattr(memory, "LARGE", 2**16)
+    monkeypatch.setattr(thresholds, "MAPPED_BYTES", 2**16)
     monkeypatch.setattr(memory, "_spare", [])
 
 
@@ -90,7 +90,7 @@ def test_scratch_memory_serves_the_next_call_of_its_thread():
 
 
 def test_large_scratch_memory_is_let_go(monkeypatch):
-    monkeypatch.setattr(memory, "KEPT", 2**10)
+    monkeypatch.setattr(thresholds, "SCRATCH_BYTES", 2**10)
     monkeypatch.setattr(memory, "_of_thread", threading.local())
     large = memory.scratch((2**10,), torch.float32)
     assert memory.scratch((2**10,), torch.float32).data_ptr() != large.data_ptr()

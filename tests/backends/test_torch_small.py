@@ -10,8 +10,8 @@ from conftest import assert_close, require_backend  # noqa: E402
 import lsmooth  # noqa: E402
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import BACKEND  # noqa: E402
-from lsmooth.backends.torch.cpu import sigmoid, small_cross_entropy  # noqa: E402
+from lsmooth.backends.torch import BACKEND, thresholds  # noqa: E402
+from lsmooth.backends.torch.cpu import small_cross_entropy  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
 
@@ -34,13 +34,13 @@ def check(backend, z, loss, expected, gradient):
 
 @pytest.mark.parametrize("eps", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
-@pytest.mark.parametrize("rows", [1, 32, small_cross_entropy.SMALL // 8, small_cross_entropy.SMALL // 8 + 1])
+@pytest.mark.parametrize("rows", [1, 32, thresholds.SMALL_CROSS_ENTROPY // 8, thresholds.SMALL_CROSS_ENTROPY // 8 + 1])
 def test_softmax_on_both_sides_of_its_limit(backend, rows, dtype, eps):
     rng = np.random.default_rng(rows)
     labels = rng.integers(0, 8, rows)
     z = torch.from_numpy(3.0 * rng.standard_normal((rows, 8))).to(getattr(torch, dtype)).requires_grad_()
     small = BACKEND.small_mean(SOFTMAX, torch.from_numpy(labels), z, eps)
-    assert (small is not None) == (8 * rows <= small_cross_entropy.SMALL)
+    assert (small is not None) == (8 * rows <= thresholds.SMALL_CROSS_ENTROPY)
     loss = softmax_cross_entropy(torch.from_numpy(labels), z, label_smoothing=eps)
     check(backend, z, loss, *reference.softmax_cross_entropy(labels, z.detach().double().numpy(), label_smoothing=eps))
 
@@ -48,13 +48,13 @@ def test_softmax_on_both_sides_of_its_limit(backend, rows, dtype, eps):
 @pytest.mark.parametrize("labels", ["hard", "soft"])
 @pytest.mark.parametrize("eps", [0.0, 0.01, 0.1, 1.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("rows", [1, 49, sigmoid.SMALL // 8, sigmoid.SMALL // 8 + 1])
+@pytest.mark.parametrize("rows", [1, 49, thresholds.SMALL_SIGMOID // 8, thresholds.SMALL_SIGMOID // 8 + 1])
 def test_sigmoid_on_both_sides_of_its_limit(backend, rows, dtype, eps, labels):
     rng = np.random.default_rng(rows)
     labels = rng.choice([0.0, 1.0] if labels == "hard" else [0.0, 1.0, 0.25], (rows, 8))
     z = torch.from_numpy(4.0 * rng.standard_normal((rows, 8))).to(getattr(torch, dtype)).requires_grad_()
     small = BACKEND.small_mean(SIGMOID, torch.from_numpy(labels), z, eps)
-    assert (small is not None) == (8 * rows <= sigmoid.SMALL)
+    assert (small is not None) == (8 * rows <= thresholds.SMALL_SIGMOID)
     loss = sigmoid_cross_entropy(torch.from_numpy(labels), z, label_smoothing=eps)
     check(backend, z, loss, *reference.sigmoid_cross_entropy(labels, z.detach().double().numpy(), label_smoothing=eps))
 

@@ -20,7 +20,7 @@ from conftest import assert_close, require_backend  # noqa: E402
 from lsmooth.backends import formulas  # noqa: E402
 from lsmooth.backends import torch as torch_backend  # noqa: E402
 from lsmooth.backends.options import SoftmaxOptions  # noqa: E402
-from lsmooth.backends.torch import statistics  # noqa: E402
+from lsmooth.backends.torch import thresholds  # noqa: E402
 from lsmooth.backends.torch.gpu import cross_entropy as triton_cross_entropy  # noqa: E402
 from lsmooth.backends.torch.gpu import divergence as triton_divergence  # noqa: E402
 from lsmooth.backends.torch.gpu import rows as triton_rows  # noqa: E402
@@ -74,7 +74,7 @@ def backend(monkeypatch):
 def blocks(request, monkeypatch):
     """All columns at once; and in blocks, the last one short."""
     if request.param == "blocks":
-        monkeypatch.setattr(triton_rows, "MAX_BLOCK", 16)
+        monkeypatch.setattr(thresholds, "GPU_COLUMNS", 16)
 
 
 def arrays(num_classes, dtype="float32", **options):
@@ -156,7 +156,7 @@ STATISTICS = [name for name in OPTIONS if name not in ("sample_weight", "none")]
 @pytest.mark.parametrize("options", STATISTICS)
 @pytest.mark.parametrize("soft", [False, True])
 def test_statistics_are_those_of_the_formula(options, soft, dtype, blocks, monkeypatch):
-    monkeypatch.setattr(statistics, "ONE_BLOCK", 0)  # the tensors are on the CPU here
+    monkeypatch.setattr(thresholds, "ONE_BLOCK", 0)  # the tensors are on the CPU here
     labels, logits, options = arrays(37, dtype, **OPTIONS[options])
     if soft:
         labels = torch.eye(37)[labels] * 0.5 + 0.3 / 37
@@ -181,7 +181,7 @@ def test_statistics_are_those_of_the_formula(options, soft, dtype, blocks, monke
 
 
 def test_statistics_of_padded_logits(blocks, monkeypatch):
-    monkeypatch.setattr(statistics, "ONE_BLOCK", 0)
+    monkeypatch.setattr(thresholds, "ONE_BLOCK", 0)
     labels, logits, _ = arrays(37)
     padded = torch.cat([logits, torch.full((ROWS, 11), 50.0)], 1)
     found = softmax_cross_entropy_with_statistics(labels, padded, num_classes=37)[1]

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
-from lsmooth.backends.torch import sweep  # noqa: E402
+from lsmooth.backends.torch import sweep, thresholds  # noqa: E402
 from lsmooth.backends.torch.cpu import divergence as kernel  # noqa: E402
 from lsmooth.distillation import distillation_loss, standardized_distillation_loss  # noqa: E402
 
@@ -80,7 +80,7 @@ def test_values_and_gradients_are_those_of_the_formula(monkeypatch, divergence, 
     assert gradient.dtype == dtype
     close(gradient, each * upstream[:, None].double(), dtype)
     for small in (0, 2**20):
-        monkeypatch.setattr(kernel, "SMALL", small)
+        monkeypatch.setattr(thresholds, "SMALL_DIVERGENCE", small)
         mean = distillation_loss(t, s, **options)
         assert mean.dtype == rows.dtype
         close(mean, expected.mean(), dtype if dtype == torch.float64 else torch.float32)
@@ -103,7 +103,7 @@ def test_blocks_do_not_depend_on_the_number_of_threads(monkeypatch):
     t, s = pair(50, 20)
     expected = distillation_loss(t, s, reduction="none")
     for elements in (1, 20, 140, 1000):
-        monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(thresholds, "DIVERGENCE_BLOCK_ELEMENTS", elements)
         close(distillation_loss(t, s, reduction="none"), expected)
 
 

@@ -135,10 +135,10 @@ def test_one_sweep_gives_what_two_do(monkeypatch, case, divergence, dtype, reduc
 
     from lsmooth.backends import load_backend
     from lsmooth.backends.base import Backend
-    from lsmooth.backends.torch.cpu import divergence as kernel
+    from lsmooth.backends.torch import thresholds
 
-    monkeypatch.setattr(kernel, "SMALL", 0)
-    monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", 140)
+    monkeypatch.setattr(thresholds, "SMALL_DIVERGENCE", 0)
+    monkeypatch.setattr(thresholds, "DIVERGENCE_BLOCK_ELEMENTS", 140)
     rng = np.random.default_rng(0)
     teacher, student = (torch.from_numpy(rng.normal(size=(50, 20))).to(getattr(torch, dtype)) for _ in range(2))
     labels = torch.from_numpy(rng.integers(0, 19, 50))
@@ -173,9 +173,9 @@ def test_derivatives_of_one_sweep(monkeypatch):
     require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch.cpu import divergence as kernel
+    from lsmooth.backends.torch import thresholds
 
-    monkeypatch.setattr(kernel, "SMALL", 0)
+    monkeypatch.setattr(thresholds, "SMALL_DIVERGENCE", 0)
     teacher, student = (torch.from_numpy(z) for z in (TEACHER, STUDENT))
     loss = DistillationLoss(0.3, 2.0, label_smoothing=0.1)
     labels = torch.tensor(LABELS)

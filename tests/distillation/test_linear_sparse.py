@@ -122,9 +122,9 @@ def test_torch_compile(monkeypatch):
     require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch.compile import cross_entropy as compiled
+    from lsmooth.backends.torch import thresholds
 
-    monkeypatch.setattr(compiled, "WIDE", 1)  # so that the operator is called
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", 1)  # so that the operator is called
     indices, log_t, *head = (torch.from_numpy(x) for x in arrays())
     head = [x.requires_grad_() for x in head]
 

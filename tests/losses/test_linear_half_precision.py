@@ -117,9 +117,9 @@ def test_torch_compile_is_as_eager(dtype, reduction, monkeypatch):
     backend = require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch.compile import cross_entropy as compiled
+    from lsmooth.backends.torch import thresholds
 
-    monkeypatch.setattr(compiled, "WIDE", 1)  # so that the operator is called
+    monkeypatch.setattr(thresholds, "COMPILED_CLASSES", 1)  # so that the operator is called
     arrays, _ = head(backend, dtype)
     arrays = [x.requires_grad_() for x in arrays]
 
@@ -138,13 +138,13 @@ def test_torch_without_instructions_for_half_precision(dtype, monkeypatch):
     backend = require_backend("torch")
     import torch
 
-    from lsmooth.backends.torch import linear
+    from lsmooth.backends.torch import linear, thresholds
 
     arrays, exact = head(backend, dtype)
     _, slope = reference.softmax_cross_entropy(LABELS, logits_of(*exact), reduction="sum")
     for supported in (False, True):
         monkeypatch.setattr(linear, "_is_supported", lambda _, answer=supported: answer)
-        monkeypatch.setattr(linear, "PART_ELEMENTS", 10 * FEATURES)
+        monkeypatch.setattr(thresholds, "HALF_WEIGHT_ELEMENTS", 10 * FEATURES)
         leaves = [x.detach().requires_grad_() for x in arrays]
         for block_size in (None, 4):
             loss = linear_softmax_cross_entropy(LABELS, *leaves, reduction="sum", block_size=block_size)

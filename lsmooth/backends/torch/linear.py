@@ -14,11 +14,9 @@ from torch.autograd import forward_ad
 from lsmooth.backends.base import Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all
 from lsmooth.backends.options import DivergenceOptions, Options, SoftmaxOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_stack
-
-# Of a weight in half precision that are copied to float32, or of its gradient that are formed, at a time.
-PART_ELEMENTS = 2**20
 
 
 class Plan(NamedTuple):
@@ -292,7 +290,7 @@ def _add_product(into: Tensor, g: Tensor, hidden: Tensor, first: bool) -> None:
 
 def _part(features: int) -> int:
     """How many rows of a weight are copied, or multiplied, at a time."""
-    return max(1, PART_ELEMENTS // max(1, features))
+    return max(1, thresholds.HALF_WEIGHT_ELEMENTS // max(1, features))
 
 
 def _multiply_hidden(g: Tensor, weight: Tensor, into: Tensor) -> None:

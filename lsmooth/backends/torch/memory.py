@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Below this, glibc keeps freed memory and hands it out again; above, every page is a fault.
-LARGE = 2**25
+from lsmooth.backends.torch import thresholds
+
 # The last gradient's memory, for the next one. At most one; taken and put with atomic operations.
 _spare: list[mmap.mmap] = []
 
 
-# Up to so many bytes of scratch memory stay with a thread, for its next call.
-KEPT = 2**23
 _of_thread = threading.local()
 
 
@@ -35,7 +33,7 @@ def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if memory is None or memory.numel() < size:
         with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
             memory = torch.empty(size, dtype=dtype, device="cpu")
-        if size * memory.element_size() <= KEPT and type(memory) is Tensor:
+        if size * memory.element_size() <= thresholds.SCRATCH_BYTES and type(memory) is Tensor:
             kept[dtype] = memory
     return memory[:size].view(shape)
 
@@ -48,7 +46,7 @@ def empty_like(x: Tensor) -> Tensor:
     its pages when it needs them, and as long as it does not, writing to them costs no fault.
     """
     size = x.numel() * x.element_size()
-    if size < LARGE or sys.platform != "linux":
+    if size < thresholds.MAPPED_BYTES or sys.platform != "linux":
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     block = _take(size)
     view = np.frombuffer(block, np.uint8, size)

@@ -15,12 +15,9 @@ from torch import Tensor
 
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.cpu import cross_entropy
-from lsmooth.backends.torch.cpu.small_cross_entropy import ONE_BLOCK
-from lsmooth.backends.torch.sweep import BLOCK_ELEMENTS, is_batched, run
-
-# Elements of a block on a GPU, where the gradient of statistics is made by the formula.
-GPU_ELEMENTS = 2**26
+from lsmooth.backends.torch.sweep import is_batched, run
 
 Formula = Callable[..., RowStatistics]
 """``formula(logits, labels, options)``: `lsmooth.backends.formulas.statistics.row_statistics` on PyTorch."""
@@ -29,7 +26,7 @@ Formula = Callable[..., RowStatistics]
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
     """Whether `rows` knows these arguments, which the kernel of the cross-entropy knows."""
     weighted = labels.ndim == logits.ndim and options.class_weight is not None
-    return (logits.numel() > ONE_BLOCK or not logits.is_cpu) and not weighted
+    return (logits.numel() > thresholds.ONE_BLOCK or not logits.is_cpu) and not weighted
 
 
 def rows(
@@ -113,7 +110,7 @@ def _gradient_by_blocks(
             of_rows[name] = x.expand(lead).reshape(-1)
     upstreams = [(i, x.reshape(-1)) for i, x in used]
     gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
-    block = max(1, (BLOCK_ELEMENTS if z.is_cpu else GPU_ELEMENTS) // z.shape[1])
+    block = max(1, (thresholds.BLOCK_ELEMENTS if z.is_cpu else thresholds.GPU_STATISTICS_ELEMENTS) // z.shape[1])
     for start in range(0, len(z), block):
         part = slice(start, start + block)
         here = options._replace(**{name: x[part] for name, x in of_rows.items()})

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from lsmooth.backends.torch import thresholds
+
 try:
     from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
 except ImportError:  # then every call counts as transformed: slower, and right
@@ -22,9 +24,6 @@ except ImportError:  # then every call counts as transformed: slower, and right
         """Stand in for a question that cannot be asked."""
         return True
 
-
-# Elements of a block, per thread: a block's logits and gradient fit the cache of a core.
-BLOCK_ELEMENTS = 2**17
 
 FLOATS = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 # Dtypes in which a gradient may be multiplied again without harm.
@@ -45,7 +44,7 @@ def block_rows(num_rows: int, num_classes: int, elements: int | None = None) -> 
     Then every call gives a thread the same rows. Split otherwise, they move between the caches of cores, and
     where two cores share no cache that takes longer than the arithmetic.
     """
-    return min(num_rows, torch.get_num_threads() * max(1, (elements or BLOCK_ELEMENTS) // num_classes))
+    return min(num_rows, torch.get_num_threads() * max(1, (elements or thresholds.BLOCK_ELEMENTS) // num_classes))
 
 
 def is_plain(*logits: Tensor, device: str = "cpu") -> bool:

@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.cpu import cross_entropy
 from lsmooth.backends.torch.cpu.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import PLAIN, is_transformed, needs_gradient
-
-# From so many classes, or logits, on the operators are faster than what the compiler makes of the formula.
-# Of a size that it is to leave open it must not be asked more than it knows.
-WIDE, LARGE = 2**14, 2**21
-
 
 # Asked while tracing, when the compiler is inside the same transforms.
 _is_transformed = torch.compiler.assume_constant_result(is_transformed)
@@ -49,7 +45,10 @@ def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
     return (
         array.device.type == "cpu"
         and may_call()
-        and (statically_known_true(num_classes >= WIDE) or statically_known_true(num_rows * num_classes >= LARGE))
+        and (
+            statically_known_true(num_classes >= thresholds.COMPILED_CLASSES)
+            or statically_known_true(num_rows * num_classes >= thresholds.COMPILED_LOGITS)
+        )
     )
 
 

@@ -16,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from lsmooth.backends.base import Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, block_rows
-from lsmooth.backends.torch import linear
+from lsmooth.backends.torch import linear, thresholds
 from lsmooth.backends.torch.compile import cross_entropy as compiled
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
 
@@ -28,7 +28,9 @@ def fits(loss: BlockLoss, call: Call) -> bool:
     """Whether `linear_rows` knows this loss; asked while tracing. Logits known to be few are left to the compiler."""
     hidden, weight, _ = call.heads[-1]
     classes, rows = weight.shape[0], math.prod(hidden.shape[:-1])
-    few = statically_known_true(classes < compiled.WIDE) and statically_known_true(rows * classes < compiled.LARGE)
+    few = statically_known_true(classes < thresholds.COMPILED_CLASSES) and statically_known_true(
+        rows * classes < thresholds.COMPILED_LOGITS
+    )
     plain = all(type(x) in PLAIN for x in call.arrays())
     return plain and not few and isinstance(loss, tuple) and compiled.may_call()
 

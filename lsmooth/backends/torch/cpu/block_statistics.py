@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.formulas.statistics import RowStatistics
-
-# Classes of which the largest logit is kept, for the argmax, which PyTorch does not vectorise.
-PART = 128
+from lsmooth.backends.torch.thresholds import ARGMAX_CLASSES
 
 
 class Kept:
@@ -22,7 +20,7 @@ class Kept:
         self.reference: Tensor | None = None  # is taken off x first
         self.expected, self.mass = z.new_empty((2, num_rows), dtype=dtype).unbind()
         classes = z.shape[dim + 1]
-        self.parts = -(-classes // PART) if dim == 1 and classes > 2 * PART else 0
+        self.parts = -(-classes // ARGMAX_CLASSES) if dim == 1 and classes > 2 * ARGMAX_CLASSES else 0
         self.deferred = deferred and self.parts > 0
         self.maxima = z.new_empty((num_rows if self.deferred else 0, self.parts))
         self.predicted = torch.empty(num_rows, dtype=torch.int64, device=z.device)
@@ -68,15 +66,15 @@ class Kept:
 
 def _maxima(z: Tensor, parts: int, out: Tensor) -> Tensor:
     """The largest logit of each part of a row."""
-    full = z.shape[1] // PART
-    torch.amax(z[:, : full * PART].unflatten(1, (full, PART)), 2, out=out[:, :full])
+    full = z.shape[1] // ARGMAX_CLASSES
+    torch.amax(z[:, : full * ARGMAX_CLASSES].unflatten(1, (full, ARGMAX_CLASSES)), 2, out=out[:, :full])
     if full < parts:
-        torch.amax(z[:, full * PART :], 1, out=out[:, full])
+        torch.amax(z[:, full * ARGMAX_CLASSES :], 1, out=out[:, full])
     return out
 
 
 def _first_maximum(z: Tensor, maxima: Tensor) -> Tensor:
-    start = maxima.argmax(1, keepdim=True) * PART
-    within = torch.arange(PART, device=z.device)
+    start = maxima.argmax(1, keepdim=True) * ARGMAX_CLASSES
+    within = torch.arange(ARGMAX_CLASSES, device=z.device)
     index = (start + within).clamp_(max=z.shape[1] - 1)
     return (start + z.gather(1, index).argmax(1, keepdim=True))[:, 0]

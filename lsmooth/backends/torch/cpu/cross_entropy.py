@@ -25,6 +25,7 @@ from torch import Tensor
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.cpu import small_cross_entropy
 from lsmooth.backends.torch.cpu.block_statistics import Kept
 from lsmooth.backends.torch.cpu.layout import Layout, layout_of
@@ -265,9 +266,7 @@ class _Blocks:
             self.shift = self.shift or (referred and far)
             if self.kept is not None and far and not self.shift:  # the softmax stays the loss's own
                 self.kept.reference = self.reference
-        self.block = (
-            self.num_rows if self.num_rows * self.num_classes <= small_cross_entropy.ONE_BLOCK else self._block_rows()
-        )
+        self.block = self.num_rows if self.num_rows * self.num_classes <= thresholds.ONE_BLOCK else self._block_rows()
         self.scratch = self._scratch()
         self.lse, self.spread_x, self.target_x, self.label_x, self.mass = z.new_empty((5, rows), dtype=dtype).unbind()
         self.spread_sum = self.lse.new_empty(rows) if careful and loss.spread is not None else loss.spread_sum

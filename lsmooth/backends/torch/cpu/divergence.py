@@ -20,15 +20,12 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
 # Columns that are looked at for c.
 SAMPLE = 1024
-# Up to this many logits, a few native calls beat the sweep.
-SMALL = 2**17
-# Elements of a block, per thread. These losses make more passes than others: fewer and larger ones pay.
-BLOCK_ELEMENTS = 2**18
 
 
 class Options(NamedTuple):
@@ -87,7 +84,7 @@ def rows(
         and total
         and isinstance(scale, float)
         and options.counted is None
-        and (student.numel() <= SMALL or axis >= 0)
+        and (student.numel() <= thresholds.SMALL_DIVERGENCE or axis >= 0)
     ):
         dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
         images = (z.movedim(-1, axis) for z in (teacher, student))
@@ -189,7 +186,7 @@ def _losses(
     """The losses, the gradient written or added; None if a row that counts is not finite, or c was too small."""
     num_rows, num_classes = student.shape
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    block, inverse = block_rows(num_rows, num_classes, BLOCK_ELEMENTS), 1.0 / options.temperature
+    block, inverse = block_rows(num_rows, num_classes, thresholds.DIVERGENCE_BLOCK_ELEMENTS), 1.0 / options.temperature
     of_block, finish = _BLOCKS[options.divergence], _FINISH.get(options.divergence)
     losses, sums = student.new_empty((num_rows, 1), dtype=dtype), student.new_empty((2, num_rows, 1), dtype=dtype)
     arrays = scratch((4, block, num_classes), dtype)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, are_known
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.cpu import cross_entropy, divergence
 from lsmooth.backends.torch.cpu.layout import layout_of
 from lsmooth.backends.torch.sweep import run
@@ -22,7 +23,7 @@ def rows(
 ) -> Tensor | None:
     """`Backend.hard_and_soft` of two losses whose kernels know the arguments; None where they are better alone."""
     if (
-        student.numel() <= divergence.SMALL
+        student.numel() <= thresholds.SMALL_DIVERGENCE
         or layout_of(student).dim == 0
         or not (are_known(hard, cross_entropy.KNOWN) and cross_entropy.fits(student, labels, hard))
         or not (are_known(soft, divergence.KNOWN) and divergence.fits(teacher, student, soft))

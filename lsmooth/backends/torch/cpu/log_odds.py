@@ -12,11 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import block_rows, is_plain, run
-
-# Up to this many logits, a few native calls beat the sweep.
-SMALL = 2**14
 
 
 def fits(logits: Tensor, labels: Tensor) -> bool:
@@ -26,7 +24,7 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
 
 def rows(logits: Tensor, labels: Tensor, formula: Callable[..., Tensor]) -> Tensor | None:
     """`formulas.label_log_odds`; None where a label is out of range or a row is not finite."""
-    if logits.numel() <= SMALL:
+    if logits.numel() <= thresholds.SMALL_LOG_ODDS:
         return _small(logits, labels)
     return run(logits, (labels,), _sweep, formula, labels.shape, total=False)
 

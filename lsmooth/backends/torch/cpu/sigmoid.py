@@ -20,11 +20,10 @@ from torch.nn.functional import logsigmoid, soft_margin_loss
 
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SigmoidOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream
 
-# Up to this many logits, a few native calls beat the sweep.
-SMALL = 2**15
 # With labels smoothed by this much no answer is right enough for its loss, or its gradient, to be a small
 # difference of large numbers: PyTorch's own kernel is exact then.
 SMOOTH = 0.05
@@ -70,7 +69,7 @@ def rows(
         and not options.gamma
         and total
         and isinstance(scale, float)
-        and logits.numel() <= SMALL
+        and logits.numel() <= thresholds.SMALL_SIGMOID
     ):
         return _small(logits, labels.detach(), options.label_smoothing, scale)
     return run(logits, (labels, options), sweep, formula, logits.shape, total)
@@ -136,7 +135,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
         type(label_smoothing) is float
         and 0.0 <= label_smoothing <= 1.0
         and is_plain(logits, labels)
-        and logits.numel() <= SMALL
+        and logits.numel() <= thresholds.SMALL_SIGMOID
         and logits.dtype in FLOATS
         and labels.shape == logits.shape
         and not labels.requires_grad

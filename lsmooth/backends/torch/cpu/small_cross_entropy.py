@@ -10,17 +10,14 @@ from torch import Tensor
 
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_plain, times_upstream
 
-# Up to this many logits of a group are one block: fewer calls.
-ONE_BLOCK = 2**18
 # Beyond this size, x_r is subtracted from a row first: else the sum over its classes rounds digits of the loss away.
 # Up to it the rounding is that of float32. The subtraction takes a seventh of the plain loss's time.
 OFFSET = 16.0
 # Below this, the logarithm of a probability has lost digits to its underflow.
 LEAST_LOG = -70.0
-# Up to this many logits, a few native calls beat the sweep.
-SMALL = 2**16
 _NONE, _MEAN, _SUM = 0, 1, 2  # PyTorch's names of the reductions
 _NO_LABEL = -(2**62)  # to ignore no label
 
@@ -42,7 +39,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
         and type(label_smoothing) is float
         and label_smoothing == 0.0
         and (ignore_index is None or type(ignore_index) is int)
-        and logits.numel() <= SMALL
+        and logits.numel() <= thresholds.SMALL_CROSS_ENTROPY
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     ):
         try:
@@ -53,7 +50,7 @@ def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any
         is_plain(logits, labels)
         and type(label_smoothing) is float
         and 0.0 <= label_smoothing <= 1.0
-        and logits.numel() <= SMALL
+        and logits.numel() <= thresholds.SMALL_CROSS_ENTROPY
         and logits.dtype in FLOATS
         and labels.dtype in INTEGERS
         and labels.shape == logits.shape[:-1]
@@ -90,7 +87,9 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
     With q the smoothed label times the class weights, ``-sum_k q_k log p_k + a lse^2``.
     """
     eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, *_ = options
-    if logits.numel() > SMALL or (counted is not None and not math.isfinite(logits.detach().sum().item())):
+    if logits.numel() > thresholds.SMALL_CROSS_ENTROPY or (
+        counted is not None and not math.isfinite(logits.detach().sum().item())
+    ):
         return None
     num_classes, dtype = logits.shape[-1], torch.float64 if logits.dtype == torch.float64 else torch.float32
     x = logits if logits.dtype == dtype else logits.to(dtype)
@@ -229,7 +228,12 @@ def sweep(
     That is where an intermediate result is not finite or has lost digits, and for the rarer options.
     """
     eps, prior, weight, temperature, z_loss, softcap, counted, scale, *_ = options
-    if softcap is not None or logits.dtype not in EXACT or logits.numel() > ONE_BLOCK or not logits.is_contiguous():
+    if (
+        softcap is not None
+        or logits.dtype not in EXACT
+        or logits.numel() > thresholds.ONE_BLOCK
+        or not logits.is_contiguous()
+    ):
         return None
     num_classes, dtype = logits.shape[-1], logits.dtype
     scale = times_upstream(scale, upstream, dtype)

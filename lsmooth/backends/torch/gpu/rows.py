@@ -12,10 +12,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-# Columns of a block, and how many of them a warp takes. Of twice as many a block, with every option on,
-# the 16 warps spill registers on compute capability 9.0, says ptxas -v; nothing here has been timed.
-MAX_BLOCK = 8192
-COLUMNS_PER_WARP = 512
+from lsmooth.backends.torch import thresholds
+
 # Numbers that the kernels, which accumulate in float32, have the precision for.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -65,8 +63,8 @@ def sweep(
 def launch(kernel: Any, rows: Tensor, **arguments: Any) -> None:
     """Run a program for each of the rows (rows, classes)."""
     num_rows, num_classes = rows.shape
-    block = min(MAX_BLOCK, triton.next_power_of_2(num_classes))
-    warps = max(1, block // COLUMNS_PER_WARP)
+    block = min(thresholds.GPU_COLUMNS, triton.next_power_of_2(num_classes))
+    warps = max(1, block // thresholds.GPU_COLUMNS_PER_WARP)
     with torch.cuda.device_of(rows):
         kernel[(num_rows,)](**arguments, num_classes=num_classes, block=block, num_warps=warps)
 

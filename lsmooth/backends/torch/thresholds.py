@@ -1,0 +1,40 @@
+"""Sizes at which PyTorch's kernels change their ways, tuned by measurement on 2 cores of a Xeon, float32.
+
+Constants that keep a number exact stand in the kernel that needs them.
+"""
+
+from __future__ import annotations
+
+# Up to so many logits, a few of PyTorch's own operations are faster than the blocks of a kernel.
+SMALL_CROSS_ENTROPY = 2**16
+SMALL_DIVERGENCE = 2**17
+SMALL_SIGMOID = 2**15
+SMALL_LOG_ODDS = 2**14
+
+# Up to so many logits, the softmax kernel takes all rows as one block: there are fewer calls.
+ONE_BLOCK = 2**18
+# Elements of a block, for each thread: its logits and their gradient fit in the cache of a core.
+BLOCK_ELEMENTS = 2**17
+# Divergences make more passes over a block, for which fewer and larger blocks pay.
+DIVERGENCE_BLOCK_ELEMENTS = 2**18
+# Classes that share one maximum, of which the argmax is taken: PyTorch vectorises the maximum, not the argmax.
+ARGMAX_CLASSES = 128
+# Elements of a weight in half precision that are copied to float32, or of its gradient that are formed, at a time.
+HALF_WEIGHT_ELEMENTS = 2**20
+
+# From so many bytes on, a result gets memory of its own: glibc gives it back when it is freed, and every page of
+# the next one is a fault.
+MAPPED_BYTES = 2**25
+# Up to so many bytes of scratch memory stay with a thread for its next call.
+SCRATCH_BYTES = 2**23
+
+# From so many classes, or logits, on, the operators are faster than what ``torch.compile`` makes of the formula.
+# For a size that is to stay open in the graph, only what is known of it counts.
+COMPILED_CLASSES, COMPILED_LOGITS = 2**14, 2**21
+
+# Columns of a block of a Triton kernel, and of a warp. With twice as many columns and every option on, the 16 warps
+# spill registers on compute capability 9.0, as ptxas -v says; the kernels have not been timed.
+GPU_COLUMNS = 8192
+GPU_COLUMNS_PER_WARP = 512
+# Elements of a block on a GPU, where the formula computes the gradient of statistics.
+GPU_STATISTICS_ELEMENTS = 2**26
