@@ -144,17 +144,39 @@ def alpha_divergence(xp: Backend, teacher: Array, student: Array, alpha: float) 
 
 def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """``1/K sum_k (z^t_k - z^s_k)^2``, over the classes that not both mask."""
+    return of_sums(xp, "mse_logits", sums_of_squares(xp, teacher, student))
+
+
+def sums_of_squares(xp: Backend, teacher: Array, student: Array) -> dict[str, Array]:
+    """What `mse_logits` adds up."""
     teacher, student, absent = _without_masked(xp, teacher, student)
     difference = teacher - student
-    return xp.sum(difference * difference, axis=-1) / xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
+    present = xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
+    return {"squares": xp.sum(difference * difference, axis=-1), "present": present}
 
 
 def cosine(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
     """``1 - sum_k z^t_k z^s_k / (|z^t| |z^s|)``; 1 where one of them is 0."""
+    return of_sums(xp, "cosine", sums_of_products(xp, teacher, student))
+
+
+def sums_of_products(xp: Backend, teacher: Array, student: Array) -> dict[str, Array]:
+    """What `cosine` adds up."""
     teacher, student, _absent = _without_masked(xp, teacher, student)
-    squares = xp.sum(teacher * teacher, axis=-1) * xp.sum(student * student, axis=-1)
+    return {
+        "teacher_squares": xp.sum(teacher * teacher, axis=-1),
+        "student_squares": xp.sum(student * student, axis=-1),
+        "products": xp.sum(teacher * student, axis=-1),
+    }
+
+
+def of_sums(xp: Backend, divergence: str, sums: dict[str, Array]) -> Array:
+    """A divergence of logits from the sums over its classes."""
+    if divergence == "mse_logits":
+        return sums["squares"] / sums["present"]
+    squares = sums["teacher_squares"] * sums["student_squares"]
     squares = xp.where(xp.equal(squares, 0), 1.0, squares)
-    return 1.0 - xp.sum(teacher * student, axis=-1) / squares**0.5
+    return 1.0 - sums["products"] / squares**0.5
 
 
 def _without_masked(xp: Backend, teacher: Array, student: Array) -> tuple[Array, Array, Array]:
@@ -165,6 +187,7 @@ def _without_masked(xp: Backend, teacher: Array, student: Array) -> tuple[Array,
 
 # Of logits that are not divided by T before.
 OF_LOGITS = ("mse_logits", "cosine")
+SUMS_OF_LOGITS = {"mse_logits": sums_of_squares, "cosine": sums_of_products}
 DIVERGENCES: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
@@ -175,4 +198,18 @@ DIVERGENCES: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
     "alpha": alpha_divergence,
     "mse_logits": mse_logits,
     "cosine": cosine,
+}
+
+
+def _mixed_terms(xp: Backend, log_t: Array, log_s: Array, beta: float) -> Array:
+    of_t, of_s = jensen_shannon_terms(xp, log_t, log_s, beta)
+    return of_t + of_s
+
+
+# Of each class, from its log-probabilities: the divergences whose terms need both softmaxes whole.
+TERMS: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
+    "jensen_shannon": _mixed_terms,
+    "skewed_forward_kl": lambda xp, log_t, log_s, skew: jensen_shannon_terms(xp, log_t, log_s, skew)[0] / skew,
+    "skewed_reverse_kl": lambda xp, log_t, log_s, skew: jensen_shannon_terms(xp, log_t, log_s, 1.0 - skew)[1] / skew,
+    "total_variation": lambda xp, log_t, log_s, _: 0.5 * abs(xp.exp(log_t) - xp.exp(log_s)),
 }

@@ -8,7 +8,7 @@ gradient, and its logits make room for those of the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,10 +26,10 @@ BLOCK_ROWS = 512
 
 
 class Head(NamedTuple):
-    """A linear layer and what goes into it, in one dtype."""
+    """A linear layer and what goes into it, in one dtype; without a weight, ``hidden`` are the logits."""
 
     hidden: Array  # (..., features)
-    weight: Array  # (classes, features)
+    weight: Any  # (classes, features)
     bias: Array | None = None  # (classes,)
 
 
@@ -89,20 +89,20 @@ class BlockLoss(Protocol):
 class Form(NamedTuple):
     """Which arrays a `Call` has; hashable, as compiled functions need it."""
 
-    biased: tuple[bool, ...]  # of each head, whether it has a bias
+    parts: tuple[int, ...]  # of each head, how many of weight and bias it has
     rows: tuple[str, ...]
     shared: tuple[str, ...]
 
     def call(self, values: Iterable[Any]) -> Call:
         """The call of this form with these values, in the order of `values`."""
         each = iter(values)
-        heads = [Head(next(each), next(each), next(each) if biased else None) for biased in self.biased]
+        heads = [Head(*[next(each) if i <= given else None for i in range(3)]) for given in self.parts]
         rows = {name: next(each) for name in self.rows}
         return Call(tuple(heads), rows, {name: next(each) for name in self.shared})
 
     def values(self, call: Call) -> list[Any]:
         """The values of a call, heads first, then ``rows`` and ``shared`` in the order of their names."""
-        heads = [x for head, biased in zip(call.heads, self.biased, strict=True) for x in head[: 2 + biased]]
+        heads = [x for head, given in zip(call.heads, self.parts, strict=True) for x in head[: 1 + given]]
         return heads + [call.rows[name] for name in self.rows] + [call.shared[name] for name in self.shared]
 
 
@@ -116,13 +116,13 @@ class Call(NamedTuple):
     @property
     def num_classes(self) -> int:
         """Of all heads together."""
-        return sum(head.weight.shape[0] for head in self.heads)
+        return sum((head.hidden.shape[-1] if head.weight is None else head.weight.shape[0]) for head in self.heads)
 
     @property
     def form(self) -> Form:
         """The names are sorted: JAX, unlike Python, does not keep the order of a dictionary."""
-        biased = tuple([head.bias is not None for head in self.heads])
-        return Form(biased, tuple(sorted(self.rows)), tuple(sorted(self.shared)))
+        parts = tuple([(head.weight is not None) + (head.bias is not None) for head in self.heads])
+        return Form(parts, tuple(sorted(self.rows)), tuple(sorted(self.shared)))
 
     def arrays(self) -> list[Array]:
         """The arrays in the order of `Form.values`."""
@@ -214,11 +214,17 @@ class StatisticsOfBlock(NamedTuple):
 
 
 def _stacked(xp: Backend, statistics: RowStatistics) -> Array:
-    floats = [*statistics[:3], xp.cast(statistics.predicted, xp.dtype(statistics.entropy))]
-    stacked = floats[0][..., None]
-    columns = match_rank(xp, xp.asarray(np.arange(len(floats)), like=stacked), stacked)
-    for i, x in enumerate(floats):
-        stacked = xp.where(xp.equal(columns, i), x[..., None], stacked)
+    return stacked_columns(xp, [*statistics[:3], xp.cast(statistics.predicted, xp.dtype(statistics.entropy))])
+
+
+def stacked_columns(xp: Backend, columns: Sequence[Array]) -> Array:
+    """(..., columns) of some numbers of each row (...)."""
+    stacked = columns[0][..., None]
+    if len(columns) == 1:
+        return stacked
+    places = match_rank(xp, xp.asarray(np.arange(len(columns)), like=stacked), stacked)
+    for i, x in enumerate(columns):
+        stacked = xp.where(xp.equal(places, i), x[..., None], stacked)
     return stacked
 
 
@@ -236,7 +242,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
 
     The range of float16 is too small for gradients that are divided by the number of rows.
     """
-    if "float16" in (xp.dtype(call.heads[-1].hidden), xp.dtype(call.heads[-1].weight)):
+    if "float16" in [xp.dtype(x) for x in call.heads[-1][:2] if x is not None]:
         return with_deferred_scale(xp, loss, call, block_size)
     return xp.linear_rows(loss, call, block_size)
 
@@ -271,12 +277,14 @@ def without_ignored(xp: Backend, call: Call) -> Call:
 
 def head_logits(xp: Backend, head: Head) -> Array:
     """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in: the product is not rounded to less."""
+    if head.weight is None:
+        return accumulate(xp, head.hidden)
     logits = accumulate(xp, head.hidden) @ xp.moveaxis(accumulate(xp, head.weight), 0, 1)
     return logits if head.bias is None else logits + match_rank(xp, accumulate(xp, head.bias), logits)
 
 
 def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int:
     """The rows of a block: enough for the matrix products to run at speed, blocks of about one size."""
-    features = max(head.weight.shape[1] for head in call.heads)
+    features = max(head.hidden.shape[-1] for head in call.heads)
     wanted = max(1, elements // call.num_classes, min(BLOCK_ROWS, features // 2))
     return max(1, math.ceil(num_rows / max(1, math.ceil(num_rows / wanted))))

@@ -1,0 +1,548 @@
+"""Losses over classes that are spread over the members of a group, each of which holds a slice of the logits.
+
+A member computes a few numbers of each row from its slice, with the exponentials taken below its own largest logit.
+All members exchange the largest of these, and then the sums, taken below the largest logit of all. The losses of the
+rows follow from the sums. The gradient of a slice needs nothing but what its member knows by then.
+
+A question says which numbers it needs and what follows from them. Questions that are asked together share
+the exchanges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lsmooth.backends import divergences
+from lsmooth.backends.formulas import (
+    MINUS_INFINITY,
+    ShiftedRows,
+    accumulate,
+    along_classes,
+    capped_logits,
+    match_rank,
+    over_temperature,
+    proper_rows,
+    row_maximum,
+)
+from lsmooth.backends.linear import Call, Kernels, linear_rows, stacked_columns
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays
+
+if TYPE_CHECKING:
+    from lsmooth.backends.base import Array, Backend
+    from lsmooth.backends.members import Members
+
+Columns = dict[str, "Array"]  # numbers of each row (...), by name
+
+
+class Slices(NamedTuple):
+    """A member's slice of the logits of each head (rows, classes), and what else the numbers depend on."""
+
+    xp: Backend
+    logits: Sequence[Array]
+    rows: Mapping[str, Array]
+    shared: Mapping[str, Array]
+
+    def seen(self, head: int, counted: Array | None, softcap: float | None = None) -> Array:
+        """The logits of a head: zeros in rows that do not count, then -inf for padding, then the soft-cap."""
+        xp, logits = self.xp, accumulate(self.xp, self.logits[head])
+        if counted is not None:
+            logits = xp.where(counted[..., None], logits, 0.0)
+        padding = self.padding()
+        logits = logits if padding is None else xp.where(padding, MINUS_INFINITY, logits)
+        return capped_logits(xp, logits, softcap)
+
+    def padding(self) -> Array | None:
+        """Whether a class of the slice is padding: from ``rows["limit"]`` on."""
+        if "limit" not in self.rows:
+            return None
+        limit = self.rows["limit"][..., None]
+        ids = self.xp.asarray(np.arange(self.xp.shape(self.logits[-1])[-1]), self.xp.dtype(limit), like=limit)  # type: ignore[arg-type]
+        return match_rank(self.xp, ids, limit) >= limit
+
+
+class Question(Protocol):
+    """What is to be found out about the rows."""
+
+    @property
+    def maxima(self) -> tuple[str, ...]:
+        """The names of the numbers of which the largest counts."""
+        ...
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """The names of the numbers to be added up."""
+        ...
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names of other numbers, which stay with the member."""
+        ...
+
+    def local(self, slices: Slices) -> Columns:
+        """All of these, of a member's slice: sums below its own maxima."""
+        ...
+
+    def shifted(self, xp: Backend, own: Columns, top: Columns, rows: Mapping[str, Array]) -> Columns:
+        """The sums below the largest maxima, ``top``."""
+        ...
+
+
+class Below(NamedTuple):
+    """A slice of one softmax: its logits below their largest, over T."""
+
+    rows: ShiftedRows
+    z: Array
+    exps: Array
+
+
+def below_maximum(xp: Backend, logits: Array, temperature: Any) -> Below:
+    """The slice of a softmax of these logits."""
+    rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
+    z = over_temperature(logits - rows.shift[..., None], along_classes(xp, temperature))
+    return Below(rows, z, xp.exp(z))
+
+
+def largest(xp: Backend, logits: Array) -> Array:
+    """The largest logit of each row, -inf where all are masked: a constant."""
+    return xp.stop_gradient(xp.max(xp.stop_gradient(logits), axis=-1))
+
+
+def finite(xp: Backend, x: Array) -> Array:
+    """``x``, 0 where it is infinite."""
+    return xp.where(xp.equal(abs(x), -MINUS_INFINITY), 0.0, x)
+
+
+def step_down(xp: Backend, own: Array, top: Array, temperature: Any) -> Array:
+    """``(own - top) / T`` of the maxima; 0 where a slice has no class, whose sums are 0."""
+    empty = xp.equal(own, MINUS_INFINITY)
+    return over_temperature(xp.where(empty, 0.0, finite(xp, own) - finite(xp, top)), temperature)
+
+
+class CrossEntropyQuestion(NamedTuple):
+    """The softmax cross-entropy of the last head, and the statistics of its softmax if wanted."""
+
+    options: SoftmaxOptions  # without arrays: `rows` and `shared` hold these
+    soft: bool  # whether labels are distributions
+    smoothed: bool  # whether there is an eps, which may be one of the arrays
+    weighted: bool = False  # whether there are class weights
+    statistics: bool = False
+    prefix: str = ""  # of the names of its arrays in `rows`
+
+    @property
+    def maxima(self) -> tuple[str, ...]:
+        label = () if self.soft else ("picked", "label_weight") if self.weighted else ("picked",)
+        return ("top", *label, *(("largest",) if self.statistics else ()))
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        names = ["total"]
+        if self.soft:
+            names += ["label_sum", "label_mass"]
+            names += ["plain_sum", "plain_mass"] if self.weighted and self.statistics else []
+        if self.smoothed:
+            names += ["smooth_sum", "smooth_left", "smooth_mass"] if self.weighted else ["smooth_sum", "smooth_left"]
+        return (*names, *(("spread",) if self.statistics else ()))
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        return ("place",) if self.statistics else ()
+
+    def local(self, slices: Slices) -> Columns:
+        xp = slices.xp
+        options = with_arrays(with_arrays(self.options, slices.shared), slices.rows, prefix=self.prefix)
+        counted, temperature, weight = options.counted, options.temperature, options.class_weight
+        logits = slices.seen(-1, counted, options.logit_softcap)
+        below = below_maximum(xp, logits, temperature)
+        columns = {"top": largest(xp, logits), "total": xp.sum(below.exps, axis=-1)}
+        if self.statistics:
+            columns |= _predictions(xp, slices.seen(-1, counted))
+            terms = below.exps * xp.where(xp.equal(below.z, MINUS_INFINITY), 0.0, below.z)
+            columns["spread"] = xp.sum(terms, axis=-1)
+        if self.soft:
+            padding, labels = slices.padding(), slices.rows["labels"]
+            labels = labels if padding is None else xp.where(padding, 0.0, labels)
+            columns["label_sum"], columns["label_mass"] = _label_sums(below.rows, labels, weight)
+            if "plain_sum" in self.sums:
+                columns["plain_sum"], columns["plain_mass"] = _label_sums(below.rows, labels, None)
+        else:
+            ids, here = self._ids(slices)
+            columns["picked"] = xp.where(here, xp.pick(logits, ids), MINUS_INFINITY)
+            if weight is not None:
+                columns["label_weight"] = xp.where(here, xp.take(weight, ids), MINUS_INFINITY)
+        if self.smoothed:
+            columns |= _smoothing_sums(below.rows, options.prior, weight)
+        return columns
+
+    def _ids(self, slices: Slices) -> tuple[Array, Array]:
+        """The labels that this slice has, 0 in place of others; and where it has the label."""
+        xp, labels = slices.xp, slices.rows["labels"]
+        here = (labels >= 0) & (labels < xp.length(slices.logits[-1], -1, xp.dtype(labels)))
+        return xp.where(here, labels, 0), here
+
+    def shifted(self, xp: Backend, own: Columns, top: Columns, rows: Mapping[str, Array]) -> Columns:
+        temperature = with_arrays(self.options, rows, prefix=self.prefix).temperature
+        step = step_down(xp, own["top"], top["top"], temperature)
+        factor = xp.exp(step)
+        sums = {name: own[name] for name in self.sums}
+        for name, mass in (("label_sum", "label_mass"), ("plain_sum", "plain_mass"), ("smooth_sum", self._spread_mass)):
+            if name in sums:
+                sums[name] = own[name] + step * own[mass]
+        if self.statistics:
+            sums["spread"] = factor * (own["spread"] + step * own["total"])
+        return {**sums, "total": factor * own["total"]}
+
+    @property
+    def _spread_mass(self) -> str:
+        return "smooth_mass" if self.weighted else "smooth_left"
+
+
+def _label_sums(below: ShiftedRows, labels: Array, weight: Array | None) -> tuple[Array, Array]:
+    """``sum_k t_k w_k (z_k - m) / T`` and ``sum_k t_k w_k`` of a slice."""
+    xp = below.xp
+    mass = labels if weight is None else labels * match_rank(xp, weight, labels)
+    without = xp.equal(mass, 0) & xp.equal(below.logits, MINUS_INFINITY)
+    proper = proper_rows(xp, labels)
+    return below.weighted_sum(mass, without) * proper, xp.sum(mass, axis=-1) * proper
+
+
+def _predictions(xp: Backend, logits: Array) -> Columns:
+    """The largest logit of a slice and its class: in floats, which hold every class below 2^24."""
+    logits = xp.stop_gradient(logits)
+    return {"largest": xp.max(logits, axis=-1), "place": xp.cast(xp.argmax(logits, axis=-1), xp.dtype(logits))}
+
+
+def _smoothing_sums(below: ShiftedRows, prior: Array | None, weight: Array | None) -> Columns:
+    """``sum_k u_k w_k (z_k - m) / T``, ``sum_k u_k`` and ``sum_k u_k w_k`` over the classes that are not masked."""
+    xp, logits = below.xp, below.logits
+    masked = xp.equal(logits, MINUS_INFINITY)
+    left = xp.cast(~masked, xp.dtype(logits))
+    left = left if prior is None else left * match_rank(xp, prior, logits)
+    mass = left if weight is None else left * match_rank(xp, weight, logits)
+    columns = {"smooth_sum": below.weighted_sum(mass, masked), "smooth_left": xp.sum(left, axis=-1)}
+    return columns if weight is None else {**columns, "smooth_mass": xp.sum(mass, axis=-1)}
+
+
+class CrossEntropyAnswer(NamedTuple):
+    """Of each row (...)."""
+
+    losses: Array  # before the scale
+    label_weight: Array | None  # the class weight of its label
+    log_prob: Array
+    entropy: Array | None
+    log_sum_exp: Array
+
+
+def cross_entropy_answer(
+    xp: Backend, question: CrossEntropyQuestion, options: SoftmaxOptions, known: Columns, valid: Array | None
+) -> CrossEntropyAnswer:
+    """The losses that follow from the totals.
+
+    Args:
+        xp: the backend.
+        question: what was asked.
+        options: its options, with their arrays.
+        known: the totals, and the maxima.
+        valid: whether an integer label is a class.
+    """
+    temperature, eps, top = options.temperature, options.label_smoothing, finite(xp, known["top"])
+    lse = xp.log(known["total"])
+    label_weight = None
+    if valid is None:
+        label_weight = known["label_mass"]
+        nll = label_weight * lse - known["label_sum"]
+        log_prob = -nll if "plain_sum" not in known else known["plain_sum"] - known["plain_mass"] * lse
+    else:
+        factor = xp.one_or_nan(valid, xp.dtype(lse))
+        picked = xp.where(valid, known["picked"], 0.0)
+        log_prob = factor * (over_temperature(picked - top, temperature) - lse)
+        nll = -log_prob
+        if question.weighted:
+            label_weight = xp.where(valid, known["label_weight"], 0.0)
+            # A masked class costs nothing where it has no weight.
+            free = xp.equal(label_weight, 0) & xp.equal(picked, MINUS_INFINITY)
+            nll = label_weight * xp.where(free, 0.0, nll)
+    if question.smoothed:
+        mass = known["smooth_mass"] / known["smooth_left"] if question.weighted else 1.0
+        smooth = mass * lse - known["smooth_sum"] / known["smooth_left"]
+        nll = (1.0 - eps) * nll + eps * smooth
+    log_sum_exp = lse + over_temperature(top, temperature)
+    if options.z_loss != 0.0:
+        nll = nll + options.z_loss * log_sum_exp * log_sum_exp
+    entropy = lse - known["spread"] / known["total"] if question.statistics else None
+    answer = CrossEntropyAnswer(nll, label_weight, log_prob, entropy, log_sum_exp)
+    if options.counted is None:
+        return answer
+    return CrossEntropyAnswer(*[x if x is None else xp.where(options.counted, x, 0.0) for x in answer])
+
+
+class DivergenceQuestion(NamedTuple):
+    """How far the second head's softmax is from the first head's."""
+
+    options: DivergenceOptions  # without arrays: `rows` hold these
+    prefix: str = ""
+
+    @property
+    def maxima(self) -> tuple[str, ...]:
+        return () if self.options.divergence in divergences.OF_LOGITS else ("teacher_top", "student_top")
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        return _SUMS_OF_LOGITS.get(self.options.divergence) or ("teacher", "student", *self._cross)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def _cross(self) -> tuple[str, ...]:
+        return ("cross",) if self.options.divergence in ("forward_kl", "reverse_kl", "alpha") else ()
+
+    def local(self, slices: Slices) -> Columns:
+        xp, options = slices.xp, with_arrays(self.options, slices.rows, prefix=self.prefix)
+        teacher, student = (slices.seen(head, options.counted) for head in (0, 1))
+        if options.divergence in divergences.OF_LOGITS:
+            return divergences.SUMS_OF_LOGITS[options.divergence](xp, teacher, student)
+        t, s = (below_maximum(xp, z, options.temperature) for z in (teacher, student))
+        columns = {"teacher_top": largest(xp, teacher), "student_top": largest(xp, student)}
+        columns |= {"teacher": xp.sum(t.exps, axis=-1), "student": xp.sum(s.exps, axis=-1)}
+        if options.divergence == "alpha":
+            mixed = options.parameter * t.z + (1.0 - options.parameter) * s.z
+            columns["cross"] = xp.sum(xp.exp(mixed), axis=-1)
+        elif self._cross:
+            p, q = (t, s) if options.divergence == "forward_kl" else (s, t)
+            columns["cross"] = xp.sum(divergences.relative_terms(xp, p.z, q.z), axis=-1)
+        return columns
+
+    def shifted(self, xp: Backend, own: Columns, top: Columns, rows: Mapping[str, Array]) -> Columns:
+        options = with_arrays(self.options, rows, prefix=self.prefix)
+        if options.divergence in divergences.OF_LOGITS:
+            return {name: own[name] for name in self.sums}
+        t, s = (step_down(xp, own[name], top[name], options.temperature) for name in self.maxima)
+        sums = {"teacher": xp.exp(t) * own["teacher"], "student": xp.exp(s) * own["student"]}
+        if options.divergence == "alpha":
+            sums["cross"] = xp.exp(options.parameter * t + (1.0 - options.parameter) * s) * own["cross"]
+        elif self._cross:
+            (first, p, q) = ("teacher", t, s) if options.divergence == "forward_kl" else ("student", s, t)
+            sums["cross"] = xp.exp(p) * (own["cross"] + (p - q) * own[first])
+        return sums
+
+
+# The names of what the divergences of logits add up.
+_SUMS_OF_LOGITS = {"mse_logits": ("squares", "present"), "cosine": ("teacher_squares", "student_squares", "products")}
+
+
+class Terms(NamedTuple):
+    """The sum over a slice of the terms of a divergence between two softmaxes, whose totals are known: one column."""
+
+    options: DivergenceOptions
+    prefix: str = ""
+
+    maxima = own = ()
+    sums = ("terms",)
+
+    def local(self, slices: Slices) -> Columns:
+        xp, rows = slices.xp, slices.rows
+        options = with_arrays(self.options, rows, prefix=self.prefix)
+        logs = []
+        for head, name in enumerate(("teacher", "student")):
+            below = slices.seen(head, options.counted) - rows[f"{name}_top"][..., None]
+            logs.append(over_temperature(below, along_classes(xp, options.temperature)) - rows[f"{name}_log"][..., None])
+        terms = divergences.TERMS[options.divergence](xp, *logs, options.parameter)
+        return {"terms": xp.sum(terms, axis=-1)}
+
+    def shifted(self, xp: Backend, own: Columns, top: Columns, rows: Mapping[str, Array]) -> Columns:
+        return own
+
+
+def divergence_answer(xp: Backend, options: DivergenceOptions, known: Columns) -> Array:
+    """The divergence of each row, before the scale; of the kinds whose terms need the totals, use `terms_rows`."""
+    kind = options.divergence
+    if kind in divergences.OF_LOGITS:
+        return divergences.of_sums(xp, kind, known)
+    log_t, log_s = xp.log(known["teacher"]), xp.log(known["student"])
+    if kind == "forward_kl":
+        return known["cross"] / known["teacher"] + log_s - log_t
+    if kind == "reverse_kl":
+        return known["cross"] / known["student"] + log_t - log_s
+    alpha = options.parameter
+    mixed = known["cross"] * xp.exp(-alpha * log_t - (1.0 - alpha) * log_s)
+    return (1.0 - mixed) / (alpha * (1.0 - alpha))
+
+
+class Asked(NamedTuple):
+    """What several questions are asked of, and by whom."""
+
+    xp: Backend
+    members: Members
+    call: Call  # labels are those of all classes
+    num_classes: int | None = None  # the classes from there on are padding
+    forms: tuple[Any, ...] = ()  # what is done to each head's logits first, with a method `applied`
+    block_size: int | None = None
+    signature: str = ""
+
+    @property
+    def size(self) -> Any:
+        """The number of classes of the member's slice."""
+        head = self.call.heads[-1]
+        return self.xp.length(head.hidden, -1) if head.weight is None else self.xp.length(head.weight, 0)
+
+    def of_slice(self) -> Call:
+        """The call with labels, and the end of the classes, counted from the first class of the slice."""
+        rows, start = dict(self.call.rows), self.members.start(self.size)
+        labels = rows.get("labels")
+        if labels is not None and "int" in self.xp.dtype(labels):
+            # The padding belongs to no member.
+            here = labels if self.num_classes is None else self.xp.where(labels < self.num_classes, labels, -1)
+            rows["labels"] = self.xp.where(here < 0, here, here - start)
+        if self.num_classes is not None:
+            ones = self.xp.ones_like(self.call.heads[-1].hidden[..., 0], "int32")
+            rows["limit"] = ones * (self.num_classes - start)
+        return self.call._replace(rows=rows)
+
+    def columns(self, questions: Sequence[Question]) -> list[Columns]:
+        """What the member computes of its slice, for each question."""
+        block = PartsOfBlock(self.xp, tuple(questions), self.forms)
+        stacked = linear_rows(self.xp, block, self.of_slice(), self.block_size)
+        each = iter(range(*block.COLUMNS))
+        return [{name: stacked[..., next(each)] for name in names_of(question)} for question in questions]
+
+    def known(self, questions: Sequence[Question]) -> tuple[list[Columns], list[Columns]]:
+        """Of each question the totals and maxima over all members; and what is the member's own."""
+        xp, members = self.xp, self.members
+        for _ in range(2):
+            own = self.columns(questions)
+            maxima = [xp.stop_gradient(x[name]) for q, x in zip(questions, own, strict=True) for name in q.maxima]
+            if not maxima:
+                tops, right = [], True
+                break
+            stacked, right = members.agree(stacked_columns(xp, maxima), self.size, self.signature)
+            tops = [stacked[..., i] for i in range(len(maxima))]
+            if right:
+                break
+        if not right:
+            raise RuntimeError("The members of class_shards changed the sizes of their slices during a call.")
+        each = iter(tops)
+        top = [{name: next(each) for name in q.maxima} for q in questions]
+        sums = [q.shifted(xp, x, y, self.call.rows) for q, x, y in zip(questions, own, top, strict=True)]
+        flat = [x[name] for q, x in zip(questions, sums, strict=True) for name in q.sums]
+        totals = members.sum(stacked_columns(xp, flat))
+        each = iter([totals[..., i] for i in range(len(flat))])
+        found = []
+        for q, x, y in zip(questions, own, top, strict=True):
+            # One member has the label: what it knows of it is the largest of what they send, and the sum.
+            y = {name: z if name.endswith(TOPS) else members.sum(x[name], total=z) for name, z in y.items()}
+            found.append({**y, **{name: next(each) for name in q.sums}})
+        return found, own
+
+
+TOPS = ("top", "largest")
+
+
+def names_of(question: Question) -> tuple[str, ...]:
+    """The names of the columns of a question, in order."""
+    return (*question.maxima, *question.sums, *question.own)
+
+
+class PartsOfBlock(NamedTuple):
+    """The columns of some questions, as a `lsmooth.backends.linear.BlockLoss`."""
+
+    xp: Backend
+    questions: tuple[Question, ...]
+    forms: tuple[Any, ...] = ()
+    scale: float | None = None
+    total: bool = False
+    frozen_heads: tuple[int, ...] = ()
+
+    @property
+    def COLUMNS(self) -> tuple[int]:  # noqa: N802  # a constant of the other block losses
+        """How many numbers a row has."""
+        return (sum([len(names_of(q)) for q in self.questions]),)
+
+    def __call__(
+        self,
+        logits: tuple[Array, ...],
+        rows: Mapping[str, Array],
+        shared: Mapping[str, Array],
+        final_kernels: Kernels | None = None,
+    ) -> Array:
+        """The columns, (rows, columns)."""
+        if self.forms:
+            logits = tuple([form.applied(self.xp, z) for form, z in zip(self.forms, logits, strict=True)])
+        slices = Slices(self.xp, logits, rows, shared)
+        found = []
+        for question in self.questions:
+            columns = question.local(slices)
+            found += [columns[name] for name in names_of(question)]
+        return stacked_columns(self.xp, found)
+
+
+def cross_entropy(
+    asked: Asked, question: CrossEntropyQuestion, options: SoftmaxOptions
+) -> tuple[CrossEntropyAnswer, Array | None]:
+    """The rows' losses, and the predicted classes if statistics are wanted; ``options`` have their arrays."""
+    found, own = asked.known([question])
+    answer = cross_entropy_answer(asked.xp, question, options, found[0], _valid(asked))
+    if not question.statistics:
+        return answer, None
+    return answer, _predicted(asked, own[0], found[0]["largest"], options.counted)
+
+
+def divergence(asked: Asked, question: DivergenceQuestion, options: DivergenceOptions) -> Array:
+    """The rows' divergences, before the scale; ``options`` have their arrays."""
+    return divergences_and_losses(asked, question, options)[0]
+
+
+def divergences_and_losses(
+    asked: Asked,
+    question: DivergenceQuestion,
+    options: DivergenceOptions,
+    hard: CrossEntropyQuestion | None = None,
+    hard_options: SoftmaxOptions | None = None,
+) -> tuple[Array, CrossEntropyAnswer | None]:
+    """The rows' divergences, and their losses beside labels, of the same two exchanges."""
+    xp = asked.xp
+    questions = [question] if hard is None else [question, hard]
+    found, _ = asked.known(questions)
+    answer = None
+    if hard is not None and hard_options is not None:
+        answer = cross_entropy_answer(xp, hard, hard_options, found[1], _valid(asked))
+    if options.divergence not in divergences.TERMS:
+        losses = divergence_answer(xp, options, found[0])
+    else:
+        losses = _sum_of_terms(asked, question, found[0])
+    return losses if options.counted is None else xp.where(options.counted, losses, 0.0), answer
+
+
+def _sum_of_terms(asked: Asked, question: DivergenceQuestion, known: Columns) -> Array:
+    """A third exchange, for terms that mix the two softmaxes."""
+    xp, members = asked.xp, asked.members
+    more = {}
+    for name in ("teacher", "student"):
+        more[f"{name}_top"] = finite(xp, known[f"{name}_top"])
+        more[f"{name}_log"] = members.shared(xp.log(known[name]))
+    call = asked.call._replace(rows={**asked.call.rows, **more})
+    found, _ = asked._replace(call=call).known([Terms(question.options, question.prefix)])
+    return found[0]["terms"]
+
+
+def _valid(asked: Asked) -> Array | None:
+    """Whether each integer label is a class; None for distributions."""
+    labels = asked.call.rows["labels"]
+    if "int" not in asked.xp.dtype(labels):
+        return None
+    end = asked.members.total(asked.size) if asked.num_classes is None else asked.num_classes
+    return (labels >= 0) & (labels < end)
+
+
+def _predicted(asked: Asked, own: Columns, top: Array, counted: Array | None) -> Array:
+    """The first class with the largest logit: a third exchange."""
+    xp, members = asked.xp, asked.members
+    place = xp.cast(own["place"], "int64")
+    place = place + xp.cast(xp.ones_like(place, "int64"), xp.dtype(place)) * members.start(asked.size)
+    last = members.total(asked.size)
+    candidate = xp.where(xp.equal(own["largest"], top), -place, -last)
+    predicted = -members.max(candidate)
+    return predicted if counted is None else xp.where(counted, predicted, -1)
