@@ -26,6 +26,7 @@ import numpy as np
 from lsmooth.backends import formulas
 from lsmooth.backends.formulas import softmax, statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call, loss_of_all
+from lsmooth.backends.members import Members
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -301,6 +302,18 @@ class Backend(ABC):
             A scalar, or (...), as the loss says; differentiable in every floating array of the call.
         """
         return loss_of_all(self, loss, call)
+
+    def members(self, group: Any, option: str) -> Members:
+        """The members of a group, over whom an axis is spread.
+
+        Args:
+            group: what the user gave for the option.
+            option: ``"class_shards"`` or ``"row_shards"``, for messages.
+        """
+        raise ValueError(
+            f"{option} needs arrays of PyTorch, JAX or TensorFlow, whose processes or devices can hold parts of one "
+            f"call; of the backend {self.name}'s, leave it at None."
+        )
 
     def linear_rows_with_statistics(
         self, loss: BlockLoss, call: Call, statistics: BlockLoss, own: Call, block_size: int | None = None

@@ -6,10 +6,12 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
+from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._keras_base import refuse_a_mean
-from lsmooth.losses._rows import Rows, per_class, prepare, prepare_binary
+from lsmooth.losses._rows import Rows, over_all_rows, per_class, prepare, prepare_binary, reduced
+from lsmooth.losses._shards import cross_entropy_call
 
 
 @over_ragged_rows("logits")
@@ -28,6 +30,8 @@ def softmax_cross_entropy(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     overwrite_logits: bool = False,
 ) -> Array:
@@ -61,6 +65,13 @@ def softmax_cross_entropy(
         num_classes: the number of classes, where logits from there on are padding: they are in no softmax,
             take no smoothing mass and have a zero gradient. Per-class options have this length; distributions
             have it or that of the logits.
+        class_shards: over whose members the classes are spread: a ``torch.distributed`` process group or a
+            one-dimensional ``DeviceMesh``; the name of an axis of ``jax.shard_map`` or ``jax.pmap``; or
+            ``tf.distribute.get_replica_context()``. The logits are then this member's slice, in the members'
+            order, and so are distributions and per-class options; labels and ``num_classes`` count the classes
+            of all. Every member gets the loss, and the gradient of its slice.
+        row_shards: over whose members the rows are spread, likewise: sums and means are over the rows of all. The
+            gradients are those of the member's own rows; gradients of parameters that the members share add up.
         reduction: ``"mean"``, over the rows that are not ignored, by the sum of sample times class
             weights where any are given; ``"none"`` or None; ``"sum"``; ``"sum_over_batch_size"``,
             by the number of rows; ``"mean_with_sample_weight"``, by the sum of the sample weights;
@@ -102,6 +113,7 @@ def softmax_cross_entropy(
     )
     if (
         smoothing_prior is class_weight is sample_weight is mask is logit_softcap is num_classes is None
+        and class_shards is row_shards is None
         and type(temperature) is float
         and temperature == 1.0
         and (z_loss, reduction, overwrite_logits) == (0.0, "mean", False)
@@ -122,11 +134,20 @@ def softmax_cross_entropy(
         class_weight,
         mask=mask,
         num_classes=num_classes,
+        class_shards=class_shards,
+        row_shards=row_shards,
     )
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
-    if check.check_flag("overwrite_logits", overwrite_logits):
-        return xp.overwriting_softmax_cross_entropy(rows.logits, rows.labels, options)
-    return xp.softmax_cross_entropy(rows.logits, rows.labels, options)
+    overwrite = check.check_flag("overwrite_logits", overwrite_logits)
+    if rows.spread.classes is not None:
+        if overwrite:
+            raise ValueError("overwrite_logits must be False with class_shards, whose gradients need the logits.")
+        answer, _ = cross_entropy_call(
+            xp, rows.spread.classes, Head(rows.logits, None), rows.labels, options, rows.soft
+        )
+        return reduced(rows, answer.losses, answer.label_weight)
+    kernel = xp.overwriting_softmax_cross_entropy if overwrite else xp.softmax_cross_entropy
+    return over_all_rows(rows, kernel(rows.logits, rows.labels, options))
 
 
 @over_ragged_rows("logits", elementwise=True)
@@ -209,7 +230,7 @@ def kernel_options(
         xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")
     )
     prior = per_class(
-        xp, "smoothing_prior", smoothing_prior, rows.num_classes or xp.shape(classes)[-1], classes, rows.dtype
+        xp, "smoothing_prior", smoothing_prior, rows.own_classes or xp.shape(classes)[-1], classes, rows.dtype
     )
     check.check_at_least("z_loss", z_loss, 0.0)
     if logit_softcap is not None:

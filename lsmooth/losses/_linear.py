@@ -9,10 +9,12 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, CrossEntropyOfBlock, Head, linear_rows
+from lsmooth.backends.formulas.sharded import CrossEntropyAnswer
 from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
-from lsmooth.losses._rows import Rows, prepare, rows_of
+from lsmooth.losses._rows import Rows, over_all_rows, over_rows, prepare, reduced, rows_of
+from lsmooth.losses._shards import cross_entropy_call
 
 
 @over_ragged_rows("hidden")
@@ -33,6 +35,8 @@ def linear_softmax_cross_entropy(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     block_size: int | None = None,
 ) -> Array:
@@ -68,6 +72,10 @@ def linear_softmax_cross_entropy(
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
         num_classes: the number of classes, where rows of the weight from there on are padding: they have a zero
             gradient. Per-class options have this length.
+        class_shards: as in `softmax_cross_entropy`: the weight and the bias are this member's slice, and the hidden
+            states are those of all, whose gradient the members add up. The logits are computed once more, when the
+            gradient is.
+        row_shards: as in `softmax_cross_entropy`; the gradients of weight and bias are those of the member's rows.
         reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the logits are computed
             a second time in the backward pass, when what multiplies each row is known.
         block_size: the rows of a block; chosen from the sizes if None.
@@ -106,9 +114,14 @@ def linear_softmax_cross_entropy(
         z_loss=z_loss,
         logit_softcap=logit_softcap,
         num_classes=num_classes,
+        class_shards=class_shards,
+        row_shards=row_shards,
         reduction=reduction,
         block_size=block_size,
     )
+    if checked.rows.spread.classes is not None:
+        answer, _ = sharded_call(checked)
+        return reduced(checked.rows, answer.losses, answer.label_weight)
     return loss_of(checked)
 
 
@@ -120,6 +133,16 @@ class LinearCall(NamedTuple):
     total: bool
     call: Call
     block_size: int | None
+    arrays: SoftmaxOptions  # the options with their arrays
+
+
+def sharded_call(checked: LinearCall, statistics: bool = False) -> tuple[CrossEntropyAnswer, list[Array]]:
+    """What the members find of a head whose classes are spread over them."""
+    rows, head = checked.rows, checked.call.heads[0]
+    members: Any = rows.spread.classes
+    return cross_entropy_call(
+        rows.xp, members, head, rows.labels, checked.arrays, rows.soft, statistics, checked.block_size
+    )
 
 
 def block_loss(checked: LinearCall) -> CrossEntropyOfBlock:
@@ -129,8 +152,9 @@ def block_loss(checked: LinearCall) -> CrossEntropyOfBlock:
 
 
 def loss_of(checked: LinearCall) -> Array:
-    """The loss of a checked call."""
-    return linear_rows(checked.rows.xp, block_loss(checked), checked.call, checked.block_size)
+    """The loss of a checked call, over the rows of all members."""
+    loss = linear_rows(checked.rows.xp, block_loss(checked), checked.call, checked.block_size)
+    return over_all_rows(checked.rows, loss)
 
 
 def check_linear_call(
@@ -151,6 +175,8 @@ def check_linear_call(
     sample_weight: Any = None,
     ignore_index: int | None = None,
     mask: Any = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "none",
 ) -> LinearCall:
     """The arguments of `linear_softmax_cross_entropy`, checked; the head has no padding left."""
@@ -181,13 +207,15 @@ def check_linear_call(
         head.weight,
         mask,
         num_classes,
+        class_shards,
+        row_shards,
     )
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
-    head = head_without_padding(xp, head._replace(hidden=rows.logits), rows.num_classes)
+    head = head_without_padding(xp, head._replace(hidden=rows.logits), rows.own_classes)
     numbers, along_rows, along_classes = without_arrays(xp, options._replace(num_classes=None))
     like = rows_of(xp, rows.labels) if rows.soft else rows.labels
     along_rows = {"labels": rows.labels, **{name: over_rows(xp, x, like) for name, x in along_rows.items()}}
-    return LinearCall(rows, numbers, options.total, Call((head,), along_rows, along_classes), block_size)
+    return LinearCall(rows, numbers, options.total, Call((head,), along_rows, along_classes), block_size, options)
 
 
 def head_without_padding(xp: Backend, head: Head, num_classes: int | None, prefix: str = "") -> Head:
@@ -201,13 +229,6 @@ def head_without_padding(xp: Backend, head: Head, num_classes: int | None, prefi
         )
     bias = None if head.bias is None else head.bias[:num_classes]
     return head._replace(weight=head.weight[:num_classes, ...], bias=bias)
-
-
-def over_rows(xp: Backend, value: Array, rows: Array) -> Array:
-    """``value`` repeated to the rows' shape, for each block to take its part."""
-    if check.same_shape(xp.shape(value), xp.shape(rows)):
-        return value
-    return value * xp.ones_like(rows, xp.dtype(value))
 
 
 def check_block_size(block_size: int | None) -> int | None:

@@ -68,30 +68,58 @@ def row_scale(
     Returns:
         None, a float, or an array that broadcasts to the rows.
     """
-    weight = sample_weight
-    if counted is not None:
-        weight = (
-            xp.cast(counted, dtype) if weight is None else xp.where(counted, weight * xp.ones_like(rows, dtype), 0.0)
-        )
-    if reduction in ("none", "sum"):
+    weight = row_factor(xp, rows, dtype, sample_weight, counted)
+    divisor = row_divisor(xp, reduction, rows, dtype, weight, sample_weight, counted, label_weight)
+    if divisor is None:
         return weight
+    number = xp.host_values(divisor) if xp.is_array(divisor) else divisor
+    if number is not None:  # an int may be what stands for one in torch.export
+        number = float(number) if xp.is_array(divisor) else number
+        inverse = 1.0 / number if number else 0.0
+    else:
+        empty = xp.equal(divisor, 0)
+        inverse = xp.where(empty, 0.0, 1.0 / xp.where(empty, 1.0, divisor))
+    return inverse if weight is None else weight * inverse
+
+
+def row_factor(
+    xp: Backend, rows: Array, dtype: str, sample_weight: Array | None, counted: Array | None
+) -> Array | None:
+    """The sample weights, 0 in rows that are not counted; None for ones."""
+    if counted is None:
+        return sample_weight
+    if sample_weight is None:
+        return xp.cast(counted, dtype)
+    return xp.where(counted, sample_weight * xp.ones_like(rows, dtype), 0.0)
+
+
+def row_divisor(
+    xp: Backend,
+    reduction: str,
+    rows: Array,
+    dtype: str,
+    weight: Array | None,
+    sample_weight: Array | None,
+    counted: Array | None,
+    label_weight: Array | None,
+) -> Any:
+    """What a reduction divides the sum of the rows by: None, a number of rows, or a scalar; ``weight`` is `row_factor`.
+
+    Over several members, each has that of its own rows, which add up.
+    """
+    if reduction in ("none", "sum"):
+        return None
     divisor = weight
     if reduction == "mean" and label_weight is not None:
         divisor = label_weight if weight is None else weight * label_weight
     elif reduction == "sum_over_batch_size":
         divisor = None if counted is None else xp.cast(counted, dtype)
-    elif weight is not None and reduction in ("sum_by_nonzero_weights", "sum_over_nonzero_weights"):
+    elif sample_weight is not None and reduction in ("sum_by_nonzero_weights", "sum_over_nonzero_weights"):
         divisor = xp.cast(~xp.equal(weight, 0), dtype)
     if divisor is None:
-        return _inverse_of_count(xp, xp.size(rows), dtype, weight)
-    total = xp.sum(label_weight if divisor is label_weight else divisor * xp.ones_like(rows, dtype))
-    number = xp.host_values(total)
-    if number is not None:
-        inverse = 1.0 / float(number) if number else 0.0
-        return inverse if weight is None else weight * inverse
-    empty = xp.equal(total, 0)
-    inverse = xp.where(empty, 0.0, 1.0 / xp.where(empty, 1.0, total))
-    return inverse if weight is None else weight * inverse
+        count = xp.size(rows)
+        return xp.cast(count, dtype) if xp.is_array(count) else count
+    return xp.sum(label_weight if divisor is label_weight else divisor * xp.ones_like(rows, dtype))
 
 
 def reduce_rows(xp: Backend, losses: Array, scale: Any, reduction: str) -> Array:
@@ -99,12 +127,3 @@ def reduce_rows(xp: Backend, losses: Array, scale: Any, reduction: str) -> Array
     if scale is not None:
         losses = losses * scale
     return losses if reduction == "none" else xp.sum(losses)
-
-
-def _inverse_of_count(xp: Backend, count: Any, dtype: str, weight: Array | None) -> Any:
-    if xp.is_array(count):
-        count = xp.cast(count, dtype)
-        inverse = 1.0 / xp.where(xp.equal(count, 0), 1.0, count)
-    else:  # an int, or what stands for one in torch.export
-        inverse = 1.0 / count if count else 0.0
-    return inverse if weight is None else weight * inverse

@@ -9,7 +9,8 @@ from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import accumulate, without_padding
 from lsmooth.backends.formulas.sigmoid import proper_binary_labels
 from lsmooth.losses._keras_base import refuse_a_mean
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
+from lsmooth.losses._reductions import check_reduction, reduce_rows, row_divisor, row_factor, row_scale
+from lsmooth.losses._shards import Spread, over_members, spread_of
 
 
 class Rows(NamedTuple):
@@ -27,6 +28,14 @@ class Rows(NamedTuple):
     scale: Any  # what the reduction multiplies each row by
     reduction: str
     num_classes: int | None = None  # the logits from there on are padding
+    spread: Spread = Spread(None, None)
+    divisor: Any = None  # of the sum over the rows of all members of `spread`; the scale is without it then
+    sample_weight: Array | None = None
+
+    @property
+    def own_classes(self) -> int | None:
+        """The number of classes that are here: of options for each class, which leave out padding."""
+        return self.num_classes if self.spread.classes is None else None
 
 
 def prepare(
@@ -42,10 +51,13 @@ def prepare(
     weight: Array | None = None,
     mask: Any = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
 ) -> Rows:
     """Check the arguments of a loss over classes; ignored rows get the label 0.
 
-    With a ``weight`` (classes, features), ``logits`` are the hidden states that it multiplies.
+    With a ``weight`` (classes, features), ``logits`` are the hidden states that it multiplies. With ``class_shards``
+    the reduction is left to `reduced`; with ``row_shards`` alone, the division.
     """
     refuse_a_mean(xp, logits, reduction)
     reduction = check_reduction(reduction)
@@ -54,8 +66,10 @@ def prepare(
     name = "logits" if weight is None else "hidden"
     logits = check.beside_labels(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight, num_classes)
-    count = num_classes or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
+    spread = spread_of(xp, class_shards, row_shards)
+    here = num_classes if spread.classes is None else None
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight, here)
+    count = here or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
     rows = rows_of(xp, labels) if soft else labels
     shape = xp.shape(rows)
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
@@ -74,18 +88,37 @@ def prepare(
         check.check_not_nan(xp, name, logits if weight is not None else logits[..., :count], counted)
         if soft:
             check.check_distributions(xp, labels, counted)
-        else:
+        elif spread.classes is None:
             check.check_class_ids(xp, labels, count, counted)
     if counted is not None:
         labels = xp.where(counted[..., None] if soft else counted, labels, 0)
 
-    label_weight = None
-    if class_weight is not None and reduction == "mean":
+    label_weight, divisor = None, None
+    if class_weight is not None and reduction == "mean" and spread.classes is None:
         label_weight = xp.sum(labels * class_weight, axis=-1) if soft else weight_of_ids(xp, labels, class_weight)
-    scale = row_scale(
-        xp, reduction, rows, dtype, sample_weight=sample_weight, counted=counted, label_weight=label_weight
+    weights = {"sample_weight": sample_weight, "counted": counted}
+    if spread == (None, None):
+        scale = row_scale(xp, reduction, rows, dtype, label_weight=label_weight, **weights)
+    else:
+        scale = row_factor(xp, rows, dtype, **weights)
+        divisor = row_divisor(xp, reduction, rows, dtype, scale, label_weight=label_weight, **weights)
+    return Rows(
+        xp,
+        labels,
+        logits,
+        soft,
+        shape,
+        dtype,
+        eps,
+        class_weight,
+        counted,
+        scale,
+        reduction,
+        num_classes,
+        spread,
+        divisor,
+        sample_weight,
     )
-    return Rows(xp, labels, logits, soft, shape, dtype, eps, class_weight, counted, scale, reduction, num_classes)
 
 
 def prepare_binary(
@@ -123,6 +156,25 @@ def finish(rows: Rows, losses: Array) -> Array:
     return reduce_rows(rows.xp, losses, rows.scale, rows.reduction)
 
 
+def over_all_rows(rows: Rows, losses: Array) -> Array:
+    """The losses that a kernel has reduced, over the rows of all members."""
+    if rows.reduction == "none" or rows.spread.rows is None:
+        return losses
+    return over_members(rows.xp, rows.spread.rows, losses, rows.divisor)
+
+
+def reduced(rows: Rows, losses: Array, label_weight: Array | None) -> Array:
+    """The reduction of the rows' losses, where members have told the class weights of the labels."""
+    xp = rows.xp
+    losses = losses if rows.scale is None else losses * rows.scale
+    if rows.reduction == "none":
+        return losses
+    divisor = rows.divisor
+    if rows.reduction == "mean" and label_weight is not None:
+        divisor = xp.sum(label_weight if rows.scale is None else label_weight * rows.scale)
+    return over_members(xp, rows.spread.rows, xp.sum(losses), divisor)
+
+
 def counted_logits(rows: Rows) -> Array:
     """The logits without padding in the precision of the result, zeros where a row is ignored."""
     logits = accumulate(rows.xp, without_padding(rows.xp, rows.logits, rows.num_classes))
@@ -154,6 +206,13 @@ def row_mask(xp: Backend, mask: Any, rows: Array, logits: tuple[int | None, ...]
 def rows_of(xp: Backend, x: Array) -> Array:
     """Zeros in the shape of (..., classes) without the classes, none of which is read: they may be on other devices."""
     return xp.sum(x[..., :0], axis=-1)
+
+
+def over_rows(xp: Backend, value: Array, rows: Array) -> Array:
+    """``value`` repeated to the rows' shape, for each block to take its part."""
+    if check.same_shape(xp.shape(value), xp.shape(rows)):
+        return value
+    return value * xp.ones_like(rows, xp.dtype(value))
 
 
 def per_class(xp: Backend, name: str, value: Any, count: int | None, like: Array, dtype: str) -> Array | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas.linear import Call, StatisticsOfBlock, linear_rows, unstacked
+from lsmooth.backends.formulas.linear import Call, Head, StatisticsOfBlock, linear_rows, unstacked
+from lsmooth.backends.formulas.sharded import CrossEntropyAnswer
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
-from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of
-from lsmooth.losses._rows import Rows, prepare
+from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of, sharded_call
+from lsmooth.losses._rows import Rows, over_all_rows, prepare, reduced
+from lsmooth.losses._shards import cross_entropy_call
 
 
 class SoftmaxStatistics(NamedTuple):
@@ -37,6 +39,7 @@ def softmax_statistics(
     temperature: float | Array = 1.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
     axis: int = -1,
 ) -> SoftmaxStatistics:
     """The label's log-probability, the entropy, the log-sum-exp and the prediction of each row.
@@ -51,6 +54,7 @@ def softmax_statistics(
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        class_shards: as in `softmax_cross_entropy`: the logits are this member's slice of the classes.
         axis: the class axis.
 
     Returns:
@@ -74,6 +78,7 @@ def softmax_statistics(
         temperature=temperature,
         logit_softcap=logit_softcap,
         num_classes=num_classes,
+        class_shards=class_shards,
         axis=axis,
         reduction="none",
     )[1]
@@ -95,6 +100,8 @@ def softmax_cross_entropy_with_statistics(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> tuple[Array, SoftmaxStatistics]:
     """`softmax_cross_entropy`, and `softmax_statistics` of the same rows.
@@ -115,6 +122,8 @@ def softmax_cross_entropy_with_statistics(
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
         num_classes: logits from there on are padding.
+        class_shards: as in `softmax_cross_entropy`.
+        row_shards: likewise; statistics are of the member's own rows.
         reduction: of the loss.
 
     Returns:
@@ -154,10 +163,16 @@ def softmax_cross_entropy_with_statistics(
         class_weight,
         mask=mask,
         num_classes=num_classes,
+        class_shards=class_shards,
+        row_shards=row_shards,
     )
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
+    if rows.spread.classes is not None:
+        head = Head(rows.logits, None)
+        answer, predicted = cross_entropy_call(xp, rows.spread.classes, head, rows.labels, options, rows.soft, True)
+        return reduced(rows, answer.losses, answer.label_weight), _of_answer(rows, answer, predicted)
     losses, statistics = xp.softmax_cross_entropy_with_statistics(rows.logits, rows.labels, options)
-    return losses, with_correct(xp, rows, statistics)
+    return over_all_rows(rows, losses), with_correct(xp, rows, statistics)
 
 
 @over_ragged_rows("hidden")
@@ -170,6 +185,7 @@ def linear_softmax_statistics(
     temperature: float | Array = 1.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
     axis: int = -1,
     block_size: int | None = None,
 ) -> SoftmaxStatistics:
@@ -185,6 +201,7 @@ def linear_softmax_statistics(
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
         num_classes: as in `linear_softmax_cross_entropy`: rows of the weight from there on are padding.
+        class_shards: as in `linear_softmax_cross_entropy`: the weight is this member's slice of the classes.
         axis: the feature axis of ``hidden``.
         block_size: the rows of a block; chosen from the sizes if None.
 
@@ -212,6 +229,7 @@ def linear_softmax_statistics(
             temperature=temperature,
             logit_softcap=logit_softcap,
             num_classes=num_classes,
+            class_shards=class_shards,
             axis=axis,
             block_size=block_size,
         )
@@ -236,6 +254,8 @@ def linear_softmax_cross_entropy_with_statistics(
     z_loss: float = 0.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     block_size: int | None = None,
 ) -> tuple[Array, SoftmaxStatistics]:
@@ -257,6 +277,8 @@ def linear_softmax_cross_entropy_with_statistics(
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
         num_classes: rows of the weight from there on are padding.
+        class_shards: as in `linear_softmax_cross_entropy`.
+        row_shards: likewise; statistics are of the member's own rows.
         reduction: of the loss.
         block_size: the rows of a block; chosen from the sizes if None.
 
@@ -291,19 +313,27 @@ def linear_softmax_cross_entropy_with_statistics(
         z_loss=z_loss,
         logit_softcap=logit_softcap,
         num_classes=num_classes,
+        class_shards=class_shards,
+        row_shards=row_shards,
         reduction=reduction,
         block_size=block_size,
     )
+    if checked.rows.spread.classes is not None:
+        answer, predicted = sharded_call(checked, statistics=True)
+        loss = reduced(checked.rows, answer.losses, answer.label_weight)
+        return loss, _of_answer(checked.rows, answer, predicted)
     xp, own_loss, own = checked.rows.xp, *_own(checked)
     loss = block_loss(checked)
     if xp.dtype(checked.call.heads[0].weight) == "float16":  # the loss gets its scale last
         stacked = linear_rows(xp, own_loss, own, checked.block_size)
         return loss_of(checked), _unstacked(checked, stacked)
     losses, stacked = xp.linear_rows_with_statistics(loss, checked.call, own_loss, own, checked.block_size)
-    return losses, _unstacked(checked, stacked)
+    return over_all_rows(checked.rows, losses), _unstacked(checked, stacked)
 
 
 def _statistics_of(checked: LinearCall) -> SoftmaxStatistics:
+    if checked.rows.spread.classes is not None:
+        return _of_answer(checked.rows, *sharded_call(checked, statistics=True))
     return _unstacked(checked, linear_rows(checked.rows.xp, *_own(checked), checked.block_size))
 
 
@@ -325,3 +355,12 @@ def with_correct(xp: Backend, rows: Rows, statistics: RowStatistics) -> SoftmaxS
     """The statistics of a backend, and whether the predictions are the labels."""
     labels = xp.argmax(rows.labels, axis=-1) if rows.soft else rows.labels
     return SoftmaxStatistics(*statistics, xp.equal(statistics.predicted, xp.cast(labels, "int64")))
+
+
+def _of_answer(rows: Rows, answer: CrossEntropyAnswer, predicted: list[Array]) -> SoftmaxStatistics:
+    """The statistics that the members of ``class_shards`` have found."""
+    xp = rows.xp
+    own = RowStatistics(answer.log_prob, answer.entropy, answer.log_sum_exp, predicted[0])
+    labels = predicted[1] if rows.soft else xp.cast(rows.labels, "int64")
+    correct = xp.equal(predicted[0], labels)
+    return SoftmaxStatistics(*own, correct if rows.counted is None else correct & rows.counted)

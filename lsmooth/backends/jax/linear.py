@@ -51,6 +51,8 @@ class Plan(NamedTuple):
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
     """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
+    if call.heads[0].weight is None:  # the logits are there, and XLA fuses what reads them
+        return loss_of_all(xp, loss, call)
     lead = call.heads[0].hidden.shape[:-1]
     place = _placement(call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))

@@ -39,6 +39,8 @@ class Plan(NamedTuple):
 
 def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> Array:
     """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
+    if call.heads[0].weight is None:
+        return loss_of_all(xp, loss, call)
     hidden = call.heads[0].hidden
     lead, rank = tf.shape(hidden)[:-1], len(hidden.shape) - 1
     static = hidden.shape[:-1]
@@ -64,7 +66,7 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
 def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
     """The losses. Arrays that no tape watches get no gradient, or a separate one if it may be asked for later."""
     form = plan.form
-    heads = [Head(*[i in plan.loss.frozen_heads] * 3) for i in range(len(form.biased))]
+    heads = [Head(*[i in plan.loss.frozen_heads] * 3) for i in range(len(form.parts))]
     frozen = form.values(Call(tuple(heads), dict.fromkeys(form.rows), dict.fromkeys(form.shared)))
     may = [x.dtype.is_floating and not is_frozen for x, is_frozen in zip(leaves, frozen, strict=True)]
     # Tensors of the graph of the branch itself: the gradient of `tf.cond` finds none of the graph around it.

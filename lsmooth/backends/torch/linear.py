@@ -55,6 +55,8 @@ def plan_of(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) ->
     hidden = call.heads[0].hidden
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if block_size is None and call.heads[0].weight is None:
+        block_size = max(1, thresholds.LOGIT_ELEMENTS // max(1, call.num_classes))
     return Plan(xp, loss, call.form, block_size or block_rows(len(hidden), call), dtype)
 
 
@@ -177,15 +179,12 @@ def with_ignored(x: Tensor, kept: Tensor, num_rows: int) -> Tensor:
 
 def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tuple[Tensor, Call]:
     """`sweep` without ignored rows; a call without rows is one empty block."""
-    heads = tuple(Head(*(x if x is None else x.to(plan.dtype or x.dtype) for x in head)) for head in given.heads)
+    heads = tuple(_in_dtype(head, plan.dtype) for head in given.heads)
     call = given._replace(heads=heads)
     num_rows = len(heads[0].hidden)
     written_once = given.along_rows() if num_rows > plan.block else given.map(lambda x: True)
     gradients = given.map(gradient_like, written_once, wanted)
-    shapes = [(min(plan.block, num_rows), len(head.weight)) for head in heads]
-    scratch = [
-        head.weight.new_empty(shape, dtype=_accumulator(head.weight)) for head, shape in zip(heads, shapes, strict=True)
-    ]
+    scratch = [_scratch(head, min(plan.block, num_rows)) for head in heads]
     kernels = plan.kernels or OverwritingKernels(plan.xp)
     values = []
     for start in range(0, max(1, num_rows), plan.block):
@@ -194,6 +193,17 @@ def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tu
         values.append(_block(plan, here, there, scratch, kernels, start == 0, _part_of(upstream, part)))
     losses = torch.stack(values).sum() if plan.loss.total else torch.cat(values)
     return losses, gradients.map(lambda x, leaf: x.to(leaf.dtype), given)
+
+
+def _in_dtype(head: Head, dtype: torch.dtype | None) -> Head:
+    """The head in the dtype of its product; logits that are there already stay as they are."""
+    return head if head.weight is None else Head(*(x if x is None else x.to(dtype or x.dtype) for x in head))
+
+
+def _scratch(head: Head, rows: int) -> Tensor:
+    """Memory for the logits of a block."""
+    like = head.hidden if head.weight is None else head.weight
+    return like.new_empty((rows, like.shape[-1] if head.weight is None else len(like)), dtype=_accumulator(like))
 
 
 def gradient_like(leaf: Tensor, written_once: bool, wanted: bool) -> Tensor | None:
@@ -254,6 +264,8 @@ def block_logits(head: Head, scratch: Tensor) -> Tensor:
     A product in half precision would round the logits, by up to 0.1 where they are about 30.
     """
     z, hidden = scratch[: len(head.hidden)], head.hidden
+    if head.weight is None:
+        return z.copy_(hidden).detach()
     if z.dtype != hidden.dtype and z.is_cuda:
         torch.mm(hidden, head.weight.t(), out_dtype=z.dtype, out=z)
     else:
@@ -267,6 +279,9 @@ def block_logits(head: Head, scratch: Tensor) -> Tensor:
 
 def head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> None:
     """``g @ weight`` for the hidden states; ``g.T @ hidden`` for the weight and ``g.sum(0)`` for the bias, added up."""
+    if head.weight is None:
+        into.hidden.copy_(gradient)
+        return
     g = gradient.to(_product_dtype(head.weight))
     if into.hidden is not None:
         _multiply_hidden(g, head.weight, into.hidden)

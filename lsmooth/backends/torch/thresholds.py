@@ -38,3 +38,7 @@ GPU_COLUMNS = 8192
 GPU_COLUMNS_PER_WARP = 512
 # Elements of a block on a GPU, where the formula computes the gradient of statistics.
 GPU_STATISTICS_ELEMENTS = 2**26
+
+# Of logits that are there already, in a formula that is taken in blocks: the arrays that it makes of them stay in the
+# cache.
+LOGIT_ELEMENTS = 2**18

@@ -58,7 +58,7 @@ def _key(
     xp: Backend,
     kind: type,
     fields: tuple[Any, ...],
-    biased: tuple[bool, ...],
+    parts: tuple[int, ...],
     rows: tuple[str, ...],
     shared: tuple[str, ...],
     dtype: torch.dtype | None,
@@ -67,7 +67,7 @@ def _key(
 
     The form comes in its parts: torch.compile takes no named tuple for a constant.
     """
-    form = Form(biased, rows, shared)
+    form = Form(parts, rows, shared)
     key = repr((xp.name, kind.__qualname__, fields, form, dtype))
     _PLANS[key] = linear.Plan(xp, kind(*fields), form, 0, dtype)
     return key

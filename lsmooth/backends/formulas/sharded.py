@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lsmooth.backends import divergences
-from lsmooth.backends.formulas import (
+from lsmooth.backends.formulas import divergence as divergences
+from lsmooth.backends.formulas.linear import Call, Kernels, linear_rows, stacked_columns
+from lsmooth.backends.formulas.rows import (
     MINUS_INFINITY,
-    ShiftedRows,
     accumulate,
     along_classes,
-    capped_logits,
     match_rank,
     over_temperature,
-    proper_rows,
     row_maximum,
 )
-from lsmooth.backends.linear import Call, Kernels, linear_rows, stacked_columns
+from lsmooth.backends.formulas.softmax import ShiftedRows, capped_logits, proper_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays
 
 if TYPE_CHECKING:
@@ -134,6 +132,7 @@ class CrossEntropyQuestion(NamedTuple):
     @property
     def maxima(self) -> tuple[str, ...]:
         label = () if self.soft else ("picked", "label_weight") if self.weighted else ("picked",)
+        label = (*label, "label_largest") if self.soft and self.statistics else label
         return ("top", *label, *(("largest",) if self.statistics else ()))
 
     @property
@@ -148,7 +147,9 @@ class CrossEntropyQuestion(NamedTuple):
 
     @property
     def own(self) -> tuple[str, ...]:
-        return ("place",) if self.statistics else ()
+        if not self.statistics:
+            return ()
+        return ("place", "label_place") if self.soft else ("place",)
 
     def local(self, slices: Slices) -> Columns:
         xp = slices.xp
@@ -158,13 +159,15 @@ class CrossEntropyQuestion(NamedTuple):
         below = below_maximum(xp, logits, temperature)
         columns = {"top": largest(xp, logits), "total": xp.sum(below.exps, axis=-1)}
         if self.statistics:
-            columns |= _predictions(xp, slices.seen(-1, counted))
+            columns["largest"], columns["place"] = _prediction(xp, slices.seen(-1, counted))
             terms = below.exps * xp.where(xp.equal(below.z, MINUS_INFINITY), 0.0, below.z)
             columns["spread"] = xp.sum(terms, axis=-1)
         if self.soft:
             padding, labels = slices.padding(), slices.rows["labels"]
             labels = labels if padding is None else xp.where(padding, 0.0, labels)
             columns["label_sum"], columns["label_mass"] = _label_sums(below.rows, labels, weight)
+            if self.statistics:
+                columns["label_largest"], columns["label_place"] = _prediction(xp, labels)
             if "plain_sum" in self.sums:
                 columns["plain_sum"], columns["plain_mass"] = _label_sums(below.rows, labels, None)
         else:
@@ -208,10 +211,10 @@ def _label_sums(below: ShiftedRows, labels: Array, weight: Array | None) -> tupl
     return below.weighted_sum(mass, without) * proper, xp.sum(mass, axis=-1) * proper
 
 
-def _predictions(xp: Backend, logits: Array) -> Columns:
-    """The largest logit of a slice and its class: in floats, which hold every class below 2^24."""
-    logits = xp.stop_gradient(logits)
-    return {"largest": xp.max(logits, axis=-1), "place": xp.cast(xp.argmax(logits, axis=-1), xp.dtype(logits))}
+def _prediction(xp: Backend, x: Array) -> tuple[Array, Array]:
+    """The largest number of a slice and its place: in floats, which hold every class below 2^24."""
+    x = xp.stop_gradient(x)
+    return xp.max(x, axis=-1), xp.cast(xp.argmax(x, axis=-1), xp.dtype(x))
 
 
 def _smoothing_sums(below: ShiftedRows, prior: Array | None, weight: Array | None) -> Columns:
@@ -349,7 +352,9 @@ class Terms(NamedTuple):
         logs = []
         for head, name in enumerate(("teacher", "student")):
             below = slices.seen(head, options.counted) - rows[f"{name}_top"][..., None]
-            logs.append(over_temperature(below, along_classes(xp, options.temperature)) - rows[f"{name}_log"][..., None])
+            logs.append(
+                over_temperature(below, along_classes(xp, options.temperature)) - rows[f"{name}_log"][..., None]
+            )
         terms = divergences.TERMS[options.divergence](xp, *logs, options.parameter)
         return {"terms": xp.sum(terms, axis=-1)}
 
@@ -433,12 +438,13 @@ class Asked(NamedTuple):
         found = []
         for q, x, y in zip(questions, own, top, strict=True):
             # One member has the label: what it knows of it is the largest of what they send, and the sum.
-            y = {name: z if name.endswith(TOPS) else members.sum(x[name], total=z) for name, z in y.items()}
+            y = {name: members.sum(x[name], total=z) if name in OF_ONE else z for name, z in y.items()}
             found.append({**y, **{name: next(each) for name in q.sums}})
         return found, own
 
 
-TOPS = ("top", "largest")
+# What one member alone knows, the others sending -inf.
+OF_ONE = ("picked", "label_weight")
 
 
 def names_of(question: Question) -> tuple[str, ...]:
@@ -481,13 +487,14 @@ class PartsOfBlock(NamedTuple):
 
 def cross_entropy(
     asked: Asked, question: CrossEntropyQuestion, options: SoftmaxOptions
-) -> tuple[CrossEntropyAnswer, Array | None]:
-    """The rows' losses, and the predicted classes if statistics are wanted; ``options`` have their arrays."""
+) -> tuple[CrossEntropyAnswer, list[Array]]:
+    """The rows' losses; with statistics also the predicted classes, and a distribution's most probable ones.
+
+    ``options`` have their arrays.
+    """
     found, own = asked.known([question])
     answer = cross_entropy_answer(asked.xp, question, options, found[0], _valid(asked))
-    if not question.statistics:
-        return answer, None
-    return answer, _predicted(asked, own[0], found[0]["largest"], options.counted)
+    return answer, _predicted(asked, question, own[0], found[0], options.counted) if question.statistics else []
 
 
 def divergence(asked: Asked, question: DivergenceQuestion, options: DivergenceOptions) -> Array:
@@ -530,19 +537,24 @@ def _sum_of_terms(asked: Asked, question: DivergenceQuestion, known: Columns) ->
 
 def _valid(asked: Asked) -> Array | None:
     """Whether each integer label is a class; None for distributions."""
-    labels = asked.call.rows["labels"]
+    labels = asked.call.rows["labels"]  # of all classes
     if "int" not in asked.xp.dtype(labels):
         return None
     end = asked.members.total(asked.size) if asked.num_classes is None else asked.num_classes
     return (labels >= 0) & (labels < end)
 
 
-def _predicted(asked: Asked, own: Columns, top: Array, counted: Array | None) -> Array:
-    """The first class with the largest logit: a third exchange."""
+def _predicted(
+    asked: Asked, question: CrossEntropyQuestion, own: Columns, known: Columns, counted: Array | None
+) -> list[Array]:
+    """The first class with the largest number: a third exchange."""
     xp, members = asked.xp, asked.members
-    place = xp.cast(own["place"], "int64")
-    place = place + xp.cast(xp.ones_like(place, "int64"), xp.dtype(place)) * members.start(asked.size)
-    last = members.total(asked.size)
-    candidate = xp.where(xp.equal(own["largest"], top), -place, -last)
-    predicted = -members.max(candidate)
-    return predicted if counted is None else xp.where(counted, predicted, -1)
+    names = [("largest", "place"), ("label_largest", "label_place")][: len(question.own)]
+    start, last = members.start(asked.size), members.total(asked.size)
+    candidates = []
+    for largest_name, place_name in names:
+        place = xp.cast(own[place_name], "int64")
+        candidates.append(xp.where(xp.equal(own[largest_name], known[largest_name]), -place - start, -last))
+    found = -members.max(stacked_columns(xp, candidates))
+    classes = [found[..., i] for i in range(len(names))]
+    return classes if counted is None else [xp.where(counted, x, -1) for x in classes]

@@ -1,0 +1,82 @@
+"""Calls whose classes, or whose rows, are spread over the members of a group."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas.linear import Call, Head, stacked_columns
+from lsmooth.backends.formulas.sharded import Asked, CrossEntropyAnswer, CrossEntropyQuestion, cross_entropy
+from lsmooth.backends.members import Members
+from lsmooth.backends.options import Options, SoftmaxOptions, without_arrays
+
+
+class Spread(NamedTuple):
+    """Over whose members a call is spread; None for an axis that each member has whole."""
+
+    classes: Members | None
+    rows: Members | None
+
+
+def spread_of(xp: Backend, class_shards: Any, row_shards: Any) -> Spread:
+    """The members of both options.
+
+    Raises:
+        ValueError: if a group is none of the backend's.
+    """
+    return Spread(
+        None if class_shards is None else xp.members(class_shards, "class_shards"),
+        None if row_shards is None else xp.members(row_shards, "row_shards"),
+    )
+
+
+def over_members(xp: Backend, members: Members | None, total: Array, divisor: Any) -> Array:
+    """The sum of the rows over their divisor, 0 where that is 0; both over the rows of all members."""
+    if divisor is None:
+        return total if members is None else members.sum(total)
+    divisor = xp.ones_like(total, xp.dtype(total)) * divisor
+    if members is not None:
+        both = members.sum(stacked_columns(xp, [total, divisor]))
+        total, divisor = both[0], both[1]
+    empty = xp.equal(divisor, 0)
+    return xp.where(empty, 0.0, total / xp.where(empty, 1.0, divisor))
+
+
+def signature(xp: Backend, like: Array, numbers: Options, *others: Any) -> str:
+    """What the members of ``class_shards`` must agree on: dtype, rows and options."""
+    given = [f"{name}={x!r}" for name, x in zip(numbers._fields, numbers, strict=True) if x is not None]
+    return f"{xp.dtype(like)}, rows {xp.shape(like)[:-1]}, {', '.join([*given, *map(str, others)])}"
+
+
+def cross_entropy_call(
+    xp: Backend,
+    members: Members,
+    head: Head,
+    labels: Array,
+    options: SoftmaxOptions,
+    soft: bool,
+    statistics: bool = False,
+    block_size: int | None = None,
+) -> tuple[CrossEntropyAnswer, list[Array]]:
+    """`lsmooth.backends.formulas.sharded.cross_entropy` of a head, of whose classes the members have slices."""
+    from lsmooth.losses._rows import over_rows, rows_of  # which imports this module
+
+    kept = options._replace(scale=None, total=False, num_classes=None)
+    numbers, along_rows, along_classes = without_arrays(xp, kept)
+    smoothed = numbers.label_smoothing != 0.0 or along_rows.pop("label_smoothing", None) is not None
+    like = rows_of(xp, labels) if soft else labels
+    along_rows = {name: over_rows(xp, x, like) for name, x in along_rows.items()}
+    if "temperature" in along_rows:
+        along_rows["temperature"] = members.shared(along_rows["temperature"])
+    question = CrossEntropyQuestion(numbers, soft, smoothed, "class_weight" in along_classes, statistics)
+    call = Call((shared_head(members, head),), {"labels": labels, **along_rows}, along_classes)
+    agreed = signature(
+        xp, head.hidden, numbers, options.num_classes, sorted([*along_rows, *along_classes]), soft, smoothed
+    )
+    asked = Asked(xp, members, call, options.num_classes, (), block_size, agreed)
+    return cross_entropy(asked, question, options._replace(num_classes=None))
+
+
+def shared_head(members: Members, head: Head) -> Head:
+    """The head, whose hidden states every member has: their gradient is the sum of those through each slice."""
+    return head if head.weight is None else head._replace(hidden=members.shared(head.hidden))
