@@ -13,6 +13,7 @@ from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
 from lsmooth.distillation._pair import LogitOptions, Pair, prepare
+from lsmooth.distillation._shards import over_all_rows, spread_loss
 from lsmooth.losses._linear import check_block_size, check_head, head_without_padding, over_rows
 from lsmooth.losses._rows import rows_of
 
@@ -44,6 +45,8 @@ def linear_distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
     block_size: int | None = None,
@@ -80,6 +83,9 @@ def linear_distillation_loss(
         mask: bool, in the rows' shape, True for the rows that count.
         num_classes: rows of the weights from there on are padding, of which teacher and student may have different
             amounts.
+        class_shards: as in `lsmooth.losses.linear_softmax_cross_entropy`: weights and biases are this member's slice
+            of the classes.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.
         block_size: the rows of a block; chosen from the sizes if None.
@@ -119,8 +125,9 @@ def linear_distillation_loss(
     alpha = _teacher_share(alpha, labels)
     student = check_head(xp, student_hidden, student_weight, student_bias, prefix="student_")
     teacher = check_head(xp, teacher_hidden, teacher_weight, teacher_bias, like=student.hidden, prefix="teacher_")
-    student = head_without_padding(xp, student, num_classes, "student_")
-    teacher = head_without_padding(xp, teacher, num_classes, "teacher_")
+    here = num_classes if class_shards is None else None
+    student = head_without_padding(xp, student, here, "student_")
+    teacher = head_without_padding(xp, teacher, here, "teacher_")
     if xp.shape(teacher.weight)[0] != xp.shape(student.weight)[0]:
         raise ValueError(
             f"teacher_weight must have as many classes as student_weight, {xp.shape(student.weight)[0]}; "
@@ -139,6 +146,8 @@ def linear_distillation_loss(
         teacher_name="teacher_hidden",
         student_name="student_hidden",
         same_classes=False,
+        class_shards=class_shards,
+        row_shards=row_shards,
     )
     if stop_teacher_gradient:
         teacher = teacher._replace(
@@ -157,6 +166,19 @@ def linear_distillation_loss(
         ),
     )
     heads = (teacher._replace(hidden=pair.teacher), student._replace(hidden=pair.student))
+    if pair.spread.classes is not None:
+        return spread_loss(
+            pair,
+            heads,
+            loss.logits,
+            soft,
+            scale_by_temperature_squared,
+            labels=pair.labels,
+            label_smoothing=_checked_smoothing(pair, label_smoothing),
+            alpha=alpha,
+            num_classes=num_classes,
+            block_size=block_size,
+        )
     return _loss_of_heads(pair, loss, heads, label_smoothing, scale_by_temperature_squared, block_size)
 
 
@@ -283,9 +305,7 @@ def _loss_of_heads(
     """The loss of a checked call; its arrays become those of blocks."""
     xp, classes = pair.xp, pair.xp.shape(heads[-1].weight)[0]
     rows = rows_of(xp, pair.student)
-    eps = check.number_or_rows(
-        xp, "label_smoothing", label_smoothing, xp.shape(rows), pair.student, pair.dtype, low=0.0, high=1.0
-    )
+    eps = _checked_smoothing(pair, label_smoothing)
     if pair.labels is not None and check.is_validating(xp, pair.labels):
         check.check_class_ids(xp, pair.labels, classes, pair.counted)
     soft, hard = loss.soft, None
@@ -301,7 +321,14 @@ def _loss_of_heads(
     arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
     scale = None if "scale" in arrays else pair.scale
     loss = loss._replace(soft=soft, hard=hard, scale=scale, total=pair.reduction != "none")
-    return linear_rows(xp, loss, Call(heads, {**arrays, **(kept or {})}, {}), block_size)
+    return over_all_rows(pair, linear_rows(xp, loss, Call(heads, {**arrays, **(kept or {})}, {}), block_size))
+
+
+def _checked_smoothing(pair: Pair, label_smoothing: Any) -> Any:
+    rows = pair.xp.shape(pair.student)[:-1]
+    return check.number_or_rows(
+        pair.xp, "label_smoothing", label_smoothing, rows, pair.student, pair.dtype, low=0.0, high=1.0
+    )
 
 
 class DistillationOfBlock(NamedTuple):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.divergence import relative_entropy
+from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._pair import LogitOptions, Pair, finish, prepare, scale_of, tempered
+from lsmooth.distillation._shards import over_all_rows, spread_loss
 
 
 @over_ragged_rows("student_logits")
@@ -32,6 +36,8 @@ def distillation_loss(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -74,6 +80,9 @@ def distillation_loss(
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
         num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: the logits of both are this member's slice of
+            the classes. Jensen-Shannon, the skewed KL and the total variation take a third exchange.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`: sums go over classes, means over rows.
         stop_teacher_gradient: whether the teacher gets no gradient.
 
@@ -111,10 +120,17 @@ def distillation_loss(
         num_classes=num_classes,
         reduction=reduction,
         stop_teacher_gradient=stop_teacher_gradient,
+        class_shards=class_shards,
+        row_shards=row_shards,
     )
+    if pair.spread.classes is not None:
+        heads = (Head(pair.teacher, None), Head(pair.student, None))
+        soft = DivergenceOptions(divergence, parameter, pair.temperature)
+        forms = (of_teacher, of_student)
+        return spread_loss(pair, heads, forms, soft, scale_by_temperature_squared, num_classes=num_classes)
     teacher, student = of_teacher.applied(pair.xp, pair.teacher), of_student.applied(pair.xp, pair.student)
     pair = pair._replace(teacher=teacher, student=student)
-    return divergence_of(pair, divergence, parameter, scale_by_temperature_squared)
+    return over_all_rows(pair, divergence_of(pair, divergence, parameter, scale_by_temperature_squared))
 
 
 @over_ragged_rows("student_logits")

@@ -6,11 +6,13 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array
-from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.formulas.linear import Head
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._logits import divergence_options
 from lsmooth.distillation._pair import prepare
+from lsmooth.distillation._shards import over_all_rows, spread_loss
 from lsmooth.losses import _rows
 from lsmooth.losses._reductions import check_reduction
 
@@ -31,6 +33,9 @@ class DistillationLoss:
         ignore_index: rows with this label cost nothing in either part, and count in no mean.
         axis: the class axis.
         num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: the logits of both are this member's slice of
+            the classes, and so are distributions. Not in the configuration, which another process may read.
+        row_shards: likewise, of rows.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Raises:
@@ -61,6 +66,8 @@ class DistillationLoss:
         ignore_index: int | None = None,
         axis: int = -1,
         num_classes: int | None = None,
+        class_shards: Any = None,
+        row_shards: Any = None,
         reduction: str | None = "mean",
     ):
         check.check_range("alpha", alpha, 0.0, 1.0)
@@ -79,6 +86,7 @@ class DistillationLoss:
         self.axis = axis
         self.num_classes = None if num_classes is None else check.check_count("num_classes", num_classes)
         self.reduction = reduction
+        self._shards = {"class_shards": class_shards, "row_shards": row_shards}
 
     def __call__(
         self,
@@ -119,7 +127,7 @@ class DistillationLoss:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make another like this one, ready for JSON."""
-        return dict(vars(self))
+        return {name: x for name, x in vars(self).items() if name != "_shards"}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
@@ -143,6 +151,7 @@ def _hard_and_soft(
     """The loss of a batch; what lies along the rows has an argument of its own, since it may be ragged."""
     common: dict[str, Any] = {"ignore_index": loss.ignore_index, "axis": axis, "reduction": loss.reduction}
     common["num_classes"] = loss.num_classes
+    common |= loss._shards
     pair = prepare(
         teacher_logits,
         student_logits,
@@ -157,13 +166,25 @@ def _hard_and_soft(
     )
     xp = pair.xp
     rows = _rows.prepare(xp, labels, student_logits, label_smoothing, sample_weight, mask=mask, **common)
+    parameter = parameter_of(loss.divergence, beta=loss.beta, alpha=loss.divergence_alpha)
+    if pair.spread.classes is not None:
+        return spread_loss(
+            pair,
+            (Head(pair.teacher, None), Head(pair.student, None)),
+            (),
+            DivergenceOptions(loss.divergence, parameter, pair.temperature),
+            loss.scale_by_temperature_squared,
+            labels=rows.labels,
+            label_smoothing=rows.label_smoothing,
+            alpha=float(loss.alpha),
+            num_classes=loss.num_classes,
+        )
     # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
     rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(loss.alpha)))
     pair = pair._replace(scale=_weighted(pair.scale, float(loss.alpha)))
     hard = SoftmaxOptions(rows.label_smoothing, counted=rows.counted, scale=rows.scale, total=rows.reduction != "none")
-    parameter = parameter_of(loss.divergence, beta=loss.beta, alpha=loss.divergence_alpha)
     soft = divergence_options(pair, loss.divergence, parameter, loss.scale_by_temperature_squared)
-    return xp.hard_and_soft(rows.labels, pair.teacher, pair.student, hard, soft)
+    return over_all_rows(pair, xp.hard_and_soft(rows.labels, pair.teacher, pair.student, hard, soft))
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:

@@ -10,8 +10,9 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import divergence
 from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.formulas.softmax import capped_logits
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
+from lsmooth.losses._reductions import check_reduction, reduce_rows, row_divisor, row_factor, row_scale
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
+from lsmooth.losses._shards import Spread, spread_of
 
 
 class LogitOptions(NamedTuple):
@@ -53,6 +54,8 @@ class Pair(NamedTuple):
     scale: Any  # what the reduction multiplies each row by
     reduction: str
     constant_teacher: bool  # whether its gradient has been stopped
+    spread: Spread = Spread(None, None)
+    divisor: Any = None  # of the sum over the rows of all members of `spread`; the scale is without it then
 
 
 def prepare(
@@ -72,9 +75,14 @@ def prepare(
     same_classes: bool = True,
     order: check.Order | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     **others: Any,
 ) -> Pair:
-    """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call."""
+    """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call.
+
+    With ``class_shards`` padding stays.
+    """
     xp = backend_of(
         teacher_logits=teacher_logits,
         student_logits=student_logits,
@@ -95,7 +103,8 @@ def prepare(
             stacklevel=3,
         )
     front = check.check_axis(axis, xp.shape(student))
-    if num_classes is not None:
+    spread = spread_of(xp, class_shards, row_shards)
+    if num_classes is not None and spread.classes is None:
         student = _without_padding(xp, student_name, student, front, num_classes)
         if same_classes and len(xp.shape(teacher)) == len(xp.shape(student)):
             teacher = _without_padding(xp, teacher_name, teacher, front, num_classes)
@@ -120,8 +129,27 @@ def prepare(
         xp, "temperature", temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")
     )
     weight = row_weight(xp, sample_weight, rows, student, dtype)
-    scale = row_scale(xp, reduction, rows, dtype, sample_weight=weight, counted=counted)
-    return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction, stop_teacher_gradient)
+    weights = {"sample_weight": weight, "counted": counted}
+    divisor = None
+    if spread == (None, None):
+        scale = row_scale(xp, reduction, rows, dtype, **weights)
+    else:
+        scale = row_factor(xp, rows, dtype, **weights)
+        divisor = row_divisor(xp, reduction, rows, dtype, scale, label_weight=None, **weights)
+    return Pair(
+        xp,
+        teacher,
+        student,
+        labels,
+        counted,
+        temperature,
+        dtype,
+        scale,
+        reduction,
+        stop_teacher_gradient,
+        spread,
+        divisor,
+    )
 
 
 def _without_padding(xp: Backend, name: str, logits: Array, axis: int, num_classes: int) -> Array:
@@ -144,11 +172,15 @@ def tempered(pair: Pair) -> tuple[Array, Array]:
 
 def scale_of(pair: Pair, scale_by_temperature_squared: bool) -> Any:
     """What multiplies each row: the reduction's factor, times T^2 if wanted."""
-    temperature, scale = pair.temperature, pair.scale
-    if not scale_by_temperature_squared or (isinstance(temperature, float) and temperature == 1.0):
-        return scale
-    squared = temperature * temperature
-    return squared if scale is None else scale * squared
+    squared = squared_temperature(pair) if scale_by_temperature_squared else 1.0
+    if isinstance(squared, float) and squared == 1.0:
+        return pair.scale
+    return squared if pair.scale is None else pair.scale * squared
+
+
+def squared_temperature(pair: Pair) -> Any:
+    """T^2, a float or an array that broadcasts to the rows."""
+    return pair.temperature * pair.temperature
 
 
 def finish(pair: Pair, losses: Array, scale_by_temperature_squared: bool) -> Array:

@@ -363,10 +363,11 @@ class Terms(NamedTuple):
 
 
 def divergence_answer(xp: Backend, options: DivergenceOptions, known: Columns) -> Array:
-    """The divergence of each row, before the scale; of the kinds whose terms need the totals, use `terms_rows`."""
+    """The divergence of each row, before the scale; not for those of `divergences.TERMS`."""
     kind = options.divergence
     if kind in divergences.OF_LOGITS:
-        return divergences.of_sums(xp, kind, known)
+        losses = divergences.of_sums(xp, kind, known)
+        return losses if kind == "cosine" else losses / (options.temperature * options.temperature)
     log_t, log_s = xp.log(known["teacher"]), xp.log(known["student"])
     if kind == "forward_kl":
         return known["cross"] / known["teacher"] + log_s - log_t
@@ -497,12 +498,7 @@ def cross_entropy(
     return answer, _predicted(asked, question, own[0], found[0], options.counted) if question.statistics else []
 
 
-def divergence(asked: Asked, question: DivergenceQuestion, options: DivergenceOptions) -> Array:
-    """The rows' divergences, before the scale; ``options`` have their arrays."""
-    return divergences_and_losses(asked, question, options)[0]
-
-
-def divergences_and_losses(
+def divergence_and_losses(
     asked: Asked,
     question: DivergenceQuestion,
     options: DivergenceOptions,
