@@ -21,6 +21,7 @@ from lsmooth.backends.options import (
     are_known,
 )
 from lsmooth.backends.tensorflow import arrays, cross_entropy, divergence, host, linear, log_odds, sigmoid
+from lsmooth.backends.tensorflow.members import Replicas, members
 from lsmooth.backends.tensorflow.tapes import is_followed
 
 
@@ -170,6 +171,9 @@ class TensorflowBackend(Backend):
             tape.watch(x)
             value = function(x)
         return value, tf.convert_to_tensor(tape.gradient(value, x))
+
+    def members(self, group: Any, option: str) -> Replicas:
+        return members(group, option)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         def anywhere(logits: Array) -> Array:
