@@ -53,6 +53,10 @@ class CrossEntropyLoss(LossModule):
         z_loss: the weight of the squared log-sum-exp, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c).
         num_classes: inputs from there on are padding.
+        class_shards: a process group, or a one-dimensional ``DeviceMesh``, over whose members the classes are
+            spread, as in `lsmooth.losses.softmax_cross_entropy`: ``input``, distributions and per-class options are
+            this member's slice.
+        row_shards: likewise, of rows: sums and means are over the rows of all members.
 
     Raises:
         TypeError: if an option has the wrong type. ``torch.nn.CrossEntropyLoss`` takes the deprecated
@@ -79,6 +83,8 @@ class CrossEntropyLoss(LossModule):
     z_loss: float
     logit_softcap: float | None
     num_classes: int | None
+    class_shards: Any
+    row_shards: Any
 
     def __init__(
         self,
@@ -93,6 +99,8 @@ class CrossEntropyLoss(LossModule):
         z_loss: float = 0.0,
         logit_softcap: float | None = None,
         num_classes: int | None = None,
+        class_shards: Any = None,
+        row_shards: Any = None,
     ):
         super().__init__()
         ignore_index = class_id(ignore_index)
@@ -108,6 +116,8 @@ class CrossEntropyLoss(LossModule):
             z_loss=number("z_loss", z_loss),
             logit_softcap=None if logit_softcap is None else number("logit_softcap", logit_softcap),
             num_classes=None if num_classes is None else check.check_count("num_classes", num_classes),
+            class_shards=class_shards,
+            row_shards=row_shards,
         )
         check.check_at_least("z_loss", self.z_loss, 0.0)
         if logit_softcap is not None:
@@ -132,6 +142,7 @@ class CrossEntropyLoss(LossModule):
         axis = min(1, input.dim() - 1) if axis is None else axis
         if (
             mask is self.logit_softcap is tensors.get("weight", self) is tensors.get("smoothing_prior", self) is None
+            and self.class_shards is self.row_shards is None
             and self.reduction == "mean"
             and type(self.temperature) is float
             and self.temperature == 1.0
@@ -156,6 +167,8 @@ class CrossEntropyLoss(LossModule):
             z_loss=self.z_loss,
             logit_softcap=self.logit_softcap,
             num_classes=self.num_classes,
+            class_shards=self.class_shards,
+            row_shards=self.row_shards,
             reduction=self.reduction,
         )
 
@@ -180,6 +193,8 @@ class DistillationLoss(LossModule):
         scale_by_temperature_squared: whether D is multiplied by T^2.
         axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
         num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        class_shards: as in `CrossEntropyLoss`; the teacher's logits are this member's slice too.
+        row_shards: as in `CrossEntropyLoss`.
 
     Raises:
         TypeError: if an option has the wrong type.
@@ -208,6 +223,8 @@ class DistillationLoss(LossModule):
     scale_by_temperature_squared: bool
     axis: int | None
     num_classes: int | None
+    class_shards: Any
+    row_shards: Any
 
     def __init__(
         self,
@@ -223,6 +240,8 @@ class DistillationLoss(LossModule):
         scale_by_temperature_squared: bool = True,
         axis: int | None = None,
         num_classes: int | None = None,
+        class_shards: Any = None,
+        row_shards: Any = None,
     ):
         super().__init__()
         self.set_options(
@@ -237,6 +256,8 @@ class DistillationLoss(LossModule):
             scale_by_temperature_squared=scale_by_temperature_squared,
             axis=class_axis(axis),
             num_classes=None if num_classes is None else check.check_count("num_classes", num_classes),
+            class_shards=class_shards,
+            row_shards=row_shards,
         )
         self._loss(axis=-1, ignore_index=None)  # checks the options
 
@@ -271,6 +292,8 @@ class DistillationLoss(LossModule):
             ignore_index=ignore_index,
             axis=axis,
             num_classes=self.num_classes,
+            class_shards=self.class_shards,
+            row_shards=self.row_shards,
             reduction=self.reduction,
         )
 
