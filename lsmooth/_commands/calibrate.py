@@ -23,17 +23,21 @@ PICTURES = tuple(
 
 def calibrate(
     logits: Annotated[
-        Path,
+        list[str],
         typer.Argument(
-            help="Logits or probabilities: .npy, .npz, .safetensors, .parquet, .csv or .tsv (.gz too); rows first.",
+            help="Logits or probabilities: .npy, .npz, .safetensors, .parquet, .csv or .tsv (.gz too); rows first. "
+            "Several files, quoted patterns or folders are rows one after the other.",
             show_default=False,
+            metavar="LOGITS...",
         ),
     ],
     labels: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Labels, class ids from 0 or names of classes; by default in the file of the logits.",
+        list[str] | None,
+        typer.Option(
+            help="Labels, class ids from 0 or names of classes, in files of their own, in the order of those of the "
+            "logits. The second of two arguments is that too.",
             show_default=False,
+            metavar="FILES",
         ),
     ] = None,
     output: Output = Path("calibration"),
@@ -42,11 +46,11 @@ def calibrate(
         float, typer.Option(help="The fraction of the rows to fit on; the others are measured on.")
     ] = 0.5,
     eval_logits: Annotated[
-        Path | None,
-        typer.Option(help="Measure on this file instead, and fit on all of the first.", metavar="FILE"),
+        list[str] | None,
+        typer.Option(help="Measure on these files instead, and fit on all of the first.", metavar="FILES"),
     ] = None,
     eval_labels: Annotated[
-        Path | None, typer.Option(help="Its labels, where they are in a file of their own.", metavar="FILE")
+        list[str] | None, typer.Option(help="Their labels, where they are in files of their own.", metavar="FILES")
     ] = None,
     logits_key: Annotated[
         str | None,
@@ -124,13 +128,14 @@ def calibrate(
     """
     _check_options(method, fit_fraction, n_bins, resamples, seed, off_diagonal, intercept)
     _check_clip(clip, method, from_logits)
-    if eval_labels is not None and eval_logits is None:
+    if eval_labels and not eval_logits:
         fail("--eval-labels needs --eval-logits, the logits of the same rows.")
     try:
         nearest_folder(output)
         _check_packages()
         from lsmooth.calibrate import Options, open_data, write_report
         from lsmooth.calibrate import calibrate as run
+        from lsmooth.calibrate.parts import find_files
 
         options = Options(
             method.value, fit_fraction, n_bins, convention.value, resamples, seed, off_diagonal, intercept, clip
@@ -151,10 +156,11 @@ def calibrate(
                 "positive_label": positive_label,
                 "decimal": decimal.value,
             }
-            data = open_data(logits, labels, scratch, progress, **how)
+            data = open_data(*find_files(logits, labels or ()), scratch, progress, **how)
             evaluation = None
-            if eval_logits is not None:
-                evaluation = open_data(eval_logits, eval_labels, scratch, progress, **how, like=data)
+            if eval_logits:
+                files = find_files(eval_logits, eval_labels or ())
+                evaluation = open_data(*files, scratch, progress, **how, like=data)
             results = run(data, evaluation, options, scratch, progress)
             progress("writing", 0, 0)
             write_report(results, content)

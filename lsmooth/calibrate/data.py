@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from lsmooth.calibrate.classes import Naming, distinct, name_classes, text_of
 from lsmooth.calibrate.columns import Wanted
-from lsmooth.calibrate.files import Progress, StoredArray, is_stored_alone, open_array
+from lsmooth.calibrate.files import Progress, StoredArray, is_stored_alone
+from lsmooth.calibrate.parts import check_pairs, open_arrays
 from lsmooth.calibrate.text import FileError
 
 BLOCK_ELEMENTS = 2**21
@@ -129,8 +131,8 @@ class Data:
 
 
 def open_data(
-    logits: Path,
-    labels: Path | None,
+    logits: Path | Sequence[Path],
+    labels: Path | Sequence[Path] | None,
     scratch: Path,
     progress: Progress,
     *,
@@ -150,8 +152,8 @@ def open_data(
     """Open the arrays and check that their shapes and dtypes fit; values are checked by `check`.
 
     Args:
-        logits: the file of logits.
-        labels: that of labels; None for the same one.
+        logits: the file of logits, or several, whose rows follow one another.
+        labels: that of labels, or several; None for the same ones.
         scratch: an empty folder for what has to be unpacked.
         progress: called with the state of the unpacking.
         logits_key: the array's name in the file, or the columns'.
@@ -171,10 +173,13 @@ def open_data(
         FileError: if a file does not hold such an array, or the two do not fit.
         ImportError: if a package is missing that reads one.
     """
-    if labels is None and is_stored_alone(logits):
-        raise FileError(f"{logits} holds one array; give the labels' file after it.")
+    logits = [logits] if isinstance(logits, Path) else logits
+    labels = [labels] if isinstance(labels, Path) else labels
+    if labels is None and is_stored_alone(logits[0]):
+        after = "after it" if len(logits) == 1 else "with --labels, in the same order"
+        raise FileError(f"{logits[0]} holds one array; give the labels' file {after}.")
     wanted = Wanted("labels", labels_key, decimal=decimal, alone=labels is not None)
-    y = open_array(labels or logits, wanted, scratch, progress)
+    y = open_arrays(labels or logits, wanted, scratch, progress)
     ignored = None if ignore_index is None else str(ignore_index)
     values = [text for text in distinct(y) if text != ignored]
     wanted = Wanted(
@@ -186,9 +191,10 @@ def open_data(
         decimal=decimal,
     )
     try:
-        z = open_array(logits, wanted, scratch, progress)
+        z = open_arrays(logits, wanted, scratch, progress)
     except FileError as error:
-        raise _swapped(logits, y) if labels is not None and not _is_whole(y) else error from error
+        raise _swapped(logits[0], y) if labels is not None and not _is_whole(y) else error from error
+    check_pairs(z, y)
     z, y, axis, binary = _check_shapes(z, y, axis, binary)
     _check_dtypes(z, y)
     naming = like.naming if like else name_classes(z, y, values, axis, binary, classes, positive_label)
@@ -210,23 +216,24 @@ def open_data(
     return found
 
 
-def _of_rows(sources: tuple[Path, ...], wanted: Wanted, scratch: Path, progress: Progress, rows: int) -> StoredArray:
+def _of_rows(
+    sources: Sequence[Sequence[Path]], wanted: Wanted, scratch: Path, progress: Progress, rows: int
+) -> StoredArray:
     """A number or a text of each row, from the first of the files that has it."""
-    kept = [path for path in sources if not is_stored_alone(path)]
+    kept = [paths for paths in sources if not is_stored_alone(paths[0])]
     if not kept:
         raise FileError(
             f"{wanted.option} {wanted.key} names an array or a column beside the labels or the logits, and "
-            f"{sources[0]} holds one array alone; save them together as .npz."
+            f"{sources[0][0]} holds one array alone; save them together as .npz."
         )
-    path = kept[0]
     try:
-        array = open_array(path, wanted, scratch, progress)
+        array = open_arrays(kept[0], wanted, scratch, progress)
     except FileError:
         if len(kept) == 1:
             raise
-        path = kept[1]
-        array = open_array(path, wanted, scratch, progress)
-    array = replace(_flat(array), name=f"{wanted.option} {wanted.key} of {path}") if len(array.shape) < 3 else array
+        array = open_arrays(kept[1], wanted, scratch, progress)
+    name = f"{wanted.option} {wanted.key} of {array.source if array.parts else array.path}"
+    array = replace(_flat(array), name=name) if len(array.shape) < 3 else array
     if array.shape != (rows,):
         raise FileError(f"{array.name} must have one value for each of {rows} rows; got shape {array.shape}.")
     return array
@@ -323,7 +330,11 @@ def _flat(array: StoredArray) -> StoredArray:
     """(rows, 1) as (rows,)."""
     if len(array.shape) == 1 or array.shape[1] != 1:
         return array
-    return replace(array, shape=array.shape[:1], _read=lambda start, stop: array.read(start, stop).reshape(-1))
+    return replace(array, shape=array.shape[:1], _read=partial(_read_flat, array))
+
+
+def _read_flat(array: StoredArray, start: int, stop: int) -> np.ndarray:
+    return array.read(start, stop).reshape(-1)
 
 
 def _check_dtypes(z: StoredArray, y: StoredArray) -> None:

@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +33,14 @@ class StoredArray:
     """An array in a file.
 
     Attributes:
-        path: the file that the user has named.
+        path: the file that the user has named; the first of several.
         name: for messages: the array's name, and the file.
         shape: rows first.
         dtype: a name of NumPy's, or ``bfloat16``.
         columns: names of the columns where it was a table, else empty.
         values: where the rows are indices into a list of texts, such as the names of classes: that list.
         place: what a row is called in messages; of a text file, by its line.
+        parts: the arrays of the files, where there are several.
     """
 
     path: Path
@@ -49,6 +51,17 @@ class StoredArray:
     _read: Callable[[int, int], np.ndarray]
     values: tuple[str, ...] | None = None
     place: Callable[[int], str] = field(default="row {}".format, repr=False)
+    parts: tuple[StoredArray, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files."""
+        return tuple(part.path for part in self.parts) or (self.path,)
+
+    @property
+    def source(self) -> str:
+        """The file's name, or how many files there are."""
+        return f"{len(self.parts)} files" if self.parts else self.path.name
 
     @property
     def is_table(self) -> bool:
@@ -85,7 +98,7 @@ def suffix_of(path: Path) -> str:
 
 
 def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
-    """One array of a file, by the ending of its name.
+    """One array of a file, by the ending of its name; texts as indices into `StoredArray.values`.
 
     Args:
         path: the file.
@@ -112,23 +125,25 @@ def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) ->
     table = tables.stream(path, wanted, STREAMED_BYTES)
     array = _unpacked(Stream(*table[:4]), path, name, wanted, scratch, progress)
     array = replace(array, columns=table.columns, place=table.place or array.place)
-    return array if table.values is None else _decoded(replace(array, values=tuple(table.values)))
+    return array if table.values is None else replace(array, values=tuple(table.values))
 
 
-def _decoded(array: StoredArray) -> StoredArray:
-    """Where all texts are numbers, the numbers, integers if all of them are."""
-    values = array.values or ()
+def decoded(array: StoredArray) -> StoredArray:
+    """Where all texts of a table are numbers, the numbers, integers if all of them are."""
+    if array.values is None or not array.is_table:
+        return array
+    values = array.values
     try:
         numbers = np.array([float(text) if text else np.nan for text in values])
     except ValueError:
         return array
     if np.isfinite(numbers).all() and (numbers == np.round(numbers)).all() and (np.abs(numbers) < 2**53).all():
         numbers = numbers.astype(np.int64)
+    return replace(array, dtype=numbers.dtype.name, _read=partial(_read_numbers, numbers, array), values=None)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        return numbers[array.read(start, stop)]
 
-    return replace(array, dtype=numbers.dtype.name, _read=read, values=None)
+def _read_numbers(numbers: np.ndarray, codes: StoredArray, start: int, stop: int) -> np.ndarray:
+    return numbers[codes.read(start, stop)]
 
 
 def _open_npy(path: Path, name: str, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
@@ -165,15 +180,14 @@ def _npy_error(path: Path, name: str, reason: str) -> FileError:
 
 
 def _mapping(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[int, int], np.ndarray]:
-    row_bytes = dtype.itemsize * math.prod(shape[1:])
+    return partial(_read_mapped, path, offset, shape[1:], dtype)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        shape_of_slab = (stop - start, *shape[1:])
-        if not math.prod(shape_of_slab):
-            return np.empty(shape_of_slab, dtype)
-        return np.memmap(path, dtype, "r", offset + start * row_bytes, shape_of_slab)
 
-    return read
+def _read_mapped(path: Path, offset: int, row: tuple[int, ...], dtype: np.dtype, start: int, stop: int) -> np.ndarray:
+    shape = (stop - start, *row)
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", offset + start * dtype.itemsize * math.prod(row), shape)
 
 
 def _open_safetensors(path: Path, name: str, wanted: Wanted) -> StoredArray:
@@ -196,12 +210,14 @@ def _open_safetensors(path: Path, name: str, wanted: Wanted) -> StoredArray:
     integers = {f"{letter}{bits}": f"{word}{bits}" for letter, word in (("I", "int"), ("U", "uint")) for bits in _BITS}
     if dtype == "BF16":
         _need_ml_dtypes()
+    return StoredArray(path, name, shape, {**known, **integers}.get(dtype, dtype), (), partial(_read_slice, path, key))
 
-    def read(start: int, stop: int) -> np.ndarray:
-        with safe_open(path, framework="numpy") as file:
-            return file.get_slice(key)[start:stop]
 
-    return StoredArray(path, name, shape, {**known, **integers}.get(dtype, dtype), (), read)
+def _read_slice(path: Path, key: str, start: int, stop: int) -> np.ndarray:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.get_slice(key)[start:stop]
 
 
 _BITS = (8, 16, 32, 64)

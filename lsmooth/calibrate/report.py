@@ -151,7 +151,7 @@ def to_html(results: Results, pictures: dict[str, bytes]) -> str:
         data=results.data,
         options=results.options,
         rows=rows,
-        source=results.data.logits.path.name,
+        source=results.data.logits.source,
         fitted=fitted(results),
         class_names=shortened(results.data.names) if results.data.naming.names else "",
         summary=[(*row[:-1], row[-1], _KINDS.get(row[-1], "noise")) for row in summary(results)],
@@ -245,7 +245,8 @@ def _file_rows(results: Results) -> Iterable[list[str]]:
         if data is not None:
             for role, array in _arrays(data):
                 shape = " x ".join(f"{n:,}" for n in array.shape)
-                yield [str(array.path), f"{use}{role}", shape, array.dtype, shortened(array.columns)]
+                more = f" and {len(array.parts) - 1:,} more" if array.parts else ""
+                yield [f"{array.path}{more}", f"{use}{role}", shape, array.dtype, shortened(array.columns)]
 
 
 def _run(results: Results) -> str:
@@ -285,6 +286,7 @@ def _file_json(data: Data) -> dict[str, Any]:
     return {
         name: {
             "path": str(array.path),
+            **({"paths": list(map(str, array.paths))} if array.parts else {}),
             "shape": list(array.shape),
             "dtype": array.dtype,
             **({"columns": list(array.columns)} if array.columns else {}),

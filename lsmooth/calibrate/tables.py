@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lsmooth.calibrate.columns import Encoder, TableStream, Wanted, find_columns, row_shape, shaped
 from lsmooth.calibrate.parquet import stream_parquet
-from lsmooth.calibrate.text import FileError, open_text
+from lsmooth.calibrate.text import FileError, TextTable, open_text
 
 
 def stream(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
@@ -58,6 +59,8 @@ def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
 
     dtype = np.dtype(np.int64 if coded else np.float64)
     names = columns if table.headed else ()
-    return TableStream(
-        row_shape(wanted, columns), dtype, 0, slabs(), names, values, lambda row: f"line {table.line(row)}"
-    )
+    return TableStream(row_shape(wanted, columns), dtype, 0, slabs(), names, values, partial(_line, table))
+
+
+def _line(table: TextTable, row: int) -> str:
+    return f"line {table.line(row)}"

@@ -80,8 +80,8 @@ class TextTable:
             raise FileError(self._fault(columns, as_text) or f"{self.path} cannot be read: {error}.") from error
 
     def line(self, row: int) -> int:
-        """The line of the file, from 1, on which a row begins."""
-        for index, (line, _) in enumerate(self._records()):
+        """The line of the file, from 1, on which a row begins; the header is row -1."""
+        for index, (line, _) in enumerate(self._records(with_header=True), -self.headed):
             if index == row:
                 return line
         return row + 1 + self.headed
@@ -126,7 +126,7 @@ class TextTable:
             return "write a percent sign on all values of the column or on none"
         return "correct it, or list the columns of the classes with --logits-key a,b,c"
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
+    def _records(self, with_header: bool = False) -> Iterator[tuple[int, list[str]]]:
         """Each row's first line, from 1, and its fields."""
         with _opened(self.path) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text:
             pulled: list[int] = []
@@ -138,9 +138,9 @@ class TextTable:
                         yield line
 
             records = csv.reader(lines(), delimiter=self.delimiter)
-            if self.headed:
+            if self.headed and not with_header:
                 next(records, None)
-            pulled.clear()
+                pulled.clear()
             for fields in records:
                 yield pulled[0], fields
                 pulled.clear()

@@ -15,7 +15,8 @@ import pytest
 
 from lsmooth.calibrate import files
 from lsmooth.calibrate.columns import Wanted
-from lsmooth.calibrate.files import StoredArray, open_array
+from lsmooth.calibrate.files import StoredArray
+from lsmooth.calibrate.parts import open_arrays
 from lsmooth.calibrate.text import FileError
 
 Z = np.random.default_rng(0).normal(size=(23, 4)).astype(np.float32)
@@ -26,7 +27,7 @@ def opened(path: Path, role: str = "logits", key: str | None = None, decimal: st
     scratch = path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
     taken = frozenset({"labels"}) if role == "logits" else frozenset()
-    return open_array(path, Wanted(role, key, taken, decimal=decimal), scratch, lambda *_: None)
+    return open_arrays([path], Wanted(role, key, taken, decimal=decimal), scratch, lambda *_: None)
 
 
 def save_npy(path: Path) -> None:
