@@ -70,6 +70,8 @@ def small_blocks(monkeypatch):
 def folder(tmp_path, monkeypatch, small_blocks) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "parts").mkdir()
+    pictures = dict.fromkeys(("reliability", "confidence", "risk_coverage", "classes"), b"")
+    monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)
     return tmp_path
 
 
