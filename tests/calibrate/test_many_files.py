@@ -150,7 +150,7 @@ ROWS = "cat,dog,y\n1,2,dog\n2,1,cat\n3,5,dog\n"
 @pytest.mark.parametrize(
     ("files", "arguments", "message"),
     [
-        ({"b.csv": "# made by a script\n\ncat,hen,y\n1,2,cat\n"}, ["?.csv"], r"b\.csv, line 3, has the columns 'cat', 'hen', 'y', and a\.csv 'cat', 'dog'"),
+        ({"b.csv": "# a comment\n\ncat,hen,y\n1,2,cat\n"}, ["?.csv"], r"b\.csv, line 3, .*'hen'.*a\.csv 'cat', 'dog'"),
         ({"b.csv": "cat,dog,hen,y\n1,2,3,cat\n"}, ["?.csv"], r"b\.csv, line 1, .*'hen'.*the same columns"),
         ({"b.csv": "cat,dog,y\n1,2,dog\n3,oops,cat\n"}, ["?.csv"], r"b\.csv .*line 3"),
         ({"b.csv": "cat,dog,y\n1,2,dog\n3,inf,cat\n"}, ["?.csv"], r"an infinity in line 3 of b\.csv"),
