@@ -133,7 +133,8 @@ class CrossEntropyQuestion(NamedTuple):
     def maxima(self) -> tuple[str, ...]:
         label = () if self.soft else ("picked", "label_weight") if self.weighted else ("picked",)
         label = (*label, "label_largest") if self.soft and self.statistics else label
-        return ("top", *label, *(("largest",) if self.statistics else ()))
+        # The soft-cap may make two logits equal: predictions are of the logits as they were.
+        return ("top", *label, *(("largest",) if self.statistics and self.options.logit_softcap is not None else ()))
 
     @property
     def sums(self) -> tuple[str, ...]:
@@ -254,8 +255,8 @@ def cross_entropy_answer(
     lse = xp.log(known["total"])
     label_weight = None
     if valid is None:
-        label_weight = known["label_mass"]
-        nll = label_weight * lse - known["label_sum"]
+        label_weight = known["label_mass"] if question.weighted else None
+        nll = known["label_mass"] * lse - known["label_sum"]
         log_prob = -nll if "plain_sum" not in known else known["plain_sum"] - known["plain_mass"] * lse
     else:
         factor = xp.one_or_nan(valid, xp.dtype(lse))
@@ -545,7 +546,8 @@ def _predicted(
 ) -> list[Array]:
     """The first class with the largest number: a third exchange."""
     xp, members = asked.xp, asked.members
-    names = [("largest", "place"), ("label_largest", "label_place")][: len(question.own)]
+    name = "top" if question.options.logit_softcap is None else "largest"
+    names = [(name, "place"), ("label_largest", "label_place")][: len(question.own)]
     start, last = members.start(asked.size), members.total(asked.size)
     candidates = []
     for largest_name, place_name in names:

@@ -1,0 +1,283 @@
+"""Losses of members that hold slices of the classes, or of the rows, against the loss of all in one place."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import require_backend
+from members_in_threads import Exchange
+
+from lsmooth import losses
+from lsmooth.distillation import DistillationLoss, distillation_loss, linear_distillation_loss
+
+RNG = np.random.default_rng(0)
+SIZES = (5, 3, 7, 1)
+CLASSES, ROWS, FEATURES = sum(SIZES), 6, 4
+ENDS = np.cumsum((0, *SIZES))
+SLICES = [slice(*ends) for ends in pairwise(ENDS)]
+
+LOGITS = RNG.normal(0.0, 3.0, (ROWS, CLASSES)) + 1e4  # an offset that sums of products would lose digits to
+LOGITS[:, [2, 9]] = -np.inf
+LOGITS[0, SLICES[0]] = -np.inf  # a slice without a class
+IDS = np.array([9 - 1, 0, -100, 15, 5, 12])
+SOFT = RNG.dirichlet(np.ones(CLASSES), ROWS) * np.isfinite(LOGITS)
+HIDDEN, WEIGHT, BIAS = RNG.normal(size=(ROWS, FEATURES)), RNG.normal(size=(CLASSES, FEATURES)), RNG.normal(size=CLASSES)
+BIAS[[2, 9]] = -np.inf
+PER_CLASS = ("smoothing_prior", "class_weight")
+OPTIONS = {
+    "plain": {},
+    "eps": {"label_smoothing": 0.1},
+    "eps of rows": {"label_smoothing": np.linspace(0.0, 1.0, ROWS), "reduction": "none"},
+    "prior and weights": {
+        "label_smoothing": 0.2,
+        "smoothing_prior": RNG.random(CLASSES),
+        "class_weight": RNG.random(CLASSES),
+        "z_loss": 1e-3,
+    },
+    "weights": {"class_weight": RNG.random(CLASSES), "reduction": "sum"},
+    "soft-cap and T": {"logit_softcap": 1.5e4, "temperature": 2.5, "label_smoothing": 0.1},
+    "padding": {"num_classes": 13, "label_smoothing": 0.1, "reduction": "none"},
+    "weights of rows": {"sample_weight": RNG.random(ROWS), "reduction": "mean_with_sample_weight"},
+    "mask": {"mask": np.array([True, False, True, True, True, False]), "temperature": 0.5},
+}
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def xp(request, monkeypatch):
+    backend = require_backend(request.param)
+    monkeypatch.setattr(type(backend), "members", lambda self, group, option: group)
+    return backend
+
+
+def tensors(xp, *arrays, wanted=()):
+    """Tensors of the arrays; of those wanted, the gradient is."""
+    made = [None if x is None else xp.asarray(np.array(x)) for x in arrays]
+    for i in wanted if xp.name == "torch" else ():
+        made[i].requires_grad_()
+    return made
+
+
+def of_slice(options, part):
+    """The options of a member: arrays along classes are cut."""
+    return {name: x[part] if name in PER_CLASS else x for name, x in options.items()}
+
+
+def gradients(xp, loss, *arrays):
+    if xp.name != "torch":
+        return []
+    loss.sum().backward()
+    return [x.grad.numpy() for x in arrays]
+
+
+def value(x):
+    return np.asarray(x.detach() if hasattr(x, "detach") else x)
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(value(actual), value(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_slices_of_the_classes_give_the_loss_of_all_and_their_own_gradient(xp, name, labels):
+    options = dict(OPTIONS[name])
+    soft = labels.ndim == 2
+    if not soft:
+        options["ignore_index"] = -100
+    count = options.get("num_classes")
+    t, z = tensors(xp, labels, LOGITS, wanted=[1])
+    whole = losses.softmax_cross_entropy(t[:, :count] if soft else t, z, **options)
+    expected = gradients(xp, whole, z)
+
+    def member(members):
+        part = SLICES[members.index]
+        t, z = tensors(xp, labels[:, part] if soft else labels, LOGITS[:, part], wanted=[1])
+        loss = losses.softmax_cross_entropy(t, z, class_shards=members, **of_slice(options, part))
+        return loss, gradients(xp, loss, z)
+
+    exchange = Exchange(len(SIZES), SIZES)
+    found = exchange.together(member)
+    for loss, _ in found:
+        close(loss, whole)
+    if expected:
+        close(np.concatenate([g[0] for _, g in found], -1), expected[0])
+    # Two exchanges, of at most four numbers a row; distributions with smoothing take up to two more.
+    assert [kind for kind, _ in exchange.calls] == ["max", "sum"]
+    assert all(shape[-1] <= (6 if soft else 4) for _, shape in exchange.calls)
+
+
+@pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
+@pytest.mark.parametrize("name", [x for x in OPTIONS if x != "soft-cap and T"])
+def test_slices_of_a_linear_head_give_its_loss_and_gradients(xp, name, labels):
+    options = dict(OPTIONS[name])
+    soft = labels.ndim == 2
+    if not soft:
+        options["ignore_index"] = -100
+    count = options.get("num_classes")
+    t, *arrays = tensors(xp, labels, HIDDEN, WEIGHT, BIAS, wanted=[1, 2, 3])
+    whole = losses.linear_softmax_cross_entropy(t[:, :count] if soft else t, *arrays, **options)
+    expected = gradients(xp, whole, *arrays)
+
+    def member(members):
+        part = SLICES[members.index]
+        t, *arrays = tensors(
+            xp, labels[:, part] if soft else labels, HIDDEN, WEIGHT[part], BIAS[part], wanted=[1, 2, 3]
+        )
+        given = of_slice(options, part)
+        loss = losses.linear_softmax_cross_entropy(t, *arrays, class_shards=members, block_size=2, **given)
+        return loss, gradients(xp, loss, *arrays)
+
+    found = Exchange(len(SIZES), SIZES).together(member)
+    for loss, _ in found:
+        close(loss, whole)
+    if expected:
+        for _, (hidden, *_rest) in found:
+            close(hidden, expected[0])
+        for i in (1, 2):
+            close(np.concatenate([g[i] for _, g in found]), expected[i])
+
+
+@pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
+@pytest.mark.parametrize("options", [{}, {"logit_softcap": 1.0}, {"temperature": 0.5}, {"num_classes": 13}])
+def test_slices_give_the_statistics_of_all(xp, options, labels):
+    soft, count = labels.ndim == 2, options.get("num_classes")
+    logits = np.round(LOGITS - 1e4) if "logit_softcap" in options else LOGITS  # with ties over the members
+    t, z = tensors(xp, labels, logits)
+    whole = losses.softmax_statistics(t[:, :count] if soft else t, z, **options)
+
+    def member(members):
+        part = SLICES[members.index]
+        t, z = tensors(xp, labels[:, part] if soft else labels, logits[:, part])
+        return losses.softmax_statistics(t, z, class_shards=members, **options)
+
+    for found in Exchange(len(SIZES), SIZES).together(member):
+        for actual, expected in zip(found, whole, strict=True):
+            assert xp.dtype(actual) == xp.dtype(expected)
+            close(actual, expected)
+
+
+DIVERGENCES = ["forward_kl", "reverse_kl", "jensen_shannon", "skewed_forward_kl", "skewed_reverse_kl"]
+DIVERGENCES += ["total_variation", "alpha", "mse_logits", "cosine"]
+TEACHER = np.where(np.isfinite(LOGITS), RNG.normal(0.0, 2.0, LOGITS.shape) - 1e3, -np.inf)
+STUDENT = np.where(np.isfinite(LOGITS), RNG.normal(0.0, 2.0, LOGITS.shape), -np.inf)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 2.0, "labels": IDS, "ignore_index": -100},
+        {"temperature": np.linspace(0.5, 2.0, ROWS), "reduction": "none", "logit_softcap": 9.0, "num_classes": 13},
+    ],
+    ids=["T", "T of rows"],
+)
+def test_slices_of_teacher_and_student_give_their_divergence(xp, divergence, options):
+    options = {**options, "divergence": divergence, "stop_teacher_gradient": False}
+    t, s = tensors(xp, TEACHER, STUDENT, wanted=[0, 1])
+    whole = distillation_loss(t, s, **options)
+    expected = gradients(xp, whole, t, s)
+
+    def member(members):
+        part = SLICES[members.index]
+        t, s = tensors(xp, TEACHER[:, part], STUDENT[:, part], wanted=[0, 1])
+        loss = distillation_loss(t, s, class_shards=members, **options)
+        return loss, gradients(xp, loss, t, s)
+
+    exchange = Exchange(len(SIZES), SIZES)
+    found = exchange.together(member)
+    for loss, _ in found:
+        close(loss, whole)
+    for i in range(len(expected)):
+        close(np.concatenate([g[i] for _, g in found], -1), expected[i])
+    # The gradient of a divergence whose terms mix the two softmaxes needs exchanges too.
+    staged = divergence in ("jensen_shannon", "skewed_forward_kl", "skewed_reverse_kl", "total_variation")
+    assert staged or len(exchange.calls) <= 2
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon", "mse_logits"])
+def test_slices_of_two_linear_heads_give_both_parts_of_their_loss(xp, divergence):
+    options = {"labels": IDS, "ignore_index": -100, "alpha": 0.6, "temperature": 2.0, "label_smoothing": 0.1}
+    options |= {"divergence": divergence}
+    weights = [RNG.normal(size=(CLASSES, FEATURES)) for _ in range(2)]
+    arrays = tensors(xp, HIDDEN, weights[0], HIDDEN[::-1], weights[1], wanted=[2, 3])
+    whole = linear_distillation_loss(*arrays, **options)
+    expected = gradients(xp, whole, *arrays[2:])
+
+    def member(members):
+        part = SLICES[members.index]
+        cut = [x[part] for x in weights]
+        arrays = tensors(xp, HIDDEN, cut[0], HIDDEN[::-1], cut[1], wanted=[2, 3])
+        loss = linear_distillation_loss(*arrays, class_shards=members, block_size=4, **options)
+        return loss, gradients(xp, loss, *arrays[2:])
+
+    found = Exchange(len(SIZES), SIZES).together(member)
+    for loss, _ in found:
+        close(loss, whole)
+    if expected:
+        close(found[1][1][0], expected[0])
+        close(np.concatenate([g[1] for _, g in found]), expected[1])
+
+
+ROW_PARTS = [slice(0, 4), slice(4, 4), slice(4, 6)]
+OVER_ROWS = {
+    "mean": {},
+    "weights": {"class_weight": RNG.random(CLASSES), "label_smoothing": 0.1},
+    "sum": {"reduction": "sum"},
+    "by batch size": {"reduction": "sum_over_batch_size"},
+    "by weights": {"reduction": "mean_with_sample_weight", "sample_weight": RNG.random(ROWS)},
+    "none": {"reduction": "none"},
+}
+
+
+@pytest.mark.parametrize("name", OVER_ROWS)
+def test_parts_of_the_rows_give_the_loss_of_all_and_their_own_gradient(xp, name):
+    options = {**OVER_ROWS[name], "ignore_index": -100}
+    logits = np.where(np.isfinite(LOGITS), LOGITS, 0.0)
+    t, z = tensors(xp, IDS, logits, wanted=[1])
+    whole = losses.softmax_cross_entropy(t, z, **options)
+    expected = gradients(xp, whole, z)
+
+    def member(members):
+        part = ROW_PARTS[members.index]
+        t, z = tensors(xp, IDS[part], logits[part], wanted=[1])
+        given = {key: x[part] if key == "sample_weight" else x for key, x in options.items()}
+        loss = losses.softmax_cross_entropy(t, z, row_shards=members, **given)
+        return loss, gradients(xp, loss, z)
+
+    exchange = Exchange(len(ROW_PARTS))
+    found = exchange.together(member)
+    if name == "none":
+        assert not exchange.calls
+        close(np.concatenate([value(loss) for loss, _ in found]), whole)
+    else:
+        assert exchange.calls in ([("sum", (2,))], [("sum", ())])
+        for loss, _ in found:
+            close(loss, whole)
+    if expected:
+        close(np.concatenate([g[0] for _, g in found]), expected[0])
+
+
+def test_parts_of_the_rows_give_both_parts_of_a_distillation_loss(xp):
+    options = {"alpha": 0.3, "temperature": 2.0, "ignore_index": -100}
+    t, teacher, student = tensors(xp, IDS, TEACHER, STUDENT, wanted=[2])
+    whole = DistillationLoss(**options)(t, teacher, student)
+    expected = gradients(xp, whole, student)
+
+    def member(members):
+        part = ROW_PARTS[members.index]
+        t, teacher, student = tensors(xp, IDS[part], TEACHER[part], STUDENT[part], wanted=[2])
+        loss = DistillationLoss(row_shards=members, **options)(t, teacher, student)
+        return loss, gradients(xp, loss, student)
+
+    found = Exchange(len(ROW_PARTS)).together(member)
+    for loss, _ in found:
+        close(loss, whole)
+    if expected:
+        close(np.concatenate([g[0] for _, g in found]), expected[0])
+
+
+def test_a_framework_without_members_says_so():
+    with pytest.raises(ValueError, match="class_shards needs arrays of PyTorch, JAX or TensorFlow"):
+        losses.softmax_cross_entropy(IDS[:2], LOGITS[:2], class_shards="classes")
+    with pytest.raises(ValueError, match="row_shards needs arrays"):
+        distillation_loss(TEACHER, STUDENT, row_shards="rows")
