@@ -10,7 +10,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp  # noqa: E402
 from conftest import require_backend  # noqa: E402
 
-from lsmooth.backends.jax import linear  # noqa: E402
+from lsmooth.backends.jax import linear, thresholds  # noqa: E402
 from lsmooth.distillation import distillation_loss, linear_distillation_loss  # noqa: E402
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402
@@ -46,7 +46,7 @@ def close(actual, expected, tolerance):
 def test_these_sizes_have_parts():
     assert linear._part_rows(BLOCK, CLASSES) == 4
     assert linear._part_rows(ROWS % BLOCK, CLASSES) == 5
-    assert linear.PRODUCT_ELEMENTS < CLASSES * FEATURES < 2 * linear.PRODUCT_ELEMENTS
+    assert thresholds.WEIGHT_GRADIENT_ELEMENTS < CLASSES * FEATURES < 2 * thresholds.WEIGHT_GRADIENT_ELEMENTS
 
 
 OPTIONS = {

@@ -9,7 +9,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 from conftest import require_backend  # noqa: E402
 
-from lsmooth.backends.tensorflow import compilation  # noqa: E402
+from lsmooth.backends.tensorflow import compilation, thresholds  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 from lsmooth.losses import (  # noqa: E402
     linear_softmax_cross_entropy,
@@ -67,7 +67,7 @@ def test_gradients_pass_through_control_flow(name, compiles, tape, wrap, monkeyp
     """The labels and teachers are eager tensors that the branch captures."""
     expected = gradient(LOSSES[name], LOGITS)
     if compiles:
-        monkeypatch.setattr(compilation, "XLA_ELEMENTS", 0)
+        monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 0)
     wrapped = wrap(LOSSES[name])
     if tape == "inside":
         found = tf.function(lambda z: gradient(wrapped, z))(LOGITS)
@@ -104,16 +104,16 @@ def test_a_common_offset_of_the_logits_costs_no_digits(loss, size, offset, mode)
 
 
 def test_an_eager_shape_is_compiled_when_it_has_come_back(monkeypatch):
-    monkeypatch.setattr(compilation, "XLA_ELEMENTS", 1)
-    monkeypatch.setattr(compilation, "COMPILE_AFTER", 2 * 77 * 5)
+    monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 1)
+    monkeypatch.setattr(thresholds, "COMPILE_AFTER", 2 * 77 * 5)
     z = [tf.zeros((rows, 5)) for rows in (77, 78, 79)]
     assert [compilation.compile_pays("a kernel", x) for x in z] == [False] * 3
     assert [compilation.compile_pays("a kernel", z[0]) for _ in range(3)] == [False, True, True]
 
 
 def test_a_compiled_loss_serves_every_number(monkeypatch):
-    monkeypatch.setattr(compilation, "XLA_ELEMENTS", 1)
-    monkeypatch.setattr(compilation, "COMPILE_AFTER", 0)
+    monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 1)
+    monkeypatch.setattr(thresholds, "COMPILE_AFTER", 0)
     z, y = tf.random.normal((200, 200)), tf.zeros(200, tf.int32)
     counts = set()
     for eps in (0.1, 0.2, 0.3):

@@ -21,11 +21,11 @@ WAYS = ("eager", "function", "unknown rows", "XLA")
 def linear(request, monkeypatch):
     """The module, on either side of its switch to XLA."""
     require_backend("tensorflow")
-    from lsmooth.backends.tensorflow import linear
+    from lsmooth.backends.tensorflow import linear, thresholds
 
     if request.param != "blocks":
-        monkeypatch.setattr(linear.compilation, "XLA_ELEMENTS", 0)
-        monkeypatch.setattr(linear.compilation, "COMPILE_AFTER", 0)
+        monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 0)
+        monkeypatch.setattr(thresholds, "COMPILE_AFTER", 0)
     linear._xla.cache_clear()
     return linear
 

@@ -10,7 +10,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import formulas  # noqa: E402
-from lsmooth.backends.tensorflow import compilation, log_odds  # noqa: E402
+from lsmooth.backends.tensorflow import log_odds, thresholds  # noqa: E402
 from lsmooth.losses import softmax_focal_loss  # noqa: E402
 
 LABELS = np.array([0, 3, 2, 4, 7, 1])
@@ -27,8 +27,8 @@ def calls(request, monkeypatch):
     """The programs that XLA was asked for; none where logits count as few."""
     found = []
     if request.param:
-        monkeypatch.setattr(compilation, "XLA_ELEMENTS", 1)
-        monkeypatch.setattr(compilation, "COMPILE_AFTER", 0)
+        monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 1)
+        monkeypatch.setattr(thresholds, "COMPILE_AFTER", 0)
     compiled = log_odds.compiled
     monkeypatch.setattr(log_odds, "compiled", lambda f: found.append(f.__name__) or compiled(f))
     return found, request.param

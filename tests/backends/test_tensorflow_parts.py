@@ -9,7 +9,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 from conftest import require_backend  # noqa: E402
 
-from lsmooth.backends.tensorflow.compilation import PARTS  # noqa: E402
+from lsmooth.backends.tensorflow.thresholds import ROW_PARTS as PARTS  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 from lsmooth.testing import reference  # noqa: E402

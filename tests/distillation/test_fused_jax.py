@@ -12,6 +12,7 @@ from conftest import require_backend  # noqa: E402
 from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.formulas import divergence  # noqa: E402
 from lsmooth.backends.jax import divergence as kernel  # noqa: E402
+from lsmooth.backends.jax import thresholds  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 
@@ -26,8 +27,8 @@ def small_blocks(monkeypatch):
     require_backend("jax")
     if jax.device_count() > 1 or jax.default_backend() != "cpu":
         pytest.skip("the kernel is for one CPU")
-    monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", 3 * CLASSES)
-    monkeypatch.setattr(kernel, "SMALLEST", 3 * CLASSES)
+    monkeypatch.setattr(thresholds, "BLOCK_ELEMENTS", 3 * CLASSES)
+    monkeypatch.setattr(thresholds, "BLOCKED_ELEMENTS", 3 * CLASSES)
     kernel._sweep.clear_cache()
     yield
     kernel._sweep.clear_cache()

@@ -11,7 +11,7 @@ from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.options import DivergenceOptions  # noqa: E402
-from lsmooth.backends.tensorflow import compilation  # noqa: E402
+from lsmooth.backends.tensorflow import thresholds  # noqa: E402
 from lsmooth.distillation import distillation_loss  # noqa: E402
 
 ROWS, CLASSES = 12, 6
@@ -27,7 +27,7 @@ def _needs_tensorflow():
 def path(request, monkeypatch):
     """Each way through the kernel, for logits that are small; no formula to fall back on."""
     if request.param == "XLA":
-        monkeypatch.setattr(compilation, "XLA_ELEMENTS", 1)
+        monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 1)
     monkeypatch.setattr(formulas, "softmax_divergence", None)
     return request.param
 

@@ -10,7 +10,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import formulas, load_backend  # noqa: E402
-from lsmooth.backends.jax import divergence, sigmoid  # noqa: E402
+from lsmooth.backends.jax import sigmoid, thresholds  # noqa: E402
 from lsmooth.backends.options import SigmoidOptions  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy  # noqa: E402
 
@@ -27,8 +27,8 @@ def in_blocks(request, monkeypatch):
     if request.param and (jax.device_count() > 1 or jax.default_backend() != "cpu"):
         pytest.skip("blocks are for one CPU")
     if request.param:
-        monkeypatch.setattr(divergence, "BLOCK_ELEMENTS", 2 * COLUMNS)
-        monkeypatch.setattr(divergence, "SMALLEST", 3)
+        monkeypatch.setattr(thresholds, "BLOCK_ELEMENTS", 2 * COLUMNS)
+        monkeypatch.setattr(thresholds, "BLOCKED_ELEMENTS", 3)
     sigmoid._sum.clear_cache()
     yield request.param
     sigmoid._sum.clear_cache()

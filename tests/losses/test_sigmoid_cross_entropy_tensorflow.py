@@ -10,7 +10,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 from conftest import require_backend  # noqa: E402
 
 from lsmooth.backends import formulas, load_backend  # noqa: E402
-from lsmooth.backends.tensorflow import compilation, sigmoid  # noqa: E402
+from lsmooth.backends.tensorflow import sigmoid, thresholds  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy  # noqa: E402
 
 LOGITS = np.array([[-40.0, -2.0, 0.0], [0.5, 3.0, 40.0], [-800.0, 0.0, 800.0]])
@@ -75,9 +75,9 @@ def test_precision(dtype):
 def compiled_sums(monkeypatch):
     """Sums are compiled, whatever their size, and the elements' kernel may not be asked; four share a logarithm."""
     for name in ("XLA_ELEMENTS", "SMALL", "COMPILE_AFTER"):
-        monkeypatch.setattr(compilation, name, 0)
-    for name, value in {"TOGETHER": 4, "elements": None}.items():
-        monkeypatch.setattr(sigmoid, name, value)
+        monkeypatch.setattr(thresholds, name, 0)
+    monkeypatch.setattr(thresholds, "LOGARITHM_ELEMENTS", 4)
+    monkeypatch.setattr(sigmoid, "elements", None)
     sigmoid.compiled.cache_clear()
     yield
     sigmoid.compiled.cache_clear()

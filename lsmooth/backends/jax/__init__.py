@@ -16,7 +16,7 @@ from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call
-from lsmooth.backends.jax import divergence, linear, sigmoid
+from lsmooth.backends.jax import divergence, linear, sigmoid, thresholds
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -97,7 +97,12 @@ class JaxBackend(Backend):
         return jnp.max(x, axis=axis)
 
     def argmax(self, x: Array, axis: int) -> Array:
-        if axis in (-1, x.ndim - 1) and isinstance(x.shape[-1], int) and x.shape[-1] >= _LONG and not _is_spread(x):
+        if (
+            axis in (-1, x.ndim - 1)
+            and isinstance(x.shape[-1], int)
+            and x.shape[-1] >= thresholds.ARGMAX_CLASSES
+            and not _is_spread(x)
+        ):
             return _argmax_by_parts(x)
         return jnp.argmax(x, axis=axis)
 
@@ -105,7 +110,7 @@ class JaxBackend(Backend):
         return jax.nn.logsumexp(x, axis=axis)
 
     def unmasked_mean(self, x: Array, shift: Array) -> Array:
-        return _plain_mean(x, shift) if _is_small(x, _BRANCH) else _unmasked_mean(x, shift)
+        return _plain_mean(x, shift) if _is_small(x, thresholds.BRANCH_ELEMENTS) else _unmasked_mean(x, shift)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         # Outside jit even a move to the same place is a copy.
@@ -174,19 +179,11 @@ class JaxBackend(Backend):
         return linear.linear_rows(self, loss, call, block_size)
 
 
-_LONG, _PART = 2**14, 32
-
 # Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
 _LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0}
 
-# Elements up to which a pass over all of them costs less than a branch, a gather or a scatter.
-_SMALL = 2**12
-# Elements up to which a branch on whether classes are masked takes longer than the pass that it saves: XLA compiles
-# it in 0.61 s, and a program without it in 0.39 s, which takes 0.35 ms in place of 0.45 ms at 256 x 1000.
-_BRANCH = 2**18
 
-
-def _is_small(x: Array, limit: int = _SMALL) -> bool:
+def _is_small(x: Array, limit: int = thresholds.SMALL) -> bool:
     return all(isinstance(size, int) for size in x.shape) and x.size <= limit
 
 
@@ -248,7 +245,7 @@ def _entry_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tup
 def _top(x: Array, index: Array) -> tuple[Array, Array]:
     """`Backend.top`; an argmax, which XLA does not vectorise on processors, only where a maximum may be shared."""
     highest = jnp.max(x, axis=-1)
-    if x.shape[-1] >= _LONG:
+    if x.shape[-1] >= thresholds.ARGMAX_CLASSES:
         return highest, _is_at(_argmax_by_parts(x), index)
     hit = _pick(x, index) == highest
     # 1 for each entry that has the maximum, 0 for one that is below, between them for one that is hardly so.
@@ -264,12 +261,12 @@ def _is_at(winner: Array, index: Array) -> Array:
 @functools.partial(jax.jit, inline=True)
 def _argmax_by_parts(x: Array) -> Array:
     """The argmax of long rows: of the maxima of their parts, which XLA vectorises, and then of one part."""
-    full = x.shape[-1] - x.shape[-1] % _PART
-    parts = jnp.reshape(x[..., :full], (*x.shape[:-1], -1, _PART))
+    full = x.shape[-1] - x.shape[-1] % thresholds.ARGMAX_PART
+    parts = jnp.reshape(x[..., :full], (*x.shape[:-1], -1, thresholds.ARGMAX_PART))
     maxima = jnp.max(parts, axis=-1)
     part = jnp.argmax(maxima, axis=-1)
     inside = jnp.take_along_axis(parts, part[..., None, None], axis=-2)[..., 0, :]
-    winner = part * _PART + jnp.argmax(inside, axis=-1)
+    winner = part * thresholds.ARGMAX_PART + jnp.argmax(inside, axis=-1)
     if full == x.shape[-1]:
         return winner
     rest = x[..., full:]

@@ -16,11 +16,8 @@ import jax.numpy as jnp
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import divergence
+from lsmooth.backends.jax import thresholds
 from lsmooth.backends.options import DivergenceOptions
-
-# Elements of a block, and of the smallest logits for which blocks pay.
-BLOCK_ELEMENTS = 2**19
-SMALLEST = 2**20
 
 
 class Plan(NamedTuple):
@@ -49,7 +46,8 @@ def fits(student: Array, options: DivergenceOptions) -> bool:
 
 def blocks_pay(logits: Array) -> bool:
     """Whether a loop over blocks of rows is no worse than a formula: one CPU, large logits."""
-    return all(isinstance(size, int) for size in logits.shape) and logits.size >= SMALLEST and on_one_cpu()
+    known = all(isinstance(size, int) for size in logits.shape)
+    return known and logits.size >= thresholds.BLOCKED_ELEMENTS and on_one_cpu()
 
 
 def on_one_cpu() -> bool:
@@ -119,7 +117,7 @@ def _by_formula(
 def in_blocks(row: Callable[[Any], Any], arrays: tuple[Array, ...]) -> Any:
     """``row`` of each row of the arrays, the second of which has the logits' size, by blocks of rows."""
     num_rows, classes = arrays[1].shape
-    most = max(1, BLOCK_ELEMENTS // classes)
+    most = max(1, thresholds.BLOCK_ELEMENTS // classes)
     # Rows that were left over would be joined to the others by a copy of them all.
     block = next((n for n in range(most, most // 2, -1) if num_rows % n == 0), most)
     return jax.lax.map(row, arrays, batch_size=block)

@@ -20,13 +20,7 @@ from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Head, block_rows, joined, loss_of_all, without_ignored
-
-# Logits of a block.
-BLOCK_ELEMENTS = 2**24
-# Of the rows that are looked at together.
-PART_ELEMENTS = 2**19
-# Of a weight's gradient, formed at once.
-PRODUCT_ELEMENTS = 2**21
+from lsmooth.backends.jax import thresholds
 
 
 class Placement(NamedTuple):
@@ -91,9 +85,9 @@ def _shards(x: Array) -> int:
 def _block_rows(num_rows: int, call: Call, place: Placement, total: bool, block_size: int | None) -> int:
     """Rows of a block, of which each device has as many as if it were alone."""
     # Where a block is not taken in parts, XLA keeps several arrays of its size.
-    elements = BLOCK_ELEMENTS if total and place.one_cpu else BLOCK_ELEMENTS // 2
+    elements = thresholds.LINEAR_BLOCK_ELEMENTS if total and place.one_cpu else thresholds.LINEAR_BLOCK_ELEMENTS // 2
     if place.may_share and place.devices == 1:
-        elements = BLOCK_ELEMENTS // 4
+        elements = thresholds.LINEAR_BLOCK_ELEMENTS // 4
     share = math.ceil(num_rows / place.devices)
     block = block_size or place.devices * _even_rows(share, block_rows(share, call, elements))
     # Devices that might share the rows get as many each.
@@ -255,7 +249,7 @@ def _head_gradients(plan: Plan, head: Head, slope: Array, wanted: Head, sums: He
 def _add_product(plan: Plan, total: Array, g: Array, hidden: Array) -> Array:
     """``total + g.T @ hidden``; on one CPU some classes at a time, since XLA has the product in an array of its own."""
     classes, features = total.shape
-    count = -(-classes * features // PRODUCT_ELEMENTS)
+    count = -(-classes * features // thresholds.WEIGHT_GRADIENT_ELEMENTS)
     if count == 1 or not plan.place.one_cpu:
         return total + _product(g, hidden, 0, 0, total)
     some = -(-classes // count)
@@ -331,7 +325,7 @@ def _even_rows(num_rows: int, most: int) -> int:
 
 def _part_rows(num_rows: int, classes: int) -> int:
     """Rows that stay in cache and divide the others; all of them where there are none such."""
-    most = max(1, PART_ELEMENTS // classes)
+    most = max(1, thresholds.LINEAR_PART_ELEMENTS // classes)
     if num_rows <= most:
         return num_rows
     return next((n for n in range(most, most // 8, -1) if num_rows % n == 0), num_rows)

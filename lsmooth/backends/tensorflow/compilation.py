@@ -15,17 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-
-# From this many logits on, XLA pays within a traced function.
-XLA_ELEMENTS = 2**22
-# Elements that an eager shape has to see before it is compiled: two calls at 2048 x 32000, 30 at 2**22.
-COMPILE_AFTER = 125_000_000
-# Shapes that are counted; the ones not seen for longest are forgotten.
-COUNTED_SHAPES = 256
-# Parts of a row whose terms XLA adds up before it stores them for the reduction to read.
-PARTS = 16
-# Up to this many logits, looking for masked classes costs less than asking whether there are any.
-SMALL = 2**14
+from lsmooth.backends.tensorflow import thresholds
+from lsmooth.backends.tensorflow.thresholds import ROW_PARTS
 
 _seen: OrderedDict[Any, int] = OrderedDict()
 
@@ -43,19 +34,19 @@ def compile_pays(name: str, *arrays: Array, elements: int | None = None, least: 
         name: of the kernel.
         *arrays: those whose shapes the compiled program depends on.
         elements: the number of logits; of the first array if None.
-        least: the smallest number of logits worth compiling, `XLA_ELEMENTS` if None.
+        least: the smallest number of logits worth compiling, `thresholds.XLA_ELEMENTS` if None.
     """
     elements = num_elements(arrays[0]) if elements is None else elements
-    if elements is None or elements < (XLA_ELEMENTS if least is None else least):
+    if elements is None or elements < (thresholds.XLA_ELEMENTS if least is None else least):
         return False
     if not tf.executing_eagerly():
         return not _in_branch()
     key = (name, *((x.dtype, tuple(x.shape)) for x in arrays))
     before = _seen.pop(key, 0)
     _seen[key] = before + elements
-    if len(_seen) > COUNTED_SHAPES:
+    if len(_seen) > thresholds.COUNTED_SHAPES:
         _seen.popitem(last=False)
-    return before >= COMPILE_AFTER
+    return before >= thresholds.COMPILE_AFTER
 
 
 def _in_branch() -> bool:
@@ -74,9 +65,9 @@ def num_elements(x: Array) -> int | None:
 
 
 def is_small(x: Array) -> bool:
-    """Whether ``x`` is known to have at most `SMALL` elements."""
+    """Whether ``x`` is known to have at most `thresholds.SMALL` elements."""
     elements = num_elements(x)
-    return elements is not None and elements <= SMALL
+    return elements is not None and elements <= thresholds.SMALL
 
 
 def in_xla() -> bool:
@@ -95,12 +86,12 @@ def reduced(combine: Any, reduce: Any, *arrays: Array, terms: Callable[..., Arra
     XLA stores what a reduction reads. Combining the terms of several parts of a row first makes the
     stored array as small as one part.
     """
-    size, rest = divmod(arrays[0].shape.as_list()[-1] or 0, PARTS)
-    if size < PARTS or not in_xla():
+    size, rest = divmod(arrays[0].shape.as_list()[-1] or 0, ROW_PARTS)
+    if size < ROW_PARTS or not in_xla():
         return reduce(terms(*arrays), axis=-1)
-    sizes = [size] * PARTS + [rest] * (rest > 0)
+    sizes = [size] * ROW_PARTS + [rest] * (rest > 0)
     parts = [terms(*part) for part in zip(*(tf.split(x, sizes, axis=-1) for x in arrays), strict=True)]
-    result = reduce(functools.reduce(combine, parts[:PARTS]), axis=-1)
+    result = reduce(functools.reduce(combine, parts[:ROW_PARTS]), axis=-1)
     return combine(result, reduce(parts[-1], axis=-1)) if rest else result
 
 

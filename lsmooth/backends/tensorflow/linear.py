@@ -20,11 +20,8 @@ import tensorflow as tf
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import linear
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all, without_ignored
-from lsmooth.backends.tensorflow import compilation
+from lsmooth.backends.tensorflow import compilation, thresholds
 from lsmooth.backends.tensorflow.tapes import is_followed
-
-# Where the number of rows is not known: as many as take the largest blocks.
-MANY = 2**16
 
 
 class Plan(NamedTuple):
@@ -46,7 +43,7 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
     static = hidden.shape[:-1]
     call = call.map_rows(lambda x: x if rank == 1 else tf.reshape(x, tf.concat([[-1], tf.shape(x)[rank:]], 0)))
     num_rows = static.num_elements() if static.is_fully_defined() else None
-    block = block_size or block_rows(MANY if num_rows is None else num_rows, call)
+    block = block_size or block_rows(thresholds.UNKNOWN_ROWS if num_rows is None else num_rows, call)
     if num_rows is not None and num_rows <= block:
         losses = loss_of_all(xp, loss, call, head_logits)
     else:

@@ -17,14 +17,10 @@ from lsmooth.backends.base import Array
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.formulas.sigmoid import smooth_binary_labels
 from lsmooth.backends.options import SigmoidOptions
-from lsmooth.backends.tensorflow import compilation
+from lsmooth.backends.tensorflow import thresholds
 from lsmooth.backends.tensorflow.arrays import one_or_nan
 from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, in_xla
 from lsmooth.backends.tensorflow.tapes import is_followed
-
-# Elements that share a logarithm: of at most 2 to this power.
-TOGETHER = 16
-
 
 KNOWN = ("label_smoothing", "scale", "total")
 
@@ -35,7 +31,7 @@ def fits_total(logits: Array, options: SigmoidOptions) -> bool:
         options.total
         and isinstance(options.label_smoothing, float)
         and not len(getattr(options.scale, "shape", ()))
-        and compile_pays("sigmoid_cross_entropy", logits, least=compilation.SMALL if in_xla() else None)
+        and compile_pays("sigmoid_cross_entropy", logits, least=thresholds.SMALL if in_xla() else None)
     )
 
 
@@ -61,9 +57,9 @@ def _slopes(logits: Array, labels: Array, eps: Array | None, upstream: Array) ->
 
 def _sum(logits: Array, labels: Array, eps: Any) -> Array:
     eps = 0.0 if eps is None else eps
-    size, rest = divmod(logits.shape.num_elements(), TOGETHER)
+    size, rest = divmod(logits.shape.num_elements(), thresholds.LOGARITHM_ELEMENTS)
     flat = (tf.reshape(x, [-1]) for x in (tf.cast(logits, labels.dtype), labels))
-    *parts, last = zip(*(tf.split(x, [size] * TOGETHER + [rest]) for x in flat), strict=True)
+    *parts, last = zip(*(tf.split(x, [size] * thresholds.LOGARITHM_ELEMENTS + [rest]) for x in flat), strict=True)
     return tf.reduce_sum(_losses(parts, eps)) + tf.reduce_sum(_losses([last], eps))
 
 
