@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -42,21 +43,19 @@ class Problem(NamedTuple):
     ridge: Ridge
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class AffineCalibrator(Calibrator):
     """Base of the affine calibrators: z -> W z + b, of greatest likelihood, found from the best temperature."""
 
-    status_: str
-    n_iter_: int
-    nll_before_: float
-    nll_after_: float
+    status_: str = field(init=False)
+    n_iter_: int = field(init=False)
+    nll_before_: float = field(init=False)
+    nll_after_: float = field(init=False)
+    bias_: np.ndarray = field(init=False)
 
-    axis: int
-    ignore_index: int | None
-    from_logits: bool
-    binary: bool
-    max_iter: int
-    tol: float
-    clip: float | None
+    max_iter: int = 1000
+    tol: float = 1e-7
+    clip: float | None = None
 
     _normalize: ClassVar[bool] = False
 
@@ -173,10 +172,7 @@ class AffineCalibrator(Calibrator):
         return xp.where(masked, MINUS_INFINITY, mapped)
 
     def _check_parameters(self) -> None:
-        check_option("axis", self.axis, int)
-        check_option("ignore_index", self.ignore_index, int, optional=True)
-        check_option("from_logits", self.from_logits, bool)
-        check_option("binary", self.binary, bool)
+        super()._check_parameters()
         check_option("max_iter", self.max_iter, int)
         check_clip(self)
         if self.max_iter < 1:
@@ -240,9 +236,7 @@ def _product(xp: Backend, z: Array, weight: Array) -> Array:
     return xp.reshape(flat, tuple(-1 if n is None else n for n in xp.shape(z)))
 
 
-DIAGNOSTICS: dict[str, type] = {"status_": str, "n_iter_": int, "nll_before_": float, "nll_after_": float}
-
-
+@dataclass(kw_only=True, repr=False, eq=False)
 class BiasCorrectedTemperatureScaling(AffineCalibrator):
     """A temperature, and one number for each class: ``softmax(z / T + b)``.
 
@@ -252,15 +246,12 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
     Args:
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
-        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
-            gives probabilities.
-        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
-            the map is of the logits (0, z) of two classes, which makes it Platt scaling,
-            ``sigmoid(z / T + b_1 - b_0)``.
+        from_logits: False for probabilities, as in `TemperatureScaling`.
+        binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p): Platt
+            scaling, ``sigmoid(z / T + b_1 - b_0)``.
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
-        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
-            probability 0 can be fitted.
+        clip: for ``from_logits=False``: smaller probabilities count as this one.
 
     Attributes:
         temperature_: T, above 0.
@@ -283,28 +274,7 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
         array([[0.5, 0.5]])
     """
 
-    temperature_: float
-    bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"temperature_": float, "bias_": np.ndarray, **DIAGNOSTICS}
-
-    def __init__(
-        self,
-        *,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        max_iter: int = 1000,
-        tol: float = 1e-7,
-        clip: float | None = None,
-    ):
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.max_iter = max_iter
-        self.tol = tol
-        self.clip = clip
+    temperature_: float = field(init=False)
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         return ()
@@ -321,21 +291,32 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
         super()._check_values()
 
 
-class VectorScaling(AffineCalibrator):
+@dataclass(kw_only=True, repr=False, eq=False)
+class WeightCalibrator(AffineCalibrator):
+    """Base of the affine calibrators that keep W, or its diagonal, as it was fitted."""
+
+    weight_: np.ndarray = field(init=False)
+
+    def _keep(self, mapping: Map) -> None:
+        self.weight_, self.bias_ = mapping
+
+    def _map(self) -> Map:
+        return Map(self.weight_, self.bias_)
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class VectorScaling(WeightCalibrator):
     """A factor and a bias for each class: ``softmax(w z + b)``.
 
     Args:
         use_bias: False for factors alone: one temperature 1 / w_k for each class.
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
-        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
-            gives probabilities.
-        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
-            the map is of the logits (0, z) of two classes, or of log(1 - p) and log p.
+        from_logits: False for probabilities, as in `TemperatureScaling`.
+        binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p).
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
-        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
-            probability 0 can be fitted.
+        clip: for ``from_logits=False``: smaller probabilities count as this one.
 
     Attributes:
         weight_: w, (classes,), a NumPy array.
@@ -357,30 +338,7 @@ class VectorScaling(AffineCalibrator):
                [0.5   , 0.5   ]])
     """
 
-    weight_: np.ndarray
-    bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **DIAGNOSTICS}
-
-    def __init__(
-        self,
-        *,
-        use_bias: bool = True,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        max_iter: int = 1000,
-        tol: float = 1e-7,
-        clip: float | None = None,
-    ):
-        self.use_bias = use_bias
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.max_iter = max_iter
-        self.tol = tol
-        self.clip = clip
+    use_bias: bool = True
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         return (classes,)
@@ -388,14 +346,9 @@ class VectorScaling(AffineCalibrator):
     def _has_bias(self) -> bool:
         return self.use_bias
 
-    def _keep(self, mapping: Map) -> None:
-        self.weight_, self.bias_ = mapping
 
-    def _map(self) -> Map:
-        return Map(self.weight_, self.bias_)
-
-
-class MatrixScaling(AffineCalibrator):
+@dataclass(kw_only=True, repr=False, eq=False)
+class MatrixScaling(WeightCalibrator):
     """A full linear map of the logits: ``softmax(W z + b)``.
 
     Without penalties it overfits unless there are many rows for each of its classes^2
@@ -408,14 +361,11 @@ class MatrixScaling(AffineCalibrator):
         intercept: the penalty of the bias.
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
-        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
-            gives probabilities.
-        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
-            the map is of the logits (0, z) of two classes, or of log(1 - p) and log p.
+        from_logits: False for probabilities, as in `TemperatureScaling`.
+        binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p).
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient of the mean likelihood is larger.
-        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
-            probability 0 can be fitted.
+        clip: for ``from_logits=False``: smaller probabilities count as this one.
 
     Attributes:
         weight_: W, (classes, classes), a NumPy array.
@@ -436,32 +386,8 @@ class MatrixScaling(AffineCalibrator):
         ((2, 2), 'converged')
     """
 
-    weight_: np.ndarray
-    bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"weight_": np.ndarray, "bias_": np.ndarray, **DIAGNOSTICS}
-
-    def __init__(
-        self,
-        *,
-        off_diagonal: float = 0.0,
-        intercept: float = 0.0,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        max_iter: int = 1000,
-        tol: float = 1e-7,
-        clip: float | None = None,
-    ):
-        self.off_diagonal = off_diagonal
-        self.intercept = intercept
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.max_iter = max_iter
-        self.tol = tol
-        self.clip = clip
+    off_diagonal: float = 0.0
+    intercept: float = 0.0
 
     def _warn_of(self, rows: Rows) -> None:
         needed = 20 * rows.classes**2
@@ -478,12 +404,6 @@ class MatrixScaling(AffineCalibrator):
 
     def _penalties(self) -> dict[str, float]:
         return {"off_diagonal": self.off_diagonal, "intercept": self.intercept}
-
-    def _keep(self, mapping: Map) -> None:
-        self.weight_, self.bias_ = mapping
-
-    def _map(self) -> Map:
-        return Map(self.weight_, self.bias_)
 
 
 class DirichletCalibration(MatrixScaling):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import math
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,18 +28,36 @@ class ConvergenceWarning(UserWarning):
 
 
 class NanArray(np.ndarray):
-    """As the kind of a fitted value: an array in which NaN may be, null in the file."""
+    """As the type of a fitted value: an array in which NaN may be, null in the file."""
 
 
+KINDS = {"float": float, "int": int, "str": str, "list[str]": list, "np.ndarray": np.ndarray, "NanArray": NanArray}
+"""The types that fitted values may have, by their names."""
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
 class Calibrator:
     """Base of the calibrators: scikit-learn's parameters, and JSON instead of pickle.
 
-    A subclass keeps the arguments of its constructor, all keyword-only, under their names and
-    checks them in ``fit``; `_fitted` names what ``fit`` leaves, with the kind each value has in
-    a file: ``float``, ``int``, ``str``, ``list`` (of strings), ``np.ndarray`` or `NanArray`.
+    The fields of a subclass are the arguments of its constructor, which ``fit`` checks. A field with ``init=False``
+    is a fitted value, and its type is that of the value in a file.
+
+    Args:
+        axis: the class axis.
+        ignore_index: rows with this label have no part in the fit.
+        from_logits: False for probabilities.
+        binary: every element is the logit (or probability) of a label of its own.
     """
 
-    _fitted: ClassVar[dict[str, type]] = {}
+    axis: int = -1
+    ignore_index: int | None = None
+    from_logits: bool = True
+    binary: bool = False
+
+    @classmethod
+    def _fitted(cls) -> dict[str, type]:
+        """The types of the fitted values, by name."""
+        return {f.name: KINDS[str(f.type)] for f in fields(cls) if not f.init}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name, as scikit-learn asks for them."""
@@ -74,7 +93,7 @@ class Calibrator:
             "version": VERSION,
             "class": type(self).__name__,
             "parameters": {name: _plain(value) for name, value in self.get_params().items()},
-            "fitted": {name: _to_json(getattr(self, name)) for name in self._fitted},
+            "fitted": {name: _to_json(getattr(self, name)) for name in self._fitted()},
         }
         text = json.dumps(content, indent=2, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
@@ -105,11 +124,11 @@ class Calibrator:
             later = {"clip": None, "strategy": "one_vs_rest"}
             parameters = {**{name: value for name, value in later.items() if name in known}, **parameters}
         _check_names(path, "parameters", parameters, known)
-        _check_names(path, "fitted", fitted, set(cls._fitted))
+        _check_names(path, "fitted", fitted, set(cls._fitted()))
         for name, value in parameters.items():
             _check_plain(path, f"parameters.{name}", value)
         calibrator = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
-        for name, kind in cls._fitted.items():
+        for name, kind in cls._fitted().items():
             setattr(calibrator, name, _from_json(path, f"fitted.{name}", fitted[name], kind))
         try:
             calibrator._check_parameters()
@@ -120,12 +139,16 @@ class Calibrator:
 
     def _check_parameters(self) -> None:
         """Raise where an argument of the constructor is wrong."""
+        check_option("axis", self.axis, int)
+        check_option("ignore_index", self.ignore_index, int, optional=True)
+        check_option("from_logits", self.from_logits, bool)
+        check_option("binary", self.binary, bool)
 
     def _check_values(self) -> None:
         """Raise where fitted values that were read from a file cannot be."""
 
     def _check_fitted(self) -> None:
-        if not all(hasattr(self, name) for name in self._fitted):
+        if not all(hasattr(self, name) for name in self._fitted()):
             raise ValueError(f"This {type(self).__name__} is not fitted yet; call fit(logits, labels) first.")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +23,7 @@ Column = tuple[np.ndarray, np.ndarray]
 """A class's probabilities, and how much of each row's label is that class."""
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class ClasswiseCalibrator(Calibrator):
     """Base: each class's probability goes through a function of its own; rows are scaled to sum to one.
 
@@ -33,11 +35,7 @@ class ClasswiseCalibrator(Calibrator):
     result is of the predictions' framework and on their device.
     """
 
-    axis: int
-    ignore_index: int | None
-    from_logits: bool
-    binary: bool
-    strategy: str
+    strategy: str = "one_vs_rest"
 
     @np.errstate(all="ignore")
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
@@ -142,10 +140,7 @@ class ClasswiseCalibrator(Calibrator):
         return xp.exp(log_softmax(xp, array - xp.max(array, axis=-1)[..., None]))
 
     def _check_parameters(self) -> None:
-        check_option("axis", self.axis, int)
-        check_option("ignore_index", self.ignore_index, int, optional=True)
-        check_option("from_logits", self.from_logits, bool)
-        check_option("binary", self.binary, bool)
+        super()._check_parameters()
         if self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}.")
 
@@ -184,6 +179,7 @@ class ClasswiseCalibrator(Calibrator):
         raise NotImplementedError
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class HistogramBinning(ClasswiseCalibrator):
     """A class's probability becomes the frequency of the class in its bin; rows are scaled to sum to one.
 
@@ -218,28 +214,10 @@ class HistogramBinning(ClasswiseCalibrator):
                [0.  , 1.  ]])
     """
 
-    edges_: np.ndarray
-    values_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"edges_": np.ndarray, "values_": np.ndarray}
-
-    def __init__(
-        self,
-        *,
-        n_bins: int = 15,
-        binning: str = "equal_width",
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        strategy: str = "one_vs_rest",
-    ):
-        self.n_bins = n_bins
-        self.binning = binning
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.strategy = strategy
+    n_bins: int = 15
+    binning: str = "equal_width"
+    edges_: np.ndarray = field(init=False)
+    values_: np.ndarray = field(init=False)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -285,6 +263,7 @@ class HistogramBinning(ClasswiseCalibrator):
             raise ValueError("edges_ must not fall, and values_ must be in [0, 1].")
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class IsotonicCalibration(ClasswiseCalibrator):
     """A class's probability goes through the best function that never falls; rows are scaled to sum to one.
 
@@ -314,23 +293,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
                [0.  , 1.  ]])
     """
 
-    points_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {"points_": np.ndarray}
-
-    def __init__(
-        self,
-        *,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        strategy: str = "one_vs_rest",
-    ):
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.strategy = strategy
+    points_: np.ndarray = field(init=False)
 
     def _fit_classes(self, columns: Iterator[Column], weight: np.ndarray) -> None:
         parts = []

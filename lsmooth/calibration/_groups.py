@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from lsmooth.calibration._streams import Table, add_groups
 BY = ("group", "prediction", "label")
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class GroupTemperatureScaling(TemperatureCalibrator):
     """The temperature of greatest likelihood of each group: ``softmax(z / T_g)``.
 
@@ -31,8 +33,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             ``binary``, the labels along ``axis``, each with its own temperature.
         axis: the class axis, or that of the labels.
         ignore_index: rows with this label have no part in the fit.
-        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
-            gives probabilities.
+        from_logits: False for probabilities, as in `TemperatureScaling`.
         binary: every element is the logit (or probability) of a label of its own, as in
             `TemperatureScaling`, and a row of its own: ``sigmoid(z / T_g)``.
         bounds: the smallest and the largest T.
@@ -62,48 +63,16 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         array([3.641, 7.282])
     """
 
-    groups_: np.ndarray
-    temperatures_: np.ndarray
-    temperature_stderrs_: np.ndarray
-    statuses_: list[str]
-    temperature_: float
-    status_: str
-    n_iter_: int
-    nll_before_: float
-    nll_after_: float
-
-    _fitted: ClassVar[dict[str, type]] = {
-        "groups_": np.ndarray,
-        "temperatures_": np.ndarray,
-        "temperature_stderrs_": NanArray,
-        "statuses_": list,
-        "temperature_": float,
-        "status_": str,
-        "n_iter_": int,
-        "nll_before_": float,
-        "nll_after_": float,
-    }
-
-    def __init__(
-        self,
-        *,
-        by: str = "group",
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        bounds: tuple[float, float] = (1e-8, 1e8),
-        max_iter: int = 12,
-        clip: float | None = None,
-    ):
-        self.by = by
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.bounds = bounds
-        self.max_iter = max_iter
-        self.clip = clip
+    by: str = "group"
+    groups_: np.ndarray = field(init=False)
+    temperatures_: np.ndarray = field(init=False)
+    temperature_stderrs_: NanArray = field(init=False)
+    statuses_: list[str] = field(init=False)
+    temperature_: float = field(init=False)
+    status_: str = field(init=False)
+    n_iter_: int = field(init=False)
+    nll_before_: float = field(init=False)
+    nll_after_: float = field(init=False)
 
     def fit(
         self, logits: Array, labels: Array, sample_weight: Array | None = None, *, groups: Array | None = None

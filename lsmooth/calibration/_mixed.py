@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
@@ -10,6 +11,7 @@ from lsmooth.calibration._newton import Source
 from lsmooth.calibration._temperature import TemperatureScaling
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class MixedTemperatureScaling(TemperatureScaling):
     """A temperature, then a mixture with the uniform distribution: ``(1 - u) softmax(z / T) + u / K``.
 
@@ -33,8 +35,7 @@ class MixedTemperatureScaling(TemperatureScaling):
         (0.2, array([[0.7, 0.3]]))
     """
 
-    mixture_: float
-    _fitted: ClassVar[dict[str, type]] = {**TemperatureScaling._fitted, "mixture_": float}
+    mixture_: float = field(init=False)
 
     def _solve(self, source: Source, start: float, low: float, high: float) -> Self:
         self.mixture_ = 1.0 / (float(source.totals.count) + 1.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from lsmooth.calibration._base import (
     Calibrator,
     ConvergenceWarning,
     check_clip,
-    check_option,
     log_of,
     predictions_of,
     rows_of,
@@ -27,6 +27,7 @@ _LARGEST = -math.log(float(np.finfo(np.float32).tiny))
 STATUSES = ("converged", "separable")
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class QuadraticScaling(Calibrator):
     """A parabola of the logit of two classes: ``sigmoid(a + b z + c z^2)``, of greatest likelihood.
 
@@ -58,25 +59,10 @@ class QuadraticScaling(Calibrator):
         array([0.25, 0.5 , 0.5 ])
     """
 
-    coefficients_: np.ndarray
-    status_: str
-    n_iter_: int
-    _fitted: ClassVar[dict[str, type]] = {"coefficients_": np.ndarray, "status_": str, "n_iter_": int}
-
-    def __init__(
-        self,
-        *,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        clip: float | None = None,
-    ):
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.clip = clip
+    clip: float | None = None
+    coefficients_: np.ndarray = field(init=False)
+    status_: str = field(init=False)
+    n_iter_: int = field(init=False)
 
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
         """Find the parabola.
@@ -173,10 +159,7 @@ class QuadraticScaling(Calibrator):
         return xp.moveaxis(_sigmoid(xp, stacked) if as_probabilities else stacked, -1, self.axis)
 
     def _check_parameters(self) -> None:
-        check_option("axis", self.axis, int)
-        check_option("ignore_index", self.ignore_index, int, optional=True)
-        check_option("from_logits", self.from_logits, bool)
-        check_option("binary", self.binary, bool)
+        super()._check_parameters()
         check_clip(self)
 
     def _check_values(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,22 +17,16 @@ from lsmooth.calibration._moments import Rows
 STATUSES = ("converged", "separable", "uninformative", "at_bound", "max_iter")
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TemperatureCalibrator(Calibrator):
     """Base of the calibrators that divide by temperatures."""
 
-    axis: int
-    ignore_index: int | None
-    from_logits: bool
-    binary: bool
-    bounds: tuple[float, float]
-    max_iter: int
-    clip: float | None
+    bounds: tuple[float, float] = (1e-8, 1e8)
+    max_iter: int = 12
+    clip: float | None = None
 
     def _check_parameters(self) -> None:
-        check_option("axis", self.axis, int)
-        check_option("ignore_index", self.ignore_index, int, optional=True)
-        check_option("from_logits", self.from_logits, bool)
-        check_option("binary", self.binary, bool)
+        super()._check_parameters()
         check_option("max_iter", self.max_iter, int)
         if self.max_iter < 3:
             raise ValueError(f"max_iter must be at least 3, got {self.max_iter}.")

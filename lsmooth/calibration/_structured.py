@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import log_softmax
-from lsmooth.calibration._affine import Map, Ridge
-from lsmooth.calibration._affine_classes import DIAGNOSTICS, AffineCalibrator, Problem
+from lsmooth.calibration._affine import Ridge
+from lsmooth.calibration._affine_classes import Problem, WeightCalibrator
 from lsmooth.calibration._moments import Rows
 
 
-class StructuredVectorScaling(AffineCalibrator):
+@dataclass(kw_only=True, repr=False, eq=False)
+class StructuredVectorScaling(WeightCalibrator):
     """A temperature, then a factor and a bias for each class that are held near 1 and 0 (SVS).
 
     ``softmax(w log q + b)``, q being the probabilities after a temperature of greatest likelihood,
@@ -32,10 +34,8 @@ class StructuredVectorScaling(AffineCalibrator):
         tau: the power of the number of rows, or the sum of their weights.
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
-        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
-            gives probabilities.
-        binary: every element is the logit z (or probability) of a label of its own, and a row of its own:
-            the map is of two classes.
+        from_logits: False for probabilities, as in `TemperatureScaling`.
+        binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p).
         max_iter: the most iterations of L-BFGS.
         tol: the fit ends when no entry of the gradient is larger.
         clip: for ``from_logits=False``: smaller probabilities count as this one.
@@ -64,45 +64,14 @@ class StructuredVectorScaling(AffineCalibrator):
         ('converged', True, True)
     """
 
-    temperature_: float
-    mixture_: float
-    weight_: np.ndarray
-    bias_: np.ndarray
-    _fitted: ClassVar[dict[str, type]] = {
-        "temperature_": float,
-        "mixture_": float,
-        "weight_": np.ndarray,
-        "bias_": np.ndarray,
-        **DIAGNOSTICS,
-    }
+    diagonal: float = 1.0
+    intercept: float = 1.0
+    rho: float = 1.0
+    tau: float = 1.0
+    tol: float = 1e-5
+    temperature_: float = field(init=False)
+    mixture_: float = field(init=False)
     _normalize: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        *,
-        diagonal: float = 1.0,
-        intercept: float = 1.0,
-        rho: float = 1.0,
-        tau: float = 1.0,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        max_iter: int = 1000,
-        tol: float = 1e-5,
-        clip: float | None = None,
-    ):
-        self.diagonal = diagonal
-        self.intercept = intercept
-        self.rho = rho
-        self.tau = tau
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.max_iter = max_iter
-        self.tol = tol
-        self.clip = clip
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -142,13 +111,8 @@ class StructuredVectorScaling(AffineCalibrator):
         z += self.mixture_ / z.shape[1]
         return np.log(z, out=z)
 
-    def _keep(self, mapping: Map) -> None:
-        self.weight_, self.bias_ = mapping
 
-    def _map(self) -> Map:
-        return Map(self.weight_, self.bias_)
-
-
+@dataclass(kw_only=True, repr=False, eq=False)
 class StructuredMatrixScaling(StructuredVectorScaling):
     """A temperature, then a full linear map of log-probabilities that is held near the identity (SMS).
 
@@ -194,26 +158,7 @@ class StructuredMatrixScaling(StructuredVectorScaling):
         ((3, 3), 'converged')
     """
 
-    def __init__(
-        self,
-        *,
-        diagonal: float = 1.0,
-        off_diagonal: float = 1.0,
-        intercept: float = 1.0,
-        rho: float = 1.0,
-        tau: float = 1.0,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        max_iter: int = 1000,
-        tol: float = 1e-5,
-        clip: float | None = None,
-    ):
-        options: dict[str, Any] = {"axis": axis, "ignore_index": ignore_index, "from_logits": from_logits}
-        options |= {"binary": binary, "max_iter": max_iter, "tol": tol, "clip": clip}
-        super().__init__(diagonal=diagonal, intercept=intercept, rho=rho, tau=tau, **options)
-        self.off_diagonal = off_diagonal
+    off_diagonal: float = 1.0
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         return (classes, classes)

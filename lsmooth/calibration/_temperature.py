@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration._base import ConvergenceWarning
@@ -22,6 +23,7 @@ ADVICE = {
 }
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class TemperatureScaling(TemperatureCalibrator):
     """The temperature of greatest likelihood, and a word on how sure it is.
 
@@ -71,40 +73,12 @@ class TemperatureScaling(TemperatureCalibrator):
         array([[0.75, 0.25]])
     """
 
-    temperature_: float
-    status_: str
-    n_iter_: int
-    nll_before_: float
-    nll_after_: float
-    temperature_stderr_: float
-
-    _fitted: ClassVar[dict[str, type]] = {
-        "temperature_": float,
-        "status_": str,
-        "n_iter_": int,
-        "nll_before_": float,
-        "nll_after_": float,
-        "temperature_stderr_": float,
-    }
-
-    def __init__(
-        self,
-        *,
-        axis: int = -1,
-        ignore_index: int | None = None,
-        from_logits: bool = True,
-        binary: bool = False,
-        bounds: tuple[float, float] = (1e-8, 1e8),
-        max_iter: int = 12,
-        clip: float | None = None,
-    ):
-        self.axis = axis
-        self.ignore_index = ignore_index
-        self.from_logits = from_logits
-        self.binary = binary
-        self.bounds = bounds
-        self.max_iter = max_iter
-        self.clip = clip
+    temperature_: float = field(init=False)
+    status_: str = field(init=False)
+    n_iter_: int = field(init=False)
+    nll_before_: float = field(init=False)
+    nll_after_: float = field(init=False)
+    temperature_stderr_: float = field(init=False)
 
     def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
         """Find the temperature.
