@@ -15,6 +15,7 @@ from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, with_deferred_scale
 from lsmooth.backends.formulas.statistics import RowStatistics, row_statistics
+from lsmooth.backends.members import Members
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -338,6 +339,11 @@ class TorchBackend(Backend):
         if not torch.compiler.is_compiling():
             losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
         return separate(labels, teacher, student, hard, soft) if losses is None else losses
+
+    def members(self, group: Any, option: str) -> Members:
+        from lsmooth.backends.torch.members import members
+
+        return members(group, option)
 
     def linear_rows_with_statistics(
         self, loss: BlockLoss, call: Call, statistics: BlockLoss, own: Call, block_size: int | None = None

@@ -1,0 +1,224 @@
+"""The processes of a ``torch.distributed`` group, who share an axis.
+
+A collective whose members bring different sizes may abort a process, hang, or mix up numbers without an error. So
+members meet in the group's store before the first call of each kind, and compare what they bring.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+import zlib
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lsmooth.backends.members import Members
+
+# How long a process waits in silence before it looks for the reason.
+PATIENCE = timedelta(seconds=1)
+# Whole numbers up to here are exact in float32.
+FINGERPRINTS = 2**20
+
+_known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
+
+
+class _Known:
+    """What the members of a group have agreed on."""
+
+    def __init__(self):
+        self.meetings = 0
+        self.calls: set[str] = set()
+        self.sizes: dict[int, tuple[int, ...]] = {}  # of all members' slices, by that of this member's
+
+
+class TorchMembers(Members):
+    """`Members` of a process group."""
+
+    def __init__(self, group: Any, option: str):
+        self.group, self.option = group, option
+        self.count, self.index = dist.get_world_size(group), dist.get_rank(group)
+        self.known = _known.setdefault(group, _Known())
+        self.call = ""
+
+    def sum(self, x: Tensor, total: Tensor | None = None) -> Tensor:
+        return _Sum.apply(x, total, self)
+
+    def max(self, x: Tensor) -> Tensor:
+        return self.reduced(x, dist.ReduceOp.MAX)
+
+    def shared(self, x: Tensor) -> Tensor:
+        return _Shared.apply(x, self)
+
+    def start(self, size: int) -> int:
+        sizes = self.known.sizes.get(size)
+        return self.index * size if sizes is None else sum(sizes[: self.index])
+
+    def total(self, size: int) -> int:
+        return sum(self.known.sizes.get(size, (size,) * self.count))
+
+    def agree(self, x: Tensor, size: int, signature: Any) -> tuple[Tensor, bool]:
+        right = self._announce(x, size, signature)
+        fingerprint = zlib.crc32(f"{self.known.sizes[size]} {self.call}".encode()) % FINGERPRINTS
+        wide = x.detach().reshape(-1)
+        wide = wide if x.dtype == torch.float64 else wide.float()
+        largest = self._all_reduce(torch.cat([wide, wide.new_tensor([fingerprint, -fingerprint])]), dist.ReduceOp.MAX)
+        highest, lowest = largest[-2:].tolist()
+        if highest != -lowest:  # each has made such a call before, but not all of them the same one now
+            with self._explained():
+                right = self._meet(size)
+        return largest[:-2].view(x.shape).to(x.dtype), right
+
+    def reduced(self, x: Tensor, operation: Any) -> Tensor:
+        """The members' numbers, reduced in a new tensor."""
+        self._announce(x, 0, "reduced")
+        return self._all_reduce(x.detach().clone(memory_format=torch.contiguous_format), operation)
+
+    def _all_reduce(self, x: Tensor, operation: Any) -> Tensor:
+        with self._explained():
+            work = dist.all_reduce(x, operation, self.group, async_op=True)
+            while x.is_cpu and not _is_done(work):
+                if any(self._store.check([place]) for place in self._places()):
+                    self._meet(None)
+            work.wait()
+        return x
+
+    @property
+    def _store(self) -> Any:
+        return self.group.get_group_store()
+
+    def _places(self) -> list[str]:
+        return [f"lsmooth/{self.known.meetings}/{member}" for member in range(self.count)]
+
+    def _announce(self, x: Tensor, size: int, signature: Any) -> bool:
+        """Meet before the first call of a kind; whether every member's `start` and `total` were right."""
+        self.call = f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')}, {signature}"
+        kind, right = f"{size} {self.call}", True
+        if kind not in self.known.calls:
+            with self._explained():
+                right = self._meet(size)
+            self.known.calls.add(kind)
+        return right
+
+    def _meet(self, size: int | None) -> bool:
+        """Compare this call with the others'; whether every member's `start` and `total` were right.
+
+        Without a size this member waits in a collective, while another has a new call.
+        """
+        store, places = self._store, self._places()
+        assumed = None if size is None else (self.start(size), self.total(size))
+        store.set(places[self.index], f"{size}/{assumed}/{self.call}")
+        self._wait(store, places)
+        brought = [x.decode().split("/", 2) for x in store.multi_get(places)]
+        self.known.meetings += 1
+        others = [i for i, (_, _, call) in enumerate(brought) if call != self.call]
+        others += [i for i, (number, _, _) in enumerate(brought) if number == "None"]
+        if others:
+            self.known.calls.clear()
+            raise ValueError(
+                f"{self.option}: the members of the group make different calls. Member {self.index} has {self.call}; "
+                f"member {others[0]} has {brought[others[0]][2]}. Give every member as many rows, the same dtype and "
+                "the same options; only the number of classes may differ."
+            )
+        sizes = tuple(int(number) for number, _, _ in brought)
+        self.known.sizes[sizes[self.index]] = sizes
+        starts = [0, *accumulate(sizes)]
+        right = [str((start, starts[-1])) for start in starts[:-1]]
+        return right == [assumed for _, assumed, _ in brought]
+
+    def _wait(self, store: Any, places: list[str]) -> None:
+        """Until all have come; a collective would tell soon of one that has died, which the store does not."""
+        answer, waited, may_ask = "met", timedelta(), torch.device("cpu") in self.group._device_types
+        while not store.check(places):
+            try:
+                store.wait(places, PATIENCE)
+            except RuntimeError:
+                waited += PATIENCE
+                if waited >= store.timeout:
+                    raise
+                if may_ask and waited > 4 * PATIENCE:
+                    answer = "asked"
+                    break
+        if store.compare_set(f"lsmooth/{self.known.meetings}", "", answer) == b"asked":
+            dist.all_reduce(torch.zeros(1), group=self.group)
+            store.wait(places)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RuntimeError(
+                f"{self.option}: the members of the group did not all come to the same call. Member {self.index} of "
+                f"{self.count} has {self.call}. Another member has stopped, or makes its calls in another order, or "
+                f"with another number of rows or dtype. torch.distributed says: {reason[0]}"
+            ) from error
+
+
+def _is_done(work: Any) -> bool:
+    try:
+        work.wait(PATIENCE)
+    except RuntimeError:
+        if work.is_completed():
+            raise
+        return False
+    return True
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the members, which each has: its gradient is that of each term."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, total: Tensor | None, members: TorchMembers) -> Tensor:
+        ctx.members = members
+        return members.reduced(x, dist.ReduceOp.SUM) if total is None else total.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        return _Shared.apply(grad_outputs[0], ctx.members), None, None
+
+
+class _Shared(torch.autograd.Function):
+    """What each member has; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, members: TorchMembers) -> Tensor:
+        ctx.members = members
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return _Sum.apply(grad_outputs[0], None, ctx.members), None
+
+
+def members(group: Any, option: str) -> TorchMembers:
+    """The members of a ``ProcessGroup`` or of a one-dimensional ``DeviceMesh``."""
+    from torch.distributed.device_mesh import DeviceMesh
+
+    if torch.compiler.is_compiling():
+        raise ValueError(
+            f"{option} cannot be compiled: the members compare their calls in Python. Compile the model, and call the "
+            "loss outside of it, or leave fullgraph at False."
+        )
+    given = group
+    if isinstance(group, DeviceMesh):
+        if group.ndim != 1:
+            raise ValueError(
+                f"{option} takes one dimension of a DeviceMesh, got one of shape {tuple(group.shape)} with the names "
+                f"{group.mesh_dim_names}; give e.g. mesh['name'] or mesh.get_group(dimension)."
+            )
+        group = None if group.get_coordinate() is None else group.get_group()
+    elif not isinstance(group, dist.ProcessGroup) and group is not dist.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError(
+            f"{option} of PyTorch's tensors takes a torch.distributed.ProcessGroup or a one-dimensional DeviceMesh, "
+            f"got {group!r}."
+        )
+    if not isinstance(group, dist.ProcessGroup) or dist.get_rank(group) < 0:
+        raise ValueError(f"{option}: this process is no member of {given!r}; only its members may make this call.")
+    return TorchMembers(group, option)
