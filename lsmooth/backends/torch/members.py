@@ -1,7 +1,7 @@
 """The processes of a ``torch.distributed`` group, who share an axis.
 
-A collective whose members bring different sizes may abort a process, hang, or mix up numbers without an error. So
-members meet in the group's store before the first call of each kind, and compare what they bring.
+A collective to which members bring different sizes may abort a process, hang, or mix up numbers without an error. So
+the members compare what they bring in the group's store, before the first call of each kind and when its rows change.
 """
 
 from __future__ import annotations
@@ -29,12 +29,25 @@ _known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
 
 class _Known:
-    """What the members of a group have agreed on."""
+    """What the members of a group have in common."""
 
     def __init__(self):
         self.meetings = 0
-        self.calls: set[str] = set()
         self.sizes: dict[int, tuple[int, ...]] = {}  # of all members' slices, by that of this member's
+        self.forget()
+
+    def forget(self) -> None:
+        """Expect nothing of the next call."""
+        self.last: Any = None
+        self.next: dict[Any, Any] = {}
+
+    def expects(self, message: Any) -> bool:
+        """Whether this came after the last message when that was last sent: of one size at most it is so."""
+        return self.next.get(self.last) == message
+
+    def add(self, message: Any) -> None:
+        self.next[self.last] = message
+        self.last = message
 
 
 class TorchMembers(Members):
@@ -44,7 +57,9 @@ class TorchMembers(Members):
         self.group, self.option = group, option
         self.count, self.index = dist.get_world_size(group), dist.get_rank(group)
         self.known = _known.setdefault(group, _Known())
-        self.call = ""
+        self.call, self.size = "", 0
+        self.agreed = False  # whether this call has come to where its rows are known to be the others'
+        self.right = True  # whether every member's `start` and `total` were right in this call
 
     def sum(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         return _Sum.apply(x, total, self)
@@ -62,29 +77,33 @@ class TorchMembers(Members):
     def total(self, size: int) -> int:
         return sum(self.known.sizes.get(size, (size,) * self.count))
 
-    def agree(self, x: Tensor, size: int, signature: Any) -> tuple[Tensor, bool]:
-        right = self._announce(x, size, signature)
+    def agree(self, x: Tensor, size: int, signature: str) -> tuple[Tensor, bool]:
+        self.right = True
+        self._announce(x, size, signature)
+        self.agreed = True
         fingerprint = zlib.crc32(f"{self.known.sizes[size]} {self.call}".encode()) % FINGERPRINTS
         wide = x.detach().reshape(-1)
         wide = wide if x.dtype == torch.float64 else wide.float()
         largest = self._all_reduce(torch.cat([wide, wide.new_tensor([fingerprint, -fingerprint])]), dist.ReduceOp.MAX)
         highest, lowest = largest[-2:].tolist()
-        if highest != -lowest:  # each has made such a call before, but not all of them the same one now
+        if highest != -lowest:  # the messages are as long, but what they are about is not the same
             with self._explained():
-                right = self._meet(size)
-        return largest[:-2].view(x.shape).to(x.dtype), right
+                self._meet()
+        return largest[:-2].view(x.shape).to(x.dtype), self.right
 
     def reduced(self, x: Tensor, operation: Any) -> Tensor:
         """The members' numbers, reduced in a new tensor."""
-        self._announce(x, 0, "reduced")
+        if not self.agreed:
+            self._announce(x, 0, "reduced")
         return self._all_reduce(x.detach().clone(memory_format=torch.contiguous_format), operation)
 
     def _all_reduce(self, x: Tensor, operation: Any) -> Tensor:
         with self._explained():
-            work = dist.all_reduce(x, operation, self.group, async_op=True)
+            work, announced = dist.all_reduce(x, operation, self.group, async_op=True), False
             while x.is_cpu and not _is_done(work):
-                if any(self._store.check([place]) for place in self._places()):
-                    self._meet(None)
+                if announced:  # and not by one who has left this collective behind, or it would be done
+                    self._meet()
+                announced = any(self._store.check([place]) for place in self._places())
             work.wait()
         return x
 
@@ -95,41 +114,35 @@ class TorchMembers(Members):
     def _places(self) -> list[str]:
         return [f"lsmooth/{self.known.meetings}/{member}" for member in range(self.count)]
 
-    def _announce(self, x: Tensor, size: int, signature: Any) -> bool:
-        """Meet before the first call of a kind; whether every member's `start` and `total` were right."""
-        self.call = f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')}, {signature}"
-        kind, right = f"{size} {self.call}", True
-        if kind not in self.known.calls:
+    def _announce(self, x: Tensor, size: int, signature: str) -> None:
+        """Say what this call is; meet where the message is of another size than is to be expected."""
+        self.size, self.call = size, f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')}, {signature}"
+        message = (x.numel(), x.dtype)
+        if size not in self.known.sizes or not self.known.expects(message):
             with self._explained():
-                right = self._meet(size)
-            self.known.calls.add(kind)
-        return right
+                self._meet()
+        self.known.add(message)
 
-    def _meet(self, size: int | None) -> bool:
-        """Compare this call with the others'; whether every member's `start` and `total` were right.
-
-        Without a size this member waits in a collective, while another has a new call.
-        """
-        store, places = self._store, self._places()
-        assumed = None if size is None else (self.start(size), self.total(size))
-        store.set(places[self.index], f"{size}/{assumed}/{self.call}")
+    def _meet(self) -> None:
+        """Compare this call with the others', and learn the sizes of their slices."""
+        store, places, size = self._store, self._places(), self.size
+        store.set(places[self.index], f"{size}/{self.start(size), self.total(size)}/{self.call}")
         self._wait(store, places)
         brought = [x.decode().split("/", 2) for x in store.multi_get(places)]
         self.known.meetings += 1
-        others = [i for i, (_, _, call) in enumerate(brought) if call != self.call]
-        others += [i for i, (number, _, _) in enumerate(brought) if number == "None"]
-        if others:
-            self.known.calls.clear()
+        other = next((i for i, (_, _, call) in enumerate(brought) if call != self.call), None)
+        if other is not None:
+            self.known.forget()
             raise ValueError(
                 f"{self.option}: the members of the group make different calls. Member {self.index} has {self.call}; "
-                f"member {others[0]} has {brought[others[0]][2]}. Give every member as many rows, the same dtype and "
-                "the same options; only the number of classes may differ."
+                f"member {other} has {brought[other][2]}. Give every member as many rows, the same dtype and the same "
+                "options; only the number of classes may differ."
             )
         sizes = tuple(int(number) for number, _, _ in brought)
-        self.known.sizes[sizes[self.index]] = sizes
+        self.known.sizes[size] = sizes
         starts = [0, *accumulate(sizes)]
         right = [str((start, starts[-1])) for start in starts[:-1]]
-        return right == [assumed for _, assumed, _ in brought]
+        self.right = self.right and right == [assumed for _, assumed, _ in brought]
 
     def _wait(self, store: Any, places: list[str]) -> None:
         """Until all have come; a collective would tell soon of one that has died, which the store does not."""

@@ -1,0 +1,34 @@
+"""Scripts that run side by side, as the processes of a distributed program do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def ended(commands, timeout=120.0):
+    """Of each command the exit status, what it printed, and its errors; all are stopped when the time is over."""
+    runs = [
+        subprocess.Popen([sys.executable, *map(str, each)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for each in commands
+    ]
+    try:
+        outputs = [run.communicate(timeout=timeout) for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    return [(run.returncode, *output) for run, output in zip(runs, outputs, strict=True)]
+
+
+def printed(*commands, timeout=240.0):
+    """What scripts print as JSON in their last lines."""
+    found = ended(commands, timeout)
+    assert not any(status for status, _, _ in found), found
+    return [json.loads(out.splitlines()[-1]) for _, out, _ in found]
+
+
+def group(script, size, path, *arguments):
+    """The commands of the processes of a group, which meet at a file under ``path``."""
+    return [(HERE / script, rank, size, path / f"meeting of {size}", *arguments) for rank in range(size)]
