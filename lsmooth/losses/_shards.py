@@ -22,8 +22,13 @@ def spread_of(xp: Backend, class_shards: Any, row_shards: Any) -> Spread:
     """The members of both options.
 
     Raises:
-        ValueError: if a group is none of the backend's.
+        ValueError: if a group is none of the backend's, or both are the same.
     """
+    if class_shards is not None and class_shards == row_shards:
+        raise ValueError(
+            "class_shards and row_shards must be different groups: a member holds a slice of the classes, or of the "
+            f"rows; got {class_shards!r} for both."
+        )
     return Spread(
         None if class_shards is None else xp.members(class_shards, "class_shards"),
         None if row_shards is None else xp.members(row_shards, "row_shards"),
