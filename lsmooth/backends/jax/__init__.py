@@ -17,6 +17,8 @@ from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call
 from lsmooth.backends.jax import divergence, linear, sigmoid, thresholds
+from lsmooth.backends.jax.members import axis_members
+from lsmooth.backends.members import Members
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -177,6 +179,9 @@ class JaxBackend(Backend):
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
+
+    def members(self, group: Any, option: str) -> Members:
+        return axis_members(group, option)
 
 
 # Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.

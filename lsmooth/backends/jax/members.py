@@ -1,0 +1,104 @@
+"""The devices of an axis of ``jax.shard_map`` or ``jax.pmap``, over which classes or rows are spread."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lsmooth.backends.base import Array
+from lsmooth.backends.members import Members
+
+
+class AxisMembers(Members):
+    """The members of an axis, or of several: the first name is the slowest, as in a ``PartitionSpec``.
+
+    Args:
+        axes: the names, all of them in scope.
+        tracked: whether JAX knows which values differ between the members, as it does under ``check_vma=True`` and
+            ``jax.vmap``. It then transposes sums by itself, in forward mode too.
+    """
+
+    def __init__(self, axes: tuple[Any, ...], tracked: bool):
+        self.axes = axes
+        self.tracked = tracked
+        self.count = int(jax.lax.psum(1, axes))
+
+    @property
+    def index(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        index = jnp.zeros((), jnp.int32)
+        for axis in self.axes:
+            index = index * jax.lax.psum(1, axis) + jax.lax.axis_index(axis)
+        return index
+
+    def sum(self, x: Array, total: Array | None = None) -> Array:
+        if total is not None:
+            return (_tracked_known_sum if self.tracked else _known_sum)(self.axes, x, total)
+        return jax.lax.psum(x, self.axes) if self.tracked else _sum(self.axes, x)
+
+    def max(self, x: Array) -> Array:
+        return jax.lax.pmax(jax.lax.stop_gradient(x), self.axes)
+
+    def shared(self, x: Array) -> Array:
+        return x if self.tracked else _shared(self.axes, x)
+
+
+def axis_members(axes: Any, option: str) -> AxisMembers:
+    """The members of an axis name, or of a tuple of names.
+
+    Raises:
+        ValueError: if one is no name of an axis in scope.
+    """
+    names = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
+    try:
+        if names and None not in names:
+            return AxisMembers(names, all(map(_is_tracked, names)))
+    except (NameError, TypeError):  # not in scope; nothing that could be a name
+        pass
+    raise ValueError(
+        f"{option} must be the name of an axis of jax.shard_map or jax.pmap around the call, or a tuple of names; got "
+        f"{axes!r}. Arrays that are sharded under jax.jit need no option."
+    )
+
+
+def _is_tracked(axis: Any) -> bool:
+    """Whether types say which values vary over an axis."""
+    kind = jax.typeof(jax.lax.axis_index(axis))
+    varying = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying  # the older name first
+    return axis in varying
+
+
+# JAX takes the transpose of ``psum`` to be ``psum`` where it does not track what varies. Each of the two functions
+# is the derivative of the other, which makes higher derivatives right too.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum(axes: tuple[Any, ...], x: Array) -> Array:
+    return jax.lax.psum(x, axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _shared(axes: tuple[Any, ...], x: Array) -> Array:
+    return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _known_sum(axes: tuple[Any, ...], x: Array, total: Array) -> Array:
+    return total
+
+
+_sum.defvjp(lambda axes, x: (_sum(axes, x), None), lambda axes, _, g: (_shared(axes, g),))
+_shared.defvjp(lambda axes, x: (x, None), lambda axes, _, g: (_sum(axes, g),))
+_known_sum.defvjp(lambda axes, x, total: (total, None), lambda axes, _, g: (_shared(axes, g), jnp.zeros_like(g)))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _tracked_known_sum(axes: tuple[Any, ...], x: Array, total: Array) -> Array:
+    return total
+
+
+@_tracked_known_sum.defjvp
+def _tracked_known_sum_jvp(axes: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _tracked_known_sum(axes, *primals), jax.lax.psum(tangents[0], axes)
