@@ -1,32 +1,15 @@
-"""The array operations that lsmooth asks of a framework.
-
-A backend is one class that fills in the abstract methods below. Everything else in
-lsmooth is written once over them; the loss kernels at the end have a working default and
-are there to be overridden where a framework has something faster.
-
-Arrays support ``+ - * / ** @``, ``< <= > >=``, ``& | ~``, ``abs`` and indexing with integers,
-slices, None and an ellipsis (``x[..., None]``, ``x[0, ...]``) themselves, with Python numbers taking
-the array's dtype, so these need no method. Equality does: ``x == y`` compares identities in some of
-TensorFlow's modes, so lsmooth calls `Backend.equal`. Dtypes are named by strings: ``"float32"``,
-``"bfloat16"``, ``"int64"``, ``"bool"``. A framework without float64 answers in float32 where float64
-is asked for. A framework that traces or compiles says so by `Backend.is_concrete`; one that does not
-answers True. `block_size` of `Backend.linear_rows` bounds memory and changes no number: a backend may
-ignore it.
-"""
+"""A backend: the array operations of a framework, and the kernels of the losses."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from lsmooth.backends import formulas
-from lsmooth.backends.formulas import softmax, statistics
+from lsmooth.backends.formulas import statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call, loss_of_all
 from lsmooth.backends.members import Members
+from lsmooth.backends.operations import Array as Array
+from lsmooth.backends.operations import Operations
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -36,12 +19,11 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
 )
 
-Array: TypeAlias = Any
-"""A NumPy array, a ``jax.Array``, a ``tf.Tensor``, a ``torch.Tensor``, or a backend's own."""
 
+class Backend(Operations):
+    """A framework, as lsmooth sees it: `Operations`, and kernels that a framework may have something faster for.
 
-class Backend(ABC):
-    """A framework, as lsmooth sees it.
+    Each kernel takes the options of its formula whole, and gives what the formula gives.
 
     Examples:
         >>> from lsmooth.backends import load_backend
@@ -49,186 +31,6 @@ class Backend(ABC):
         >>> float(xp.logsumexp(xp.asarray([0.0, 0.0]), axis=-1))
         0.6931471805599453
     """
-
-    name: str
-    """How users name it: ``lsmooth.set_backend(name)``."""
-
-    types: tuple[type, ...] = ()
-    """Classes of its arrays that are known beforehand; of others it is asked, once, by `is_array`."""
-
-    # Arrays in and out.
-
-    @abstractmethod
-    def is_array(self, x: object) -> bool:
-        """Whether ``x`` is one of this framework's arrays, a traced or symbolic one included."""
-
-    @abstractmethod
-    def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
-        """Convert ``x`` to an array of ``dtype``, on the device of ``like``."""
-
-    @abstractmethod
-    def to_numpy(self, x: Array) -> np.ndarray:
-        """Copy ``x`` to the host, without its gradient; half precision becomes float32."""
-
-    def host_values(self, x: Array) -> np.ndarray | None:
-        """The values of ``x``, to be read only, if they are in host memory and can be read without a copy.
-
-        None where they are not, and where what is computed of ``x`` may be differentiated, mapped or recorded.
-        """
-        return None
-
-    @abstractmethod
-    def dtype(self, x: Array) -> str:
-        """The name of the dtype of ``x``."""
-
-    @abstractmethod
-    def cast(self, x: Array, dtype: str) -> Array:
-        """``x`` in another dtype."""
-
-    @abstractmethod
-    def shape(self, x: Array) -> tuple[Any, ...]:
-        """The shape of ``x``, with None where it is not known before the run."""
-
-    def length(self, x: Array, axis: int, dtype: str = "int32") -> Any:
-        """The length of an axis: an int, or a scalar array of ``dtype`` where it is not known before the run."""
-        return self.shape(x)[axis]
-
-    def size(self, x: Array) -> Any:
-        """The number of elements of ``x``: an int, or a scalar array where it is not yet known."""
-        return math.prod(self.shape(x))  # type: ignore[arg-type]
-
-    @abstractmethod
-    def is_concrete(self, x: Array) -> bool:
-        """Whether the values of ``x`` can be read now; not while tracing or compiling."""
-
-    @abstractmethod
-    def ones_like(self, x: Array, dtype: str) -> Array:
-        """Ones in the shape of ``x``, on its device."""
-
-    @abstractmethod
-    def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
-        """(..., num_classes), 1 at ``index`` and 0 elsewhere; zeros where it is out of range."""
-
-    # Elementwise.
-
-    @abstractmethod
-    def exp(self, x: Array) -> Array: ...
-
-    @abstractmethod
-    def log(self, x: Array) -> Array: ...
-
-    @abstractmethod
-    def tanh(self, x: Array) -> Array: ...
-
-    @abstractmethod
-    def softplus(self, x: Array) -> Array:
-        """log(1 + exp(x)), exact in both tails, with the gradient 1/2 at 0."""
-
-    @abstractmethod
-    def ceil(self, x: Array) -> Array: ...
-
-    def equal(self, x: Array, y: Any) -> Array:
-        """Elementwise ``x == y``; ``y`` may be a Python number."""
-        return x == y
-
-    @abstractmethod
-    def where(self, condition: Array, x: Any, y: Any) -> Array:
-        """Elementwise choice; one of ``x`` and ``y`` may be a Python number."""
-
-    def clip(self, x: Array, low: float, high: float) -> Array:
-        """``x`` in [low, high]; at the ends the gradient is the framework's own, which may be that of a tie."""
-        return self.where(x < low, low, self.where(x > high, high, x))
-
-    def one_or_nan(self, proper: Array, dtype: str) -> Array:
-        """1 where an input is proper, NaN elsewhere: multiplied by it, a value and its gradient become NaN."""
-        return self.where(proper, self.cast(proper, dtype), float("nan"))
-
-    # Reductions.
-
-    @abstractmethod
-    def sum(self, x: Array, axis: int | None = None) -> Array: ...
-
-    @abstractmethod
-    def max(self, x: Array, axis: int) -> Array: ...
-
-    @abstractmethod
-    def argmax(self, x: Array, axis: int) -> Array:
-        """The first index of the maximum."""
-
-    @abstractmethod
-    def logsumexp(self, x: Array, axis: int) -> Array:
-        """log(sum(exp(x))), with -inf entries contributing nothing."""
-
-    def unmasked_mean(self, x: Array, shift: Array) -> Array:
-        """The mean over the last axis of ``x - shift``, one number a row, without the entries that are -inf."""
-        return softmax.unmasked_mean(self, x, shift)
-
-    # Moving and indexing.
-
-    @abstractmethod
-    def moveaxis(self, x: Array, source: int, destination: int) -> Array: ...
-
-    def expand_dims(self, x: Array) -> Array:
-        """``x[..., None]``."""
-        return x[..., None]
-
-    @abstractmethod
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
-
-    @abstractmethod
-    def take(self, table: Array, index: Array) -> Array:
-        """``table[index]``: rows of a table by an integer array of any shape."""
-
-    @abstractmethod
-    def gather(self, x: Array, index: Array) -> Array:
-        """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
-
-    def put(self, x: Array, index: Array, values: Array) -> Array:
-        """A copy of x (..., classes) with ``values`` (..., n) at ``index`` (..., n) of each row.
-
-        Where an index occurs twice in a row, its values are alike.
-        """
-        every = self.asarray(np.arange(self.shape(x)[-1]), "int32", like=x)  # type: ignore[arg-type]
-        for place in range(self.shape(index)[-1]):  # type: ignore[arg-type]
-            here = self.equal(self.cast(index[..., place], "int32")[..., None], every)
-            x = self.where(here, values[..., place][..., None], x)
-        return x
-
-    def pick(self, x: Array, index: Array) -> Array:
-        """One entry of the last axis per row: ``x[..., index[...]]``."""
-        return self.gather(x, index[..., None])[..., 0]
-
-    def top(self, x: Array, index: Array) -> tuple[Array, Array]:
-        """The maximum of the last axis, and whether ``index``, one per row, is the first entry that has it."""
-        winner = self.argmax(x, -1)
-        return self.pick(x, winner), self.equal(winner, self.cast(index, self.dtype(winner)))
-
-    @abstractmethod
-    def bincount(self, index: Array, weights: Array, length: int) -> Array:
-        """The sum of ``weights`` per value of the flat integer array ``index`` below ``length``."""
-
-    @abstractmethod
-    def argsort(self, x: Array) -> Array:
-        """The order that sorts the last axis of ``x`` upwards, equal values in their own order."""
-
-    @abstractmethod
-    def cumsum(self, x: Array) -> Array:
-        """Running sums along the last axis of ``x``."""
-
-    @abstractmethod
-    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
-        """The entries of the sorted, flat ``x`` below each value; ``side="right"`` counts those equal to it too."""
-
-    # Gradients.
-
-    @abstractmethod
-    def stop_gradient(self, x: Array) -> Array: ...
-
-    def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-        """The scalar ``function(x)`` and its gradient, where the framework differentiates."""
-        raise NotImplementedError(f"The {self.name} backend does not compute gradients.")
-
-    # Kernels: right as they are, worth overriding where a framework has something faster.
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         """Per-row losses, or their sum; the formula and the arguments are those of `formulas.softmax_cross_entropy`."""
@@ -259,7 +61,8 @@ class Backend(ABC):
     ) -> Array | None:
         """The mean of a loss without other options, where a small batch has a quicker way than the kernel.
 
-        No argument has been checked: None for whatever is not as it should be, which the caller checks then.
+        It comes before the arguments are checked, because for 32 x 10 logits the checks take longer than the loss.
+        None for whatever is not as it should be: the caller then checks the arguments and calls the kernel.
 
         Args:
             loss: ``"softmax_cross_entropy"`` or ``"sigmoid_cross_entropy"``.
@@ -278,7 +81,10 @@ class Backend(ABC):
     def hard_and_soft(
         self, labels: Array, teacher: Array, student: Array, hard: SoftmaxOptions, soft: DivergenceOptions
     ) -> Array:
-        """`softmax_cross_entropy` of the student's logits plus `softmax_divergence`, each with its options."""
+        """`softmax_cross_entropy` of the student's logits plus `softmax_divergence`, each with its options.
+
+        One kernel because the two gradients of the same logits can be added up in one array.
+        """
         losses = self.softmax_cross_entropy(student, labels, hard)
         return losses + self.softmax_divergence(teacher, student, soft)
 
@@ -296,7 +102,8 @@ class Backend(ABC):
         Args:
             loss: gives a sum over rows, or one number a row; see `lsmooth.backends.formulas.linear`.
             call: the heads, and whatever else the loss depends on.
-            block_size: how many rows to take at a time; the backend's choice if None.
+            block_size: how many rows to take at a time; the backend's choice if None. It bounds memory and changes no
+                number: a backend may ignore it.
 
         Returns:
             A scalar, or (...), as the loss says; differentiable in every floating array of the call.

@@ -40,13 +40,6 @@ def capped_logits(xp: Backend, logits: Array, logit_softcap: float | None) -> Ar
     return xp.where(xp.equal(logits, MINUS_INFINITY), logits, capped)
 
 
-def unmasked_mean(xp: Backend, x: Array, shift: Array) -> Array:
-    """The mean over the last axis of ``x - shift``, without the entries that are -inf."""
-    masked = xp.equal(x, MINUS_INFINITY)
-    kept = xp.cast(~masked, xp.dtype(x))
-    return xp.sum(xp.where(masked, 0.0, x - shift[..., None]), axis=-1) / xp.sum(kept, axis=-1)
-
-
 class ShiftedRows(NamedTuple):
     """Rows of logits z, of which a softmax takes ``(z - shift) / T``."""
 

@@ -280,7 +280,7 @@ def _argmax_by_parts(x: Array) -> Array:
 
 @jax.custom_jvp
 def _unmasked_mean(x: Array, shift: Array) -> Array:
-    """`softmax.unmasked_mean`, where the common case, nothing masked, costs one pass and no mask."""
+    """`Operations.unmasked_mean`, where the common case, nothing masked, costs one pass and no mask."""
     return _unmasked_mean_and_count(x, shift)[0]
 
 
