@@ -18,7 +18,7 @@ from conftest import require_backend  # noqa: E402
 from lsmooth.compat import tf_losses  # noqa: E402
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy  # noqa: E402
 
-TESTS = pathlib.Path(__file__).parents[1]
+TESTS = pathlib.Path(__file__).parents[2]
 REFUSALS = re.compile(r"must have (a known number of classes|known sizes)|call it outside tracing")
 V1 = tf.compat.v1
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import require_backend
 
-TESTS = pathlib.Path(__file__).parents[1]
+TESTS = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
