@@ -50,7 +50,7 @@ class Backend(Operations):
         losses = self.softmax_cross_entropy(logits, labels, options)
         return losses, statistics.row_statistics(self, logits, labels, options)
 
-    def small_mean(
+    def quick_mean(
         self,
         loss: str,
         labels: Any,
@@ -58,8 +58,10 @@ class Backend(Operations):
         label_smoothing: Any,
         ignore_index: Any = None,
         axis: Any = -1,
+        class_weight: Any = None,
+        mask: Any = None,
     ) -> Array | None:
-        """The mean of a loss without other options, where a small batch has a quicker way than the kernel.
+        """The mean of a loss with these options alone, where a backend has a quicker way to it.
 
         It comes before the arguments are checked, because for 32 x 10 logits the checks take longer than the loss.
         None for whatever is not as it should be: the caller then checks the arguments and calls the kernel.
@@ -71,6 +73,8 @@ class Backend(Operations):
             label_smoothing: eps.
             ignore_index: class ids that do not count.
             axis: the class axis.
+            class_weight: one number a class.
+            mask: True for the rows that count.
         """
         return None
 

@@ -141,15 +141,23 @@ class CrossEntropyLoss(LossModule):
         axis, tensors = self.axis, self._buffers
         axis = min(1, input.dim() - 1) if axis is None else axis
         if (
-            mask is self.logit_softcap is tensors.get("weight", self) is tensors.get("smoothing_prior", self) is None
+            self.logit_softcap is self.num_classes is tensors.get("smoothing_prior", self) is None
             and self.class_shards is self.row_shards is None
             and self.reduction == "mean"
             and type(self.temperature) is float
             and self.temperature == 1.0
             and not self.z_loss
         ):  # a batch may be so small that the checks of other options take longer than its loss
-            loss = BACKEND.small_mean(
-                "softmax_cross_entropy", target, input, self.label_smoothing, self.ignore_index, axis
+            ids = None if isinstance(target, torch.Tensor) and target.is_floating_point() else self.ignore_index
+            loss = BACKEND.quick_mean(
+                "softmax_cross_entropy",
+                target,
+                input,
+                self.label_smoothing,
+                ids,
+                axis,
+                tensors.get("weight", self),
+                mask,
             )
             if loss is not None:
                 return loss

@@ -112,14 +112,16 @@ def softmax_cross_entropy(
         temperature=temperature,
     )
     if (
-        smoothing_prior is class_weight is sample_weight is mask is logit_softcap is num_classes is None
+        smoothing_prior is sample_weight is logit_softcap is num_classes is None
         and class_shards is row_shards is None
         and type(temperature) is float
         and temperature == 1.0
         and (z_loss, reduction, overwrite_logits) == (0.0, "mean", False)
     ):
         refuse_a_mean(xp, logits, reduction)
-        loss = xp.small_mean("softmax_cross_entropy", labels, logits, label_smoothing, ignore_index, axis)
+        loss = xp.quick_mean(
+            "softmax_cross_entropy", labels, logits, label_smoothing, ignore_index, axis, class_weight, mask
+        )
         if loss is not None:
             return loss
     rows = prepare(
@@ -205,7 +207,7 @@ def sigmoid_cross_entropy(
     )
     if pos_weight is sample_weight is mask is None and reduction == "mean":
         refuse_a_mean(xp, logits, reduction)
-        loss = xp.small_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
+        loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
         if loss is not None:
             return loss
     rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction, mask)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lsmooth import _validation as check
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, with_deferred_scale
@@ -27,7 +28,7 @@ from lsmooth.backends.options import (
     are_known,
 )
 from lsmooth.backends.torch import linear, linear_statistics, statistics
-from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, sigmoid, small_cross_entropy
+from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean, sigmoid
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -243,10 +244,11 @@ class TorchBackend(Backend):
         (gradient,) = torch.autograd.grad(value, x)
         return value.detach(), gradient
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
-        def formula(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
-            return formulas.softmax_cross_entropy(self, logits, labels, options)
+    def _softmax_formula(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+        return formulas.softmax_cross_entropy(self, logits, labels, options)
 
+    def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
+        formula = self._softmax_formula
         if torch.compiler.is_compiling():
             # Imports the compiler, which takes a second.
             from lsmooth.backends.torch.compile import cross_entropy
@@ -267,27 +269,21 @@ class TorchBackend(Backend):
         if kernel is None or not knows(kernel, options, logits, labels):
             return self.softmax_cross_entropy(logits, labels, options)
 
-        def formula(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
-            return formulas.softmax_cross_entropy(self, logits, labels, options)
-
-        return kernel.rows(logits, labels, formula, options, late=True)
+        return kernel.rows(logits, labels, self._softmax_formula, options, late=True)
 
     def softmax_cross_entropy_with_statistics(
         self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
     ) -> tuple[Array, RowStatistics]:
-        def loss_formula(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
-            return formulas.softmax_cross_entropy(self, logits, labels, options)
-
         def formula(logits: Array, labels: Array, options: SoftmaxOptions) -> RowStatistics:
             return row_statistics(self, logits, labels, options)
 
         found = None
         kernel = None if torch.compiler.is_compiling() else kernel_for("cross_entropy", logits.device)
         if kernel is not None and knows(kernel, options, logits, labels) and statistics.fits(logits, labels, options):
-            found = statistics.rows(kernel, logits, labels, loss_formula, formula, options)
+            found = statistics.rows(kernel, logits, labels, self._softmax_formula, formula, options)
         return super().softmax_cross_entropy_with_statistics(logits, labels, options) if found is None else found
 
-    def small_mean(
+    def quick_mean(
         self,
         loss: str,
         labels: Any,
@@ -295,12 +291,16 @@ class TorchBackend(Backend):
         label_smoothing: Any,
         ignore_index: Any = None,
         axis: Any = -1,
+        class_weight: Any = None,
+        mask: Any = None,
     ) -> Array | None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or check.is_validating(self):
             return None
         if loss == "softmax_cross_entropy":
-            return small_cross_entropy.small_mean(labels, logits, label_smoothing, ignore_index, axis)
-        return sigmoid.small_mean(labels, logits, label_smoothing)
+            return mean.softmax_cross_entropy(
+                labels, logits, label_smoothing, ignore_index, axis, class_weight, mask, self._softmax_formula
+            )
+        return sigmoid.small_mean(labels, logits, label_smoothing) if mask is class_weight is None else None
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array, labels: Array) -> Array:

@@ -108,7 +108,7 @@ def run(
     losses, gradient = swept
     # Detached, the losses are no view, and whoever receives them may change them in place.
     losses = losses.sum() if total else losses.reshape(shape).detach()
-    return _Attach.apply(logits, Swept(losses, gradient, arguments, sweep, formula, multiply)) if wanted else losses
+    return _attach(logits, Swept(losses, gradient, arguments, sweep, formula, multiply)) if wanted else losses
 
 
 def losses_alone(sweep: Sweep) -> Sweep:
@@ -175,6 +175,10 @@ class _Attach(torch.autograd.Function):
         return gradient, None
 
 
+# `Function.apply` also looks for transforms of ``torch.func``, under which no sweep is called.
+_attach = super(torch.autograd.Function, _Attach).apply
+
+
 def _gradient_again(ctx: Any, logits: Tensor, tensors: list[Tensor], upstream: Tensor | None = None) -> Tensor | None:
     """The gradient of a second sweep, multiplied by the upstream gradient if there is one; None if it gives up."""
     found = ctx.sweep(logits, *_with_tensors(ctx.arguments, iter(tensors)), with_gradient=True, upstream=upstream)
@@ -209,7 +213,7 @@ def _without_tensors(x: Any, tensors: list[Tensor]) -> Any:
     if isinstance(x, tuple):
         if _ATOMS.issuperset(map(type, x)):
             return x
-        parts = [_without_tensors(value, tensors) for value in x]
+        parts = [value if value.__class__ in _ATOMS else _without_tensors(value, tensors) for value in x]
         return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)  # pyright: ignore
     return x
 
@@ -225,7 +229,7 @@ def _with_tensors(x: Any, tensors: Iterator[Tensor]) -> Any:
     if isinstance(x, tuple):
         if _ATOMS.issuperset(map(type, x)):
             return x
-        parts = [_with_tensors(value, tensors) for value in x]
+        parts = [value if value.__class__ in _ATOMS else _with_tensors(value, tensors) for value in x]
         return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)  # pyright: ignore
     return x
 

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 # Up to so many logits, a few of PyTorch's own operations are faster than the blocks of a kernel.
 SMALL_CROSS_ENTROPY = 2**16
+# Classes on axis 1, as of images: the kernel's rows are then vectors of a block, few for each of which more pays.
+NATIVE_IMAGE = 2**21
+# Up to so many logits, a call that raises an error takes no longer than a look at all logits.
+TINY_CROSS_ENTROPY = 2**12
 SMALL_DIVERGENCE = 2**17
 SMALL_SIGMOID = 2**15
 SMALL_LOG_ODDS = 2**14

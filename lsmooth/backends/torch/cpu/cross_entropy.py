@@ -100,7 +100,6 @@ class Loss(NamedTuple):
     factor: float | Tensor  # of the loss
 
 
-@torch.no_grad()
 def sweep(
     logits: Tensor,
     labels: Tensor,
@@ -115,10 +114,25 @@ def sweep(
 
     Statistics of the rows (rows,), if wanted, are put in the list.
     """
+    found = None
     if not (overwrite or late) and statistics is None and options.num_classes is None:
         found = small_cross_entropy.sweep(logits, labels, options, with_gradient, upstream)
-        if found is not None:
-            return found
+    if found is None:
+        found = _in_blocks(logits, labels, options, with_gradient, upstream, overwrite, statistics, late)
+    return found
+
+
+@torch.no_grad()
+def _in_blocks(
+    logits: Tensor,
+    labels: Tensor,
+    options: SoftmaxOptions,
+    with_gradient: bool,
+    upstream: Tensor | None,
+    overwrite: bool,
+    statistics: list[RowStatistics] | None,
+    late: bool,
+) -> tuple[Tensor, Tensor | None] | None:
     padded = logits.detach()
     logits = without_padding(padded, options)
     layout, dtype = layout_of(padded), torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -128,6 +142,8 @@ def sweep(
     loss, in_range = _loss(z, logits, labels, options, upstream, layout, dtype)
     target = None if loss.ids is not None else layout.matrices(labels)
     counted = None if options.counted is None else options.counted.reshape(-1)
+    if counted is not None:
+        loss = loss._replace(factor=counted.to(dtype).mul_(loss.factor))
     # The careful way never gives up, which must not happen once logits are lost.
     for careful in ([False] if in_range and not late else []) + ([] if overwrite else [True]):
         gradient = None
@@ -142,8 +158,9 @@ def sweep(
         if statistics is not None:
             statistics[:] = [blocks.kept.statistics(blocks)]  # pyright: ignore[reportOptionalMemberAccess]
         if counted is not None:
-            losses = losses.where(counted, 0.0)
-            if gradient is not None:
+            found, losses = losses, losses.where(counted, 0.0)
+            # The factor of an ignored row is 0, and times 0 only what is not finite stays.
+            if gradient is not None and not math.isfinite(found.sum().item()):
                 _zero_ignored(gradient, counted, layout)
         if gradient is None:
             return losses, None

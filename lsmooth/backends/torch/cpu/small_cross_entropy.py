@@ -11,74 +11,15 @@ from torch import Tensor
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import thresholds
-from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_plain, times_upstream
+from lsmooth.backends.torch.sweep import EXACT, times_upstream
 
 # Beyond this size, x_r is subtracted from a row first: else the sum over its classes rounds digits of the loss away.
 # Up to it the rounding is that of float32. The subtraction takes a seventh of the plain loss's time.
 OFFSET = 16.0
 # Below this, the logarithm of a probability has lost digits to its underflow.
 LEAST_LOG = -70.0
-_NONE, _MEAN, _SUM = 0, 1, 2  # PyTorch's names of the reductions
-_NO_LABEL = -(2**62)  # to ignore no label
-
-
-def small_mean(labels: Any, logits: Any, label_smoothing: Any, ignore_index: Any, axis: Any) -> Tensor | None:
-    """`Backend.small_mean` of the softmax cross-entropy.
-
-    Without smoothing PyTorch's own function takes 37 us for 32 x 10 logits with its gradient, and a Python function
-    in the graph alone takes 35: only that function is as fast as itself, and each check counts.
-    """
-    if (
-        (axis == 1 or axis == -1)
-        and type(logits) in PLAIN
-        and type(labels) in PLAIN
-        and logits.is_cpu
-        and logits.ndim == 2
-        and labels.dtype == torch.int64
-        and logits.dtype in EXACT
-        and type(label_smoothing) is float
-        and label_smoothing == 0.0
-        and (ignore_index is None or type(ignore_index) is int)
-        and logits.numel() <= thresholds.SMALL_CROSS_ENTROPY
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    ):
-        try:
-            return _plain_mean(labels, logits, ignore_index)
-        except (IndexError, RuntimeError, ValueError, TypeError):  # a label out of range, other shapes, or a transform
-            return None
-    if not (
-        is_plain(logits, labels)
-        and type(label_smoothing) is float
-        and 0.0 <= label_smoothing <= 1.0
-        and logits.numel() <= thresholds.SMALL_CROSS_ENTROPY
-        and logits.dtype in FLOATS
-        and labels.dtype in INTEGERS
-        and labels.shape == logits.shape[:-1]
-        and type(axis) is int
-        and axis in (-1, logits.ndim - 1)
-        and (ignore_index is None or type(ignore_index) is int)
-    ):
-        return None
-    if ignore_index is not None and torch.any(labels == ignore_index).item():
-        return None
-    return native(logits, labels, SoftmaxOptions(label_smoothing, scale=1.0 / labels.numel(), total=True))
-
-
-def _plain_mean(labels: Tensor, logits: Tensor, ignore_index: int | None) -> Tensor | None:
-    """The mean by PyTorch's function, and what that raises; None if it is not finite, as where no label counts."""
-    mean = torch._C._nn.cross_entropy_loss  # pyright: ignore[reportAttributeAccessIssue]
-    if ignore_index is None or not 0 <= ignore_index < logits.shape[1]:
-        try:
-            loss = mean(logits, labels, None, _MEAN, _NO_LABEL, 0.0)
-            return loss if math.isfinite(loss.item()) else None
-        except IndexError:
-            if ignore_index is None:
-                raise
-    # PyTorch's gradient of an ignored row that holds NaN is NaN.
-    if not math.isfinite(logits.detach().sum().item()):
-        return None
-    loss = mean(logits, labels, None, _MEAN, ignore_index, 0.0)
-    return loss if math.isfinite(loss.item()) else None
+_NONE, MEAN, _SUM = 0, 1, 2  # PyTorch's names of the reductions
+NO_LABEL = -(2**62)  # to ignore no label
 
 
 def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | None:
@@ -108,14 +49,14 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
         if plain and labels.ndim < logits.ndim:
             reduction = _SUM if total and one_factor and not z_loss else _NONE
             if reduction == _SUM and weight is None and scale.__class__ is float and scale == 1.0 / labels.numel():
-                reduction, scale = _MEAN, None
+                reduction, scale = MEAN, None
             flat = logits.ndim == 2  # each reshape is a step of the backward pass, too
             losses = torch._C._nn.cross_entropy_loss(  # pyright: ignore
                 x if flat else x.reshape(-1, num_classes),
                 (labels if flat else labels.reshape(-1)).long(),
                 weight,
                 reduction,
-                _NO_LABEL,
+                NO_LABEL,
                 0.0,
             )
             losses = losses if flat or reduction != _NONE else losses.reshape(logits.shape[:-1])
@@ -195,29 +136,37 @@ def _of_class_ids(
         return None
     if x is not rows and not rows.gather(1, index).abs().amax().item() <= OFFSET:  # the quotient has lost digits
         return None
-    factor: Any = scale if weight is None else weight.take(index).to(x.dtype)
-    if weight is not None and not _is(scale, 1.0):
-        factor = factor * scale
-    losses = (log_p * factor).neg_().view(-1)
+    factor: Any = scale if weight is None else weight.take(index).to(x.dtype).mul_(scale)
+    losses = (log_p.mul_(factor) if factor.__class__ is float else log_p * factor).neg_().view(-1)
     if not with_gradient:
         return losses, None
     factor = factor if _is(temperature, 1.0) else factor / temperature
-    if _is(factor, 1.0):
-        taken = torch.full_like(log_p, -1.0)
-    else:
+    if not _is(factor, 1.0):
         p.mul_(factor)
-        taken = torch.full_like(log_p, -factor) if factor.__class__ is float else factor.neg().expand(log_p.shape)
-    return losses, p.scatter_add_(1, index, taken)
+    if factor.__class__ is float:
+        p.scatter_(1, index, -factor, reduce="add")
+    else:
+        p.scatter_add_(1, index, factor.neg().expand(losses.shape[0], 1))
+    return losses, p
 
 
-def _over_unmasked_classes(x: Tensor, prior: Tensor | None, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The weights u w of each row, u summing to 1 over the classes whose logit is not -inf; their sum, and u w x."""
-    spread = torch.ne(x, -math.inf, out=torch.empty_like(x))  # into floats: several times as fast as into bools
-    spread = spread if prior is None else spread.mul_(prior)
-    spread.div_(spread.sum(1, keepdim=True))
-    spread = spread if weight is None else spread.mul_(weight)
-    finite = torch.nan_to_num(x, nan=math.nan, posinf=math.inf, neginf=0.0)
-    return spread, spread.sum(1, keepdim=True), finite.mul_(spread).sum(1, keepdim=True)
+def _over_unmasked_classes(
+    x: Tensor, prior: Tensor | None, weight: Tensor | None, into: Tensor
+) -> tuple[Tensor, Tensor, Any, Tensor]:
+    """The weights of the classes whose logit is not -inf, and the factor of each row that makes them u w.
+
+    Also their sum, and that of u w x. u sums to 1. ``into`` is scratch memory.
+    """
+    kept = torch.ne(x, -math.inf, out=torch.empty_like(x))  # into floats: several times as fast as into bools
+    finite = torch.nan_to_num(x, nan=math.nan, posinf=math.inf, neginf=0.0, out=into)
+    kept = kept if prior is None else kept.mul_(prior)
+    factor = kept.sum(1, keepdim=True).reciprocal_()
+    if weight is not None:
+        kept.mul_(weight)
+    elif prior is None:
+        return kept, factor, 1.0, finite.sum(1, keepdim=True).mul_(factor)
+    spread_x = finite.mul_(kept).sum(1, keepdim=True).mul_(factor)
+    return kept, factor, 1.0 if weight is None else kept.sum(1, keepdim=True).mul_(factor), spread_x
 
 
 def sweep(
@@ -250,7 +199,7 @@ def sweep(
     mass: Any = 1.0
     target_x: Any = 0.0
     target = spread = None
-    spread_sum, spread_x = 1.0, 0.0
+    spread_sum, spread_x, of_kept = 1.0, 0.0, None
     if smoothed:  # u w, u summing to 1
         if prior is None and weight is None:
             spread, spread_x = 1.0 / num_classes, x.mean(1, keepdim=True)
@@ -259,7 +208,7 @@ def sweep(
             spread = (spread if weight is None else spread * weight).to(dtype)
             spread_sum, spread_x = spread.sum(), torch.mv(x, spread).unsqueeze(1)
         if hard and not math.isfinite(spread_x.sum().item()):  # perhaps some classes are masked
-            spread, spread_sum, spread_x = _over_unmasked_classes(x, prior, weight)
+            spread, of_kept, spread_sum, spread_x = _over_unmasked_classes(x, prior, weight, p)
     if hard:
         index = labels.reshape(-1, 1).long()
     else:
@@ -306,8 +255,10 @@ def sweep(
             p.mul_(of_p)
     elif of_p.__class__ is float and spread.__class__ is float and of_spread.__class__ is float:
         torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass
-    else:
+    elif of_kept is None:
         p.mul_(of_p).sub_(of_spread * spread)
+    else:
+        p.mul_(of_p).addcmul_(spread, of_spread * of_kept, value=-1.0)
     of_label = factor * of_label
     if target is not None:
         p.sub_(target, alpha=of_label) if of_label.__class__ is float else p.addcmul_(target, of_label, value=-1.0)

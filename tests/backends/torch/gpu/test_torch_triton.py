@@ -66,7 +66,7 @@ OPTIONS = {
 def backend(monkeypatch):
     """PyTorch, which takes the kernels for tensors of every device, small ones too."""
     monkeypatch.setattr(torch_backend, "kernel_for", lambda loss, device: KERNELS[loss])
-    monkeypatch.setattr(torch_backend.TorchBackend, "small_mean", lambda *_: None)
+    monkeypatch.setattr(torch_backend.TorchBackend, "quick_mean", lambda *_: None)
     return require_backend("torch")
 
 
