@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, centered, log_softmax
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, log_softmax, logits_over_temperature
 from lsmooth.backends.options import DIVERGENCE, DivergenceOptions
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def tempered(
     if isinstance(temperature, float) and temperature == 1.0:
         teacher, student = both
     else:
-        teacher, student = (centered(xp, z) / along_classes(xp, temperature) for z in both)
+        teacher, student = (logits_over_temperature(xp, centered(xp, z), temperature) for z in both)
     return teacher, student
 
 

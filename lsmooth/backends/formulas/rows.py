@@ -69,6 +69,15 @@ def over_temperature(x: Array, temperature: Any) -> Array:
     return x if isinstance(temperature, float) and temperature == 1.0 else x / temperature
 
 
+def logits_over_temperature(xp: Backend, logits: Array, temperature: Any) -> Array:
+    """``z / T``, with T a number or one of each row; a masked class gives T no gradient."""
+    if isinstance(temperature, float):
+        return over_temperature(logits, temperature)
+    masked = xp.equal(logits, MINUS_INFINITY)
+    # -inf / T has the slope -inf in T, and 0 * -inf is NaN.
+    return xp.where(masked, MINUS_INFINITY, xp.where(masked, 0.0, logits) / along_classes(xp, temperature))
+
+
 def along_classes(xp: Backend, temperature: Any) -> Any:
     """One temperature a row with an axis for the classes; a number as it is."""
     return temperature if isinstance(temperature, float) or not xp.shape(temperature) else temperature[..., None]

@@ -20,7 +20,7 @@ from lsmooth.backends.formulas.linear import Call, Kernels, linear_rows, stacked
 from lsmooth.backends.formulas.rows import (
     MINUS_INFINITY,
     accumulate,
-    along_classes,
+    logits_over_temperature,
     match_rank,
     over_temperature,
     row_maximum,
@@ -99,7 +99,7 @@ class Below(NamedTuple):
 def below_maximum(xp: Backend, logits: Array, temperature: Any) -> Below:
     """The slice of a softmax of these logits."""
     rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
-    z = over_temperature(logits - rows.shift[..., None], along_classes(xp, temperature))
+    z = logits_over_temperature(xp, logits - rows.shift[..., None], temperature)
     return Below(rows, z, xp.exp(z))
 
 
@@ -353,9 +353,8 @@ class Terms(NamedTuple):
         logs = []
         for head, name in enumerate(("teacher", "student")):
             below = slices.seen(head, options.counted) - rows[f"{name}_top"][..., None]
-            logs.append(
-                over_temperature(below, along_classes(xp, options.temperature)) - rows[f"{name}_log"][..., None]
-            )
+            below = logits_over_temperature(xp, below, options.temperature)
+            logs.append(below - rows[f"{name}_log"][..., None])
         terms = divergences.TERMS[options.divergence](xp, *logs, options.parameter)
         return {"terms": xp.sum(terms, axis=-1)}
 

@@ -14,6 +14,7 @@ from lsmooth.backends.formulas.rows import (
     is_number,
     label_factor,
     log_sum_exp_of,
+    logits_over_temperature,
     match_rank,
     over_temperature,
     proper_rows,
@@ -54,7 +55,7 @@ class ShiftedRows(NamedTuple):
 
     def log_sum_exp(self) -> Array:
         """Of ``(z - shift) / T``: the maximum is 0, so that nothing overflows."""
-        z = over_temperature(self.logits - self.shift[..., None], along_classes(self.xp, self.temperature))
+        z = logits_over_temperature(self.xp, self.logits - self.shift[..., None], self.temperature)
         return self.xp.log(self.xp.sum(self.xp.exp(z), axis=-1))
 
     def weighted_sum(self, weights: Array, masked: Array) -> Array:
@@ -99,7 +100,7 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
     lse = rows.log_sum_exp()
     focal = not is_number(gamma, 0.0)
     if focal:
-        scaled = over_temperature(logits, along_classes(xp, temperature))
+        scaled = logits_over_temperature(xp, logits, temperature)
         loss = expected_cost(xp, scaled, labels, options, focal_cost(xp, gamma))
     else:
         loss = label_nll(rows, lse, labels, class_weight)

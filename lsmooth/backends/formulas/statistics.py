@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, over_temperature, row_maximum
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, logits_over_temperature, over_temperature, row_maximum
 from lsmooth.backends.formulas.softmax import ShiftedRows, capped_logits, label_nll, seen_logits
 from lsmooth.backends.options import SOFTMAX, SoftmaxOptions
 
@@ -33,7 +33,7 @@ def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOp
     rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
     log_sum = rows.log_sum_exp()
     log_prob = -label_nll(rows, log_sum, labels)
-    z = over_temperature(logits - rows.shift[..., None], along_classes(xp, temperature))
+    z = logits_over_temperature(xp, logits - rows.shift[..., None], temperature)
     masked = xp.equal(z, MINUS_INFINITY)
     # No log p of each class: compilers store what a sum reads, and there is a pass fewer over exp(z).
     entropy = log_sum - xp.sum(xp.exp(z) * xp.where(masked, 0.0, z), axis=-1) / xp.exp(log_sum)
