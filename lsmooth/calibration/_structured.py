@@ -11,7 +11,7 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import log_softmax
 from lsmooth.calibration._affine import Ridge
-from lsmooth.calibration._affine_classes import Problem, WeightCalibrator
+from lsmooth.calibration._affine_base import Problem, WeightCalibrator
 from lsmooth.calibration._moments import Rows
 
 

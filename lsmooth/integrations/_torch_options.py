@@ -147,3 +147,7 @@ def _described(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return repr(value)
     return f"<tensor of shape {tuple(value.shape)}>" if value.dim() else repr(value.detach())
+
+
+def axis_of(logits: torch.Tensor, axis: int | None) -> int:
+    return min(1, logits.dim() - 1) if axis is None else axis

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.losses import _keras_functions as keras_functions
 from lsmooth.losses import _keras_options as keras_options
-from lsmooth.losses._keras_functions import row_labels
+from lsmooth.losses._keras_arrays import row_labels
 from lsmooth.losses._loss import Loss, squeeze_or_expand_to_same_rank
 
 

@@ -7,19 +7,26 @@ probabilities that come from a Keras softmax or sigmoid, or from one in the same
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
-from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas.rows import accumulate, label_factor
+from lsmooth.backends import Array
+from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import _keras_settings as keras_settings
-from lsmooth.losses._cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
+from lsmooth.losses._cross_entropy import softmax_cross_entropy
 from lsmooth.losses._focal import sigmoid_focal_loss, softmax_focal_loss
+from lsmooth.losses._keras_arrays import (
+    arrays_of,
+    binary_losses,
+    check_same_shape,
+    focal_options,
+    mean_over,
+    row_labels,
+    sparse_losses_of_probabilities,
+    targets_and_probabilities,
+    warn_of_one_class,
+)
 from lsmooth.losses._keras_options import value_of
 from lsmooth.losses._keras_settings import logits_behind
-from lsmooth.smoothing import binary_smooth_labels, smooth_labels
+from lsmooth.smoothing import binary_smooth_labels
 
 
 @over_ragged_rows("y_pred")
@@ -58,15 +65,15 @@ def categorical_crossentropy(
         >>> categorical_crossentropy([[0, 1, 0], [0, 0, 1]], y_pred, label_smoothing=0.1).round(4)
         array([0.685 , 2.2333])
     """
-    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
-    _check_same_shape(xp, y_true, y_pred)
-    _warn_of_one_class(xp, "categorical_crossentropy", y_pred, axis)
+    xp, y_true, y_pred = arrays_of(y_true, y_pred, axis)
+    check_same_shape(xp, y_true, y_pred)
+    warn_of_one_class(xp, "categorical_crossentropy", y_pred, axis)
     label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
     y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Softmax", "categorical_crossentropy")
     if from_logits:
         losses = softmax_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, axis=axis, reduction="none")
     else:
-        targets, p = _targets_and_probabilities(xp, y_true, y_pred, label_smoothing, axis)
+        targets, p = targets_and_probabilities(xp, y_true, y_pred, label_smoothing, axis)
         losses = -xp.sum(targets * xp.log(p), axis=-1)
     return xp.cast(losses, xp.dtype(y_pred))
 
@@ -110,7 +117,7 @@ def sparse_categorical_crossentropy(
         >>> sparse_categorical_crossentropy([1, 2], y_pred, label_smoothing=0.1).round(4)
         array([0.685 , 2.2333])
     """
-    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
+    xp, y_true, y_pred = arrays_of(y_true, y_pred, axis)
     labels = row_labels(xp, y_true, y_pred, axis)
     label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
     counted = None if ignore_class is None else ~xp.equal(labels, ignore_class)
@@ -121,7 +128,7 @@ def sparse_categorical_crossentropy(
             labels, y_pred, label_smoothing=label_smoothing, ignore_index=ignore_class, axis=axis, reduction="none"
         )
     else:
-        losses = _sparse_losses_of_probabilities(xp, labels, xp.moveaxis(y_pred, axis, -1), counted, label_smoothing)
+        losses = sparse_losses_of_probabilities(xp, labels, xp.moveaxis(y_pred, axis, -1), counted, label_smoothing)
     losses = xp.cast(losses, xp.dtype(y_pred))
     if counted is not None:
         keras_settings.set_mask(losses, counted)
@@ -162,11 +169,11 @@ def binary_crossentropy(
         >>> binary_crossentropy([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]])).round(4)
         array([0.9163, 0.7136])
     """
-    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
-    _check_same_shape(xp, y_true, y_pred)
+    xp, y_true, y_pred = arrays_of(y_true, y_pred, axis)
+    check_same_shape(xp, y_true, y_pred)
     label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
-    losses = _binary_losses(xp, y_true, y_pred, from_logits, label_smoothing, "binary_crossentropy")
-    return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
+    losses = binary_losses(xp, y_true, y_pred, from_logits, label_smoothing, "binary_crossentropy")
+    return xp.cast(mean_over(xp, losses, axis), xp.dtype(y_pred))
 
 
 @over_ragged_rows("y_pred")
@@ -209,16 +216,16 @@ def categorical_focal_crossentropy(
         >>> categorical_focal_crossentropy([[0, 1, 0], [0, 0, 1]], y_pred).round(6)
         array([2.63000e-04, 6.75912e-01])
     """
-    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
-    _check_same_shape(xp, y_true, y_pred)
-    _warn_of_one_class(xp, "categorical_focal_crossentropy", y_pred, axis)
-    alpha, gamma, label_smoothing = _focal_options(xp, alpha, gamma, label_smoothing, y_pred)
+    xp, y_true, y_pred = arrays_of(y_true, y_pred, axis)
+    check_same_shape(xp, y_true, y_pred)
+    warn_of_one_class(xp, "categorical_focal_crossentropy", y_pred, axis)
+    alpha, gamma, label_smoothing = focal_options(xp, alpha, gamma, label_smoothing, y_pred)
     if from_logits:
         losses = softmax_focal_loss(
             y_true, y_pred, gamma=gamma, alpha=alpha, label_smoothing=label_smoothing, axis=axis, reduction="none"
         )
     else:
-        targets, p = _targets_and_probabilities(xp, y_true, y_pred, label_smoothing, axis)
+        targets, p = targets_and_probabilities(xp, y_true, y_pred, label_smoothing, axis)
         weight = xp.asarray(alpha, xp.dtype(p), like=p)
         losses = -xp.sum(weight * (1.0 - p) ** gamma * targets * xp.log(p), axis=-1)
     return xp.cast(losses, xp.dtype(y_pred))
@@ -266,9 +273,9 @@ def binary_focal_crossentropy(
         >>> binary_focal_crossentropy([[0, 1], [0, 0]], np.array([[0.6, 0.4], [0.4, 0.6]])).round(4)
         array([0.3299, 0.2058])
     """
-    xp, y_true, y_pred = _arrays(y_true, y_pred, axis)
-    _check_same_shape(xp, y_true, y_pred)
-    alpha, gamma, label_smoothing = _focal_options(xp, alpha, gamma, label_smoothing, y_pred)
+    xp, y_true, y_pred = arrays_of(y_true, y_pred, axis)
+    check_same_shape(xp, y_true, y_pred)
+    alpha, gamma, label_smoothing = focal_options(xp, alpha, gamma, label_smoothing, y_pred)
     if from_logits:
         balance = alpha if apply_class_balancing else None
         losses = sigmoid_focal_loss(
@@ -277,13 +284,13 @@ def binary_focal_crossentropy(
     else:
         p = accumulate(xp, y_pred)
         label = binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing)
-        losses = _binary_losses(xp, label, y_pred, False, 0.0, "binary_focal_crossentropy")
+        losses = binary_losses(xp, label, y_pred, False, 0.0, "binary_focal_crossentropy")
         # Kept above 0, where the gradient of a power below 1 is infinite.
         miss = xp.clip(label * (1.0 - p) + (1.0 - label) * p, keras_settings.epsilon(), 3e38)
         losses = miss**gamma * losses
         if apply_class_balancing:
             losses = losses * (alpha * label + (1.0 - alpha) * (1.0 - label))
-    return xp.cast(_mean(xp, losses, axis), xp.dtype(y_pred))
+    return xp.cast(mean_over(xp, losses, axis), xp.dtype(y_pred))
 
 
 @over_ragged_rows("y_pred")
@@ -312,125 +319,9 @@ def kl_divergence(y_true: Array, y_pred: Array) -> Array:
         >>> kl_divergence([[0.5, 0.5]], np.array([[0.9, 0.1]])).round(4)
         array([0.5108])
     """
-    xp, y_true, y_pred = _arrays(y_true, y_pred, -1)
-    _check_same_shape(xp, y_true, y_pred)
+    xp, y_true, y_pred = arrays_of(y_true, y_pred, -1)
+    check_same_shape(xp, y_true, y_pred)
     epsilon = keras_settings.epsilon()
     p = accumulate(xp, y_pred)
     t = xp.clip(xp.cast(y_true, xp.dtype(p)), epsilon, 1.0)
     return xp.cast(xp.sum(t * xp.log(t / xp.clip(p, epsilon, 1.0)), axis=-1), xp.dtype(y_pred))
-
-
-def _arrays(y_true: Any, y_pred: Any, axis: int) -> tuple[Backend, Array, Array]:
-    xp = backend_of(y_true=y_true, y_pred=y_pred)
-    y_pred = xp.asarray(y_pred, like=y_true if xp.is_array(y_true) else None)
-    if xp.dtype(y_pred) not in check.FLOATS:
-        y_pred = xp.cast(y_pred, keras_settings.floatx())
-    rank = len(xp.shape(y_pred))
-    if not check.is_integer_number(axis) or not -rank <= axis < rank:
-        raise ValueError(f"axis must be an integer in [{-rank}, {rank - 1}] for y_pred of rank {rank}, got {axis!r}.")
-    if check.is_validating(xp, y_pred):
-        check.check_not_nan(xp, "y_pred", y_pred)
-    return xp, xp.asarray(y_true, like=y_pred), y_pred
-
-
-def row_labels(xp: Backend, y_true: Array, y_pred: Array, axis: int) -> Array:
-    """Class ids as integers in the shape of ``y_pred`` without ``axis``."""
-    shape = xp.shape(y_pred)
-    front = axis % len(shape)
-    rows = shape[:front] + shape[front + 1 :]
-    if len(xp.shape(y_true)) == len(shape) and xp.shape(y_true)[front] == 1:
-        y_true = xp.moveaxis(y_true, front, -1)[..., 0]
-    if not check.same_shape(xp.shape(y_true), rows):
-        raise ValueError(
-            f"y_true must have shape {rows}, or a 1 at axis {axis}, for y_pred of shape {shape}; "
-            f"got {xp.shape(y_true)}.{check.fitting_axis(xp.shape(y_true), shape)}{_order(xp, y_true, y_pred)}"
-        )
-    return check.class_ids(xp, y_true) if check.is_integer(xp, y_true) else xp.cast(y_true, "int64")
-
-
-def _check_same_shape(xp: Backend, y_true: Array, y_pred: Array) -> None:
-    if not check.same_shape(xp.shape(y_true), xp.shape(y_pred)):
-        raise ValueError(
-            f"y_true and y_pred must have the same shape, got {xp.shape(y_true)} and {xp.shape(y_pred)}."
-            f"{_order(xp, y_true, y_pred)}"
-        )
-
-
-def _order(xp: Backend, y_true: Array, y_pred: Array) -> str:
-    """The end of a message about shapes, where those of swapped arguments are likely."""
-    return " y_true comes first, y_pred second." if len(xp.shape(y_true)) > len(xp.shape(y_pred)) else ""
-
-
-def _warn_of_one_class(xp: Backend, name: str, y_pred: Array, axis: int) -> None:
-    if xp.shape(y_pred)[axis] == 1:
-        warnings.warn(
-            f"{name} is of two or more classes, and y_pred has shape {xp.shape(y_pred)}: "
-            "binary_crossentropy takes one number for a yes-or-no question.",
-            SyntaxWarning,
-            stacklevel=4,  # the caller of the public function and of its wrapper
-        )
-
-
-def _targets_and_probabilities(
-    xp: Backend, y_true: Array, y_pred: Array, label_smoothing: Any, axis: int
-) -> tuple[Array, Array]:
-    """Smoothed labels, and probabilities that sum to one and were then clipped; the classes last."""
-    p = _probabilities(xp, xp.moveaxis(y_pred, axis, -1))
-    return smooth_labels(xp.cast(xp.moveaxis(y_true, axis, -1), xp.dtype(p)), label_smoothing), p
-
-
-def _probabilities(xp: Backend, y_pred: Array) -> Array:
-    p = accumulate(xp, y_pred)
-    return _clipped(xp, p / xp.expand_dims(xp.sum(p, axis=-1)))
-
-
-def _sparse_losses_of_probabilities(
-    xp: Backend, labels: Array, y_pred: Array, counted: Array | None, label_smoothing: Any
-) -> Array:
-    if counted is not None:
-        labels = xp.where(counted, labels, 0)
-        y_pred = xp.where(counted[..., None], y_pred, 1.0)
-    p = accumulate(xp, y_pred)
-    eps = check.number_or_rows(
-        xp, "label_smoothing", label_smoothing, xp.shape(labels), p, xp.dtype(p), low=0.0, high=1.0
-    )
-    if check.is_validating(xp, labels, y_pred):
-        check.check_class_ids(xp, labels, xp.shape(y_pred)[-1], counted)
-    classes, factor = xp.length(p, -1, xp.dtype(labels)), None
-    ids = xp.host_values(labels)
-    if ids is None or (ids.size and not (ids.min() >= 0 and ids.max() < classes)):
-        labels, factor = label_factor(xp, labels, classes, xp.dtype(p))
-    log_q = xp.log(_clipped(xp, xp.pick(p, labels) / xp.sum(p, axis=-1)))
-    if not isinstance(eps, float) or eps > 0.0:
-        log_q = (1.0 - eps) * log_q + eps * _mean(xp, xp.log(_probabilities(xp, p)), -1)
-    losses = -log_q if factor is None else -factor * log_q
-    return losses if counted is None else xp.where(counted, losses, 0.0)
-
-
-def _binary_losses(
-    xp: Backend, y_true: Array, y_pred: Array, from_logits: bool, label_smoothing: Any, function: str
-) -> Array:
-    """The binary cross-entropy of each element, of logits wherever they are known."""
-    y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Sigmoid", function)
-    if from_logits:
-        return sigmoid_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, reduction="none")
-    p = _clipped(xp, accumulate(xp, y_pred))
-    label = binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing)
-    return -label * xp.log(p) - (1.0 - label) * xp.log(1.0 - p)
-
-
-def _focal_options(xp: Backend, alpha: Any, gamma: Any, label_smoothing: Any, y_pred: Array) -> tuple[Any, Any, Any]:
-    gamma = value_of(xp, "gamma", gamma, y_pred)
-    gamma = check.check_at_least("gamma", gamma, 0.0)
-    return value_of(xp, "alpha", alpha, y_pred), gamma, value_of(xp, "label_smoothing", label_smoothing, y_pred)
-
-
-def _clipped(xp: Backend, p: Array) -> Array:
-    """``p`` in [epsilon, 1 - epsilon]; outside, the gradient is 0."""
-    return xp.clip(p, keras_settings.epsilon(), 1.0 - keras_settings.epsilon())
-
-
-def _mean(xp: Backend, x: Array, axis: int) -> Array:
-    size = xp.shape(x)[axis]
-    count = xp.sum(xp.ones_like(x, xp.dtype(x)), axis=axis) if size is None else max(size, 1)
-    return xp.sum(x, axis=axis) / count
