@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_trainers_lower_a_loss_without_logits(example):
 
 def test_every_script_is_run():
     others = {"numpy_labels", "jax_distillation", "transformers_distillation", "transformers_linear_head"}
-    others |= {"sklearn_calibration", "translation", "trl_linear_head"}
+    others |= {"scale_cost", "sklearn_calibration", "translation", "trl_linear_head"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*others, *TRAINING}
 
 
@@ -119,3 +120,52 @@ def test_sklearn_classifiers_lose_less_once_calibrated():
     assert set(losses) == {"boosted trees", "forest", "support vectors", "text"}
     for name, (before, after) in losses.items():
         assert after < (before if name in ("forest", "text") else before + 0.01), name
+
+
+@pytest.fixture(scope="module")
+def scale():
+    """The script of the costs on many devices, as a module's names."""
+    return runpy.run_path(str(EXAMPLES / "scale_cost.py"))
+
+
+def test_spread_classes_send_five_floats_a_row_and_gathered_logits_a_slice(scale):
+    job = scale["Job"](rows=10, classes=800, features=0, class_devices=8, row_devices=4, bytes=2)
+    assert scale["spread_head"](job).sent == pytest.approx(2 * 7 / 8 * 10 * 5 * 4 + 2 * 3 / 4 * 2 * 4)
+    assert scale["gathered_logits"](job).sent == pytest.approx(7 * 10 * 100 * 2 + 2 * 3 / 4 * 2 * 4)
+
+
+def test_ways_differ_in_products_and_in_logits(scale):
+    job = scale["Job"](rows=10, classes=800, features=3, class_devices=8, flops=1.0, logit=5.0, gathered_logit=2.0)
+    product = 2 * 10 * 3 * 100
+    head, logits, gathered = (scale[f"{way}"](job) for way in ("spread_head", "spread_logits", "gathered_logits"))
+    assert head.compute == 4 * product + 10 * 100 * 5.0
+    assert logits.compute == 3 * product + 10 * 100 * 5.0
+    assert gathered.compute == 3 * product + 10 * 800 * 2.0
+    assert [x.logits for x in (head, logits, gathered)] == [0.0, 10 * 100 * 2, 10 * 800 * 2]
+
+
+def test_one_device_sends_nothing(scale):
+    job = scale["Job"](class_devices=1, row_devices=1)
+    for way in ("spread_head", "spread_logits", "gathered_logits", "weight_gradient"):
+        assert scale[way](job).sent == scale[way](job).sending == 0.0
+
+
+def test_a_collective_takes_its_bytes_over_the_link_and_its_steps(scale):
+    assert scale["all_reduce"](100.0, 4, 10.0, 1.0).sending == 2 * 3 / 4 * 100 / 10 + 2 * 2
+    assert scale["all_gather"](100.0, 4, 10.0, 1.0).sending == 3 * 100 / 10 + 2
+
+
+def test_the_page_on_scale_shows_what_the_script_prints(scale, capsys):
+    page = (EXAMPLES.parent / "docs" / "scale.md").read_text("utf-8")
+    shown = re.findall(r"```sh\npython examples/scale_cost.py(.*)\n```\n\n((?:\|.*\n)+)", page)
+    assert len(shown) == 2
+    for arguments, table in shown:
+        scale["main"](arguments.split())
+        printed = capsys.readouterr().out.splitlines(keepends=True)
+        assert table == "".join(line for line in printed if line.startswith("|"))
+
+
+def test_the_times_of_a_logit_can_be_measured(scale):
+    require_backend("torch")
+    spread, gathered = scale["measured_logits"](4, 16, 1)
+    assert min(spread, gathered) > 0
