@@ -463,6 +463,8 @@ class PartsOfBlock(NamedTuple):
     total: bool = False
     frozen_heads: tuple[int, ...] = ()
 
+    COPIES = 6  # of the logits, that the formulas make of a block
+
     @property
     def COLUMNS(self) -> tuple[int]:  # noqa: N802  # a constant of the other block losses
         """How many numbers a row has."""

@@ -57,7 +57,9 @@ def plan_of(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) ->
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if block_size is None and call.heads[0].weight is None:
         block_size = max(1, thresholds.LOGIT_ELEMENTS // max(1, call.num_classes))
-    return Plan(xp, loss, call.form, block_size or block_rows(len(hidden), call), dtype)
+    if block_size is None:
+        block_size = max(1, block_rows(len(hidden), call) // getattr(loss, "COPIES", 1))
+    return Plan(xp, loss, call.form, block_size, dtype)
 
 
 def flat(call: Call) -> tuple[torch.Size, Call]:
