@@ -26,6 +26,7 @@ from lsmooth._probabilities import ROUNDING, sums_to_one
 from lsmooth._sums import long_sum
 from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, accumulate
+from lsmooth.calibration._row_checks import RowChecks
 
 HOST_BLOCK_BYTES = 2**19
 """Two buffers of this size fit a processor's second-level cache."""
@@ -138,6 +139,9 @@ class Rows:
         self._labels = xp.moveaxis(labels, axis, -1) if self._soft and not binary else labels
         self._weight = weight
         rows, classes = xp.shape(self._logits)[:-1], self.classes
+        self._checks = RowChecks(
+            xp, rows, self._soft, binary, from_logits, weight is not None, ignore_index is not None
+        )
         dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
         elements = DEVICE_BLOCK if host is None else HOST_BLOCK_BYTES // np.dtype(dtype).itemsize
         per_block = max(1, elements // max(1, classes))
@@ -260,7 +264,7 @@ class Rows:
         shifted = logits - top[:, None]
         if self._soft:
             given, labels = xp.dtype(labels), xp.cast(labels, dtype)
-            self._check_one_hot(index, given, labels, weight)
+            self._checks.one_hot(index, given, labels, weight)
             fits = xp.max(-labels, axis=-1) <= 0
             mass = xp.sum(labels, axis=-1)
             gap = xp.sum(xp.where(xp.equal(labels, 0), 0.0, labels * shifted), axis=-1) / xp.where(
@@ -277,9 +281,15 @@ class Rows:
         if weight is not None:
             good = (good & (weight >= 0) & (weight < math.inf)) | xp.equal(weight, 0)
             top, gap = xp.where(xp.equal(weight, 0), 0.0, top), xp.where(xp.equal(weight, 0), 0.0, gap)
-        self._check(index, good, plausible, logits, labels, weight)
+        if self._number(xp.sum(xp.cast(~good, "float32"))):
+            given = None if plausible is None else (plausible, self._block_of(index, as_given=True))
+            self._checks.good(index, good, logits, labels, weight, given)
         self._count_lost(index, lost if weight is None else lost & (weight > 0), labels)
+        return self._measured(index, shifted, top, gap, weight)
 
+    def _measured(self, index: tuple[Any, ...], shifted: Array, top: Array, gap: Array, weight: Array | None) -> _Block:
+        """A block whose rows are right, its totals added to those of the others."""
+        xp, dtype, classes = self._xp, self._xp.dtype(shifted), self._xp.shape(shifted)[-1]
         group = None if self._groups is None else self._groups[index].reshape(-1)
         ones = xp.ones_like(gap, dtype)
         if self._any_label:
@@ -294,6 +304,13 @@ class Rows:
         self.totals += Totals(*(self._total(row, weight, group) for row in rows))
         self._forget()
         return _Block(index, top, gap, weight, group)
+
+    def _count_lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> None:
+        """Count rows whose label has the probability 0, of which no map of the logits can make another."""
+        count = 0 if self._any_label else int(self._number(self._xp.sum(self._xp.cast(lost, "float32"))))
+        if count and not self._lost:
+            self._first_lost = self._checks.lost(index, lost, labels)
+        self._lost += count
 
     def _moments(self, logits: Array, top: Array, beta: Any) -> tuple[Array, Array, Array]:
         """Log sum exp, mean and variance of t in each row."""
@@ -324,89 +341,6 @@ class Rows:
         if self._validate:
             inside = inside & xp.asarray(sums_to_one(xp.to_numpy(p)), like=p)
         return inside if weight is None else inside | xp.equal(weight, 0)
-
-    def _check_one_hot(self, index: tuple[Any, ...], dtype: str, labels: Array, weight: Array | None) -> None:
-        """Integer labels in the shape of the logits are one-hot rows, and so are floating-point ones of 0 and 1."""
-        if self._binary:
-            return
-        xp = self._xp
-        ones, total = (xp.sum(x, axis=-1) for x in (xp.cast(xp.equal(labels, 1), xp.dtype(labels)), labels))
-        if "float" in dtype:
-            wrong = xp.equal(ones, total) & (ones > 1)
-        else:
-            others = xp.sum(xp.cast(~(xp.equal(labels, 0) | xp.equal(labels, 1)), xp.dtype(labels)), axis=-1)
-            wrong = ~(xp.equal(ones, 1) & xp.equal(others, 0))
-        wrong = wrong if weight is None else wrong & ~xp.equal(weight, 0)
-        if self._number(xp.sum(xp.cast(wrong, "float32"))):
-            row = int(np.argmax(xp.to_numpy(wrong)))
-            y = np.array2string(xp.to_numpy(labels)[row].astype(np.int64), threshold=8, edgeitems=3)
-            raise ValueError(
-                f"labels of 0 and 1 in the shape of the {self._name} must be one-hot rows, got {y} at row "
-                f"{_row_name(index, row, xp.shape(self._logits)[:-1])}. If every element is a label of its own, "
-                "give binary=True."
-            )
-
-    def _count_lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> None:
-        """Count rows whose label has the probability 0, of which no map of the logits can make another."""
-        if self._any_label:
-            return
-        xp = self._xp
-        count = int(self._number(xp.sum(xp.cast(lost, "float32"))))
-        if count and not self._lost:
-            row = int(np.argmax(xp.to_numpy(lost)))
-            y = xp.to_numpy(labels)[row]
-            of = "mass on a class" if self._soft and not self._binary else f"class {np.ravel(y)[-1]:g}"
-            self._first_lost = f"{of} of probability 0 at row {_row_name(index, row, xp.shape(self._logits)[:-1])}"
-        self._lost += count
-
-    @property
-    def _name(self) -> str:
-        return "logits" if self._from_logits else "predictions"
-
-    def _check(
-        self,
-        index: tuple[Any, ...],
-        good: Array,
-        plausible: Array | None,
-        logits: Array,
-        labels: Array,
-        weight: Array | None,
-    ) -> None:
-        xp = self._xp
-        if not self._number(xp.sum(xp.cast(~good, "float32"))):
-            return
-        row = int(np.argmin(xp.to_numpy(good)))
-        z, y = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row]
-        where = f"at row {_row_name(index, row, xp.shape(self._logits)[:-1])}"
-        name = self._name
-        given = self._weight is not None and np.isfinite(y).all()  # else the labels are at fault, if the weight is
-        if weight is not None and given and not 0 <= xp.to_numpy(weight)[row] < math.inf:
-            raise ValueError(
-                f"sample_weight must be finite numbers of at least 0, got {xp.to_numpy(weight)[row]} {where}."
-            )
-        if plausible is not None and not xp.to_numpy(plausible)[row]:
-            p = xp.to_numpy(self._block_of(index, as_given=True))[row]
-            off = p[np.argmax(np.maximum(-p, p - 1.0))]
-            if off < 0 or off > 1:
-                raise ValueError(
-                    f"predictions must be probabilities in [0, 1], got {off:g} {where}; if they are logits, give "
-                    "from_logits=True."
-                )
-            raise ValueError(f"predictions must sum to 1 over the classes, got a sum of {p.sum():g} {where}.")
-        if np.isnan(z).any() or z.max() == math.inf or z.max() == -math.inf:
-            raise ValueError(f"{name} must hold no NaN, no infinity and a class that is not masked; see {where}.")
-        if self._binary and self._soft:
-            raise ValueError(f"labels must be in [0, 1] where binary=True, got {y[1]} {where}.")
-        if self._soft:
-            raise ValueError(f"labels must be distributions, whose entries are at least 0; see {where}.")
-        if not 0 <= y < len(z):
-            hint = (
-                "" if self._ignore_index is not None else " Rows to leave out: ignore_index, or a sample_weight of 0."
-            )
-            if len(z) == 1:
-                hint = " If every element is a label of its own, give binary=True, and labels in the logits' shape."
-            raise ValueError(f"labels must be class ids in 0..{len(z) - 1}, got {y} {where}.{hint}")
-        raise ValueError(f"{name} and labels must be numbers; see {where}.")
 
 
 def two_columns(xp: Backend, x: Array, from_logits: bool) -> Array:
@@ -457,13 +391,3 @@ def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[Any, ...]]:
     elif inner:
         step = max(1, rows // inner)
         yield from ((slice(i, min(i + step, shape[0])),) for i in range(0, shape[0], step))
-
-
-def _row_name(index: tuple[Any, ...], row: int, shape: tuple[int, ...]) -> str:
-    """The position of a block's row among all rows, as a user would index it."""
-    start = [i.start if isinstance(i, slice) else i for i in index]
-    inner: Any = (
-        np.unravel_index(row, (shape[0] if shape else 1, *shape[1:])[max(0, len(index) - 1) :]) if shape else ()
-    )
-    position = [*start[:-1], start[-1] + int(inner[0]), *(int(i) for i in inner[1:])] if shape else []
-    return str(position[0]) if len(position) == 1 else str(tuple(position))
