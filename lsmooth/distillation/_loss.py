@@ -165,7 +165,9 @@ def _hard_and_soft(
         **common,
     )
     xp = pair.xp
-    rows = _rows.prepare(xp, labels, student_logits, label_smoothing, sample_weight, mask=mask, **common)
+    rows = _rows.prepare(
+        xp, labels, student_logits, _rows.RowOptions(label_smoothing, sample_weight, mask=mask, **common)
+    )
     parameter = parameter_of(loss.divergence, beta=loss.beta, alpha=loss.divergence_alpha)
     if pair.spread.classes is not None:
         return spread_loss(

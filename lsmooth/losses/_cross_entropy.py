@@ -10,7 +10,7 @@ from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._keras_base import refuse_a_mean
-from lsmooth.losses._rows import Rows, over_all_rows, per_class, prepare, prepare_binary, reduced
+from lsmooth.losses._rows import RowOptions, Rows, over_all_rows, per_class, prepare, prepare_binary, reduced
 from lsmooth.losses._shards import cross_entropy_call
 
 
@@ -124,21 +124,9 @@ def softmax_cross_entropy(
         )
         if loss is not None:
             return loss
-    rows = prepare(
-        xp,
-        labels,
-        logits,
-        label_smoothing,
-        sample_weight,
-        ignore_index,
-        axis,
-        reduction,
-        class_weight,
-        mask=mask,
-        num_classes=num_classes,
-        class_shards=class_shards,
-        row_shards=row_shards,
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards, row_shards=row_shards)
+    rows = prepare(xp, labels, logits, given)
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     overwrite = check.check_flag("overwrite_logits", overwrite_logits)
     if rows.spread.classes is not None:
@@ -210,7 +198,8 @@ def sigmoid_cross_entropy(
         loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
         if loss is not None:
             return loss
-    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction, mask)
+    given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction)
+    rows = prepare_binary(xp, labels, logits, given)
     if pos_weight is not None:
         pos_weight = check.to_array(xp, "pos_weight", pos_weight, rows.dtype, like=rows.logits)
         check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)

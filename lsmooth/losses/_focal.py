@@ -9,7 +9,8 @@ from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.softmax import expected_cost
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import counted_logits, finish, per_class, prepare, prepare_binary
+from lsmooth.losses._rows import RowOptions, finish, per_class, prepare, prepare_binary
+from lsmooth.losses._variants import begin
 
 
 @over_ragged_rows("logits")
@@ -70,18 +71,8 @@ def softmax_focal_loss(
         sample_weight=sample_weight,
         mask=mask,
     )
-    rows = prepare(
-        xp,
-        labels,
-        logits,
-        label_smoothing,
-        sample_weight,
-        ignore_index,
-        axis,
-        reduction,
-        mask=mask,
-        num_classes=num_classes,
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+    rows = prepare(xp, labels, logits, given)
     of_all, of_classes = 1.0, None
     if isinstance(alpha, Real):
         of_all = check.check_number("alpha", alpha)
@@ -152,7 +143,8 @@ def sigmoid_focal_loss(
     xp = backend_of(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
-    rows = prepare_binary(xp, labels, logits, label_smoothing, sample_weight, reduction, mask)
+    given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction)
+    rows = prepare_binary(xp, labels, logits, given)
     options = SigmoidOptions(
         rows.label_smoothing, None, rows.counted, rows.scale, rows.reduction != "none", gamma, alpha
     )
@@ -206,23 +198,9 @@ def poly_cross_entropy(
         0.319019
     """
     epsilon = check.check_at_least("epsilon", epsilon, -1.0)
-    xp = backend_of(
-        labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
-    )
-    rows = prepare(
-        xp,
-        labels,
-        logits,
-        label_smoothing,
-        sample_weight,
-        ignore_index,
-        axis,
-        reduction,
-        mask=mask,
-        num_classes=num_classes,
+    xp, rows, logits = begin(
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     options = SoftmaxOptions(label_smoothing=rows.label_smoothing)
-    losses = expected_cost(
-        xp, counted_logits(rows), rows.labels, options, lambda log: epsilon * xp.exp(log.rest) - log.p
-    )
+    losses = expected_cost(xp, logits, rows.labels, options, lambda log: epsilon * xp.exp(log.rest) - log.p)
     return finish(rows, losses)

@@ -13,7 +13,7 @@ from lsmooth.backends.formulas.sharded import CrossEntropyAnswer
 from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
-from lsmooth.losses._rows import Rows, over_all_rows, over_rows, prepare, reduced, rows_of
+from lsmooth.losses._rows import RowOptions, Rows, over_all_rows, over_rows, prepare, reduced, rows_of
 from lsmooth.losses._shards import cross_entropy_call
 
 
@@ -194,22 +194,9 @@ def check_linear_call(
     )
     block_size = check_block_size(block_size)
     head = check_head(xp, hidden, weight, bias, axis, like=labels)
-    rows = prepare(
-        xp,
-        labels,
-        head.hidden,
-        label_smoothing,
-        sample_weight,
-        ignore_index,
-        axis,
-        reduction,
-        class_weight,
-        head.weight,
-        mask,
-        num_classes,
-        class_shards,
-        row_shards,
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards, row_shards=row_shards)
+    rows = prepare(xp, labels, head.hidden, given, head.weight)
     options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
     head = head_without_padding(xp, head._replace(hidden=rows.logits), rows.own_classes)
     numbers, along_rows, along_classes = without_arrays(xp, options._replace(num_classes=None))

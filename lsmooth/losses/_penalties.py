@@ -10,7 +10,7 @@ from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, entropy
 from lsmooth.backends.formulas.softmax import log_probabilities
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import Rows, finish
+from lsmooth.losses._rows import RowOptions, Rows, finish
 from lsmooth.losses._variants import begin
 
 
@@ -66,7 +66,7 @@ def margin_label_smoothing(
     alpha = check.check_at_least("alpha", alpha, 0.0)
     margin = check.check_at_least("margin", margin, 0.0)
     xp, rows, z = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
@@ -120,7 +120,7 @@ def max_suppression(
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
     xp, rows, z = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     z = centered(xp, z)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
@@ -183,7 +183,7 @@ def adaptive_conditional_label_smoothing(
     positive_weight = check.check_at_least("positive_weight", positive_weight, 0.0)
     negative_weight = check.check_at_least("negative_weight", negative_weight, 0.0)
     xp, rows, z = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
@@ -244,7 +244,7 @@ def confidence_penalty(
     """
     beta = check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
@@ -297,7 +297,7 @@ def logit_penalty(
     """
     beta = check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))

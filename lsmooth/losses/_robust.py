@@ -7,7 +7,7 @@ from lsmooth.backends import Array
 from lsmooth.backends.formulas.rows import entropy, expectation
 from lsmooth.backends.formulas.softmax import log_probabilities, smoothed_targets
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import finish
+from lsmooth.losses._rows import RowOptions, finish
 from lsmooth.losses._variants import begin
 
 
@@ -60,7 +60,7 @@ def generalized_cross_entropy(
     """
     q = check.check_range("q", q, 0.0, 1.0)
     xp, rows, logits = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
@@ -128,7 +128,7 @@ def symmetric_cross_entropy(
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
     xp, rows, logits = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
@@ -189,7 +189,7 @@ def bootstrap_cross_entropy(
     """
     beta = check.check_range("beta", beta, 0.0, 1.0)
     xp, rows, logits = begin(
-        labels, logits, label_smoothing, sample_weight, ignore_index, mask, axis, reduction, num_classes
+        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     )
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)

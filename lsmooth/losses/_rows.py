@@ -13,6 +13,21 @@ from lsmooth.losses._reductions import check_reduction, reduce_rows, row_divisor
 from lsmooth.losses._shards import Spread, over_members, spread_of
 
 
+class RowOptions(NamedTuple):
+    """The options of every loss over classes, as the user gave them."""
+
+    label_smoothing: Any = 0.0
+    sample_weight: Any = None
+    ignore_index: int | None = None
+    mask: Any = None
+    axis: int = -1
+    num_classes: int | None = None
+    reduction: str | None = "mean"
+    class_weight: Any = None
+    class_shards: Any = None
+    row_shards: Any = None
+
+
 class Rows(NamedTuple):
     """A call whose arguments have been checked: labels and logits with the classes last."""
 
@@ -38,45 +53,31 @@ class Rows(NamedTuple):
         return self.num_classes if self.spread.classes is None else None
 
 
-def prepare(
-    xp: Backend,
-    labels: Any,
-    logits: Any,
-    label_smoothing: Any,
-    sample_weight: Any,
-    ignore_index: int | None,
-    axis: int,
-    reduction: str | None,
-    class_weight: Any = None,
-    weight: Array | None = None,
-    mask: Any = None,
-    num_classes: int | None = None,
-    class_shards: Any = None,
-    row_shards: Any = None,
-) -> Rows:
+def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: Array | None = None) -> Rows:
     """Check the arguments of a loss over classes; ignored rows get the label 0.
 
     With a ``weight`` (classes, features), ``logits`` are the hidden states that it multiplies. With ``class_shards``
     the reduction is left to `reduced`; with ``row_shards`` alone, the division.
     """
-    refuse_a_mean(xp, logits, reduction)
-    reduction = check_reduction(reduction)
-    ignore_index = check.check_ignore_index(ignore_index)
+    refuse_a_mean(xp, logits, options.reduction)
+    reduction = check_reduction(options.reduction)
+    ignore_index, num_classes = check.check_ignore_index(options.ignore_index), options.num_classes
     num_classes = None if num_classes is None else check.check_count("num_classes", num_classes)
     name = "logits" if weight is None else "hidden"
     logits = check.beside_labels(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    spread = spread_of(xp, class_shards, row_shards)
+    spread = spread_of(xp, options.class_shards, options.row_shards)
     here = num_classes if spread.classes is None else None
-    labels, logits, soft = _labels_and_logits(xp, labels, logits, axis, dtype, weight, here)
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, options.axis, dtype, weight, here)
     count = here or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
     rows = rows_of(xp, labels) if soft else labels
     shape = xp.shape(rows)
-    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
-    class_weight = per_class(xp, "class_weight", class_weight, count, logits, dtype)
-    sample_weight = row_weight(xp, sample_weight, rows, logits, dtype)
+    eps = options.label_smoothing
+    eps = check.number_or_rows(xp, "label_smoothing", eps, shape, logits, dtype, low=0.0, high=1.0)
+    class_weight = per_class(xp, "class_weight", options.class_weight, count, logits, dtype)
+    sample_weight = row_weight(xp, options.sample_weight, rows, logits, dtype)
 
-    counted = row_mask(xp, mask, rows)
+    counted = row_mask(xp, options.mask, rows)
     if ignore_index is not None:
         if soft:
             raise ValueError("ignore_index needs integer labels; with distributions, pass mask=, False for those rows.")
@@ -121,18 +122,10 @@ def prepare(
     )
 
 
-def prepare_binary(
-    xp: Backend,
-    labels: Any,
-    logits: Any,
-    label_smoothing: Any,
-    sample_weight: Any,
-    reduction: str | None,
-    mask: Any = None,
-) -> Rows:
+def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -> Rows:
     """Check what losses over yes-or-no questions share: every element is a row."""
-    refuse_a_mean(xp, logits, reduction)
-    reduction = check_reduction(reduction)
+    refuse_a_mean(xp, logits, options.reduction)
+    reduction = check_reduction(options.reduction)
     logits = check.beside_labels(xp, "logits", logits, labels, "sigmoid_cross_entropy(labels, logits)")
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     labels = check.to_array(xp, "labels", labels, dtype, like=logits)
@@ -141,9 +134,10 @@ def prepare_binary(
         ids = check.same_shape(xp.shape(labels), shape[:-1])
         hint = " Class ids are labels of softmax_cross_entropy; here each class is a label of its own." if ids else ""
         raise ValueError(f"labels must have the shape of the logits, {shape}; got {xp.shape(labels)}.{hint}")
-    eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape, logits, dtype, low=0.0, high=1.0)
-    sample_weight = row_weight(xp, sample_weight, logits, logits, dtype)
-    counted = row_mask(xp, mask, logits)
+    eps = options.label_smoothing
+    eps = check.number_or_rows(xp, "label_smoothing", eps, shape, logits, dtype, low=0.0, high=1.0)
+    sample_weight = row_weight(xp, options.sample_weight, logits, logits, dtype)
+    counted = row_mask(xp, options.mask, logits)
     if check.is_validating(xp, labels, logits):
         check.check_not_nan(xp, "logits", logits, counted)
         check.check_binary_labels(xp, labels, counted)

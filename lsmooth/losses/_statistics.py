@@ -12,7 +12,7 @@ from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
 from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of, sharded_call
-from lsmooth.losses._rows import Rows, over_all_rows, prepare, reduced
+from lsmooth.losses._rows import RowOptions, Rows, over_all_rows, prepare, reduced
 from lsmooth.losses._shards import cross_entropy_call
 
 
@@ -151,21 +151,9 @@ def softmax_cross_entropy_with_statistics(
         mask=mask,
         temperature=temperature,
     )
-    rows = prepare(
-        xp,
-        labels,
-        logits,
-        label_smoothing,
-        sample_weight,
-        ignore_index,
-        axis,
-        reduction,
-        class_weight,
-        mask=mask,
-        num_classes=num_classes,
-        class_shards=class_shards,
-        row_shards=row_shards,
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards, row_shards=row_shards)
+    rows = prepare(xp, labels, logits, given)
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     if rows.spread.classes is not None:
         head = Head(rows.logits, None)
