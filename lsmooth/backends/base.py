@@ -114,6 +114,10 @@ class Backend(Operations):
         """
         return loss_of_all(self, loss, call)
 
+    def columns_of_slice(self, question: Any, slices: Any) -> dict[str, Array]:
+        """What a member computes of its slice of the classes; see `lsmooth.backends.formulas.sharded.Question`."""
+        return question.local(slices)
+
     def members(self, group: Any, option: str) -> Members:
         """The members of a group, over whom an axis is spread.
 

@@ -19,10 +19,12 @@ SLICES = [slice(*ends) for ends in pairwise(ENDS)]
 LOGITS = RNG.normal(0.0, 3.0, (ROWS, CLASSES)) + 1e4  # an offset that sums of products would lose digits to
 LOGITS[:, [2, 9]] = -np.inf
 LOGITS[0, SLICES[0]] = -np.inf  # a slice without a class
+EVERY = np.where(np.isfinite(LOGITS), LOGITS, 1e4)  # without a masked class
 IDS = np.array([9 - 1, 0, -100, 15, 5, 12])
 SOFT = RNG.dirichlet(np.ones(CLASSES), ROWS) * np.isfinite(LOGITS)
 HIDDEN, WEIGHT, BIAS = RNG.normal(size=(ROWS, FEATURES)), RNG.normal(size=(CLASSES, FEATURES)), RNG.normal(size=CLASSES)
 BIAS[[2, 9]] = -np.inf
+TEMPERATURES = np.linspace(0.5, 2.0, ROWS)
 PER_CLASS = ("smoothing_prior", "class_weight")
 OPTIONS = {
     "plain": {},
@@ -38,6 +40,7 @@ OPTIONS = {
     "soft-cap and T": {"logit_softcap": 1.5e4, "temperature": 2.5, "label_smoothing": 0.1},
     "padding": {"num_classes": 13, "label_smoothing": 0.1, "reduction": "none"},
     "weights of rows": {"sample_weight": RNG.random(ROWS), "reduction": "mean_with_sample_weight"},
+    "T of rows": {"temperature": TEMPERATURES, "label_smoothing": 0.1, "smoothing_prior": RNG.random(CLASSES)},
     "mask": {"mask": np.array([True, False, True, True, True, False]), "temperature": 0.5},
 }
 
@@ -47,6 +50,13 @@ def xp(request, monkeypatch):
     backend = require_backend(request.param)
     monkeypatch.setattr(type(backend), "members", lambda self, group, option: group)
     return backend
+
+
+@pytest.fixture
+def torch_members(monkeypatch):
+    """PyTorch, whose members are threads."""
+    monkeypatch.setattr(type(require_backend("torch")), "members", lambda self, group, option: group)
+    return pytest.importorskip("torch")
 
 
 def tensors(xp, *arrays, wanted=()):
@@ -78,20 +88,21 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
+@pytest.mark.parametrize("logits", [LOGITS, EVERY], ids=["masked", "every class"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_slices_of_the_classes_give_the_loss_of_all_and_their_own_gradient(xp, name, labels):
+def test_slices_of_the_classes_give_the_loss_of_all_and_their_own_gradient(xp, name, logits, labels):
     options = dict(OPTIONS[name])
     soft = labels.ndim == 2
     if not soft:
         options["ignore_index"] = -100
     count = options.get("num_classes")
-    t, z = tensors(xp, labels, LOGITS, wanted=[1])
+    t, z = tensors(xp, labels, logits, wanted=[1])
     whole = losses.softmax_cross_entropy(t[:, :count] if soft else t, z, **options)
     expected = gradients(xp, whole, z)
 
     def member(members):
         part = SLICES[members.index]
-        t, z = tensors(xp, labels[:, part] if soft else labels, LOGITS[:, part], wanted=[1])
+        t, z = tensors(xp, labels[:, part] if soft else labels, logits[:, part], wanted=[1])
         loss = losses.softmax_cross_entropy(t, z, class_shards=members, **of_slice(options, part))
         return loss, gradients(xp, loss, z)
 
@@ -107,21 +118,22 @@ def test_slices_of_the_classes_give_the_loss_of_all_and_their_own_gradient(xp, n
 
 
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
+@pytest.mark.parametrize("bias", [BIAS, np.nan_to_num(BIAS, neginf=0.0)], ids=["masked", "every class"])
 @pytest.mark.parametrize("name", [x for x in OPTIONS if x != "soft-cap and T"])
-def test_slices_of_a_linear_head_give_its_loss_and_gradients(xp, name, labels):
+def test_slices_of_a_linear_head_give_its_loss_and_gradients(xp, name, bias, labels):
     options = dict(OPTIONS[name])
     soft = labels.ndim == 2
     if not soft:
         options["ignore_index"] = -100
     count = options.get("num_classes")
-    t, *arrays = tensors(xp, labels, HIDDEN, WEIGHT, BIAS, wanted=[1, 2, 3])
+    t, *arrays = tensors(xp, labels, HIDDEN, WEIGHT, bias, wanted=[1, 2, 3])
     whole = losses.linear_softmax_cross_entropy(t[:, :count] if soft else t, *arrays, **options)
     expected = gradients(xp, whole, *arrays)
 
     def member(members):
         part = SLICES[members.index]
         t, *arrays = tensors(
-            xp, labels[:, part] if soft else labels, HIDDEN, WEIGHT[part], BIAS[part], wanted=[1, 2, 3]
+            xp, labels[:, part] if soft else labels, HIDDEN, WEIGHT[part], bias[part], wanted=[1, 2, 3]
         )
         given = of_slice(options, part)
         loss = losses.linear_softmax_cross_entropy(t, *arrays, class_shards=members, block_size=2, **given)
@@ -163,23 +175,25 @@ STUDENT = np.where(np.isfinite(LOGITS), RNG.normal(0.0, 2.0, LOGITS.shape), -np.
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("student", [STUDENT, np.nan_to_num(STUDENT, neginf=0.5)], ids=["masked", "every class"])
 @pytest.mark.parametrize(
     "options",
     [
         {"temperature": 2.0, "labels": IDS, "ignore_index": -100},
-        {"temperature": np.linspace(0.5, 2.0, ROWS), "reduction": "none", "logit_softcap": 9.0, "num_classes": 13},
+        {"temperature": TEMPERATURES, "reduction": "none", "logit_softcap": 9.0, "num_classes": 13},
     ],
     ids=["T", "T of rows"],
 )
-def test_slices_of_teacher_and_student_give_their_divergence(xp, divergence, options):
+def test_slices_of_teacher_and_student_give_their_divergence(xp, divergence, student, options):
     options = {**options, "divergence": divergence, "stop_teacher_gradient": False}
-    t, s = tensors(xp, TEACHER, STUDENT, wanted=[0, 1])
+    teacher = TEACHER if np.isinf(student).any() else np.nan_to_num(TEACHER, neginf=-1e3)
+    t, s = tensors(xp, teacher, student, wanted=[0, 1])
     whole = distillation_loss(t, s, **options)
     expected = gradients(xp, whole, t, s)
 
     def member(members):
         part = SLICES[members.index]
-        t, s = tensors(xp, TEACHER[:, part], STUDENT[:, part], wanted=[0, 1])
+        t, s = tensors(xp, teacher[:, part], student[:, part], wanted=[0, 1])
         loss = distillation_loss(t, s, class_shards=members, **options)
         return loss, gradients(xp, loss, t, s)
 
@@ -274,6 +288,80 @@ def test_parts_of_the_rows_give_both_parts_of_a_distillation_loss(xp):
         close(loss, whole)
     if expected:
         close(np.concatenate([g[0] for _, g in found]), expected[0])
+
+
+@pytest.mark.parametrize("temperature", [2.0, TEMPERATURES], ids=["T", "T of rows"])
+def test_a_frozen_teacher_gives_the_same(xp, temperature):
+    teacher, student = np.nan_to_num(TEACHER, neginf=-1e3), np.nan_to_num(STUDENT, neginf=0.5)
+    options = {"temperature": temperature, "labels": IDS, "ignore_index": -100}
+    t, s = tensors(xp, teacher, student, wanted=[1])
+    whole = distillation_loss(t, s, **options)
+    expected = gradients(xp, whole, s)
+
+    def member(members):
+        part = SLICES[members.index]
+        t, s = tensors(xp, teacher[:, part], student[:, part], wanted=[1])
+        loss = distillation_loss(t, s, class_shards=members, **options)
+        return loss, gradients(xp, loss, s)
+
+    found = Exchange(len(SIZES), SIZES).together(member)
+    for loss, _ in found:
+        close(loss, whole)
+    if expected:
+        close(np.concatenate([g[0] for _, g in found], -1), expected[0])
+
+
+def of_one(loss, logits):
+    """A call of one member, who has all classes."""
+    return Exchange(1, (CLASSES,)).together(lambda members: loss(members, logits))[0]
+
+
+ALONE = {
+    "cross-entropy": lambda members, z: losses.softmax_cross_entropy(
+        torch_ids(), z, label_smoothing=0.1, ignore_index=-100, class_shards=members
+    ),
+    "forward_kl": lambda members, z: distillation_loss(
+        z.detach() * 0.5, z, labels=torch_ids(), ignore_index=-100, temperature=2.0, class_shards=members
+    ),
+}
+
+
+def torch_ids():
+    import torch
+
+    return torch.tensor(IDS)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_gradient_can_be_taken_twice_and_differentiated(torch_members, name):
+    torch = torch_members
+    z = torch.tensor(EVERY - 1e4, requires_grad=True)
+    loss = of_one(ALONE[name], z)
+    (first,) = torch.autograd.grad(loss, z, retain_graph=True)
+    kept = first.clone()
+    first.zero_()
+    (again,) = torch.autograd.grad(loss, z, retain_graph=True)
+    close(again, kept)
+    (differentiable,) = torch.autograd.grad(loss, z, create_graph=True)
+    close(differentiable, kept)
+    whole = ALONE[name](None, z)
+    (expected,) = torch.autograd.grad(whole, z, create_graph=True)
+    weights = torch.linspace(-1.0, 1.0, z.numel(), dtype=torch.float64).reshape(z.shape)
+    second = [torch.autograd.grad((g * weights).sum(), z)[0] for g in (differentiable, expected)]
+    close(*second)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_ignored_rows_hold_reaches_no_gradient(torch_members, name):
+    torch = torch_members
+    z = torch.tensor(EVERY - 1e4)
+    z[IDS == -100] = torch.nan
+    z.requires_grad_()
+    loss = of_one(ALONE[name], z)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(z.grad).all()
+    assert not z.grad[IDS == -100].any()
 
 
 def test_a_framework_without_members_says_so():

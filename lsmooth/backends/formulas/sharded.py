@@ -481,11 +481,12 @@ class PartsOfBlock(NamedTuple):
         if self.forms:
             logits = tuple([form.applied(self.xp, z) for form, z in zip(self.forms, logits, strict=True)])
         slices = Slices(self.xp, logits, rows, shared)
-        found = []
-        for question in self.questions:
-            columns = question.local(slices)
-            found += [columns[name] for name in names_of(question)]
-        return stacked_columns(self.xp, found)
+        return self.stacked([self.xp.columns_of_slice(question, slices) for question in self.questions])
+
+    def stacked(self, found: Sequence[Columns]) -> Array:
+        """The columns of every question as one array."""
+        each = zip(self.questions, found, strict=True)
+        return stacked_columns(self.xp, [columns[name] for question, columns in each for name in names_of(question)])
 
 
 def cross_entropy(

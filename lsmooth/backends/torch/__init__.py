@@ -15,6 +15,7 @@ from lsmooth import _validation as check
 from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, with_deferred_scale
+from lsmooth.backends.formulas.sharded import PartsOfBlock
 from lsmooth.backends.formulas.statistics import RowStatistics, row_statistics
 from lsmooth.backends.members import Members
 from lsmooth.backends.options import (
@@ -29,6 +30,7 @@ from lsmooth.backends.options import (
 )
 from lsmooth.backends.torch import linear, linear_statistics, statistics
 from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean, sigmoid
+from lsmooth.backends.torch.cpu import slices as cpu_slices
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
 _DTYPES = {
@@ -353,7 +355,16 @@ class TorchBackend(Backend):
             return super().linear_rows_with_statistics(loss, call, statistics, own, block_size)
         return linear_statistics.rows(self, loss, call, statistics, own, block_size)
 
+    def columns_of_slice(self, question: Any, slices: Any) -> dict[str, Array]:
+        found = cpu_slices.columns(question, slices)
+        return question.local(slices) if found is None else found
+
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
+        if isinstance(loss, PartsOfBlock) and call.heads[0].weight is None:
+            lead, flat = linear.flat(call)
+            columns = cpu_slices.whole(loss, flat)
+            if columns is not None:
+                return columns.reshape((*lead, *columns.shape[1:]))
         device = call.heads[0].hidden.device.type
         autocast = device != "meta" and torch.is_autocast_enabled(device)
         defer_scale = autocast and torch.get_autocast_dtype(device) == torch.float16
