@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from lsmooth.losses import softmax_cross_entropy
@@ -171,28 +166,3 @@ def test_a_network_learns_the_digits():
     torch.manual_seed(0)
     values = train_on_digits(nn.Linear(64, 10), CrossEntropyLoss(label_smoothing=0.1))
     assert values[-1] < 0.5 * values[0]
-
-
-def train_in_processes(size, path):
-    """What distributed_training.py printed in each of its processes."""
-    script = Path(__file__).with_name("distributed_training.py")
-    runs = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(size), str(path / f"meeting of {size}")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    printed = [run.communicate(timeout=120) for run in runs]
-    assert not any(run.returncode for run in runs), printed
-    return [json.loads(out.splitlines()[-1]) for out, _ in printed]
-
-
-def test_two_processes_of_distributed_data_parallel_learn_what_one_learns(tmp_path):
-    (alone,), (first, second) = train_in_processes(1, tmp_path), train_in_processes(2, tmp_path)
-    assert first["parameters"] == second["parameters"] == pytest.approx(alone["parameters"], rel=1e-5, abs=1e-6)
-    both = [sum(losses) / 2 for losses in zip(first["losses"], second["losses"], strict=True)]
-    assert both == pytest.approx(alone["losses"], rel=1e-5)
-    assert alone["losses"][-1] < alone["losses"][0]
