@@ -16,7 +16,7 @@ from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call
-from lsmooth.backends.jax import divergence, linear, sigmoid, thresholds
+from lsmooth.backends.jax import divergence, linear, sigmoid, spread, thresholds
 from lsmooth.backends.jax.members import axis_members
 from lsmooth.backends.members import Members
 from lsmooth.backends.options import (
@@ -112,7 +112,8 @@ class JaxBackend(Backend):
         return jax.nn.logsumexp(x, axis=axis)
 
     def unmasked_mean(self, x: Array, shift: Array) -> Array:
-        return _plain_mean(x, shift) if _is_small(x, thresholds.BRANCH_ELEMENTS) else _unmasked_mean(x, shift)
+        plain = _is_small(x, thresholds.BRANCH_ELEMENTS) or spread.may_be_spread(x)  # devices would agree on a branch
+        return (_plain_mean if plain else _unmasked_mean)(x, shift)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:
         # Outside jit even a move to the same place is a copy.
@@ -160,14 +161,20 @@ class JaxBackend(Backend):
         return jax.value_and_grad(function)(x)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
+        if _has_slices(logits, options):
+            return spread.cross_entropy(self, logits, labels, options)
         return _compiled(formulas.softmax_cross_entropy, self, *_fixed(options), logits, labels)
 
     def softmax_cross_entropy_with_statistics(
         self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
     ) -> tuple[Array, statistics.RowStatistics]:
+        if _has_slices(logits, options):
+            return spread.cross_entropy_with_statistics(self, logits, labels, options)
         return _compiled(Backend.softmax_cross_entropy_with_statistics, self, *_fixed(options), logits, labels)
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
+        if spread.number_of_slices(student) > 1:
+            return spread.divergence(self, teacher, student, options)
         if not divergence.fits(student, options):
             return _compiled(formulas.softmax_divergence, self, *_fixed(options), teacher, student)
         return divergence.blocks(self, teacher, student, options)
@@ -181,11 +188,19 @@ class JaxBackend(Backend):
         return linear.linear_rows(self, loss, call, block_size)
 
     def members(self, group: Any, option: str) -> Members:
-        return axis_members(group, option)
+        return group if isinstance(group, spread.WholeRows) else axis_members(group, option)
+
+    def whole_rows(self, logits: Array) -> Members | None:
+        return spread.WholeRows() if spread.may_be_spread(logits) else None
 
 
 # Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
 _LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0}
+
+
+def _has_slices(logits: Array, options: SoftmaxOptions) -> bool:
+    focal = not (isinstance(options.gamma, float) and options.gamma == 0.0)
+    return not focal and spread.number_of_slices(logits) > 1
 
 
 def _is_small(x: Array, limit: int = thresholds.SMALL) -> bool:

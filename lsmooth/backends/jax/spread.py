@@ -1,0 +1,180 @@
+"""Losses under ``jax.jit`` of logits whose classes devices may share: by slices, of which a few numbers a row move.
+
+With explicit sharding the type says which devices share what, and each works on its slice under ``jax.shard_map``.
+Otherwise XLA decides later; the classes are divided into at least as many slices as there may be shards, along an axis
+of its own. What is computed of each slice stays where the slice is, and the sum over the slices is one collective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.formulas import sharded
+from lsmooth.backends.formulas.linear import Call, Head
+from lsmooth.backends.formulas.statistics import RowStatistics
+from lsmooth.backends.jax.members import AxisMembers
+from lsmooth.backends.members import Members
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
+
+# The axis of the slices.
+SLICES = "lsmooth: slices of the classes"
+Arrays = dict[str, Array]
+
+
+class WholeRows(Members):
+    """One program that has all rows, wherever they are."""
+
+    count, index = 1, 0
+
+    def sum(self, x: Array, total: Array | None = None) -> Array:
+        return x
+
+    def max(self, x: Array) -> Array:
+        return x
+
+    def shared(self, x: Array) -> Array:
+        return x
+
+
+def may_be_spread(x: Array) -> bool:
+    """Whether devices may share a traced array, as far as is known."""
+    return isinstance(x, jax.core.Tracer) and (_automatic_devices(x) > 1 or any(_explicit(x)))
+
+
+def number_of_slices(logits: Array) -> int:
+    """How many slices the classes are to have: a multiple of every number of shards that is possible; 1 for none."""
+    if not isinstance(logits, jax.core.Tracer) or not isinstance(logits.shape[-1], int):
+        return 1
+    names = _explicit(logits)[-1]
+    if names is not None:
+        return math.prod(jax.typeof(logits).sharding.mesh.shape[name] for name in _names(names))
+    return math.gcd(logits.shape[-1], _automatic_devices(logits))
+
+
+def _explicit(x: Array) -> tuple[Any, ...]:
+    """Of each axis, the names of the mesh axes along which its type says that it is split."""
+    spec = tuple(jax.typeof(x).sharding.spec)
+    return spec + (None,) * (x.ndim - len(spec))
+
+
+def _automatic_devices(x: Array) -> int:
+    """How many devices XLA may spread an array over."""
+    mesh = jax.typeof(x).sharding.mesh
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True)) if mesh.axis_names else {}
+    return math.prod([mesh.shape[name] for name, kind in kinds.items() if kind == AxisType.Auto])
+
+
+def _names(entry: Any) -> tuple[Any, ...]:
+    return entry if isinstance(entry, tuple) else (entry,)
+
+
+def over_slices(
+    function: Callable[[Members, Arrays, Arrays], Any], logits: Array, classes: Arrays, rows: Arrays
+) -> Any:
+    """``function(members, classes, rows)`` of each slice, which gives arrays of rows that are the same for all.
+
+    Args:
+        function: what is computed.
+        logits: (..., classes), whose type says how they are split.
+        classes: arrays with the classes last, (..., classes) or (classes,).
+        rows: arrays (...).
+    """
+    names = _explicit(logits)[-1]
+    if names is None:
+        slices = number_of_slices(logits)
+        split = {name: jnp.reshape(x, (*x.shape[:-1], slices, -1)) for name, x in classes.items()}
+
+        def of_slice(classes: Arrays, rows: Arrays) -> Any:
+            return function(AxisMembers((SLICES,), True), classes, rows)
+
+        return jax.vmap(of_slice, in_axes=(-2, None), out_axes=None, axis_name=SLICES)(split, rows)
+
+    mesh, along_rows = jax.typeof(logits).sharding.mesh, _explicit(logits)[:-1]
+    specs = (
+        {name: PartitionSpec(*along_rows, names) if x.ndim > 1 else PartitionSpec(names) for name, x in classes.items()},
+        {name: PartitionSpec(*along_rows) for name in rows},
+    )
+    there = jax.tree.map(lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec)), (classes, rows), specs)
+
+    def of_device(classes: Arrays, rows: Arrays) -> Any:
+        return function(AxisMembers(_names(names), True), classes, rows)
+
+    return jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(*along_rows))(*there)
+
+
+def cross_entropy(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
+    """`formulas.softmax_cross_entropy`."""
+    return _reduced(_cross_entropy(xp, logits, labels, options, False)[0], options)
+
+
+def cross_entropy_with_statistics(
+    xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions
+) -> tuple[Array, RowStatistics]:
+    """`formulas.softmax_cross_entropy` and `formulas.statistics.row_statistics`."""
+    losses, *statistics = _cross_entropy(xp, logits, labels, options, True)
+    return _reduced(losses, options), RowStatistics(*statistics)
+
+
+def _cross_entropy(
+    xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions, statistics: bool
+) -> tuple[Array, ...]:
+    """The rows' losses, and their statistics if wanted."""
+    numbers, rows, per_class = without_arrays(xp, options._replace(scale=None, total=False, num_classes=None))
+    soft, size = labels.ndim == logits.ndim, logits.shape[-1]
+    smoothed = numbers.label_smoothing != 0.0 or "label_smoothing" in rows
+    question = sharded.CrossEntropyQuestion(numbers, soft, smoothed, "class_weight" in per_class, statistics)
+    classes = {"logits": logits, **per_class, **({"labels": labels} if soft else {})}
+    classes = {name: _padded(x, size) for name, x in classes.items()}
+    rows = _over_rows(rows if soft else {"labels": labels, **rows}, logits)
+
+    def of_slice(members: Members, classes: Arrays, rows: Arrays) -> Any:
+        shared = {name: classes[name] for name in per_class}
+        head = Head(classes["logits"], None)
+        along = {name: members.shared(x) if name == "temperature" else x for name, x in rows.items()}
+        own = {name: x for name, x in along.items() if name != "label_smoothing"}
+        call = Call((head,), {**own, **({"labels": classes["labels"]} if soft else {})}, shared)
+        asked = sharded.Asked(xp, members, call, options.num_classes)
+        answer, more = sharded.cross_entropy(asked, question, with_arrays(numbers, along, shared))
+        if not statistics:
+            return (answer.losses,)
+        return answer.losses, answer.log_prob, answer.entropy, answer.log_sum_exp, more[0]
+
+    return over_slices(of_slice, logits, classes, rows)
+
+
+def divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceOptions) -> Array:
+    """`formulas.softmax_divergence`."""
+    numbers, rows, _ = without_arrays(xp, options._replace(scale=None, total=False))
+
+    def of_slice(members: Members, classes: Arrays, rows: Arrays) -> Any:
+        along = {name: members.shared(x) if name == "temperature" else x for name, x in rows.items()}
+        dtype = "float64" if xp.dtype(student) == "float64" else "float32"
+        heads = tuple(Head(xp.cast(classes[name], dtype), None) for name in ("teacher", "student"))
+        asked = sharded.Asked(xp, members, Call(heads, along, {}))
+        return sharded.divergence_and_losses(asked, sharded.DivergenceQuestion(numbers), with_arrays(numbers, along))[0]
+
+    classes = {"teacher": teacher, "student": student}
+    return _reduced(over_slices(of_slice, student, classes, _over_rows(rows, student)), options)
+
+
+def _reduced(losses: Array, options: SoftmaxOptions | DivergenceOptions) -> Array:
+    losses = losses if options.scale is None else losses * options.scale
+    losses = losses if options.counted is None else jnp.where(options.counted, losses, 0.0)
+    return jnp.sum(losses) if options.total else losses
+
+
+def _padded(x: Array, size: int) -> Array:
+    """Zeros for the classes that are padding."""
+    return x if x.shape[-1] == size else jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])])
+
+
+def _over_rows(rows: Arrays, logits: Array) -> Arrays:
+    return {name: x if x.shape == logits.shape[:-1] else jnp.broadcast_to(x, logits.shape[:-1]) for name, x in rows.items()}
