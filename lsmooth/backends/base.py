@@ -118,6 +118,10 @@ class Backend(Operations):
         """What a member computes of its slice of the classes; see `lsmooth.backends.formulas.sharded.Question`."""
         return question.local(slices)
 
+    def divides_last(self, logits: Array) -> bool:
+        """Whether the losses' sum is divided after it is taken: devices may share the rows, and add up both at once."""
+        return False
+
     def members(self, group: Any, option: str) -> Members:
         """The members of a group, over whom an axis is spread.
 

@@ -76,12 +76,13 @@ def prepare(
     order: check.Order | None = None,
     num_classes: int | None = None,
     class_shards: Any = None,
-    row_shards: Any = None,
+    row_shards: Any = False,
     **others: Any,
 ) -> Pair:
     """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call.
 
-    With ``class_shards`` padding stays.
+    With ``class_shards`` padding stays. False for ``row_shards`` says that the caller has no such option and leaves no
+    division to `over_all_rows`.
     """
     xp = backend_of(
         teacher_logits=teacher_logits,
@@ -103,7 +104,7 @@ def prepare(
             stacklevel=3,
         )
     front = check.check_axis(axis, xp.shape(student))
-    spread = spread_of(xp, class_shards, row_shards)
+    spread = spread_of(xp, class_shards, row_shards or None)
     if num_classes is not None and spread.classes is None:
         student = _without_padding(xp, student_name, student, front, num_classes)
         if same_classes and len(xp.shape(teacher)) == len(xp.shape(student)):
@@ -131,7 +132,8 @@ def prepare(
     weight = row_weight(xp, sample_weight, rows, student, dtype)
     weights = {"sample_weight": weight, "counted": counted}
     divisor = None
-    if spread == (None, None):
+    counts = any(x is not None for x in weights.values())
+    if spread == (None, None) and (row_shards is False or not counts or not xp.divides_last(student)):
         scale = row_scale(xp, reduction, rows, dtype, **weights)
     else:
         scale = row_factor(xp, rows, dtype, **weights)

@@ -17,7 +17,7 @@ HARD = "hard."
 
 def over_all_rows(pair: Pair, losses: Array) -> Array:
     """The losses that a kernel has reduced, over the rows of all members."""
-    if pair.reduction == "none" or pair.spread.rows is None:
+    if pair.reduction == "none" or (pair.spread.rows is None and pair.divisor is None):
         return losses
     return over_members(pair.xp, pair.spread.rows, losses, pair.divisor)
 

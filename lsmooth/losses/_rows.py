@@ -25,7 +25,8 @@ class RowOptions(NamedTuple):
     reduction: str | None = "mean"
     class_weight: Any = None
     class_shards: Any = None
-    row_shards: Any = None
+    row_shards: Any = False
+    """False where the caller has no such option, and leaves no division to `over_all_rows`."""
 
 
 class Rows(NamedTuple):
@@ -66,7 +67,7 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     name = "logits" if weight is None else "hidden"
     logits = check.beside_labels(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    spread = spread_of(xp, options.class_shards, options.row_shards)
+    spread = spread_of(xp, options.class_shards, options.row_shards or None)
     here = num_classes if spread.classes is None else None
     labels, logits, soft = _labels_and_logits(xp, labels, logits, options.axis, dtype, weight, here)
     count = here or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
@@ -98,7 +99,8 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     if class_weight is not None and reduction == "mean" and spread.classes is None:
         label_weight = xp.sum(labels * class_weight, axis=-1) if soft else weight_of_ids(xp, labels, class_weight)
     weights = {"sample_weight": sample_weight, "counted": counted}
-    if spread == (None, None):
+    counts = label_weight is not None or sample_weight is not None or counted is not None
+    if spread == (None, None) and (options.row_shards is False or not counts or not xp.divides_last(logits)):
         scale = row_scale(xp, reduction, rows, dtype, label_weight=label_weight, **weights)
     else:
         scale = row_factor(xp, rows, dtype, **weights)
@@ -152,7 +154,7 @@ def finish(rows: Rows, losses: Array) -> Array:
 
 def over_all_rows(rows: Rows, losses: Array) -> Array:
     """The losses that a kernel has reduced, over the rows of all members."""
-    if rows.reduction == "none" or rows.spread.rows is None:
+    if rows.reduction == "none" or (rows.spread.rows is None and rows.divisor is None):
         return losses
     return over_members(rows.xp, rows.spread.rows, losses, rows.divisor)
 

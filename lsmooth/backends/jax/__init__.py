@@ -188,10 +188,10 @@ class JaxBackend(Backend):
         return linear.linear_rows(self, loss, call, block_size)
 
     def members(self, group: Any, option: str) -> Members:
-        return group if isinstance(group, spread.WholeRows) else axis_members(group, option)
+        return axis_members(group, option)
 
-    def whole_rows(self, logits: Array) -> Members | None:
-        return spread.WholeRows() if spread.may_be_spread(logits) else None
+    def divides_last(self, logits: Array) -> bool:
+        return spread.may_be_spread(logits)
 
 
 # Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.

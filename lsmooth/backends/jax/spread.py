@@ -29,21 +29,6 @@ SLICES = "lsmooth: slices of the classes"
 Arrays = dict[str, Array]
 
 
-class WholeRows(Members):
-    """One program that has all rows, wherever they are."""
-
-    count, index = 1, 0
-
-    def sum(self, x: Array, total: Array | None = None) -> Array:
-        return x
-
-    def max(self, x: Array) -> Array:
-        return x
-
-    def shared(self, x: Array) -> Array:
-        return x
-
-
 def may_be_spread(x: Array) -> bool:
     """Whether devices may share a traced array, as far as is known."""
     return isinstance(x, jax.core.Tracer) and (_automatic_devices(x) > 1 or any(_explicit(x)))
@@ -99,7 +84,10 @@ def over_slices(
 
     mesh, along_rows = jax.typeof(logits).sharding.mesh, _explicit(logits)[:-1]
     specs = (
-        {name: PartitionSpec(*along_rows, names) if x.ndim > 1 else PartitionSpec(names) for name, x in classes.items()},
+        {
+            name: PartitionSpec(*along_rows, names) if x.ndim > 1 else PartitionSpec(names)
+            for name, x in classes.items()
+        },
         {name: PartitionSpec(*along_rows) for name in rows},
     )
     there = jax.tree.map(lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec)), (classes, rows), specs)
@@ -177,4 +165,6 @@ def _padded(x: Array, size: int) -> Array:
 
 
 def _over_rows(rows: Arrays, logits: Array) -> Arrays:
-    return {name: x if x.shape == logits.shape[:-1] else jnp.broadcast_to(x, logits.shape[:-1]) for name, x in rows.items()}
+    return {
+        name: x if x.shape == logits.shape[:-1] else jnp.broadcast_to(x, logits.shape[:-1]) for name, x in rows.items()
+    }
