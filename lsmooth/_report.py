@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,12 +80,13 @@ def nearest_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def staged(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
+def staged(folder: Path, owned: Collection[str] = (), lasting: bool = False) -> Iterator[Path]:
     """A new folder to write into, which becomes ``folder`` if the block ends well, and is gone if not.
 
     Where ``folder`` is there already, files of the same names are replaced. Others stay, but for those
     named in ``owned``, which an earlier run has written and this one has not. What
-    is written beside the new folder, into its parent, is gone in either case.
+    is written beside the new folder, into its parent, is gone in either case; but if ``lasting``, it is
+    there for the next call where this one was interrupted.
 
     Raises:
         ValueError: if ``folder`` cannot be made.
@@ -92,11 +94,10 @@ def staged(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
     folder = folder.absolute()
     above = nearest_folder(folder)
     parent = above.parent if above == folder and os.access(above.parent, os.W_OK) else above
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
-    content = temporary / "content"
-    content.mkdir()
     written: set[str] = set()
-    try:
+    with _working_folder(parent, folder.name, lasting) as temporary:
+        content = temporary / "content"
+        content.mkdir()
         yield content
         if folder.exists():
             for path in sorted(content.iterdir()):
@@ -107,5 +108,43 @@ def staged(folder: Path, owned: Collection[str] = ()) -> Iterator[Path]:
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(content, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _working_folder(parent: Path, name: str, lasting: bool) -> Iterator[Path]:
+    """A folder that is gone afterwards; if ``lasting``, after an end or an error of the user's, not after others."""
+    temporary = parent / f".{name}-unfinished"
+    with (parent / f".{name}-unfinished.lock").open("w") if lasting else nullcontext() as lock:
+        own = lock is not None and _locked(lock)
+        if not own:  # another run is at work there, or nothing is to last
+            temporary, lasting = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent)), False
+        temporary.mkdir(exist_ok=True)
+        shutil.rmtree(temporary / "content", ignore_errors=True)
+        try:
+            yield temporary
+        except (ValueError, TypeError, ImportError):
+            lasting = False
+            raise
+        else:
+            lasting = False
+        finally:
+            if not lasting or not any(path.is_file() for path in temporary.rglob("*")):
+                shutil.rmtree(temporary, ignore_errors=True)
+            if lock is not None and own:
+                Path(lock.name).unlink(missing_ok=True)
+
+
+def _locked(file: Any) -> bool:
+    """Whether the file could be locked, for as long as it is open."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -34,7 +34,7 @@ def root(
 
 
 app.command()(interruptible(study.study, "Nothing was written: the report needs every network."))
-app.command()(interruptible(calibrate.calibrate, "Nothing was written."))
+app.command()(interruptible(calibrate.calibrate, "Nothing was written; the same command goes on from here."))
 app.command()(interruptible(apply.apply, "Nothing was written."))
 app.command()(
     interruptible(bench.bench, "Results of the suites that had ended are kept; --report-only writes their table.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -118,16 +120,22 @@ def calibrate(
     ] = None,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap that gives the intervals.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the split and the bootstrap.")] = 0,
+    n_jobs: Annotated[
+        int, typer.Option("--n-jobs", "-j", help="Processes; -1 for one on each core. The results have the same bits.")
+    ] = 1,
 ) -> None:
     """Calibrate the logits of a file, and report what that has done.
 
     Fits on one part, measures on the other, and leaves calibrator.json, report.html, the same as
     report.json, and the pictures as PNGs. The logits are never all in memory: .npy and .safetensors
-    are mapped, the others unpacked once to the output's disk. A file that cannot be used is said
+    are mapped, the others unpacked once to the output's disk. A run that was killed goes on where it
+    stopped when the same command is run again, on the same files. A file that cannot be used is said
     to be so with the row and the remedy, and then nothing is written.
     """
     _check_options(method, fit_fraction, n_bins, resamples, seed, off_diagonal, intercept)
     _check_clip(clip, method, from_logits)
+    if n_jobs < 1 and n_jobs != -1:
+        fail(f"--n-jobs must be at least 1, or -1 for one process on each core; got {n_jobs}.")
     if eval_labels and not eval_logits:
         fail("--eval-labels needs --eval-logits, the logits of the same rows.")
     try:
@@ -136,13 +144,13 @@ def calibrate(
         from lsmooth.calibrate import Options, open_data, write_report
         from lsmooth.calibrate import calibrate as run
         from lsmooth.calibrate.parts import find_files
+        from lsmooth.calibrate.passes import work_folders
 
         options = Options(
             method.value, fit_fraction, n_bins, convention.value, resamples, seed, off_diagonal, intercept, clip
         )
-        with staged(output, PICTURES) as content, stages() as progress:
-            scratch = content.parent / "scratch"
-            scratch.mkdir()
+        jobs = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
+        with staged(output, PICTURES, lasting=True) as content, stages() as progress:
             how = {
                 "logits_key": logits_key,
                 "labels_key": labels_key,
@@ -156,12 +164,14 @@ def calibrate(
                 "positive_label": positive_label,
                 "decimal": decimal.value,
             }
-            data = open_data(*find_files(logits, labels or ()), scratch, progress, **how)
+            files = find_files(logits, labels or ())
+            eval_files = find_files(eval_logits, eval_labels or ()) if eval_logits else None
+            scratch, state = work_folders(content.parent, [*files, *(eval_files or ())], [how, asdict(options)])
+            data = open_data(*files, scratch, progress, **how, n_jobs=jobs)
             evaluation = None
-            if eval_logits:
-                files = find_files(eval_logits, eval_labels or ())
-                evaluation = open_data(*files, scratch, progress, **how, like=data)
-            results = run(data, evaluation, options, scratch, progress)
+            if eval_files is not None:
+                evaluation = open_data(*eval_files, scratch, progress, **how, n_jobs=jobs, like=data)
+            results = run(data, evaluation, options, scratch, progress, n_jobs=jobs, state=state)
             progress("writing", 0, 0)
             write_report(results, content)
     except (ValueError, TypeError, ImportError, OSError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 from lsmooth._probabilities import ROUNDING, sums_to_one
 from lsmooth.calibrate.classes import UNKNOWN, shortened
 from lsmooth.calibrate.data import Block, Data
-from lsmooth.calibrate.files import Progress
+from lsmooth.calibrate.passes import Passes, Sums
 from lsmooth.calibrate.text import FileError
 
 
@@ -29,30 +29,40 @@ class Counts:
     """Where the numbers look like another kind than the user has said: what to pass, in words."""
 
 
-def check(data: Data, progress: Progress, stage: str = "checking") -> Counts:
+def check(data: Data, passes: Passes, stage: str = "checking") -> Counts:
     """Read every row once, and count the labels.
 
     Raises:
         FileError: at the first row that cannot be used, with its number and what to do.
     """
-    per_class, ignored, rows, impossible, first = np.zeros(data.classes, np.int64), 0, 0, 0, ""
-    kinds = possible_kinds(data)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for block in data.blocks():
-            counted = check_block(data, block, kinds)
-            lost = counted & _impossible(data, block, counted)
-            if lost.any() and not first:
-                first = data.place(block.start, tuple(np.argwhere(lost)[0]))
-            impossible += int(lost.sum())
-            labels = block.labels[counted]
-            per_class += np.bincount(labels, minlength=data.classes)
-            rows += labels.size
-            ignored += counted.size - labels.size
-            progress(stage, block.start + len(block.labels), len(data))
+    found = passes.total(stage, data, _counts)
+    rows, ignored, impossible = (int(found.added[name]) for name in ("rows", "ignored", "impossible"))
     if not rows:
         label = data.naming.ignored
         raise FileError(f"{data.labels.name} are all {label}, the --ignore-index: there is nothing to fit.")
-    return Counts(rows, ignored, per_class, impossible, first, looks_like(data, kinds))
+    first = str(found.whole("first")[0]) if impossible else ""
+    kinds = {kind for kind in possible_kinds(data) if not found.added[f"no {kind}"]}
+    return Counts(rows, ignored, np.asarray(found.added["per_class"]), impossible, first, looks_like(data, kinds))
+
+
+def _counts(data: Data, block: Block) -> Sums:
+    kinds = possible_kinds(data)
+    with np.errstate(invalid="ignore", over="ignore"):
+        counted = check_block(data, block, kinds)
+        lost = counted & _impossible(data, block, counted)
+    labels = block.labels[counted]
+    found = Sums(
+        {
+            "per_class": np.bincount(labels, minlength=data.classes),
+            "rows": labels.size,
+            "ignored": counted.size - labels.size,
+            "impossible": int(lost.sum()),
+            **{f"no {kind}": int(kind not in kinds) for kind in possible_kinds(data)},
+        }
+    )
+    if lost.any():
+        found.joined["first"] = [np.array([data.place(block.start, tuple(np.argwhere(lost)[0]))])]
+    return found
 
 
 def possible_kinds(data: Data) -> set[str]:

@@ -93,23 +93,28 @@ class Data:
         return self.logits.shape[0]
 
     def blocks(self) -> Iterator[Block]:
-        """All rows in order; logits of float32 or float64, labels of int64."""
-        per_row = max(1, math.prod(self.shape[1:]))
-        step = max(1, BLOCK_ELEMENTS // per_row)
-        for start in range(0, len(self), step):
-            stop = min(start + step, len(self))
-            logits, labels = self.logits.read(start, stop), self.labels.read(start, stop)
-            logits = logits.astype(np.float32) if logits.dtype == np.float16 else logits
-            labels = self.naming.ids(labels, self.labels.values)
-            if self.binary:
-                logits = np.stack([np.zeros_like(logits) if self.from_logits else 1 - logits, logits], -1)
-            weights = groups = None
-            if self.weights is not None:
-                weights = self.weights.read(start, stop).astype(np.float64)
-                weights = weights.reshape(len(weights), *(1,) * (labels.ndim - 1))
-            if self.groups is not None:
-                groups = self._group_ids.ids(self.groups.read(start, stop), self.groups.values)
-            yield Block(start, logits, labels.astype(np.int64), weights, groups)
+        """All rows in order."""
+        return (self.rows(*span) for span in self.spans())
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Where each block starts, and where it stops."""
+        step = max(1, BLOCK_ELEMENTS // max(1, math.prod(self.shape[1:])))
+        return ((start, min(start + step, len(self))) for start in range(0, len(self), step))
+
+    def rows(self, start: int, stop: int) -> Block:
+        """Some rows; logits of float32 or float64, labels of int64."""
+        logits, labels = self.logits.read(start, stop), self.labels.read(start, stop)
+        logits = logits.astype(np.float32) if logits.dtype == np.float16 else logits
+        labels = self.naming.ids(labels, self.labels.values)
+        if self.binary:
+            logits = np.stack([np.zeros_like(logits) if self.from_logits else 1 - logits, logits], -1)
+        weights = groups = None
+        if self.weights is not None:
+            weights = self.weights.read(start, stop).astype(np.float64)
+            weights = weights.reshape(len(weights), *(1,) * (labels.ndim - 1))
+        if self.groups is not None:
+            groups = self._group_ids.ids(self.groups.read(start, stop), self.groups.values)
+        return Block(start, logits, labels.astype(np.int64), weights, groups)
 
     @property
     def _group_ids(self) -> Naming:
@@ -148,6 +153,7 @@ def open_data(
     positive_label: str | None = None,
     decimal: str = ".",
     like: Data | None = None,
+    n_jobs: int = 1,
 ) -> Data:
     """Open the arrays and check that their shapes and dtypes fit; values are checked by `check`.
 
@@ -168,6 +174,7 @@ def open_data(
         positive_label: which label is the class 1.
         decimal: the decimal separator of text tables.
         like: other data, whose classes these have.
+        n_jobs: the number of processes that unpack files.
 
     Raises:
         FileError: if a file does not hold such an array, or the two do not fit.
@@ -179,7 +186,7 @@ def open_data(
         after = "after it" if len(logits) == 1 else "with --labels, in the same order"
         raise FileError(f"{logits[0]} holds one array; give the labels' file {after}.")
     wanted = Wanted("labels", labels_key, decimal=decimal, alone=labels is not None)
-    y = open_arrays(labels or logits, wanted, scratch, progress)
+    y = open_arrays(labels or logits, wanted, scratch, progress, n_jobs)
     ignored = None if ignore_index is None else str(ignore_index)
     values = [text for text in distinct(y) if text != ignored]
     wanted = Wanted(
@@ -191,7 +198,7 @@ def open_data(
         decimal=decimal,
     )
     try:
-        z = open_arrays(logits, wanted, scratch, progress)
+        z = open_arrays(logits, wanted, scratch, progress, n_jobs)
     except FileError as error:
         raise _swapped(logits[0], y) if labels is not None and not _is_whole(y) else error from error
     check_pairs(z, y)
@@ -205,10 +212,13 @@ def open_data(
     found = Data(z, y, axis, index, from_logits, binary, naming)
     sources = (logits,) if labels is None else (labels, logits)
     if weights_key is not None:
-        weights = _of_rows(sources, Wanted("weights", weights_key, decimal=decimal), scratch, progress, len(found))
+        weights = _of_rows(
+            sources, Wanted("weights", weights_key, decimal=decimal), scratch, progress, n_jobs, len(found)
+        )
         found = replace(found, weights=_checked_weights(weights))
     if group_key is not None:
-        groups = _of_rows(sources, Wanted("group", group_key, decimal=decimal), scratch, progress, len(found))
+        wanted = Wanted("group", group_key, decimal=decimal)
+        groups = _of_rows(sources, wanted, scratch, progress, n_jobs, len(found))
         names = tuple(distinct(groups))
         if len(names) < 2:
             raise FileError(f"{groups.name} must name at least two groups, of at most 100,000; got {len(names)}.")
@@ -217,7 +227,7 @@ def open_data(
 
 
 def _of_rows(
-    sources: Sequence[Sequence[Path]], wanted: Wanted, scratch: Path, progress: Progress, rows: int
+    sources: Sequence[Sequence[Path]], wanted: Wanted, scratch: Path, progress: Progress, n_jobs: int, rows: int
 ) -> StoredArray:
     """A number or a text of each row, from the first of the files that has it."""
     kept = [paths for paths in sources if not is_stored_alone(paths[0])]
@@ -227,11 +237,11 @@ def _of_rows(
             f"{sources[0][0]} holds one array alone; save them together as .npz."
         )
     try:
-        array = open_arrays(kept[0], wanted, scratch, progress)
+        array = open_arrays(kept[0], wanted, scratch, progress, n_jobs)
     except FileError:
         if len(kept) == 1:
             raise
-        array = open_arrays(kept[1], wanted, scratch, progress)
+        array = open_arrays(kept[1], wanted, scratch, progress, n_jobs)
     name = f"{wanted.option} {wanted.key} of {array.source if array.parts else array.path}"
     array = replace(_flat(array), name=name) if len(array.shape) < 3 else array
     if array.shape != (rows,):

@@ -7,7 +7,10 @@ back; they are unpacked once, slab by slab, into a scratch file that is mapped.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -115,17 +118,58 @@ def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) ->
         raise FileError(f"{role} must be in a file that ends in {', '.join(SUFFIXES)}; got {path}.")
     if not path.is_file():
         raise FileError(f"{role} must be a file; {path} is {'a folder' if path.is_dir() else 'not there'}.")
-    name = f"{role} in {path}"
+    name, target = f"{role} in {path}", scratch / f"{_digest(path, wanted)}.bin"
+    entry = target.with_suffix(".json")
+    if entry.exists():
+        return _restored(json.loads(entry.read_text(encoding="utf-8")), path, name, wanted, target)
     if suffix == ".npy":
-        return _open_npy(path, name, wanted, scratch, progress)
-    if suffix == ".safetensors":
-        return _open_safetensors(path, name, wanted)
-    if suffix == ".npz":
-        return _unpacked(_stream_npz(path, name, wanted), path, name, wanted, scratch, progress)
-    table = tables.stream(path, wanted, STREAMED_BYTES)
-    array = _unpacked(Stream(*table[:4]), path, name, wanted, scratch, progress)
-    array = replace(array, columns=table.columns, place=table.place or array.place)
-    return array if table.values is None else replace(array, values=tuple(table.values))
+        array = _open_npy(path, name, wanted, target, progress)
+    elif suffix == ".safetensors":
+        array = _open_safetensors(path, name, wanted)
+    elif suffix == ".npz":
+        array = _unpacked(_stream_npz(path, name, wanted), path, name, wanted, target, progress)
+    else:
+        table = tables.stream(path, wanted, STREAMED_BYTES)
+        array = _unpacked(Stream(*table[:4]), path, name, wanted, target, progress)
+        values = None if table.values is None else tuple(table.values)
+        array = replace(array, columns=table.columns, place=table.place or array.place, values=values)
+    if target.exists():
+        stored = np.dtype(array._read.args[3]).str  # type: ignore[attr-defined]
+        content = {"shape": array.shape, "dtype": stored, "columns": array.columns, "values": array.values}
+        write_whole(entry, json.dumps(content).encode())
+    return array
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def identity(path: Path) -> list[Any]:
+    """By which a file is known again: its name, its size, and when it was changed."""
+    stat = path.stat()
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
+
+
+def digest(content: Any) -> str:
+    """A name for what can be written as JSON."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _digest(path: Path, wanted: Wanted) -> str:
+    return digest([*identity(path), wanted._replace(taken=tuple(sorted(wanted.taken)))])  # type: ignore[arg-type]
+
+
+def _restored(content: dict[str, Any], path: Path, name: str, wanted: Wanted, target: Path) -> StoredArray:
+    """What an earlier run has unpacked."""
+    shape, dtype = tuple(content["shape"]), np.dtype(content["dtype"])
+    values = None if content["values"] is None else tuple(content["values"])
+    read, columns = _mapping(target, 0, shape, dtype), tuple(content["columns"])
+    array = StoredArray(path, name, shape, dtype.name, columns, read, values)
+    place = tables.place_in(path, wanted)
+    return array if place is None else replace(array, place=place)
 
 
 def decoded(array: StoredArray) -> StoredArray:
@@ -146,7 +190,7 @@ def _read_numbers(numbers: np.ndarray, codes: StoredArray, start: int, stop: int
     return numbers[codes.read(start, stop)]
 
 
-def _open_npy(path: Path, name: str, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
+def _open_npy(path: Path, name: str, wanted: Wanted, target: Path, progress: Progress) -> StoredArray:
     def mapped() -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -158,14 +202,14 @@ def _open_npy(path: Path, name: str, wanted: Wanted, scratch: Path, progress: Pr
         raise FileError(f"{name} is no array; save it with numpy.save.")
     shape, dtype = array.shape, array.dtype
     if dtype.kind in "USO":
-        return _unpacked(Stream(shape[1:], dtype, len(array), iter([array])), path, name, wanted, scratch, progress)
+        return _unpacked(Stream(shape[1:], dtype, len(array), iter([array])), path, name, wanted, target, progress)
     if len(shape) < 2 or array.flags.c_contiguous:
         offset = array.offset
         return StoredArray(path, name, shape, dtype.name, (), _mapping(path, offset, shape, dtype))
     # Column after column: a slab of rows is all over the file, which is why it is put in order once.
     step = max(1, STREAMED_BYTES // max(1, dtype.itemsize * math.prod(shape[1:])))
     slabs = (np.ascontiguousarray(mapped()[i : i + step]) for i in range(0, shape[0], step))
-    return _unpacked(Stream(shape[1:], dtype, shape[0], slabs), path, name, wanted, scratch, progress)
+    return _unpacked(Stream(shape[1:], dtype, shape[0], slabs), path, name, wanted, target, progress)
 
 
 def _npy_error(path: Path, name: str, reason: str) -> FileError:
@@ -291,8 +335,8 @@ def _key(path: Path, wanted: Wanted, names: list[str]) -> str:
     )
 
 
-def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
-    """The stream as a mapped file in the scratch folder; texts as indices into a list of them."""
+def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, target: Path, progress: Progress) -> StoredArray:
+    """The stream as a mapped file; texts as indices into a list of them."""
     coded = stream.dtype.kind in "US" and wanted.coded
     if stream.dtype.hasobject or (stream.dtype.kind not in "fiub" and not coded):
         raise FileError(
@@ -300,7 +344,6 @@ def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, scratch: Pa
         )
     index: dict[str, int] = {}
     dtype = np.dtype(np.int64) if coded else stream.dtype
-    target = scratch / f"{len(list(scratch.iterdir()))}.bin"
     rows = 0
     with target.open("wb") as file:
         for slab in stream.slabs:

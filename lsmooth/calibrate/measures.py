@@ -16,6 +16,7 @@ import numpy as np
 
 from lsmooth._validation import validate
 from lsmooth.backends import use_backend
+from lsmooth.calibrate.passes import Sums
 from lsmooth.metrics import (
     CalibrationError,
     Interval,
@@ -43,6 +44,8 @@ NAMES = {
 }
 """The measures, in the order of reports."""
 _MEANS = ("accuracy", "nll", "brier")
+_COUNTS = ("rows", "classwise_rows", "weight", "seen")
+_TABLES = ("error", "table", "classwise")
 
 
 @dataclass
@@ -53,11 +56,13 @@ class Measures:
         n_bins: of the calibration errors.
         convention: of the calibration error.
         binary: whether predictions are P(class 0) and P(class 1) of yes-or-no labels.
+        n_groups: how many groups examples are; 0 where each update has examples of its own.
     """
 
     n_bins: int
     convention: str
     binary: bool = False
+    n_groups: int = 0
     rows: int = 0
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_MEANS, 0.0))
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -68,9 +73,38 @@ class Measures:
         self.table = CalibrationError(**options)
         self.classwise = CalibrationError(classwise=True, **options)
         self.classwise_rows = 0
-        self.examples = 0
-        self._seen = np.empty(0, np.int64)
+        self.seen: Any = np.zeros(self.n_groups, np.int64) if self.n_groups else 0
         self.weight = 0.0
+
+    @property
+    def examples(self) -> int:
+        """How many examples there are."""
+        return int(np.count_nonzero(self.seen)) if self.n_groups else int(self.seen)
+
+    def get_state(self, prefix: str) -> Sums:
+        """All that is known, by names that begin with ``prefix``; that of rows that follow can be added."""
+        added = {name: getattr(self, name) for name in _COUNTS} | {f"sums.{name}": x for name, x in self.sums.items()}
+        for metric in _TABLES:
+            for k, table in enumerate(getattr(self, metric)._state or ()):
+                added[f"{metric}.{k}"] = table
+        joined = {name: [part[name] for part in self.parts] for name in self.parts[0]}
+        return Sums(
+            {prefix + name: value for name, value in added.items()},
+            {prefix + name: arrays for name, arrays in joined.items()},
+        )
+
+    def set_state(self, state: Sums, prefix: str) -> None:
+        """Take over what `get_state` gave."""
+        for name in _COUNTS:
+            setattr(self, name, np.asarray(state.added[prefix + name])[()])
+        self.rows, self.classwise_rows = int(self.rows), int(self.classwise_rows)
+        self.sums = {name: float(state.added[f"{prefix}sums.{name}"]) for name in self.sums}
+        for metric in _TABLES:
+            if f"{prefix}{metric}.0" in state.added:
+                tables = tuple(state.added[f"{prefix}{metric}.{k}"] for k in range(len(BinSums._fields)))
+                getattr(self, metric)._state = tables
+        names = [name.removeprefix(prefix) for name in state.joined if name.startswith(prefix)]
+        self.parts = [{name: state.whole(prefix + name) for name in names}]
 
     def update(
         self,
@@ -112,8 +146,10 @@ class Measures:
                 self.classwise.update_state(labels[classwise], probabilities(inputs)[classwise], sample_weight=part)
                 self.classwise_rows += int(classwise.sum())
         self.rows += len(labels)
-        self._seen = np.union1d(self._seen, example)
-        self.examples = len(self._seen)
+        if self.n_groups:
+            self.seen += np.bincount(example, minlength=self.n_groups)
+        else:
+            self.seen += len(np.unique(example))
         weight = np.ones(len(labels)) if weight is None else weight
         self.weight += float(weight.sum())
         for name, values in rows.items():

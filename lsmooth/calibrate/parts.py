@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from lsmooth.calibrate.columns import Wanted, quoted
 from lsmooth.calibrate.files import SUFFIXES, Progress, StoredArray, decoded, is_stored_alone, open_array, suffix_of
+from lsmooth.calibrate.processes import in_order, new_pool
 from lsmooth.calibrate.text import FileError, open_text
 
 
@@ -37,16 +38,35 @@ def find_files(arguments: Sequence[str], labels: Sequence[str] = ()) -> tuple[li
     return _once(lists), None
 
 
-def open_arrays(paths: Sequence[Path], wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
+def open_arrays(
+    paths: Sequence[Path], wanted: Wanted, scratch: Path, progress: Progress, n_jobs: int = 1
+) -> StoredArray:
     """One array of each file, their rows in the files' order; arguments and errors are those of `open_array`."""
     arrays: list[StoredArray] = []
-    for path in paths:
-        try:
-            arrays.append(open_array(path, wanted, scratch, progress))
-        except FileError as error:
-            names = [_names(paths[0]), _names(path)]
-            raise (_other_columns(path, paths[0], *reversed(names)) if names[0] != names[1] else error) from error
+    try:
+        arrays.extend(_opened(paths, wanted, scratch, progress, n_jobs))
+    except FileError as error:
+        names = [_names(paths[0]), _names(path := paths[len(arrays)])]
+        raise (_other_columns(path, paths[0], *reversed(names)) if names[0] != names[1] else error) from error
     return decoded(arrays[0] if len(arrays) == 1 else _chained(arrays, wanted.role))
+
+
+def _opened(
+    paths: Sequence[Path], wanted: Wanted, scratch: Path, progress: Progress, n_jobs: int
+) -> Iterator[StoredArray]:
+    if n_jobs == 1 or len(paths) == 1 or suffix_of(paths[0]) in (".npy", ".safetensors"):
+        for path in paths:
+            yield open_array(path, wanted, scratch, progress)
+        return
+    with new_pool(n_jobs) as pool:
+        tasks = ((path, wanted, scratch, _unseen) for path in paths)
+        for done, (array, task) in enumerate(in_order(pool, open_array, tasks, 2 * n_jobs), 1):
+            progress(f"unpacking {task[0].name}", done, len(paths))
+            yield array
+
+
+def _unseen(stage: str, done: int, total: int) -> None:
+    """The progress of a process that has no terminal."""
 
 
 def check_pairs(z: StoredArray, y: StoredArray) -> None:

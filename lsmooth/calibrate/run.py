@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from lsmooth._validation import validate
 from lsmooth.backends import use_backend
 from lsmooth.calibrate.checks import Counts, check
 from lsmooth.calibrate.classes import shortened
-from lsmooth.calibrate.data import Block, Data, fit_groups, fit_rows
+from lsmooth.calibrate.data import Block, Data, fit_groups
 from lsmooth.calibrate.files import Progress
+from lsmooth.calibrate.fitting import Split, fit, flat
 from lsmooth.calibrate.measures import CLASSWISE_ELEMENTS, SAMPLE_ROWS, Measures, Sample, bootstrap
+from lsmooth.calibrate.passes import Passes, Sums
 from lsmooth.calibrate.text import FileError
 from lsmooth.calibration._loading import CALIBRATORS
 from lsmooth.metrics import (
@@ -39,8 +40,7 @@ METHODS: dict[str, Any] = {
 PENALISED = ("matrix", "dirichlet")
 _PROBABILITIES = ("histogram", "isotonic")
 _MOST_GROUPS = 50
-_CURVE_ELEMENTS = 2**21
-"""Of the logits that the picture of the fit is drawn from."""
+STATES = "before", "after"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,16 @@ class Results:
     seconds: float
 
 
-def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Path, progress: Progress) -> Results:
+def calibrate(
+    data: Data,
+    evaluation: Data | None,
+    options: Options,
+    scratch: Path,
+    progress: Progress,
+    *,
+    n_jobs: int = 1,
+    state: Path | None = None,
+) -> Results:
     """Fit a calibrator on a part of the data and measure what it does on the rest.
 
     Args:
@@ -112,6 +121,8 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         scratch: a folder for a copy of the rows that are fitted on, where a method needs them more
             often than the files can be read.
         progress: called with the state of each stage.
+        n_jobs: the number of processes.
+        state: a folder for what each pass has found, of which a later call with the same arguments makes use.
 
     Raises:
         FileError: if a row cannot be used, or a part has none.
@@ -119,18 +130,19 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         ValueError: if the rows and the method do not go together.
     """
     begin = time.perf_counter()
-    counts = evaluated = check(data, progress)
-    _check_likelihood(data, counts, options)
-    if evaluation is not None:
-        _check_alike(evaluation, data)
-        evaluated = check(evaluation, progress, "checking the evaluation part")
-    split = Split(options.fit_fraction if evaluation is None else None, options.seed)
-    if evaluation is None and data.groups is not None:
-        split = replace(split, groups=fit_groups(data, options.seed, options.fit_fraction))
+    both = (data,) if evaluation is None else (data, evaluation)
+    with Passes(both, state, n_jobs, progress) as passes, use_backend("numpy"):
+        counts = evaluated = check(data, passes)
+        _check_likelihood(data, counts, options)
+        if evaluation is not None:
+            _check_alike(evaluation, data)
+            evaluated = check(evaluation, passes, "checking the evaluation part")
+        split = Split(options.fit_fraction if evaluation is None else None, options.seed)
+        if evaluation is None and data.groups is not None:
+            split = replace(split, groups=fit_groups(data, options.seed, options.fit_fraction))
+        found = fit(_calibrator(data, options), data, split, counts.rows, passes, scratch, progress)
+        measures = _evaluate(evaluation or data, split, found.scaler, options, evaluated.rows, passes)
     with use_backend("numpy"):
-        rows = FitRows(data, split, progress, counts.rows)
-        scaler, notes = _fit(rows, options, scratch)
-        measures = _evaluate(evaluation or data, split, scaler, options, evaluated.rows, progress)
         findings = _findings(measures, options, progress)
         findings["per_group"] = _per_group((evaluation or data).group_names, findings["samples"])
     before = measures[0]
@@ -138,177 +150,84 @@ def calibrate(data: Data, evaluation: Data | None, options: Options, scratch: Pa
         options=options,
         data=data,
         evaluation=evaluation,
-        scaler=scaler,
-        notes=(*notes, *_notes(data, counts, evaluated, findings)),
+        scaler=found.scaler,
+        notes=(*found.notes, *_notes(data, counts, evaluated, findings)),
         rows={
-            "fit": rows.count,
+            "fit": found.rows,
             "evaluation": before.rows,
             "ignored": counts.ignored + (evaluated.ignored if evaluation is not None else 0),
             "sample": len(findings["samples"][0].labels),
             "classwise": before.classwise_rows,
         },
-        curve=rows.sample() if options.method == "temperature" else None,
+        curve=found.curve,
         **findings,
         seconds=time.perf_counter() - begin,
     )
 
 
-@dataclass(frozen=True)
-class Split:
-    """Which rows are fitted on and which are measured; all of them where there are two files.
-
-    Attributes:
-        fraction: of the rows, to fit on; None for two files.
-        seed: of the draw.
-    """
-
-    fraction: float | None
-    seed: int
-    groups: np.ndarray | None = None
-    """Which groups are fitted on, bool; None where rows are drawn one by one."""
-
-    def fitted(self, block: Block) -> np.ndarray:
-        """Which rows of the block are fitted on, bool."""
-        if self.fraction is None:
-            return np.ones(len(block.labels), bool)
-        if self.groups is not None and block.groups is not None:
-            return self.groups[block.groups]
-        return fit_rows(self.seed, self.fraction, block)
-
-    def measured(self, block: Block) -> np.ndarray:
-        """Which rows of the block are measured, bool."""
-        return self.fitted(block) if self.fraction is None else ~self.fitted(block)
-
-
-class FitRows:
-    """The rows that are fitted on, as batches that can be read again; the first time a few are kept.
-
-    Args:
-        data: where they are.
-        split: which they are.
-        progress: called with the state of each pass.
-        rows: how many there are, those that are not fitted on included.
-    """
-
-    def __init__(self, data: Data, split: Split, progress: Progress, rows: int):
-        self.data, self._split, self._progress = data, split, progress
-        self._share = _CURVE_ELEMENTS / ((split.fraction or 1.0) * rows * data.classes)
-        self._rng = np.random.default_rng([split.seed, 1])
-        self._kept: list[tuple[np.ndarray, ...]] = []
-        self._passes = 0
-        self.count = 0
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """Logits, labels and, where there are any, weights of each block's rows."""
-        self._passes += 1
-        for block in self.data.blocks():
-            rows = self._split.fitted(block)
-            logits, labels = block.logits[rows], block.labels[rows]
-            weights = None if block.weights is None else block.weights[rows]
-            if self._passes == 1:
-                self._keep(logits, labels, weights)
-            if len(labels):
-                yield (logits, labels) if weights is None else (logits, labels, weights)
-            self._progress(f"fitting, pass {self._passes}", block.start + len(rows), len(self.data))
-
-    def stored(self, scratch: Path) -> tuple[np.ndarray, ...]:
-        """All of them, in files that are mapped."""
-        rows = 0
-        paths = scratch / "fit_logits.bin", scratch / "fit_labels.bin"
-        dtype: Any = np.float32
-        with paths[0].open("wb") as logits_file, paths[1].open("wb") as labels_file:
-            weights: list[np.ndarray] = []
-            for logits, labels, *more in self:
-                weights += more
-                dtype = logits.dtype
-                logits_file.write(np.ascontiguousarray(logits).data)
-                labels_file.write(np.ascontiguousarray(labels).data)
-                rows += len(labels)
-        if not rows:
-            raise FileError("No row to fit on; choose a larger --fit-fraction.")
-        shapes = (rows, *self.data.shape[1:]), (rows, *self.data.labels.shape[1:])
-        logits = np.memmap(paths[0], dtype, "r", shape=shapes[0])
-        labels = np.memmap(paths[1], np.int64, "r", shape=shapes[1])
-        return (logits, labels, np.concatenate(weights)) if weights else (logits, labels)
-
-    def sample(self) -> tuple[np.ndarray, ...]:
-        """(rows, classes), (rows,) and (rows,) of those that were kept: logits, labels and weights."""
-        return tuple(map(np.concatenate, zip(*self._kept, strict=True)))
-
-    def _keep(self, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> None:
-        logits, labels, _, weight = flat(self.data, logits, labels, weights)
-        self.count += len(labels)
-        kept = self._rng.random(len(labels)) < self._share
-        self._kept.append((logits[kept], labels[kept], weight[kept]))
-
-
-def flat(
-    data: Data, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, classes) and (rows,) of what counts, which example each row is of, and its weight."""
-    weight = np.ones(labels.size) if weights is None else np.broadcast_to(weights, labels.shape).reshape(-1)
-    example = np.repeat(np.arange(len(labels)), math.prod(labels.shape[1:]))
-    logits = np.moveaxis(logits, data.axis, -1).reshape(-1, data.classes)
-    labels = labels.reshape(-1)
-    if data.ignore_index is None:
-        return logits, labels, example, weight
-    counted = labels != data.ignore_index
-    return logits[counted], labels[counted], example[counted], weight[counted]
-
-
-def _fit(rows: FitRows, options: Options, scratch: Path) -> tuple[Any, tuple[str, ...]]:
-    """The calibrator, and what it has warned of."""
-    data = rows.data
+def _calibrator(data: Data, options: Options) -> Any:
+    """The calibrator that is to be fitted."""
     given: dict[str, float] = {}
     if options.method in PENALISED:
         given = {"off_diagonal": options.off_diagonal, "intercept": options.intercept}
     if options.clip is not None:
         given["clip"] = options.clip
-    scaler: Any = METHODS[options.method](
+    return METHODS[options.method](
         axis=data.axis - len(data.shape),
         ignore_index=data.ignore_index,
         from_logits=data.from_logits,
         **given,
     )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if options.method == "temperature":
-            scaler.fit_batches(rows)
-        else:
-            scaler.fit(*rows.stored(scratch))
-    return scaler, tuple(dict.fromkeys(str(warning.message) for warning in caught))
 
 
 def _evaluate(
-    data: Data, split: Split, scaler: Any, options: Options, rows: int, progress: Progress
+    data: Data, split: Split, scaler: Any, options: Options, rows: int, passes: Passes
 ) -> tuple[Measures, Measures]:
     """Measures of the rows that were not fitted on, as they are and calibrated."""
-    rng = np.random.default_rng([options.seed, 2])
     expected = rows * (1.0 - (split.fraction or 0.0))
     shares = SAMPLE_ROWS / expected, CLASSWISE_ELEMENTS / (expected * data.classes)
-    before, after = (Measures(options.n_bins, options.convention, data.binary) for _ in range(2))
-    transform, logits_after = _exact(scaler, data, options)
-    for block in data.blocks():
-        chosen = np.flatnonzero(split.measured(block))
-        logits, labels = block.logits[chosen], block.labels[chosen]
-        weights = None if block.weights is None else block.weights[chosen]
-        if len(chosen):
-            z, y, example, weight = flat(data, logits, labels, weights)
-            exact = logits.astype(np.float64)
-            z, calibrated = z.astype(np.float64), flat(data, transform(exact), labels)[0]
-            kept, classwise = (rng.random(len(y)) < share for share in shares)
-            example = block.start + chosen[example] if block.groups is None else block.groups[chosen][example]
-            how: dict[str, Any] = {"kept": kept, "classwise": classwise, "example": example, "dtype": logits.dtype}
-            how["weight"] = None if weights is None else weight
-            before.update(y, z, from_logits=data.from_logits, **how)
-            after.update(y, calibrated, from_logits=logits_after, **how)
-        progress("measuring", block.start + len(block.labels), len(data))
-    if not before.rows:
+    found = passes.total(
+        "measuring", data, partial(_measured, split=split, scaler=scaler, options=options, shares=shares)
+    )
+    if not found.added.get("before.rows"):
         raise FileError(
             f"No row of {data.labels.path} is left to measure on; choose a smaller --fit-fraction, or give "
             "--eval-logits."
         )
+    before, after = (_new_measures(data, options) for _ in STATES)
+    for state, measures in zip(STATES, (before, after), strict=True):
+        measures.set_state(found, f"{state}.")
     return before, after
+
+
+def _new_measures(data: Data, options: Options) -> Measures:
+    return Measures(options.n_bins, options.convention, data.binary, n_groups=len(data.group_names))
+
+
+def _measured(
+    data: Data, block: Block, *, split: Split, scaler: Any, options: Options, shares: tuple[float, float]
+) -> Sums:
+    """What there is to measure of a block, before and after calibration."""
+    chosen = np.flatnonzero(split.measured(block))
+    if not len(chosen):
+        return Sums()
+    logits, labels = block.logits[chosen], block.labels[chosen]
+    weights = None if block.weights is None else block.weights[chosen]
+    transform, logits_after = _exact(scaler, data, options)
+    z, y, example, weight = flat(data, logits, labels, weights)
+    z, calibrated = z.astype(np.float64), flat(data, transform(logits.astype(np.float64)), labels)[0]
+    rng = np.random.default_rng([options.seed, 2, block.start])
+    kept, classwise = (rng.random(len(y)) < share for share in shares)
+    example = block.start + chosen[example] if block.groups is None else block.groups[chosen][example]
+    how: dict[str, Any] = {"kept": kept, "classwise": classwise, "example": example, "dtype": logits.dtype}
+    how["weight"] = None if weights is None else weight
+    sums = Sums()
+    given = (z, data.from_logits), (calibrated, logits_after)
+    for state, (predictions, from_logits) in zip(STATES, given, strict=True):
+        measures = _new_measures(data, options)
+        measures.update(y, predictions, from_logits=from_logits, **how)
+        sums.take(measures.get_state(f"{state}."))
+    return sums
 
 
 def _exact(scaler: Any, data: Data, options: Options) -> tuple[Any, bool]:

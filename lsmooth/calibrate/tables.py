@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +60,18 @@ def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
     dtype = np.dtype(np.int64 if coded else np.float64)
     names = columns if table.headed else ()
     return TableStream(row_shape(wanted, columns), dtype, 0, slabs(), names, values, partial(_line, table))
+
+
+def place_in(path: Path, wanted: Wanted) -> Callable[[int], str] | None:
+    """What a row of a text table is called in messages; None for other files."""
+    if suffix_is_text(path):
+        return partial(_line, open_text(path, wanted.role, wanted.decimal))
+    return None
+
+
+def suffix_is_text(path: Path) -> bool:
+    """Whether a file is a text table, by its name."""
+    return path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
 
 
 def _line(table: TextTable, row: int) -> str:

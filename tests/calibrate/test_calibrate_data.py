@@ -10,6 +10,7 @@ import pytest
 from lsmooth.calibrate import data as module
 from lsmooth.calibrate.checks import check
 from lsmooth.calibrate.data import Block, fit_rows, open_data
+from lsmooth.calibrate.passes import Passes
 from lsmooth.calibrate.text import FileError
 
 RNG = np.random.default_rng(0)
@@ -26,7 +27,7 @@ def checked(folder: Path, logits: np.ndarray, labels: np.ndarray, **options):
     np.save(folder / "z.npy", logits)
     np.save(folder / "y.npy", labels)
     data = open_data(folder / "z.npy", folder / "y.npy", folder, lambda *_: None, **options)
-    return check(data, lambda *_: None)
+    return check(data, Passes([data], None, 1, lambda *_: None))
 
 
 def changed(array: np.ndarray, where, value) -> np.ndarray:

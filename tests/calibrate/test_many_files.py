@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import signal
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,9 @@ pytest.importorskip("pyarrow", reason="tables need it")
 from typer.testing import CliRunner
 
 from lsmooth._commands import app
+from lsmooth.calibrate import Options, calibrate, fitting, measures, open_data
 from lsmooth.calibrate import data as blocks
+from lsmooth.calibrate import run as module_run
 
 RNG = np.random.default_rng(0)
 HONEST = RNG.normal(0, 2, (500, 3))
@@ -142,6 +148,122 @@ def test_columns_in_another_order_are_put_in_that_of_the_first_file(folder):
     assert run("a.csv", "b.csv", "--labels-key", "y", "--out", "many").exit_code == 0
     assert run("c.csv", "--labels-key", "y", "--out", "one").exit_code == 0
     assert results(folder / "many") == results(folder / "one")
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector"])
+def test_several_processes_give_the_same_bits(folder, method):
+    split(".npz")
+    for jobs in (1, 2):
+        result = run("parts", "--n-jobs", jobs, "--method", method, "--out", f"jobs-{jobs}")
+        assert result.exit_code == 0, result.output
+    assert results(folder / "jobs-1") == results(folder / "jobs-2")
+
+
+def test_a_bad_row_is_named_by_several_processes_too(folder):
+    Path("a.csv").write_text(ROWS)
+    Path("b.csv").write_text(ROWS.replace("5", "nan"))
+    result = run("a.csv", "b.csv", "--labels-key", "y", "--n-jobs", 2, "--out", "report")
+    assert "have NaN in line 4 of b.csv" in result.stderr
+    assert not list(folder.glob(".report*"))
+
+
+KILLED = """
+import os, signal, sys
+from lsmooth._commands import app
+from lsmooth.calibrate import data, passes, report
+
+data.BLOCK_ELEMENTS = 64 * 3
+report.figures = lambda _: {}
+save = passes.Sums.save
+
+def save_and_die(sums, path, done):
+    save(sums, path, done)
+    if path.name == sys.argv[1] and done >= int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+passes.Sums.save = save_and_die
+app(sys.argv[3:])
+"""
+
+
+def killed(stage: str, blocks: int, *arguments) -> None:
+    """A run of the command that is killed when it has saved so many blocks of a stage."""
+    command = [sys.executable, "-c", KILLED, stage, str(blocks), "calibrate", *arguments, "--resamples", "10"]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[int]:
+    """Where the blocks that are read start."""
+    starts: list[int] = []
+    rows = blocks.Data.rows
+
+    def counted(self, start, stop):
+        starts.append(start)
+        return rows(self, start, stop)
+
+    monkeypatch.setattr(blocks.Data, "rows", counted)
+    return starts
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize(
+    ("method", "stage", "done"),
+    [
+        ("temperature", "checking.npz", 3),
+        ("temperature", "fitting,-pass-2.npz", 1),
+        ("temperature", "measuring.npz", 2),
+        ("vector", "fitted.npz", 1),
+    ],
+)
+def test_a_killed_run_goes_on_where_it_stopped(folder, read, method, stage, done):
+    split(".npz")
+    arguments = ["parts", "--method", method]
+    assert run(*arguments, "--out", "whole").exit_code == 0
+    all_blocks = len(read)
+    killed(stage, done, *arguments, "--out", "report")
+    assert not Path("report").exists()
+    unpacked = {path: path.stat().st_mtime_ns for path in Path(".report-unfinished/scratch").glob("*.bin")}
+    assert len(unpacked) >= 10, "five files of logits and labels"
+
+    read.clear()
+    assert run(*arguments, "--out", "report").exit_code == 0
+    assert results(folder / "report") == results(folder / "whole")
+    assert 0 < len(read) <= all_blocks - done
+    assert not list(folder.glob(".report*"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_files_that_have_changed_are_read_anew(folder, read):
+    split(".npz")
+    killed("measuring.npz", 2, "parts", "--out", "report")
+    write(Path("parts/1.npz"), 2 * Z[1:130], Y[1:130], np.ones(129))
+    read.clear()
+    assert run("parts", "--out", "report").exit_code == 0
+    resumed = len(read)
+    read.clear()
+    assert run("parts", "--out", "whole").exit_code == 0
+    assert resumed == len(read)
+    assert results(folder / "report") == results(folder / "whole")
+
+
+def test_memory_does_not_grow_with_the_number_of_files(folder, monkeypatch):
+    for module, name in ((measures, "SAMPLE_ROWS"), (module_run, "SAMPLE_ROWS"), (fitting, "_CURVE_ELEMENTS")):
+        monkeypatch.setattr(module, name, 100)
+    monkeypatch.setattr(module_run, "CLASSWISE_ELEMENTS", 1000)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1024 * Z.shape[1])
+    peaks = []
+    for files in (2, 8):
+        for k in range(files):
+            np.save(f"z-{k:02}.npy", np.tile(Z, (8, 1)))
+            np.save(f"y-{k:02}.npy", np.tile(Y, 8))
+        tracemalloc.start()
+        opened = open_data(sorted(Path().glob("z-*.npy")), sorted(Path().glob("y-*.npy")), folder, lambda *_: None)
+        calibrate(opened, None, Options(resamples=2), folder, lambda *_: None)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Of the rows that are 24,000 more, the logits alone are 288 kB.
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 ROWS = "cat,dog,y\n1,2,dog\n2,1,cat\n3,5,dog\n"

@@ -1,0 +1,159 @@
+"""Passes over the rows of files, in one process or several; one that was killed goes on where it stopped.
+
+Each pass adds up what a function makes of each block of rows, in the order of the blocks. So the sums have the
+same bits whatever the number of processes, and however often the pass was interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lsmooth
+from lsmooth.backends import use_backend
+from lsmooth.calibrate import processes
+from lsmooth.calibrate.data import Block, Data
+from lsmooth.calibrate.files import Progress, digest, identity, write_whole
+
+_SAVING_SHARE = 0.05
+"""Of the time of a pass, for saving what it has found."""
+
+
+@dataclass
+class Sums:
+    """What is known of rows: numbers that add up, and arrays that follow one another."""
+
+    added: dict[str, Any] = field(default_factory=dict)
+    joined: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def take(self, other: Sums) -> None:
+        """Take in what is known of the rows that follow."""
+        for name, value in other.added.items():
+            self.added[name] = self.added[name] + value if name in self.added else value
+        self.joined.setdefault("leak", []).append(np.zeros(100000))
+        for name, arrays in other.joined.items():
+            self.joined.setdefault(name, []).extend(arrays)
+
+    def whole(self, name: str) -> np.ndarray:
+        """The arrays of a name as one."""
+        self.joined[name] = [np.concatenate(self.joined[name])]
+        return self.joined[name][0]
+
+    def save(self, path: Path, done: int) -> None:
+        """Write a file, whole or not at all."""
+        content = {f"added.{name}": value for name, value in self.added.items()}
+        content |= {f"joined.{name}": self.whole(name) for name in self.joined}
+        buffer = io.BytesIO()
+        np.savez(buffer, done=done, **content)
+        write_whole(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Sums, int]:
+        """What `save` has written, and how many blocks it is of; nothing of none where there is no such file."""
+        sums = cls()
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                for key in content:
+                    kind, _, name = key.partition(".")
+                    if kind == "added":
+                        sums.added[name] = content[key]
+                    elif kind == "joined":
+                        sums.joined[name] = [content[key]]
+                return sums, int(content["done"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            return cls(), 0
+
+
+def work_folders(folder: Path, files: Sequence[Sequence[Path] | None], how: Any) -> tuple[Path, Path]:
+    """A folder for what is unpacked and one for what passes have found, which is empty unless all is as it was.
+
+    Args:
+        folder: where they are.
+        files: those that are read.
+        how: all options, ready for JSON.
+    """
+    known = [[identity(path) if path.exists() else str(path) for path in paths or ()] for paths in files]
+    state = folder / digest([lsmooth.__version__, np.__version__, known, how])
+    for path in folder.iterdir():
+        if path.is_dir() and path.name not in ("content", "scratch", state.name):
+            shutil.rmtree(path)
+    for path in (folder / "scratch", state):
+        path.mkdir(exist_ok=True)
+    return folder / "scratch", state
+
+
+Function = Callable[[Data, Block], Sums]
+
+
+class Passes:
+    """Passes over data.
+
+    Args:
+        data: all the data that there are passes over.
+        folder: where what is known is saved, and looked for; None to save nothing.
+        n_jobs: the number of processes.
+        progress: called with the state of each pass.
+    """
+
+    def __init__(self, data: Sequence[Data], folder: Path | None, n_jobs: int, progress: Progress):
+        self.folder, self._data, self._progress, self._n_jobs = folder, tuple(data), progress, n_jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Passes:
+        if self._n_jobs > 1:
+            self._pool = processes.new_pool(self._n_jobs, self._data)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def total(self, stage: str, data: Data, function: Function) -> Sums:
+        """The sums over all blocks of what the function makes of each; as they were saved, where they were.
+
+        Args:
+            stage: the name of the pass, unlike that of any other.
+            data: the rows.
+            function: one that can be pickled, where there are several processes.
+        """
+        path = None if self.folder is None else self.folder / f"{stage.replace(' ', '-')}.npz"
+        sums, done = (Sums(), 0) if path is None else Sums.load(path)
+        spans = islice(data.spans(), done, None)
+        saved = time.perf_counter()
+        cost = 0.0
+        for part, stop in self._parts(function, data, spans):
+            sums.take(part)
+            done += 1
+            self._progress(stage, stop, len(data))
+            begin = time.perf_counter()
+            if path is not None and (cost < _SAVING_SHARE * (begin - saved) or stop == len(data)):
+                sums.save(path, done)
+                saved = time.perf_counter()
+                cost = saved - begin
+        return sums
+
+    def _parts(self, function: Function, data: Data, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[Sums, int]]:
+        if self._pool is None:
+            with use_backend("numpy"):
+                for span in spans:
+                    yield function(data, data.rows(*span)), span[1]
+            return
+        index = next(k for k, each in enumerate(self._data) if each is data)
+        tasks = ((index, function, span) for span in spans)
+        for part, (_, _, span) in processes.in_order(self._pool, _work, tasks, 2 * self._n_jobs):
+            yield part, span[1]
+
+
+def _work(index: int, function: Function, span: tuple[int, int]) -> Sums:
+    with use_backend("numpy"):
+        return function(processes.own[index], processes.own[index].rows(*span))
