@@ -102,7 +102,7 @@ def fit(scaler: Any, data: Data, split: Split, rows: int, passes: Passes, scratc
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if isinstance(scaler, TemperatureScaling):
+        if type(scaler) is TemperatureScaling:
             share = _CURVE_ELEMENTS / ((split.fraction or 1.0) * rows * data.classes)
             low, high = scaler._range()
             source = _Source(passes, data, split, scaler, share, low, high)

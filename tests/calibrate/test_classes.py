@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsmooth.calibrate.checks import check
+from lsmooth.calibrate.checks import Counts, check
 from lsmooth.calibrate.classes import UNKNOWN
 from lsmooth.calibrate.data import Data, open_data
+from lsmooth.calibrate.passes import Passes
 from lsmooth.calibrate.text import FileError
 
 pytest.importorskip("pyarrow")
 RNG = np.random.default_rng(0)
+
+
+def checked(data: Data) -> Counts:
+    return check(data, Passes([data], None, 1, lambda *_: None))
 
 
 def table(folder: Path, header: str, labels: list, **options) -> Data:
@@ -70,7 +75,7 @@ def test_labels_find_the_class_of_their_name(tmp_path, how):
     assert data.classes == len(known)
     expected = labels if how == "ids of listed classes" else [known.index(str(label)) for label in labels]
     assert ids(data) == expected
-    check(data, lambda *_: None)
+    checked(data)
 
 
 def test_columns_are_in_the_order_of_the_listed_classes(tmp_path):
@@ -104,10 +109,10 @@ def test_dense_labels_may_be_names(tmp_path):
 )
 def test_a_label_can_be_left_out_whatever_its_kind(tmp_path, labels, ignored):
     data = table(tmp_path, "p_cat,p_dog,label", labels, ignore_index=ignored)
-    counts = check(data, lambda *_: None)
+    counts = checked(data)
     assert (counts.rows, counts.ignored, counts.per_class.tolist()) == (2, 1, [1, 1])
     with pytest.raises(FileError, match=f"are all {str(ignored).replace('?', '.')}, the --ignore-index"):
-        check(table(tmp_path, "p_cat,p_dog,label", [ignored] * 3, ignore_index=ignored), lambda *_: None)
+        checked(table(tmp_path, "p_cat,p_dog,label", [ignored] * 3, ignore_index=ignored))
 
 
 ONE = {
@@ -134,7 +139,7 @@ def test_one_number_a_row_is_that_of_the_positive_class(tmp_path, how, from_logi
     lines = [f"{column},label", *(f"{a},{b}" for a, b in zip(p, labels, strict=True))]
     (tmp_path / "table.csv").write_text("\n".join(lines))
     data = open_data(tmp_path / "table.csv", None, tmp_path, lambda *_: None, from_logits=from_logits, **options)
-    check(data, lambda *_: None)
+    checked(data)
     (block,) = data.blocks()
     assert data.names == tuple(names.split(","))
     assert (data.shape, data.classes) == ((4, 2), 2)
@@ -148,7 +153,7 @@ def test_one_number_a_row_is_that_of_the_positive_class(tmp_path, how, from_logi
 def test_an_array_of_one_number_a_row_is_binary(tmp_path, shape, label_shape, dtype):
     p = np.array([0.25, 0.5, 0.75, 1.0], dtype)
     data = arrays(tmp_path, p.reshape(shape), np.array([0, 1, 1, 1]).reshape(label_shape), from_logits=False)
-    check(data, lambda *_: None)
+    checked(data)
     (block,) = data.blocks()
     np.testing.assert_array_equal(block.logits, np.stack([1 - p, p], -1))
     assert ids(data) == [0, 1, 1, 1]
@@ -159,7 +164,7 @@ def test_a_pair_of_columns_is_two_classes_with_or_without_binary(tmp_path):
     pair, labels = np.stack([1 - p, p], -1), np.array([0, 1, 1, 0, 0, 1])
     for binary in (False, True):
         data = arrays(tmp_path, pair, labels, from_logits=False, binary=binary)
-        check(data, lambda *_: None)
+        checked(data)
         (block,) = data.blocks()
         np.testing.assert_array_equal(block.logits, pair)
     data = arrays(tmp_path, pair, np.where(labels, "yes", "no"), from_logits=False, positive_label="yes")
@@ -169,7 +174,7 @@ def test_a_pair_of_columns_is_two_classes_with_or_without_binary(tmp_path):
 def test_every_number_has_a_label_of_its_own_where_binary(tmp_path):
     z, labels = RNG.normal(size=(5, 3)), RNG.integers(0, 2, (5, 3))
     data = arrays(tmp_path, z, labels, binary=True, classes=("cat", "dog", "hen"))
-    counts = check(data, lambda *_: None)
+    counts = checked(data)
     assert (counts.rows, data.questions, data.names) == (15, 3, ("cat", "dog", "hen"))
     (block,) = data.blocks()
     np.testing.assert_array_equal(block.logits, np.stack([0 * z, z], -1))
@@ -263,14 +268,14 @@ def test_the_cures_that_messages_name_work(tmp_path):
         "a positive label whose column is first": {"logits_key": "no,yes"},
     }.items():
         header, labels, options, _ = REFUSED[how]
-        check(table(tmp_path, header, labels, **{**options, **more}), lambda *_: None)
+        checked(table(tmp_path, header, labels, **{**options, **more}))
 
 
 @pytest.mark.parametrize("missing", ["", "NA"])
 def test_a_missing_label_is_named_by_its_line(tmp_path, missing):
     for labels in (["cat", missing, "dog"], [0, missing, 1]):
         with pytest.raises(FileError, match="in line 3"):
-            check(table(tmp_path, "p_cat,p_dog,label", labels), lambda *_: None)
+            checked(table(tmp_path, "p_cat,p_dog,label", labels))
 
 
 def test_labels_that_the_first_file_lacks_are_no_class_of_another(tmp_path):
@@ -278,4 +283,4 @@ def test_labels_that_the_first_file_lacks_are_no_class_of_another(tmp_path):
     other = table(tmp_path, "p_cat,p_dog,label", ["dog", "hen"], like=first)
     assert ids(other) == [1, UNKNOWN]
     with pytest.raises(FileError, match="'hen' in line 3, which is none of the classes cat, dog"):
-        check(other, lambda *_: None)
+        checked(other)
