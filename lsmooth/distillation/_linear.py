@@ -12,10 +12,11 @@ from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arr
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
-from lsmooth.distillation._pair import LogitOptions, Pair, prepare
-from lsmooth.distillation._shards import over_all_rows, spread_loss
+from lsmooth.distillation._pair import Arguments, LogitOptions, Pair, PairOptions, prepare
+from lsmooth.distillation._shards import spread_loss
 from lsmooth.losses._linear import check_block_size, check_head, head_without_padding, over_rows
 from lsmooth.losses._rows import rows_of
+from lsmooth.losses._shards import over_all_rows
 
 SOFT, HARD = "soft.", "hard."
 
@@ -133,22 +134,12 @@ def linear_distillation_loss(
             f"teacher_weight must have as many classes as student_weight, {xp.shape(student.weight)[0]}; "
             f"got {xp.shape(teacher.weight)[0]}."
         )
-    pair = prepare(
-        teacher.hidden,
-        student.hidden,
-        temperature,
-        labels=labels,
-        ignore_index=ignore_index,
-        mask=mask,
-        sample_weight=sample_weight,
-        reduction=reduction,
-        stop_teacher_gradient=stop_teacher_gradient,
-        teacher_name="teacher_hidden",
-        student_name="student_hidden",
-        same_classes=False,
-        class_shards=class_shards,
-        row_shards=row_shards,
+    options = PairOptions(temperature, labels, ignore_index, mask, sample_weight, reduction=reduction)
+    options = options._replace(
+        stop_teacher_gradient=stop_teacher_gradient, class_shards=class_shards, row_shards=row_shards
     )
+    names = Arguments("teacher_hidden", "student_hidden", same_classes=False)
+    pair = prepare(teacher.hidden, student.hidden, options, names)
     if stop_teacher_gradient:
         teacher = teacher._replace(
             weight=xp.stop_gradient(teacher.weight),
@@ -260,25 +251,11 @@ def linear_sparse_distillation_loss(
     block_size = check_block_size(block_size)
     alpha = _teacher_share(alpha, labels)
     call = "linear_sparse_distillation_loss(teacher_indices, teacher_log_probs, hidden, weight)"
-    pair = prepare(
-        teacher_log_probs,
-        hidden,
-        temperature,
-        labels=labels,
-        ignore_index=ignore_index,
-        mask=mask,
-        sample_weight=sample_weight,
-        reduction=reduction,
-        stop_teacher_gradient=stop_teacher_gradient,
-        teacher_name="teacher_log_probs",
-        student_name="hidden",
-        same_classes=False,
-        order=("teacher_indices", teacher_indices, call),
-        teacher_indices=teacher_indices,
-        weight=weight,
-        bias=bias,
-        label_smoothing=label_smoothing,
-    )
+    options = PairOptions(temperature, labels, ignore_index, mask, sample_weight, reduction=reduction)
+    options = options._replace(stop_teacher_gradient=stop_teacher_gradient)
+    names = Arguments("teacher_log_probs", "hidden", False, ("teacher_indices", teacher_indices, call))
+    arrays = {"teacher_indices": teacher_indices, "weight": weight, "bias": bias, "label_smoothing": label_smoothing}
+    pair = prepare(teacher_log_probs, hidden, options, names, **arrays)
     xp = pair.xp
     head = head_without_padding(xp, check_head(xp, pair.student, weight, bias), num_classes)
     kept = {"log_probs": pair.teacher, "indices": kept_indices(xp, teacher_indices, pair.teacher, pair.counted)}

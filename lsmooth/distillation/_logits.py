@@ -12,8 +12,9 @@ from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, label_facto
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
-from lsmooth.distillation._pair import LogitOptions, Pair, finish, prepare, scale_of, tempered
-from lsmooth.distillation._shards import over_all_rows, spread_loss
+from lsmooth.distillation._pair import LogitOptions, Pair, PairOptions, finish, prepare, scale_of, tempered
+from lsmooth.distillation._shards import spread_loss
+from lsmooth.losses._shards import over_all_rows
 
 
 @over_ragged_rows("student_logits")
@@ -108,21 +109,11 @@ def distillation_loss(
     parameter = parameter_of(divergence, beta=beta, alpha=alpha)
     of_teacher = LogitOptions(teacher_logit_scale, teacher_logit_softcap).checked("teacher_")
     of_student = LogitOptions(logit_scale, logit_softcap).checked()
-    pair = prepare(
-        teacher_logits,
-        student_logits,
-        temperature,
-        labels=labels,
-        ignore_index=ignore_index,
-        mask=mask,
-        sample_weight=sample_weight,
-        axis=axis,
-        num_classes=num_classes,
-        reduction=reduction,
-        stop_teacher_gradient=stop_teacher_gradient,
-        class_shards=class_shards,
-        row_shards=row_shards,
+    options = PairOptions(temperature, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction)
+    options = options._replace(
+        stop_teacher_gradient=stop_teacher_gradient, class_shards=class_shards, row_shards=row_shards
     )
+    pair = prepare(teacher_logits, student_logits, options)
     if pair.spread.classes is not None:
         heads = (Head(pair.teacher, None), Head(pair.student, None))
         soft = DivergenceOptions(divergence, parameter, pair.temperature)
@@ -192,19 +183,10 @@ def decoupled_distillation_loss(
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
     beta = check.check_at_least("beta", beta, 0.0)
-    pair = prepare(
-        teacher_logits,
-        student_logits,
-        temperature,
-        labels=labels,
-        ignore_index=ignore_index,
-        mask=mask,
-        sample_weight=sample_weight,
-        axis=axis,
-        num_classes=num_classes,
-        reduction=reduction,
-        stop_teacher_gradient=stop_teacher_gradient,
+    options = PairOptions(
+        temperature, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction, stop_teacher_gradient
     )
+    pair = prepare(teacher_logits, student_logits, options)
     xp, labels = pair.xp, pair.labels
     classes = xp.length(pair.student, -1, xp.dtype(labels))
     known, factor = label_factor(xp, labels, classes, pair.dtype)
@@ -277,20 +259,10 @@ def standardized_distillation_loss(
         0.0
     """
     parameter = parameter_of(divergence, beta=beta, alpha=alpha)
-    pair = prepare(
-        teacher_logits,
-        student_logits,
-        1.0,
-        labels=labels,
-        ignore_index=ignore_index,
-        mask=mask,
-        sample_weight=sample_weight,
-        axis=axis,
-        num_classes=num_classes,
-        reduction=reduction,
-        stop_teacher_gradient=stop_teacher_gradient,
-        row_temperature=temperature,
+    options = PairOptions(
+        1.0, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction, stop_teacher_gradient
     )
+    pair = prepare(teacher_logits, student_logits, options, row_temperature=temperature)
     xp = pair.xp
     rows = xp.shape(pair.student)[:-1]
     divisor = check.number_or_rows(

@@ -11,10 +11,11 @@ from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._logits import divergence_options
-from lsmooth.distillation._pair import prepare
-from lsmooth.distillation._shards import over_all_rows, spread_loss
+from lsmooth.distillation._pair import Arguments, PairOptions, prepare
+from lsmooth.distillation._shards import spread_loss
 from lsmooth.losses import _rows
 from lsmooth.losses._reductions import check_reduction
+from lsmooth.losses._shards import over_all_rows
 
 
 class DistillationLoss:
@@ -152,18 +153,10 @@ def _hard_and_soft(
     common: dict[str, Any] = {"ignore_index": loss.ignore_index, "axis": axis, "reduction": loss.reduction}
     common["num_classes"] = loss.num_classes
     common |= loss._shards
-    pair = prepare(
-        teacher_logits,
-        student_logits,
-        temperature,
-        labels=None if loss.ignore_index is None else labels,
-        sample_weight=sample_weight,
-        mask=mask,
-        hard_labels=labels,
-        order=("labels", labels, "loss(labels, teacher_logits, student_logits)"),
-        label_smoothing=label_smoothing,
-        **common,
-    )
+    ids = None if loss.ignore_index is None else labels
+    options = PairOptions(temperature, ids, sample_weight=sample_weight, mask=mask, **common)
+    names = Arguments(order=("labels", labels, "loss(labels, teacher_logits, student_logits)"))
+    pair = prepare(teacher_logits, student_logits, options, names, hard_labels=labels, label_smoothing=label_smoothing)
     xp = pair.xp
     rows = _rows.prepare(
         xp, labels, student_logits, _rows.RowOptions(label_smoothing, sample_weight, mask=mask, **common)

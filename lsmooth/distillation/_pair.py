@@ -10,9 +10,9 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import divergence
 from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.formulas.softmax import capped_logits
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_divisor, row_factor, row_scale
+from lsmooth.losses._reductions import check_reduction, reduce_rows
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
-from lsmooth.losses._shards import Spread, spread_of
+from lsmooth.losses._shards import Spread, scale_and_divisor, spread_of
 
 
 class LogitOptions(NamedTuple):
@@ -41,6 +41,35 @@ class LogitOptions(NamedTuple):
         return capped_logits(xp, logits if self.scale == 1.0 else logits * self.scale, self.softcap)
 
 
+class PairOptions(NamedTuple):
+    """The options of every loss between two models, as the user gave them."""
+
+    temperature: Any = 1.0
+    labels: Any = None
+    ignore_index: int | None = None
+    mask: Any = None
+    sample_weight: Any = None
+    axis: int = -1
+    num_classes: int | None = None
+    reduction: str | None = "mean"
+    stop_teacher_gradient: bool = True
+    class_shards: Any = None
+    row_shards: Any = False
+    """False where the caller has no such option, and leaves no division to `over_all_rows`."""
+
+
+class Arguments(NamedTuple):
+    """How a loss calls the two arrays."""
+
+    teacher: str = "teacher_logits"
+    student: str = "student_logits"
+    same_classes: bool = True  # whether both arrays hold logits of the same classes
+    order: check.Order | None = None
+
+
+LOGITS = Arguments()
+
+
 class Pair(NamedTuple):
     """A checked call: both logits with the classes last, as they were given."""
 
@@ -59,99 +88,72 @@ class Pair(NamedTuple):
 
 
 def prepare(
-    teacher_logits: Any,
-    student_logits: Any,
-    temperature: Any,
-    *,
-    labels: Any = None,
-    ignore_index: int | None = None,
-    mask: Any = None,
-    sample_weight: Any = None,
-    axis: int = -1,
-    reduction: str | None = "mean",
-    stop_teacher_gradient: bool = True,
-    teacher_name: str = "teacher_logits",
-    student_name: str = "student_logits",
-    same_classes: bool = True,
-    order: check.Order | None = None,
-    num_classes: int | None = None,
-    class_shards: Any = None,
-    row_shards: Any = False,
-    **others: Any,
+    teacher_logits: Any, student_logits: Any, options: PairOptions, names: Arguments = LOGITS, **others: Any
 ) -> Pair:
     """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call.
 
-    With ``class_shards`` padding stays. False for ``row_shards`` says that the caller has no such option and leaves no
-    division to `over_all_rows`.
+    With ``class_shards`` padding stays.
     """
     xp = backend_of(
         teacher_logits=teacher_logits,
         student_logits=student_logits,
-        temperature=temperature,
-        labels=labels,
-        mask=mask,
-        sample_weight=sample_weight,
+        temperature=options.temperature,
+        labels=options.labels,
+        mask=options.mask,
+        sample_weight=options.sample_weight,
         **others,
     )
-    reduction = check_reduction(reduction)
+    reduction = check_reduction(options.reduction)
+    spread = spread_of(xp, options.class_shards, options.row_shards or None)
     like = teacher_logits if xp.is_array(teacher_logits) else None
-    student = check.float_array(xp, student_name, student_logits, like, order)
-    teacher = check.float_array(xp, teacher_name, teacher_logits, student, order)
-    if stop_teacher_gradient and same_classes and _are_swapped(xp, teacher, student):
+    student = check.float_array(xp, names.student, student_logits, like, names.order)
+    teacher = check.float_array(xp, names.teacher, teacher_logits, student, names.order)
+    if options.stop_teacher_gradient and names.same_classes and _are_swapped(xp, teacher, student):
         warnings.warn(
-            f"{teacher_name} requires a gradient and {student_name} does not. The teacher comes first, and gets no "
+            f"{names.teacher} requires a gradient and {names.student} does not. The teacher comes first, and gets no "
             f"gradient: check that they are not swapped, and compute the teacher's logits under torch.no_grad().",
             stacklevel=3,
         )
-    front = check.check_axis(axis, xp.shape(student))
-    spread = spread_of(xp, class_shards, row_shards or None)
-    if num_classes is not None and spread.classes is None:
-        student = _without_padding(xp, student_name, student, front, num_classes)
-        if same_classes and len(xp.shape(teacher)) == len(xp.shape(student)):
-            teacher = _without_padding(xp, teacher_name, teacher, front, num_classes)
     shape = xp.shape(student)
-    wanted = shape if same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
-    if not check.same_shape(xp.shape(teacher), wanted):
-        raise ValueError(f"{teacher_name} must go with {student_name} of shape {shape}; got {xp.shape(teacher)}.")
-    if shape[front] == 0:
-        raise ValueError(f"{student_name} must have at least one class, got shape {shape} with axis={axis}.")
-    if front != len(shape) - 1:
-        student, teacher = xp.moveaxis(student, front, -1), xp.moveaxis(teacher, front, -1)
+    count = options.num_classes if spread.classes is None else None
+    teacher, student = _with_classes_last(xp, teacher, student, options.axis, count, names)
     dtype = "float64" if xp.dtype(student) == "float64" else "float32"
-    if stop_teacher_gradient:
+    if options.stop_teacher_gradient:
         teacher = xp.stop_gradient(teacher)
 
     rows = rows_of(xp, student)
-    labels, counted = _labels_and_counted(xp, labels, ignore_index, mask, rows, shape)
+    labels, counted = _labels_and_counted(xp, options, rows, shape)
     if check.is_validating(xp, teacher, student):
-        check.check_not_nan(xp, teacher_name, teacher, counted)
-        check.check_not_nan(xp, student_name, student, counted)
+        check.check_not_nan(xp, names.teacher, teacher, counted)
+        check.check_not_nan(xp, names.student, student, counted)
     temperature = check.number_or_rows(
-        xp, "temperature", temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")
+        xp, "temperature", options.temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")
     )
-    weight = row_weight(xp, sample_weight, rows, student, dtype)
-    weights = {"sample_weight": weight, "counted": counted}
-    divisor = None
-    counts = any(x is not None for x in weights.values())
-    if spread == (None, None) and (row_shards is False or not counts or not xp.divides_last(student)):
-        scale = row_scale(xp, reduction, rows, dtype, **weights)
-    else:
-        scale = row_factor(xp, rows, dtype, **weights)
-        divisor = row_divisor(xp, reduction, rows, dtype, scale, label_weight=None, **weights)
-    return Pair(
-        xp,
-        teacher,
-        student,
-        labels,
-        counted,
-        temperature,
-        dtype,
-        scale,
-        reduction,
-        stop_teacher_gradient,
-        spread,
-        divisor,
-    )
+    weight = row_weight(xp, options.sample_weight, rows, student, dtype)
+    late = options.row_shards is not False and xp.divides_last(student)
+    scale, divisor = scale_and_divisor(xp, reduction, rows, dtype, spread, late, sample_weight=weight, counted=counted)
+    constant = options.stop_teacher_gradient
+    return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction, constant, spread, divisor)
+
+
+def _with_classes_last(
+    xp: Backend, teacher: Array, student: Array, axis: int, num_classes: int | None, names: Arguments
+) -> tuple[Array, Array]:
+    """Both arrays without padding, the classes along the last axis."""
+    front = check.check_axis(axis, xp.shape(student))
+    if num_classes is not None:
+        student = _without_padding(xp, names.student, student, front, num_classes)
+        if names.same_classes and len(xp.shape(teacher)) == len(xp.shape(student)):
+            teacher = _without_padding(xp, names.teacher, teacher, front, num_classes)
+    shape = xp.shape(student)
+    wanted = shape if names.same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
+    if not check.same_shape(xp.shape(teacher), wanted):
+        raise ValueError(f"{names.teacher} must go with {names.student} of shape {shape}; got {xp.shape(teacher)}.")
+    if shape[front] == 0:
+        raise ValueError(f"{names.student} must have at least one class, got shape {shape} with axis={axis}.")
+    if front != len(shape) - 1:
+        student, teacher = xp.moveaxis(student, front, -1), xp.moveaxis(teacher, front, -1)
+    return teacher, student
 
 
 def _without_padding(xp: Backend, name: str, logits: Array, axis: int, num_classes: int) -> Array:
@@ -191,11 +193,11 @@ def finish(pair: Pair, losses: Array, scale_by_temperature_squared: bool) -> Arr
 
 
 def _labels_and_counted(
-    xp: Backend, labels: Any, ignore_index: int | None, mask: Any, rows: Array, logits: tuple[int | None, ...]
+    xp: Backend, options: PairOptions, rows: Array, logits: tuple[int | None, ...]
 ) -> tuple[Array | None, Array | None]:
-    shape = xp.shape(rows)
-    counted = row_mask(xp, mask, rows, logits)
-    ignore_index = check.check_ignore_index(ignore_index)
+    shape, labels = xp.shape(rows), options.labels
+    counted = row_mask(xp, options.mask, rows, logits)
+    ignore_index = check.check_ignore_index(options.ignore_index)
     if labels is None:
         if ignore_index is not None:
             raise ValueError("ignore_index needs labels; without, say with mask which rows count.")

@@ -15,13 +15,6 @@ from lsmooth.losses._shards import over_members, shared_head, signature
 HARD = "hard."
 
 
-def over_all_rows(pair: Pair, losses: Array) -> Array:
-    """The losses that a kernel has reduced, over the rows of all members."""
-    if pair.reduction == "none" or (pair.spread.rows is None and pair.divisor is None):
-        return losses
-    return over_members(pair.xp, pair.spread.rows, losses, pair.divisor)
-
-
 def spread_loss(
     pair: Pair,
     heads: tuple[Head, Head],

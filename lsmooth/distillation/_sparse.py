@@ -7,7 +7,7 @@ from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
 from lsmooth.distillation._logits import divergence_options
-from lsmooth.distillation._pair import prepare
+from lsmooth.distillation._pair import Arguments, PairOptions, prepare
 
 
 @over_ragged_rows("student_logits")
@@ -97,26 +97,13 @@ def sparse_distillation_loss(
     """
     check_tail(tail, divergence)
     parameter = parameter_of(divergence, beta=beta)
-    pair = prepare(
-        teacher_log_probs,
-        student_logits,
-        temperature,
-        labels=labels,
-        ignore_index=ignore_index,
-        mask=mask,
-        sample_weight=sample_weight,
-        num_classes=num_classes,
-        reduction=reduction,
-        stop_teacher_gradient=stop_teacher_gradient,
-        teacher_name="teacher_log_probs",
-        same_classes=False,
-        order=(
-            "teacher_indices",
-            teacher_indices,
-            "sparse_distillation_loss(teacher_indices, teacher_log_probs, student_logits)",
-        ),
-        teacher_indices=teacher_indices,
+    options = PairOptions(
+        temperature, labels, ignore_index, mask, sample_weight, num_classes=num_classes, reduction=reduction
     )
+    options = options._replace(stop_teacher_gradient=stop_teacher_gradient)
+    call = "sparse_distillation_loss(teacher_indices, teacher_log_probs, student_logits)"
+    names = Arguments("teacher_log_probs", same_classes=False, order=("teacher_indices", teacher_indices, call))
+    pair = prepare(teacher_log_probs, student_logits, options, names, teacher_indices=teacher_indices)
     indices = kept_indices(pair.xp, teacher_indices, pair.teacher, pair.counted)
     options = divergence_options(pair, divergence, parameter, scale_by_temperature_squared)
     return kept_divergence(pair.xp, pair.teacher, indices, pair.student, tail, options)

@@ -10,8 +10,8 @@ from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._keras_base import refuse_a_mean
-from lsmooth.losses._rows import RowOptions, Rows, over_all_rows, per_class, prepare, prepare_binary, reduced
-from lsmooth.losses._shards import cross_entropy_call
+from lsmooth.losses._rows import RowOptions, Rows, per_class, prepare, prepare_binary, reduced
+from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
 @over_ragged_rows("logits")

@@ -13,8 +13,8 @@ from lsmooth.backends.formulas.sharded import CrossEntropyAnswer
 from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
-from lsmooth.losses._rows import RowOptions, Rows, over_all_rows, over_rows, prepare, reduced, rows_of
-from lsmooth.losses._shards import cross_entropy_call
+from lsmooth.losses._rows import RowOptions, Rows, over_rows, prepare, reduced, rows_of
+from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
 @over_ragged_rows("hidden")

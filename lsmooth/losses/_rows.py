@@ -9,8 +9,8 @@ from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import accumulate, without_padding
 from lsmooth.backends.formulas.sigmoid import proper_binary_labels
 from lsmooth.losses._keras_base import refuse_a_mean
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_divisor, row_factor, row_scale
-from lsmooth.losses._shards import Spread, over_members, spread_of
+from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
+from lsmooth.losses._shards import Spread, over_members, scale_and_divisor, spread_of
 
 
 class RowOptions(NamedTuple):
@@ -95,33 +95,14 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     if counted is not None:
         labels = xp.where(counted[..., None] if soft else counted, labels, 0)
 
-    label_weight, divisor = None, None
+    label_weight = None
     if class_weight is not None and reduction == "mean" and spread.classes is None:
         label_weight = xp.sum(labels * class_weight, axis=-1) if soft else weight_of_ids(xp, labels, class_weight)
-    weights = {"sample_weight": sample_weight, "counted": counted}
-    counts = label_weight is not None or sample_weight is not None or counted is not None
-    if spread == (None, None) and (options.row_shards is False or not counts or not xp.divides_last(logits)):
-        scale = row_scale(xp, reduction, rows, dtype, label_weight=label_weight, **weights)
-    else:
-        scale = row_factor(xp, rows, dtype, **weights)
-        divisor = row_divisor(xp, reduction, rows, dtype, scale, label_weight=label_weight, **weights)
-    return Rows(
-        xp,
-        labels,
-        logits,
-        soft,
-        shape,
-        dtype,
-        eps,
-        class_weight,
-        counted,
-        scale,
-        reduction,
-        num_classes,
-        spread,
-        divisor,
-        sample_weight,
-    )
+    late = options.row_shards is not False and xp.divides_last(logits)
+    weights = {"label_weight": label_weight, "sample_weight": sample_weight, "counted": counted}
+    scale, divisor = scale_and_divisor(xp, reduction, rows, dtype, spread, late, **weights)
+    call = Rows(xp, labels, logits, soft, shape, dtype, eps, class_weight, counted, scale, reduction, num_classes)
+    return call._replace(spread=spread, divisor=divisor, sample_weight=sample_weight)
 
 
 def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -> Rows:
@@ -150,13 +131,6 @@ def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -
 def finish(rows: Rows, losses: Array) -> Array:
     """The reduction of the losses; what is ignored must be finite there."""
     return reduce_rows(rows.xp, losses, rows.scale, rows.reduction)
-
-
-def over_all_rows(rows: Rows, losses: Array) -> Array:
-    """The losses that a kernel has reduced, over the rows of all members."""
-    if rows.reduction == "none" or (rows.spread.rows is None and rows.divisor is None):
-        return losses
-    return over_members(rows.xp, rows.spread.rows, losses, rows.divisor)
 
 
 def reduced(rows: Rows, losses: Array, label_weight: Array | None) -> Array:

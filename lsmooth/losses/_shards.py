@@ -9,6 +9,7 @@ from lsmooth.backends.formulas.linear import Call, Head, stacked_columns
 from lsmooth.backends.formulas.sharded import Asked, CrossEntropyAnswer, CrossEntropyQuestion, cross_entropy
 from lsmooth.backends.members import Members
 from lsmooth.backends.options import Options, SoftmaxOptions, without_arrays
+from lsmooth.losses._reductions import row_divisor, row_factor, row_scale
 
 
 class Spread(NamedTuple):
@@ -45,6 +46,34 @@ def over_members(xp: Backend, members: Members | None, total: Array, divisor: An
         total, divisor = both[0], both[1]
     empty = xp.equal(divisor, 0)
     return xp.where(empty, 0.0, total / xp.where(empty, 1.0, divisor))
+
+
+def scale_and_divisor(
+    xp: Backend,
+    reduction: str,
+    rows: Array,
+    dtype: str,
+    spread: Spread,
+    late: bool,
+    *,
+    label_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    counted: Array | None = None,
+) -> tuple[Any, Any]:
+    """What multiplies each row; and what divides their sum afterwards, for spread rows or where ``late`` is True."""
+    weights = {"sample_weight": sample_weight, "counted": counted}
+    late = late and any(x is not None for x in (label_weight, sample_weight, counted))
+    if spread == (None, None) and not late:
+        return row_scale(xp, reduction, rows, dtype, label_weight=label_weight, **weights), None
+    scale = row_factor(xp, rows, dtype, **weights)
+    return scale, row_divisor(xp, reduction, rows, dtype, scale, label_weight=label_weight, **weights)
+
+
+def over_all_rows(call: Any, losses: Array) -> Array:
+    """The losses of a checked call, which a kernel has reduced, over the rows of all members."""
+    if call.reduction == "none" or (call.spread.rows is None and call.divisor is None):
+        return losses
+    return over_members(call.xp, call.spread.rows, losses, call.divisor)
 
 
 def signature(xp: Backend, like: Array, numbers: Options, *others: Any) -> str:

@@ -12,8 +12,8 @@ from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
 from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of, sharded_call
-from lsmooth.losses._rows import RowOptions, Rows, over_all_rows, prepare, reduced
-from lsmooth.losses._shards import cross_entropy_call
+from lsmooth.losses._rows import RowOptions, Rows, prepare, reduced
+from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
 class SoftmaxStatistics(NamedTuple):
