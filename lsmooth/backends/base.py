@@ -73,7 +73,7 @@ class Backend(Operations):
             label_smoothing: eps.
             ignore_index: class ids that do not count.
             axis: the class axis.
-            class_weight: one number a class.
+            class_weight: one number a class; of the sigmoid cross-entropy its ``pos_weight``.
             mask: True for the rows that count.
         """
         return None

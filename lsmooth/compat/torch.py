@@ -75,6 +75,9 @@ def cross_entropy(
     xp = backend_of(input=input, target=target, weight=weight)
     reduction = _legacy_reduction(size_average, reduce, reduction)
     eps = check.check_range("label_smoothing", _rows.number("label_smoothing", label_smoothing), 0.0, 1.0)
+    loss = _quick_mean(xp, input, target, weight, ignore_index, eps) if reduction == "mean" else None
+    if loss is not None:
+        return loss
     logits, dtype = _rows.scores(xp, "input", input, like=target)
     target = check.to_array(xp, "target", target, like=logits)
     soft = check.same_shape(xp.shape(target), xp.shape(logits))
@@ -149,6 +152,21 @@ class CrossEntropyLoss:
         )
 
     forward = __call__
+
+
+def _quick_mean(xp: Backend, input: Any, target: Any, weight: Any, ignore_index: int, eps: float) -> Array | None:
+    """The backend's quick mean of finite logits; of others lsmooth's loss is not PyTorch's, as in `_by_kernel`."""
+    if not (xp.is_array(input) and xp.is_array(target)):
+        return None
+    soft = "float" in xp.dtype(target)
+    if soft and (weight is not None or ignore_index >= 0):
+        return None
+    ignored = None if soft else ignore_index
+    loss = xp.quick_mean("softmax_cross_entropy", target, input, eps, ignored, 1, class_weight=weight)
+    if loss is None or xp.dtype(loss) != xp.dtype(input):
+        return None
+    logits_sum = xp.host_values(xp.sum(xp.stop_gradient(input)))
+    return loss if logits_sum is not None and math.isfinite(logits_sum) else None
 
 
 def _by_kernel(

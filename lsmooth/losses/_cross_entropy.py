@@ -193,9 +193,9 @@ def sigmoid_cross_entropy(
         sample_weight=sample_weight,
         mask=mask,
     )
-    if pos_weight is sample_weight is mask is None and reduction == "mean":
+    if sample_weight is mask is None and reduction == "mean":
         refuse_a_mean(xp, logits, reduction)
-        loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing)
+        loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing, class_weight=pos_weight)
         if loss is not None:
             return loss
     given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction)

@@ -29,7 +29,7 @@ from lsmooth.backends.options import (
     are_known,
 )
 from lsmooth.backends.torch import linear, linear_statistics, statistics
-from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean, sigmoid
+from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean
 from lsmooth.backends.torch.cpu import slices as cpu_slices
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
 
@@ -302,7 +302,7 @@ class TorchBackend(Backend):
             return mean.softmax_cross_entropy(
                 labels, logits, label_smoothing, ignore_index, axis, class_weight, mask, self._softmax_formula
             )
-        return sigmoid.small_mean(labels, logits, label_smoothing) if mask is class_weight is None else None
+        return mean.sigmoid_cross_entropy(labels, logits, label_smoothing, class_weight, self._sigmoid_formula)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array, labels: Array) -> Array:
@@ -313,10 +313,11 @@ class TorchBackend(Backend):
             losses = log_odds.rows(logits, labels, formula)
         return formula(logits, labels) if losses is None else losses
 
-    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
-        def formula(logits: Array, labels: Array, options: SigmoidOptions) -> Array:
-            return formulas.sigmoid_cross_entropy(self, logits, labels, options)
+    def _sigmoid_formula(self, logits: Array, labels: Array, options: SigmoidOptions) -> Array:
+        return formulas.sigmoid_cross_entropy(self, logits, labels, options)
 
+    def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
+        formula = self._sigmoid_formula
         losses = _fastest("sigmoid", formula, logits, labels, options, logits)
         return formula(logits, labels, options) if losses is None else losses
 

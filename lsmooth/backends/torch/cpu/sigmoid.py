@@ -22,7 +22,7 @@ from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.memory import empty_like, scratch
-from lsmooth.backends.torch.sweep import FLOATS, block_rows, is_plain, needs_gradient, run, times_upstream
+from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
 
 # With labels smoothed by this much no answer is right enough for its loss, or its gradient, to be a small
 # difference of large numbers: PyTorch's own kernel is exact then.
@@ -31,6 +31,8 @@ _HALF, _ONE, _MINUS_ONE = (
     {dtype: torch.full((), value, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)}
     for value in (0.5, 1.0, -1.0)
 )
+# 1 + exp(-|z|) is at most 2, and float32 holds the product of 2**6 such factors.
+FOLDS = 6
 _MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
 
 
@@ -71,7 +73,7 @@ def rows(
         and isinstance(scale, float)
         and logits.numel() <= thresholds.SMALL_SIGMOID
     ):
-        return _small(logits, labels.detach(), options.label_smoothing, scale)
+        return small(logits, labels.detach(), options.label_smoothing, scale)
     return run(logits, (labels, options), sweep, formula, logits.shape, total)
 
 
@@ -100,7 +102,7 @@ def sweep(
     logits: Tensor, labels: Tensor, options: SigmoidOptions, with_gradient: bool, upstream: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
     """See `lsmooth.backends.torch.sweep.Sweep`."""
-    columns = logits.shape[-1] if logits.ndim else 1
+    columns = _columns(logits.shape, options.pos_weight)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     scale = times_upstream(options.scale, upstream, dtype)
     if isinstance(scale, Tensor):
@@ -111,7 +113,7 @@ def sweep(
         logits,
         labels=labels.detach().reshape(-1, columns),
         label_smoothing=options.label_smoothing,
-        pos_weight=_flat_weight(pos_weight, logits.shape),
+        pos_weight=_flat_weight(pos_weight, logits.shape, columns),
         counted=None if options.counted is None else options.counted.reshape(-1, columns),
         scale=scale,
         total=options.total,
@@ -121,33 +123,28 @@ def sweep(
     )
 
 
-def _flat_weight(pos_weight: Tensor | None, shape: torch.Size) -> Tensor | None:
+def _columns(shape: torch.Size, pos_weight: Tensor | None) -> int:
+    """The columns of a block: the last axis, and those before it along which an image's class has one weight."""
+    trailing = 1
+    if pos_weight is not None:
+        while (
+            trailing < pos_weight.ndim and pos_weight.shape[-trailing:].numel() == 1 == pos_weight.shape[-trailing - 1]
+        ):
+            trailing += 1
+    return shape[-trailing:].numel() if shape else 1
+
+
+def _flat_weight(pos_weight: Tensor | None, shape: torch.Size, columns: int) -> Tensor | None:
     """The weight as one number, one a column, or (rows, 1 or columns)."""
     if pos_weight is None or pos_weight.ndim <= 1:
         return None if pos_weight is None else pos_weight.detach()
-    columns = pos_weight.shape[-1]
-    return pos_weight.detach().expand(*shape[:-1], columns).reshape(-1, columns)
+    if pos_weight.shape[-1] != 1:
+        return pos_weight.detach().expand(shape).reshape(-1, columns)
+    rows = pos_weight.detach().expand(*shape[:-1], 1)
+    return rows.reshape(-1, columns // shape[-1])[:, :1]
 
 
-def small_mean(labels: Any, logits: Any, label_smoothing: Any) -> Tensor | None:
-    """`Backend.small_mean` of the sigmoid cross-entropy."""
-    if (
-        type(label_smoothing) is float
-        and 0.0 <= label_smoothing <= 1.0
-        and is_plain(logits, labels)
-        and logits.numel() <= thresholds.SMALL_SIGMOID
-        and logits.dtype in FLOATS
-        and labels.shape == logits.shape
-        and not labels.requires_grad
-        and not labels.is_complex()
-        and _are_proper(labels)
-    ):
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        return _small(logits, labels.to(dtype), label_smoothing, 1.0 / labels.numel())
-    return None
-
-
-def _small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
+def small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
     """``-scale sum (l log s(z) + (1 - l) log s(-z))`` by PyTorch's functions: here the number of calls counts."""
     z = logits if logits.dtype == labels.dtype else logits.to(labels.dtype)
     if not label_smoothing and torch.equal(labels.square(), labels):
@@ -181,16 +178,19 @@ def _sweep(
     num_rows, num_columns = labels.shape
     logits = logits.reshape(labels.shape)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    block = block_rows(num_rows, num_columns)
-    half = logits.new_full((), 0.5 - 0.5 * label_smoothing, dtype=dtype)
-    arrays = scratch((9 if gamma else 5 if pos_weight is None else 7, block, num_columns), dtype)
+    block = block_rows(num_rows, num_columns, thresholds.SIGMOID_BLOCK_ELEMENTS)
+    count = 9 if gamma else 5 if pos_weight is None else 7
+    if count * num_rows * num_columns * dtype.itemsize <= thresholds.SCRATCH_BYTES:  # no short second block
+        block = num_rows
+    memory = scratch((count, block, num_columns), dtype).unbind()
     gradient = empty_like(logits) if with_gradient else None
     losses = None if total else logits.new_empty((num_rows, num_columns), dtype=dtype)
+    at_once = total and not gamma and counted is None and not isinstance(scale, Tensor)
     sums = []
 
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
-        d, n, e, sign, x, *more = arrays[:, : min(block, num_rows - start)].unbind()
+        d, n, e, sign, x, *more = memory if start + block <= num_rows else [y[: num_rows - start] for y in memory]
         x = logits[part] if logits.dtype == dtype else x.copy_(logits[part])
         into = d
         if gradient is not None and gradient.dtype == dtype:  # in place: scratch memory costs page faults
@@ -199,48 +199,97 @@ def _sweep(
         factor = scale[part] if isinstance(scale, Tensor) else scale
         if counted is not None:  # a product of bool and float takes ten times as long
             factor = counted[part].to(dtype).mul_(factor)
-        torch.sign(x, out=sign)
         torch.abs(x, out=e).neg_()
+        loss = slope = c = None
         if gamma:
             torch.log1p(e.exp_(), out=n)
-        else:  # n = -log(1 - s): PyTorch's sigmoid takes half of the time of its exponential
-            torch.log1p(torch.neg(e.sigmoid_(), out=n), out=n).neg_()
-        # d = sign(z) m: (1 + sign) / 2 - l; at z = 0 either side is as good as their mean.
-        torch.sub(half, labels[part], alpha=1.0 - label_smoothing, out=d)
-        if pos_weight is not None:
-            of_one, c = more
-            torch.sub(_HALF[dtype], d, out=of_one).mul_(pos_weight[part] if pos_weight.ndim == 2 else pos_weight)
-            torch.add(d.add_(0.5), of_one, out=c)
-            d.sub_(of_one).addcmul_(sign, c).mul_(0.5)  # 1 - l where z > 0, -w l elsewhere
-            n.mul_(c)
-        else:
-            c = None
-            d = d if gamma else d.add_(sign, alpha=0.5)
-        if gamma:
+            torch.sub(_HALF[dtype] - 0.5 * label_smoothing, labels[part], alpha=1.0 - label_smoothing, out=d)
             loss, slope = _focal(x, d, n, e, sign, more, gamma, alpha)
         else:
-            loss, slope = n.addcmul_(d, x), None
-        loss = loss.mul_(factor) if isinstance(factor, Tensor) else loss
-        sums.append(loss.sum())
-        if losses is not None:
-            losses[part] = loss
+            e.sigmoid_()  # PyTorch's takes half of the time of its exponential
+            c = _weights(x, labels[part], label_smoothing, pos_weight, part, d, sign, more)
+            if at_once:
+                sums.append(torch.dot(d.view(-1), x.reshape(-1)))
+                sums.append(_sum_of_softplus(e, n) if c is None else -torch.dot(_log_rest(e, n).view(-1), c.view(-1)))
+            else:
+                n = n if losses is None else losses[part]
+                loss = _log_rest(e, n) if c is None else _log_rest(e, n).mul_(c)
+                loss = loss.addcmul_(d, x, value=-1.0).neg_()
+        if loss is not None:
+            loss = loss.mul_(factor) if isinstance(factor, Tensor) else loss
+            if losses is None:
+                sums.append(loss.sum())
+            elif loss.data_ptr() != losses[part].data_ptr():
+                losses[part] = loss
         if gradient is None:
             continue
         if slope is not None:
             into.copy_(slope)
         else:
-            s = e if c is None else e.mul_(c)
-            torch.addcmul(d, s, sign, value=-1.0, out=into)
+            torch.addcmul(d, e if c is None else e.mul_(c), sign, value=-2.0, out=into)
         if isinstance(factor, Tensor) or factor != 1.0:
             into.mul_(factor)
         if gradient.dtype != dtype:
             gradient[part] = into
 
-    found = torch.stack(sums)
-    if not found.sum().isfinite().item():
+    found = torch.stack(sums) if losses is None else losses
+    if not math.isfinite(found.sum().item()):
         return None
-    found = found if losses is None else losses
     return (found if counted is not None or isinstance(scale, Tensor) else found.mul_(scale)), gradient
+
+
+def _weights(
+    x: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    pos_weight: Tensor | None,
+    part: slice,
+    d: Tensor,
+    sign: Tensor,
+    scratch: list[Tensor],
+) -> Tensor | None:
+    """Fill in ``d = sign(z) m`` and half of the sign; return c, or None where it is 1.
+
+    With h = 1 where z >= 0 and 0 elsewhere, ``d = h c - w l``: exactly 0 where a certain label is right.
+    """
+    torch.ge(x, 0.0, out=d)
+    torch.sub(d, _HALF[d.dtype], out=sign)
+    if pos_weight is None:
+        d.sub_(labels, alpha=1.0 - label_smoothing)
+        if label_smoothing:
+            d.sub_(0.5 * label_smoothing)
+        return None
+    of_one, c = scratch
+    if label_smoothing:
+        labels = torch.mul(labels, 1.0 - label_smoothing, out=of_one).add_(0.5 * label_smoothing)
+    torch.sub(_ONE[c.dtype], labels, out=c)
+    torch.mul(labels, pos_weight[part] if pos_weight.ndim == 2 else pos_weight, out=of_one)
+    d.mul_(c.add_(of_one)).sub_(of_one)
+    return c
+
+
+def _log_rest(s: Tensor, into: Tensor) -> Tensor:
+    """``log(1 - s)``, written to ``into``."""
+    return torch.neg(s, out=into).log1p_()
+
+
+def _sum_of_softplus(s: Tensor, into: Tensor) -> Tensor:
+    """The sum of ``-log(1 - s)``, s in [0, 1/2], of few logarithms: a logarithm takes as long as ten products.
+
+    With the odds ``o = s / (1 - s)`` it is the sum of ``log(1 + o)``, and of two terms the logarithm of
+    ``(1 + a)(1 + b) = 1 + (a + b + a b)``, which loses no digits of small odds. ``into`` is overwritten.
+    """
+    odds = torch.div(s, torch.sub(_ONE[s.dtype], s, out=into), out=into).view(-1)
+    for _ in range(FOLDS):
+        size = len(odds) // 2
+        if not size:
+            break
+        first, second = odds[:size], odds[size : 2 * size]
+        rest = odds[2 * size :]
+        odds = first.addcmul_(first, second).add_(second)
+        if len(rest):
+            odds[:1].addcmul_(odds[:1], rest).add_(rest)
+    return odds.log1p_().sum()
 
 
 def _focal(
