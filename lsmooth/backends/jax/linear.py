@@ -20,7 +20,8 @@ from jax.sharding import NamedSharding
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Head, block_rows, joined, loss_of_all, without_ignored
-from lsmooth.backends.jax import thresholds
+from lsmooth.backends.jax import spread, thresholds
+from lsmooth.backends.jax.members import vary, varying_axes
 
 
 class Placement(NamedTuple):
@@ -47,6 +48,11 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
     """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
     if call.heads[0].weight is None:  # the logits are there, and XLA fuses what reads them
         return loss_of_all(xp, loss, call)
+    if spread.shares_head(loss, call):
+        return spread.linear_rows(xp, loss, call, block_size)
+    # The gradients of what devices share are summed over them after the loop, not in it.
+    axes = frozenset[Any]().union(*map(varying_axes, call.arrays()))
+    call = call.map(lambda x: vary(x, axes)) if axes else call
     lead = call.heads[0].hidden.shape[:-1]
     place = _placement(call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))
@@ -221,10 +227,7 @@ def _zeros(call: Call, wanted: Call) -> Call:
 
 def _zero(call: Call) -> Array:
     """0, to add losses to; under ``jax.shard_map`` of a type that varies over the devices as the arrays do."""
-    zero = jnp.zeros((), _accumulator(call.heads[-1].hidden))
-    if not jax.sharding.get_abstract_mesh().manual_axes:
-        return zero
-    return sum((jnp.sum(x[:0]).astype(zero.dtype) for x in call.arrays()), start=zero)
+    return vary(jnp.zeros((), _accumulator(call.heads[-1].hidden)), varying_axes(call.heads[-1].hidden))
 
 
 def _added(sums: Call, gradients: Call) -> Call:

@@ -54,7 +54,7 @@ def axis_members(axes: Any, option: str) -> AxisMembers:
     names = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
     try:
         if names and None not in names:
-            return AxisMembers(names, all(map(_is_tracked, names)))
+            return AxisMembers(names, all(name in varying_axes(jax.lax.axis_index(name)) for name in names))
     except (NameError, TypeError):  # not in scope; nothing that could be a name
         pass
     raise ValueError(
@@ -63,11 +63,18 @@ def axis_members(axes: Any, option: str) -> AxisMembers:
     )
 
 
-def _is_tracked(axis: Any) -> bool:
-    """Whether types say which values vary over an axis."""
-    kind = jax.typeof(jax.lax.axis_index(axis))
-    varying = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying  # the older name first
-    return axis in varying
+def varying_axes(x: Array) -> frozenset[Any]:
+    """The axes of ``jax.shard_map`` over which the type of a value says that it varies; none without ``check_vma``."""
+    kind = jax.typeof(x)
+    return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying  # the older name first
+
+
+def vary(x: Array, axes: frozenset[Any]) -> Array:
+    """``x`` of a type that varies over these axes: its gradient is summed over them here, not where it is used."""
+    missing = tuple(sorted(axes - varying_axes(x), key=str))
+    if not missing:
+        return x
+    return jax.lax.pcast(x, missing, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, missing)
 
 
 # JAX takes the transpose of ``psum`` to be ``psum`` where it does not track what varies. Each of the two functions

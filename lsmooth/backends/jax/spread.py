@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import sharded
-from lsmooth.backends.formulas.linear import Call, Head
+from lsmooth.backends.formulas.linear import BlockLoss, Call, CrossEntropyOfBlock, Head
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.jax.members import AxisMembers
 from lsmooth.backends.members import Members
@@ -39,6 +39,8 @@ def number_of_slices(logits: Array) -> int:
     if not isinstance(logits, jax.core.Tracer) or not isinstance(logits.shape[-1], int):
         return 1
     names = _explicit(logits)[-1]
+    if names is not None and not hasattr(jax, "shard_map"):  # JAX 0.6.0
+        return 1
     if names is not None:
         return math.prod(jax.typeof(logits).sharding.mesh.shape[name] for name in _names(names))
     return math.gcd(logits.shape[-1], _automatic_devices(logits))
@@ -115,27 +117,42 @@ def _cross_entropy(
     xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions, statistics: bool
 ) -> tuple[Array, ...]:
     """The rows' losses, and their statistics if wanted."""
-    numbers, rows, per_class = without_arrays(xp, options._replace(scale=None, total=False, num_classes=None))
+    numbers, rows, per_class = without_arrays(xp, options._replace(scale=None, total=False))
     soft, size = labels.ndim == logits.ndim, logits.shape[-1]
-    smoothed = numbers.label_smoothing != 0.0 or "label_smoothing" in rows
-    question = sharded.CrossEntropyQuestion(numbers, soft, smoothed, "class_weight" in per_class, statistics)
     classes = {"logits": logits, **per_class, **({"labels": labels} if soft else {})}
     classes = {name: _padded(x, size) for name, x in classes.items()}
     rows = _over_rows(rows if soft else {"labels": labels, **rows}, logits)
 
     def of_slice(members: Members, classes: Arrays, rows: Arrays) -> Any:
-        shared = {name: classes[name] for name in per_class}
-        head = Head(classes["logits"], None)
-        along = {name: members.shared(x) if name == "temperature" else x for name, x in rows.items()}
-        own = {name: x for name, x in along.items() if name != "label_smoothing"}
-        call = Call((head,), {**own, **({"labels": classes["labels"]} if soft else {})}, shared)
-        asked = sharded.Asked(xp, members, call, options.num_classes)
-        answer, more = sharded.cross_entropy(asked, question, with_arrays(numbers, along, shared))
-        if not statistics:
-            return (answer.losses,)
-        return answer.losses, answer.log_prob, answer.entropy, answer.log_sum_exp, more[0]
+        head, others = Head(classes.pop("logits"), None), {**rows, **classes}
+        return _losses_of_slice(xp, members, head, others.pop("labels"), with_arrays(numbers, others), statistics)
 
     return over_slices(of_slice, logits, classes, rows)
+
+
+def _losses_of_slice(
+    xp: Backend,
+    members: Members,
+    head: Head,
+    labels: Array,
+    options: SoftmaxOptions,
+    statistics: bool = False,
+    block_size: int | None = None,
+) -> tuple[Array, ...]:
+    """The rows' losses before their scale, and their statistics if wanted, from a member's slice of the classes."""
+    num_classes, options = options.num_classes, options._replace(num_classes=None)
+    if xp.is_array(options.temperature):
+        options = options._replace(temperature=members.shared(options.temperature))
+    numbers, rows, per_class = without_arrays(xp, options)
+    smoothed = numbers.label_smoothing != 0.0 or rows.pop("label_smoothing", None) is not None
+    soft = jnp.issubdtype(labels.dtype, jnp.floating)
+    question = sharded.CrossEntropyQuestion(numbers, soft, smoothed, "class_weight" in per_class, statistics)
+    call = Call((head,), {"labels": labels, **rows}, per_class)
+    asked = sharded.Asked(xp, members, call, num_classes, block_size=block_size)
+    answer, more = sharded.cross_entropy(asked, question, options)
+    if not statistics:
+        return (answer.losses,)
+    return answer.losses, answer.log_prob, answer.entropy, answer.log_sum_exp, more[0]
 
 
 def divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceOptions) -> Array:
@@ -151,6 +168,41 @@ def divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceO
 
     classes = {"teacher": teacher, "student": student}
     return _reduced(over_slices(of_slice, student, classes, _over_rows(rows, student)), options)
+
+
+def shares_head(loss: BlockLoss, call: Call) -> bool:
+    """Whether types say that devices share the rows, or the classes, of linear heads, so that each can work alone."""
+    hidden, weights = call.heads[0].hidden, [_explicit(head.weight) for head in call.heads]
+    if not isinstance(hidden, jax.core.Tracer) or not hasattr(jax, "shard_map"):
+        return False
+    features = [_explicit(head.hidden)[-1] for head in call.heads] + [spec[1] for spec in weights]
+    classes = {spec[0] for spec in weights}
+    if any(features) or len(classes) > 1 or (any(classes) and not isinstance(loss, CrossEntropyOfBlock)):
+        return False
+    return any(classes) or any(_explicit(hidden)[:-1])
+
+
+def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> Array:
+    """`Backend.linear_rows` of heads that devices share: loops over blocks send nothing."""
+    mesh, along_rows = jax.typeof(call.heads[0].hidden).sharding.mesh, _explicit(call.heads[0].hidden)[:-1]
+    names = _explicit(call.heads[0].weight)[0]
+    specs = call.map(lambda x, rows: PartitionSpec(*along_rows if rows else (names,)), call.along_rows())
+    row_axes = tuple(name for entry in along_rows if entry is not None for name in _names(entry))
+
+    def of_device(call: Call) -> Array:
+        if names is None:
+            losses = xp.linear_rows(loss, call, block_size)
+        else:
+            members = AxisMembers(_names(names), True)
+            options = with_arrays(loss.options._replace(scale=loss.scale, total=loss.total), call.rows, call.shared)
+            own = options._replace(scale=None, total=False)
+            losses = _losses_of_slice(xp, members, call.heads[0], call.rows["labels"], own, block_size=block_size)[0]
+            losses = _reduced(losses, options)
+        return jax.lax.psum(losses, row_axes) if loss.total and row_axes else losses
+
+    there = jax.tree.map(lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec)), call, specs)
+    out = PartitionSpec() if loss.total else PartitionSpec(*along_rows)
+    return jax.shard_map(of_device, mesh=mesh, in_specs=(specs,), out_specs=out)(there)
 
 
 def _reduced(losses: Array, options: SoftmaxOptions | DivergenceOptions) -> Array:
