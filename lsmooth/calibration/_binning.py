@@ -13,6 +13,7 @@ from lsmooth import _validation as check
 from lsmooth._isotonic import isotonic
 from lsmooth.backends import Array, Backend, load_backend
 from lsmooth.backends.formulas.rows import accumulate, log_softmax
+from lsmooth.backends.formulas.sigmoid import sigmoid
 from lsmooth.calibration._base import Calibrator, check_option, eager, predictions_of, rows_of
 
 BINNINGS = ("equal_width", "equal_mass")
@@ -69,7 +70,7 @@ class ClasswiseCalibrator(Calibrator):
                 y = y / np.where(mass == 0, 1.0, mass)
             if self.binary:  # of the columns (0, z) or (1 - p, p) the second
                 z, y = z[:, 1:], y[:, 1:] if y.ndim == 2 else y[:, None]
-            p = (_sigmoid(_NUMPY, z) if self.binary else _softmax(z)) if self.from_logits else z
+            p = (sigmoid(_NUMPY, z) if self.binary else _softmax(z)) if self.from_logits else z
             parts.append((p, y, np.ones(len(z)) if w is None else w))
         p, y, w = (np.concatenate(x) for x in zip(*parts, strict=True))
         if not (w > 0).all():
@@ -118,7 +119,7 @@ class ClasswiseCalibrator(Calibrator):
         array = predictions_of(self, xp, logits)
         if self.binary:
             array = accumulate(xp, array)
-            p = xp.to_numpy(_sigmoid(xp, array) if self.from_logits else array).astype(np.float64)
+            p = xp.to_numpy(sigmoid(xp, array) if self.from_logits else array).astype(np.float64)
             return xp.asarray(self._map_classes(p[..., None])[..., 0], xp.dtype(array), like=array)
         axis = check.check_axis(self.axis, xp.shape(array))
         array = accumulate(xp, xp.moveaxis(array, axis, -1))
@@ -338,10 +339,6 @@ def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _steps(at: np.ndarray, edges: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(at), at, values[np.searchsorted(edges[1:-1], at, side="left")])
-
-
-def _sigmoid(xp: Backend, z: Array) -> Array:
-    return xp.exp(-xp.softplus(-z))
 
 
 def _softmax(z: np.ndarray) -> np.ndarray:

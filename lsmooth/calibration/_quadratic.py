@@ -11,8 +11,9 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth._logistic import fit_logistic
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.rows import accumulate
+from lsmooth.backends.formulas.sigmoid import sigmoid
 from lsmooth.calibration._base import (
     Calibrator,
     ConvergenceWarning,
@@ -152,11 +153,11 @@ class QuadraticScaling(Calibrator):
         a, b, c = (float(x) for x in self.coefficients_)
         mapped = a + b * z + c * (z * z)
         if self.binary:
-            return _sigmoid(xp, mapped) if as_probabilities else mapped
+            return sigmoid(xp, mapped) if as_probabilities else mapped
         both = (-mapped, mapped) if as_probabilities else (mapped * 0.0, mapped)
         first = xp.one_hot(0 * xp.ones_like(mapped, "int32"), 2, xp.dtype(mapped)) > 0
         stacked = xp.where(first, both[0][..., None], both[1][..., None])
-        return xp.moveaxis(_sigmoid(xp, stacked) if as_probabilities else stacked, -1, self.axis)
+        return xp.moveaxis(sigmoid(xp, stacked) if as_probabilities else stacked, -1, self.axis)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -167,7 +168,3 @@ class QuadraticScaling(Calibrator):
             raise ValueError(f"coefficients_ must have shape (3,), got {self.coefficients_.shape}.")
         if self.status_ not in STATUSES:
             raise ValueError(f"status_ must be one of {', '.join(STATUSES)}; got {self.status_!r:.80}.")
-
-
-def _sigmoid(xp: Backend, z: Array) -> Array:
-    return xp.exp(-xp.softplus(-z))

@@ -11,6 +11,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, log_softmax
+from lsmooth.backends.formulas.sigmoid import sigmoid
 from lsmooth.calibration._base import Calibrator, check_clip, check_option, log_of, predictions_of, rows_of
 from lsmooth.calibration._moments import Rows
 
@@ -69,7 +70,7 @@ class TemperatureCalibrator(Calibrator):
 
     def _probabilities(self, xp: Backend, scaled: Array) -> Array:
         if self.binary:
-            return xp.exp(-xp.softplus(-scaled))
+            return sigmoid(xp, scaled)
         return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(scaled, self.axis, -1))), -1, self.axis)
 
 

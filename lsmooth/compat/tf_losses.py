@@ -15,7 +15,7 @@ from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas.rows import accumulate, log_softmax
+from lsmooth.backends.formulas.rows import accumulate, log_softmax, quotient
 from lsmooth.compat import _unknown_ranks
 
 
@@ -266,7 +266,7 @@ def compute_weighted_loss(
         if reduction != Reduction.NONE:
             loss = xp.sum(loss)
         if reduction not in (Reduction.NONE, Reduction.SUM):
-            loss = _divide_no_nan(xp, loss, _divisor(xp, losses, weights, reduction))
+            loss = quotient(xp, loss, _divisor(xp, losses, weights, reduction))
         loss = xp.cast(loss, dtype)
         if loss_collection is not None and xp.name == "tensorflow":
             import tensorflow as tf
@@ -282,11 +282,6 @@ def _divisor(xp: Backend, losses: Array, weights: Array, reduction: str) -> Arra
     elif reduction == Reduction.SUM_BY_NONZERO_WEIGHTS:
         counts = counts * xp.cast(~xp.equal(weights, 0), "float32")
     return xp.sum(counts)
-
-
-def _divide_no_nan(xp: Backend, numerator: Array, divisor: Array) -> Array:
-    empty = xp.equal(divisor, 0)
-    return xp.where(empty, 0.0, numerator / xp.where(empty, 1.0, divisor))
 
 
 def _check_given(**arguments: Any) -> None:

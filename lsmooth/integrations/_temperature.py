@@ -10,6 +10,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.rows import log_softmax
+from lsmooth.backends.formulas.sigmoid import sigmoid
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 
 
@@ -57,7 +58,7 @@ def probabilities(logits: Array, *, axis: int, binary: bool) -> Array:
     """The softmax of logits, or the sigmoid of each."""
     xp = backend_of(logits=logits)
     if binary:
-        return xp.exp(-xp.softplus(-logits))
+        return sigmoid(xp, logits)
     return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(logits, axis, -1))), -1, axis)
 
 

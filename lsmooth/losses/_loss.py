@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas.rows import accumulate
+from lsmooth.backends.formulas.rows import accumulate, quotient
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._keras_base import join_keras
@@ -201,7 +201,7 @@ def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, r
         kept = xp.asarray(mask, dtype, like=losses)
         if reduction in ("mean", "sum_over_batch_size"):
             # The entries that are kept stand in for the others, so that dividing by all is their mean.
-            kept = kept * _divide_no_nan(xp, _size(xp, kept, dtype), xp.sum(kept))
+            kept = kept * quotient(xp, _size(xp, kept, dtype), xp.sum(kept))
         if weight is not None:
             kept, weight = same_rank(xp, kept, weight)
         weight = kept if weight is None else kept * weight
@@ -214,21 +214,16 @@ def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, r
         return xp.sum(losses)
     total, size = xp.sum(losses), xp.size(losses)
     if reduction == "mean_with_sample_weight" and weight is not None:
-        mean = _divide_no_nan(xp, total, xp.sum(weight))
+        mean = quotient(xp, total, xp.sum(weight))
     elif isinstance(size, int):
         mean = total * (1.0 / max(size, 1))
     else:
-        mean = _divide_no_nan(xp, total, _size(xp, losses, dtype))
+        mean = quotient(xp, total, _size(xp, losses, dtype))
     return keras_settings.share_of_replica(xp, mean)
 
 
 def _size(xp: Backend, x: Array, dtype: str) -> Array:
     return xp.asarray(xp.size(x), dtype, like=x)
-
-
-def _divide_no_nan(xp: Backend, numerator: Array, denominator: Array) -> Array:
-    empty = xp.equal(denominator, 0)
-    return xp.where(empty, 0.0, numerator / xp.where(empty, 1.0, denominator))
 
 
 def _map(function: Callable[[Any], Array], x: Any) -> Any:

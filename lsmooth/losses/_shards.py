@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.linear import Call, Head, stacked_columns
+from lsmooth.backends.formulas.rows import quotient
 from lsmooth.backends.formulas.sharded import Asked, CrossEntropyAnswer, CrossEntropyQuestion, cross_entropy
 from lsmooth.backends.members import Members
 from lsmooth.backends.options import Options, SoftmaxOptions, without_arrays
@@ -44,8 +45,7 @@ def over_members(xp: Backend, members: Members | None, total: Array, divisor: An
     if members is not None:
         both = members.sum(stacked_columns(xp, [total, divisor]))
         total, divisor = both[0], both[1]
-    empty = xp.equal(divisor, 0)
-    return xp.where(empty, 0.0, total / xp.where(empty, 1.0, divisor))
+    return quotient(xp, total, divisor)
 
 
 def scale_and_divisor(

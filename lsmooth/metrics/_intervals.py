@@ -10,6 +10,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, log_softmax
+from lsmooth.backends.formulas.sigmoid import sigmoid
 from lsmooth.metrics._inputs import Inputs, prepare, probabilities
 from lsmooth.metrics._scores import top_k_accuracy
 
@@ -208,7 +209,7 @@ def _probabilities(xp: Backend, logits: Array, axis: int, binary: bool) -> Array
     """The probabilities of logits, in their shape."""
     logits = accumulate(xp, check.float_array(xp, "predictions", logits))
     if binary:
-        return xp.exp(-xp.softplus(-logits))
+        return sigmoid(xp, logits)
     front = check.check_axis(axis, xp.shape(logits))
     return xp.moveaxis(xp.exp(log_softmax(xp, xp.moveaxis(logits, front, -1))), -1, front)
 

@@ -110,6 +110,12 @@ def expectation(xp: Backend, targets: Array, values: Array) -> Array:
     return xp.sum(targets * xp.where(without, 0.0, values), axis=-1)
 
 
+def quotient(xp: Backend, numerator: Array, denominator: Array) -> Array:
+    """The quotient, 0 where the denominator is 0."""
+    empty = xp.equal(denominator, 0)
+    return xp.where(empty, 0.0, numerator / xp.where(empty, 1.0, denominator))
+
+
 def entropy(xp: Backend, log_p: Array) -> Array:
     """``-sum_k p_k log p_k``; a masked class has none."""
     return -xp.sum(xp.exp(log_p) * xp.where(xp.equal(log_p, MINUS_INFINITY), 0.0, log_p), axis=-1)

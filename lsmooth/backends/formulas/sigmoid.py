@@ -77,6 +77,11 @@ def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> 
     return xp.exp(gamma * log_error) * (normalizer - mass * xp.where(infinite, 0.0, log_odds))
 
 
+def sigmoid(xp: Backend, z: Array) -> Array:
+    """``1 / (1 + exp(-z))``, exact in the lower tail."""
+    return xp.exp(-xp.softplus(-z))
+
+
 def smooth_binary_labels(labels: Array, label_smoothing: Any) -> Array:
     """``(1 - eps) t + eps / 2``."""
     return labels if is_number(label_smoothing, 0.0) else labels * (1.0 - label_smoothing) + 0.5 * label_smoothing
