@@ -29,7 +29,7 @@ class Operations(ABC):
     """How users name it: ``lsmooth.set_backend(name)``."""
 
     types: tuple[type, ...] = ()
-    """Classes of its arrays that are known beforehand; of others it is asked, once, by `is_array`."""
+    """The classes of its arrays that are known in advance. `is_array` is called once for each other class."""
 
     # Arrays in and out.
 
@@ -46,9 +46,9 @@ class Operations(ABC):
         """Copy ``x`` to the host, without its gradient; half precision becomes float32."""
 
     def host_values(self, x: Array) -> np.ndarray | None:
-        """The values of ``x``, to be read only, if they are in host memory and can be read without a copy.
+        """A read-only view of the values of ``x``, if they are in host memory.
 
-        None where they are not, and where what is computed of ``x`` may be differentiated, mapped or recorded.
+        None if reading them needs a copy, or if the framework differentiates, maps or records operations on ``x``.
         """
         return None
 
@@ -62,10 +62,10 @@ class Operations(ABC):
 
     @abstractmethod
     def shape(self, x: Array) -> tuple[Any, ...]:
-        """The shape of ``x``, with None where it is not known before the run."""
+        """The shape of ``x``, with None where it is unknown until the program runs."""
 
     def length(self, x: Array, axis: int, dtype: str = "int32") -> Any:
-        """The length of an axis: an int, or a scalar array of ``dtype`` where it is not known before the run."""
+        """The length of an axis: an int, or a scalar array of ``dtype`` where it is unknown until the program runs."""
         return self.shape(x)[axis]
 
     def size(self, x: Array) -> Any:
@@ -74,7 +74,7 @@ class Operations(ABC):
 
     @abstractmethod
     def is_concrete(self, x: Array) -> bool:
-        """Whether the values of ``x`` can be read now; not while tracing or compiling."""
+        """Whether the values of ``x`` can be read now: False while tracing or compiling."""
 
     @abstractmethod
     def ones_like(self, x: Array, dtype: str) -> Array:
@@ -111,11 +111,11 @@ class Operations(ABC):
         """Elementwise choice; one of ``x`` and ``y`` may be a Python number."""
 
     def clip(self, x: Array, low: float, high: float) -> Array:
-        """``x`` in [low, high]; at the ends the gradient is the framework's own, which may be that of a tie."""
+        """``x`` clipped to [low, high]. Frameworks differ in the gradient at the ends."""
         return self.where(x < low, low, self.where(x > high, high, x))
 
     def one_or_nan(self, proper: Array, dtype: str) -> Array:
-        """1 where an input is proper, NaN elsewhere: multiplied by it, a value and its gradient become NaN."""
+        """1 where ``proper`` is True and NaN elsewhere. A product with it makes a value and its gradient NaN."""
         return self.where(proper, self.cast(proper, dtype), float("nan"))
 
     # Reductions.
@@ -166,7 +166,7 @@ class Operations(ABC):
     def put(self, x: Array, index: Array, values: Array) -> Array:
         """A copy of x (..., classes) with ``values`` (..., n) at ``index`` (..., n) of each row.
 
-        Where an index occurs twice in a row, its values are alike.
+        An index that occurs twice in a row has equal values there.
         """
         every = self.asarray(np.arange(self.shape(x)[-1]), "int32", like=x)  # type: ignore[arg-type]
         for place in range(self.shape(index)[-1]):  # type: ignore[arg-type]
@@ -192,11 +192,11 @@ class Operations(ABC):
 
     @abstractmethod
     def argsort(self, x: Array) -> Array:
-        """The order that sorts the last axis of ``x`` upwards, equal values in their own order."""
+        """The indices that sort the last axis of ``x`` in ascending order; the sort is stable."""
 
     @abstractmethod
     def cumsum(self, x: Array) -> Array:
-        """Running sums along the last axis of ``x``."""
+        """Cumulative sums along the last axis of ``x``."""
 
     @abstractmethod
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:

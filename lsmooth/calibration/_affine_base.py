@@ -86,7 +86,7 @@ class AffineCalibrator(Calibrator):
         problem = self._problem(rows, scale)
         objective = Objective(rows, problem.features, self._weight_shape(rows.classes), self._has_bias(), problem.ridge)
         start, before = None, 0
-        if problem.ridge.off_diagonal and problem.ridge.diagonal:  # what mixes classes is little beside the diagonal
+        if problem.ridge.off_diagonal and problem.ridge.diagonal:  # weights off the diagonal will be small
             of_diagonal = fit_map(objective.of_diagonal(), self.max_iter, self.tol)
             start, before = Map(np.diag(of_diagonal.map.weight), of_diagonal.map.bias), of_diagonal.iterations
         fit = fit_map(objective, self.max_iter, self.tol, start)
@@ -191,7 +191,7 @@ class AffineCalibrator(Calibrator):
             raise ValueError(f"weights of shape {weight.shape} and a bias of shape {bias.shape} do not fit each other.")
 
     def _warn_of(self, rows: Rows) -> None:
-        """Warn where the data are too few for the parameters."""
+        """Warn if there are too few rows for the number of parameters."""
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:
         raise NotImplementedError
@@ -203,7 +203,7 @@ class AffineCalibrator(Calibrator):
         return {}
 
     def _problem(self, rows: Rows, scale: float) -> Problem:
-        """What is mapped and penalised: logits times ``scale``, so that the map is about the identity."""
+        """The features, logits times ``scale``, for which the map is close to the identity; and the penalties."""
         classes, given = rows.classes, self._penalties()
         mixing = given.get("off_diagonal", 0.0) / max(1, classes * (classes - 1)) * scale**2
         ridge = Ridge(0.0, mixing, given.get("intercept", 0.0) / classes)

@@ -1,4 +1,4 @@
-"""What every calibrator shares: parameters as given, fitted values in names that end in ``_``, JSON on disk."""
+"""The base of the calibrators: parameters, fitted values in names that end in ``_``, and JSON files."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ class Calibrator:
         _check_names(path, "fitted", fitted, set(cls._fitted()))
         for name, value in parameters.items():
             _check_plain(path, f"parameters.{name}", value)
-        calibrator = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in parameters.items()})
+        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in parameters.items()}
+        calibrator = cls(**given)
         for name, kind in cls._fitted().items():
             setattr(calibrator, name, _from_json(path, f"fitted.{name}", fitted[name], kind))
         try:
@@ -160,7 +161,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise type(error)(f"path must be a file that a calibrator's save(path) has written: {error}.") from error
     if len(data) > _LARGEST_FILE:
-        raise ValueError(f"{path} is larger than any calibrator's file ({_LARGEST_FILE} bytes).")
+        raise ValueError(f"{path} must be a calibrator's file, of at most {_LARGEST_FILE} bytes; it is larger.")
     try:
         content = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too

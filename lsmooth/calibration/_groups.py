@@ -160,7 +160,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         return known, self._rows(logits, labels, sample_weight, index.reshape(ids.shape), len(known))
 
     def _solved_tables(self) -> tuple[np.ndarray, list[Found], float, Source]:
-        """What `_keep` is told of all batches so far."""
+        """The arguments of `_keep` for all batches so far."""
         tables = {group: table for group, table in sorted(self._tables.items()) if table.totals.count > 0}
         pooled = Table()
         for table in tables.values():
@@ -179,7 +179,8 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         self.statuses_ = [status for _, _, status in found]
         curvature = np.array([s.curvature if status == "converged" else 0.0 for _, s, status in found])
         with np.errstate(divide="ignore"):
-            self.temperature_stderrs_ = np.where(curvature > 0, self.temperatures_ / np.sqrt(curvature), math.nan)
+            stderrs: Any = np.where(curvature > 0, self.temperatures_ / np.sqrt(curvature), math.nan)
+        self.temperature_stderrs_ = stderrs
         self.n_iter_ = pooled.passes
         self.nll_before_ = pooled.sums(1.0).value / pooled.totals.count
         self.nll_after_ = sum(sums.value for _, sums, _ in found) / pooled.totals.count

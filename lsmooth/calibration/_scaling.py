@@ -1,4 +1,4 @@
-"""What the calibrators that divide by temperatures share: options, rows of a fit, and the division."""
+"""The base of the calibrators that divide logits by temperatures."""
 
 from __future__ import annotations
 

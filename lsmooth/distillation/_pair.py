@@ -1,4 +1,4 @@
-"""What every loss between a teacher's and a student's logits does before its formula."""
+"""Checks of the arguments of a loss between a teacher's and a student's logits, and its reduction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lsmooth.losses._shards import Spread, scale_and_divisor, spread_of
 
 
 class LogitOptions(NamedTuple):
-    """What a model does to its logits z: ``c tanh(scale z / c)``."""
+    """The scale and the soft-cap of a model's logits z: ``c tanh(scale z / c)``."""
 
     scale: float = 1.0
     softcap: float | None = None
@@ -165,7 +165,7 @@ def _without_padding(xp: Backend, name: str, logits: Array, axis: int, num_class
 
 
 def _are_swapped(xp: Backend, teacher: Array, student: Array) -> bool:
-    """Whether PyTorch would train the teacher and not the student; other frameworks' tensors do not say."""
+    """Whether, on PyTorch, the teacher requires a gradient and the student does not."""
     return xp.is_concrete(student) and getattr(teacher, "requires_grad", False) and not student.requires_grad
 
 

@@ -1,4 +1,4 @@
-"""What every loss over rows does before its formula and after it."""
+"""Checks of the arguments of a loss over rows, and its reduction."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -
 
 
 def finish(rows: Rows, losses: Array) -> Array:
-    """The reduction of the losses; what is ignored must be finite there."""
+    """The reduction of the losses, which must be finite in ignored rows."""
     return reduce_rows(rows.xp, losses, rows.scale, rows.reduction)
 
 

@@ -1,4 +1,4 @@
-"""What the variants of the cross-entropy do before their formula."""
+"""Checks of the arguments of the variants of the cross-entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For who writes a backend: the conformance suite, and the reference that losses are held to."""
+"""Tools for authors of backends: the conformance suite, and reference implementations of the losses."""
 
 from lsmooth.testing.conformance import check_backend
 

@@ -16,7 +16,7 @@ from lsmooth.backends.options import DivergenceOptions, SigmoidOptions, SoftmaxO
 from lsmooth.testing import reference
 from lsmooth.testing._case import Case
 
-# A value off its default for every option of the kernels. Arrays are those of three rows and of four classes.
+# Values other than the default for every option of the kernels, for three rows and four classes.
 _ROWS = np.array([0.25, 0.5, 1.0])
 
 _SOFTMAX_VALUES: dict[str, tuple[Any, ...]] = {

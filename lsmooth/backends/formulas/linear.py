@@ -1,8 +1,8 @@
 """A loss over the logits of linear heads, for backends that take the rows in blocks.
 
-``logits = hidden @ weight.T + bias`` may be far larger than what it is made of. A loss is a sum
-over rows, or one number a row; so a block of rows gives its part of the loss, and of every
-gradient, and its logits make room for those of the next.
+``logits = hidden @ weight.T + bias`` may be far larger than its inputs. A loss is a sum over rows, or
+one number a row, so a backend computes the logits of one block of rows at a time, adds up the block's
+part of the loss and of every gradient, and reuses the memory for the next block.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arr
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
-# Logits of a block: beyond this, blocks grow only while they stay small beside the weight.
+# Logits of a block. Larger blocks are taken only if they stay small compared with the weight.
 BLOCK_ELEMENTS = 3 * 2**22
 BLOCK_ROWS = 512
 
 
 class Head(NamedTuple):
-    """A linear layer and what goes into it, in one dtype; without a weight, ``hidden`` are the logits."""
+    """A linear layer and its input, in one dtype; without a weight, ``hidden`` are the logits."""
 
     hidden: Array  # (..., features)
     weight: Any  # (classes, features)
@@ -34,7 +34,7 @@ class Head(NamedTuple):
 
 
 class Kernels(Protocol):
-    """What computes a loss, as a `Backend` does."""
+    """The kernels that a loss calls: those of a `Backend`, or replacements."""
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array: ...
 
@@ -42,9 +42,9 @@ class Kernels(Protocol):
 
 
 class BlockLoss(Protocol):
-    """The loss of a block of rows, as a function of its logits: a named tuple that knows nothing of blocks.
+    """The loss of a block of rows, as a function of its logits: a named tuple.
 
-    Two that compare equal, and hash alike, are compiled once.
+    Two losses that are equal and have the same hash are compiled once.
     """
 
     @property
@@ -120,7 +120,7 @@ class Call(NamedTuple):
 
     @property
     def form(self) -> Form:
-        """The names are sorted: JAX, unlike Python, does not keep the order of a dictionary."""
+        """The form; names are sorted, because JAX does not keep the order of a dictionary."""
         parts = tuple([(head.weight is not None) + (head.bias is not None) for head in self.heads])
         return Form(parts, tuple(sorted(self.rows)), tuple(sorted(self.shared)))
 
@@ -229,7 +229,7 @@ def stacked_columns(xp: Backend, columns: Sequence[Array]) -> Array:
 
 
 def unstacked(xp: Backend, statistics: Array, counted: Array | None) -> RowStatistics:
-    """What `StatisticsOfBlock` gives of all rows; of those that do not count it says nothing."""
+    """The statistics that `StatisticsOfBlock` returned for all rows; predicted is -1 in rows that do not count."""
     log_prob, entropy, log_sum_exp, predicted = (statistics[..., i] for i in range(4))
     predicted = xp.cast(predicted, "int64")
     return RowStatistics(
@@ -238,7 +238,7 @@ def unstacked(xp: Backend, statistics: Array, counted: Array | None) -> RowStati
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
-    """`Backend.linear_rows`; float16 products get the scale of the rows last.
+    """`Backend.linear_rows`; rows of float16 products are scaled last.
 
     The range of float16 is too small for gradients that are divided by the number of rows.
     """
@@ -276,7 +276,7 @@ def without_ignored(xp: Backend, call: Call) -> Call:
 
 
 def head_logits(xp: Backend, head: Head) -> Array:
-    """``hidden @ weight.T + bias``, in the precision that lsmooth reduces in: the product is not rounded to less."""
+    """``hidden @ weight.T + bias`` in at least float32: the product is not rounded to half precision."""
     if head.weight is None:
         return accumulate(xp, head.hidden)
     logits = accumulate(xp, head.hidden) @ xp.moveaxis(accumulate(xp, head.weight), 0, 1)
@@ -284,7 +284,7 @@ def head_logits(xp: Backend, head: Head) -> Array:
 
 
 def block_rows(num_rows: int, call: Call, elements: int = BLOCK_ELEMENTS) -> int:
-    """The rows of a block: enough for the matrix products to run at speed, blocks of about one size."""
+    """The number of rows in a block: enough for fast matrix products, in blocks of about equal size."""
     features = max(head.hidden.shape[-1] for head in call.heads)
     wanted = max(1, elements // call.num_classes, min(BLOCK_ROWS, features // 2))
     return max(1, math.ceil(num_rows / max(1, math.ceil(num_rows / wanted))))

@@ -25,7 +25,7 @@ def without_padding(xp: Backend, x: Array, num_classes: int | None) -> Array:
 
 
 def row_maximum(xp: Backend, logits: Array) -> Array:
-    """The largest logit of each row, as a constant: subtracted first, so that no digits are lost to a common offset."""
+    """The largest logit of each row, as a constant. Subtract it first: a common offset would cost digits."""
     top = xp.stop_gradient(xp.max(logits, axis=-1))
     return xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
 
@@ -42,16 +42,16 @@ def log_softmax(xp: Backend, logits: Array) -> Array:
 
 
 def match_rank(xp: Backend, x: Array, like: Array) -> Array:
-    """``x`` with leading axes of length 1, in the rank of ``like``; JAX can be told to refuse ranks that differ."""
+    """``x`` with leading axes of length 1, in the rank of ``like``, since JAX may be set to reject other ranks."""
     shape = tuple(-1 if n is None else n for n in xp.shape(x))
     missing = len(xp.shape(like)) - len(shape)
     return xp.reshape(x, (1,) * missing + shape) if shape and missing > 0 else x
 
 
 def label_factor(xp: Backend, labels: Array, num_classes: Any, dtype: str) -> tuple[Array, Array]:
-    """Class ids that can be looked up, and what to multiply their rows by: 1, or NaN where the id is no class.
+    """Class ids that are in range, and a factor for each row: 1, or NaN where the id is out of range.
 
-    A factor, not a choice: the gradient of a row without a label is NaN, like its loss.
+    A factor rather than `where`, so that the gradient of such a row is NaN, like its loss.
     """
     valid = (labels >= 0) & (labels < num_classes)
     return xp.where(valid, labels, 0), xp.one_or_nan(valid, dtype)

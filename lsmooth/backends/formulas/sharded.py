@@ -363,7 +363,7 @@ class Terms(NamedTuple):
 
 
 def divergence_answer(xp: Backend, options: DivergenceOptions, known: Columns) -> Array:
-    """The divergence of each row, before the scale; not for those of `divergences.TERMS`."""
+    """The divergence of each row, before the scale; not for those of `divergence.TERMS`."""
     kind = options.divergence
     if kind in divergences.OF_LOGITS:
         losses = divergences.of_sums(xp, kind, known)
@@ -454,7 +454,7 @@ def names_of(question: Question) -> tuple[str, ...]:
 
 
 class PartsOfBlock(NamedTuple):
-    """The columns of some questions, as a `lsmooth.backends.linear.BlockLoss`."""
+    """The columns of some questions, as a `lsmooth.backends.formulas.linear.BlockLoss`."""
 
     xp: Backend
     questions: tuple[Question, ...]

@@ -1,4 +1,4 @@
-"""What a row of logits says beside its loss: formulas over the operations of a backend."""
+"""Statistics of the softmax of each row: log-probability, entropy, log-sum-exp and prediction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOp
     log_prob = -label_nll(rows, log_sum, labels)
     z = logits_over_temperature(xp, logits - rows.shift[..., None], temperature)
     masked = xp.equal(z, MINUS_INFINITY)
-    # No log p of each class: compilers store what a sum reads, and there is a pass fewer over exp(z).
+    # log p of each class is not formed: a compiler would store it for the sum, which takes another pass.
     entropy = log_sum - xp.sum(xp.exp(z) * xp.where(masked, 0.0, z), axis=-1) / xp.exp(log_sum)
     log_sum_exp = log_sum + over_temperature(rows.shift, temperature)
     if counted is None:

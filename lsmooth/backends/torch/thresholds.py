@@ -11,8 +11,11 @@ SMALL_CROSS_ENTROPY = 2**16
 NATIVE_IMAGE = 2**21
 # Up to so many logits, a call that raises an error takes no longer than a look at all logits.
 TINY_CROSS_ENTROPY = 2**12
+# The forward KL with its gradient takes 0.34 ms instead of 0.43 at 256 x 256, 0.48 instead of 0.50 at 512 x 256, and
+# 0.80 instead of 0.61 at 1024 x 256.
 SMALL_DIVERGENCE = 2**17
 SMALL_SIGMOID = 2**15
+# 0.17 ms instead of 0.22 at 32 x 256, 0.19 instead of 0.23 at 64 x 256; equal at 128 x 256.
 SMALL_LOG_ODDS = 2**14
 
 # Up to so many logits, the softmax kernel takes all rows as one block: there are fewer calls.
