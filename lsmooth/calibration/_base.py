@@ -161,7 +161,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise type(error)(f"path must be a file that a calibrator's save(path) has written: {error}.") from error
     if len(data) > _LARGEST_FILE:
-        raise ValueError(f"{path} must be a calibrator's file, of at most {_LARGEST_FILE} bytes; it is larger.")
+        raise ValueError(f"{path} is larger than any calibrator's file ({_LARGEST_FILE} bytes).")
     try:
         content = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError too
