@@ -122,6 +122,9 @@ class Backend(Operations):
         """Whether the losses' sum is divided after it is taken: devices may share the rows, and add up both at once."""
         return False
 
+    def refuse_spread(self, *arrays: Any) -> None:
+        """Raise a `lsmooth.backends.ragged.SpreadArgumentError` for arrays of which each process holds a part."""
+
     def members(self, group: Any, option: str) -> Members:
         """The members of a group, over whom an axis is spread.
 

@@ -1,4 +1,8 @@
-"""Losses over ``tf.RaggedTensor``s: computed on the flat values, whose rows are the rows of the batch."""
+"""Losses over ``tf.RaggedTensor``s and ``DTensor``s: called again on plain tensors.
+
+Of a ragged tensor these are the flat values, whose rows are the rows of the batch; of a ``DTensor`` the part that this
+process holds.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,34 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class RaggedArgumentError(TypeError):
+class CalledAgainError(TypeError):
+    """An argument that a loss takes in another form: its ``call`` gives the result of the function in that form."""
+
+    @staticmethod
+    def call(function: Any, arguments: inspect.BoundArguments, logits: str, elementwise: bool) -> Any:
+        raise NotImplementedError
+
+
+class RaggedArgumentError(CalledAgainError):
     """A ragged tensor was given; the message is for functions that cannot take one."""
+
+    @staticmethod
+    def call(function: Any, arguments: inspect.BoundArguments, logits: str, elementwise: bool) -> Any:
+        from lsmooth.backends.tensorflow import ragged
+
+        rows = ragged.RaggedRows(arguments.arguments, logits, elementwise)
+        arguments.arguments.update(rows.flat_arguments())
+        return rows.put_back(function(*arguments.args, **arguments.kwargs))
+
+
+class SpreadArgumentError(CalledAgainError):
+    """A ``DTensor`` was given, of which this process holds a part."""
+
+    @staticmethod
+    def call(function: Any, arguments: inspect.BoundArguments, logits: str, elementwise: bool) -> Any:
+        from lsmooth.backends.torch import dtensors
+
+        return dtensors.call(function, arguments, logits, elementwise)
 
 
 def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Function], Function]:
@@ -33,11 +63,11 @@ def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Fun
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
-            except ragged_error:
-                arguments = signature_of(function).bind(*args, **kwargs)
+            except called_again as error:
+                arguments, call = signature_of(function).bind(*args, **kwargs), error.call
             return call(function, arguments, logits, elementwise)
 
-        ragged_error, signature_of, call = RaggedArgumentError, inspect.signature, _call_with_flat_values
+        called_again, signature_of = CalledAgainError, inspect.signature
         # With the globals of the function, among whose module's functions doctest looks for examples.
         code, closure = wrapper.__code__, wrapper.__closure__
         wrapped = types.FunctionType(code, function.__globals__, function.__name__, None, closure)
@@ -46,11 +76,3 @@ def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Fun
         return wrapped  # type: ignore[return-value]
 
     return decorate
-
-
-def _call_with_flat_values(function: Any, arguments: inspect.BoundArguments, logits: str, elementwise: bool) -> Any:
-    from lsmooth.backends.tensorflow import ragged
-
-    rows = ragged.RaggedRows(arguments.arguments, logits, elementwise)
-    arguments.arguments.update(rows.flat_arguments())
-    return rows.put_back(function(*arguments.args, **arguments.kwargs))

@@ -121,6 +121,7 @@ def linear_distillation_loss(
         sample_weight=sample_weight,
         mask=mask,
     )
+    xp.refuse_spread(student_hidden, student_weight)
     parameter = parameter_of(divergence, beta=beta, alpha=divergence_alpha)
     block_size = check_block_size(block_size)
     alpha = _teacher_share(alpha, labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend
+from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.divergence import relative_entropy
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
@@ -106,6 +106,7 @@ def distillation_loss(
         >>> float(distillation_loss(teacher, student, temperature=2.0).round(6))
         1.280627
     """
+    backend_of(teacher_logits=teacher_logits, student_logits=student_logits).refuse_spread(student_logits)
     parameter = parameter_of(divergence, beta=beta, alpha=alpha)
     of_teacher = LogitOptions(teacher_logit_scale, teacher_logit_softcap).checked("teacher_")
     of_student = LogitOptions(logit_scale, logit_softcap).checked()

@@ -192,6 +192,7 @@ def check_linear_call(
         mask=mask,
         temperature=temperature,
     )
+    xp.refuse_spread(hidden, weight)
     block_size = check_block_size(block_size)
     head = check_head(xp, hidden, weight, bias, axis, like=labels)
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)

@@ -151,6 +151,7 @@ def softmax_cross_entropy_with_statistics(
         mask=mask,
         temperature=temperature,
     )
+    xp.refuse_spread(logits)
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
     given = given._replace(class_weight=class_weight, class_shards=class_shards, row_shards=row_shards)
     rows = prepare(xp, labels, logits, given)

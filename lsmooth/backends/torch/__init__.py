@@ -28,6 +28,7 @@ from lsmooth.backends.options import (
     SoftmaxOptions,
     are_known,
 )
+from lsmooth.backends.ragged import SpreadArgumentError
 from lsmooth.backends.torch import linear, linear_statistics, statistics
 from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean
 from lsmooth.backends.torch.cpu import slices as cpu_slices
@@ -342,6 +343,14 @@ class TorchBackend(Backend):
         if not torch.compiler.is_compiling():
             losses = hard_and_soft.rows(labels, teacher, student, formula, hard, soft)
         return separate(labels, teacher, student, hard, soft) if losses is None else losses
+
+    def refuse_spread(self, *arrays: Any) -> None:
+        if torch.compiler.is_compiling() or not any(hasattr(x, "device_mesh") for x in arrays):
+            return
+        from lsmooth.backends.torch.dtensors import fits
+
+        if fits(*arrays):
+            raise SpreadArgumentError("This function takes no DTensor.")
 
     def members(self, group: Any, option: str) -> Members:
         from lsmooth.backends.torch.members import members

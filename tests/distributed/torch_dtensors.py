@@ -1,10 +1,8 @@
-"""Run by test_sharded.py, once a process: losses of DTensors, beside those of the same numbers in one place."""
-
-import json
-import sys
+"""Run by test_torch_dtensors.py, once a process: losses of DTensors, beside those of the same numbers in one place."""
 
 import torch
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+from torch_process import meet, part, size
 
 from lsmooth.distillation import (
     DistillationLoss,
@@ -22,8 +20,7 @@ from lsmooth.losses import (
 )
 
 ROWS, CLASSES, FEATURES, EPS = 8, 12, 4, 0.1
-rank, size, meeting_point = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-torch.distributed.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=size)
+meet()
 mesh = init_device_mesh("cpu", (size,))
 torch.manual_seed(0)
 student, teacher = (torch.randn(ROWS, CLASSES, dtype=torch.float64) for _ in range(2))
@@ -103,7 +100,4 @@ for along, placement in {"rows": Shard(0), "classes": Shard(1), "nothing": Repli
             for arrays in ((hidden, weight), given)
         )
         found.append(("linear distillation", f"{along}, mixed", error(one_kd, two_kd)))
-# In order, and together: a process that ends while gloo's threads are at work is aborted.
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-print(json.dumps(found))
+part(found)
