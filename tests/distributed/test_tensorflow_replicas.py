@@ -11,20 +11,34 @@ import pytest
 from conftest import require_backend
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def seen(request):
+def run(count: int) -> dict:
     """What tensorflow_replicas.py printed, of a strategy over that many logical CPUs."""
     require_backend("tensorflow")
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("tensorflow_replicas.py"))]
-    process = subprocess.run([*command, str(request.param)], capture_output=True, text=True, timeout=500, check=False)
+    process = subprocess.run([*command, str(count)], capture_output=True, text=True, timeout=500, check=False)
     assert process.returncode == 0, process.stderr[-4000:]
     return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Over two replicas."""
+    return run(2)
+
+
+def test_four_replicas_compute_what_one_device_does():
+    four = run(4)
+    assert max(*four["class_shards"].values(), *four["row_shards"].values(), *four["training"]) < 1e-12, four
 
 
 @pytest.mark.parametrize("option", ["class_shards", "row_shards"])
 def test_values_and_gradients_are_those_of_one_device(seen, option):
     assert max(seen[option].values()) < 1e-12, seen[option]
     assert seen["eager"][option] < 1e-12
+
+
+def test_slices_may_have_sizes_that_are_not_known_while_tracing(seen):
+    assert max(seen["unknown"].values()) < 1e-12, seen["unknown"]
 
 
 def test_a_call_sends_two_collectives_of_at_most_four_numbers_a_row(seen):

@@ -56,9 +56,12 @@ class Slices(NamedTuple):
         """Whether a class of the slice is padding: from ``rows["limit"]`` on."""
         if "limit" not in self.rows:
             return None
-        limit = self.rows["limit"][..., None]
-        ids = self.xp.asarray(np.arange(self.xp.shape(self.logits[-1])[-1]), self.xp.dtype(limit), like=limit)  # type: ignore[arg-type]
-        return match_rank(self.xp, ids, limit) >= limit
+        xp, limit = self.xp, self.rows["limit"][..., None]
+        size = xp.shape(self.logits[-1])[-1]
+        if size is None:
+            return xp.cumsum(xp.ones_like(self.logits[-1], xp.dtype(limit))) - 1 >= limit
+        ids = xp.asarray(np.arange(size), xp.dtype(limit), like=limit)
+        return match_rank(xp, ids, limit) >= limit
 
 
 class Question(Protocol):
@@ -402,7 +405,7 @@ class Asked(NamedTuple):
         if labels is not None and "int" in self.xp.dtype(labels):
             # The padding belongs to no member.
             here = labels if self.num_classes is None else self.xp.where(labels < self.num_classes, labels, -1)
-            rows["labels"] = self.xp.where(here < 0, here, here - start)
+            rows["labels"] = self.xp.where(here < 0, here, here - _number(self.xp, start, labels))
         if self.num_classes is not None:
             ones = self.xp.ones_like(self.call.heads[-1].hidden[..., 0], "int32")
             rows["limit"] = ones * (self.num_classes - start)
@@ -540,7 +543,12 @@ def _valid(asked: Asked) -> Array | None:
     if "int" not in asked.xp.dtype(labels):
         return None
     end = asked.members.total(asked.size) if asked.num_classes is None else asked.num_classes
-    return (labels >= 0) & (labels < end)
+    return (labels >= 0) & (labels < _number(asked.xp, end, labels))
+
+
+def _number(xp: Backend, number: Any, like: Array) -> Any:
+    """A number of classes as an operand of ``like``, where it is an array."""
+    return xp.cast(number, xp.dtype(like)) if xp.is_array(number) else number
 
 
 def _predicted(
@@ -554,7 +562,8 @@ def _predicted(
     candidates = []
     for largest_name, place_name in names:
         place = xp.cast(own[place_name], "int64")
-        candidates.append(xp.where(xp.equal(own[largest_name], known[largest_name]), -place - start, -last))
+        first, end = _number(xp, start, place), _number(xp, last, place)
+        candidates.append(xp.where(xp.equal(own[largest_name], known[largest_name]), -place - first, -end))
     found = -members.max(stacked_columns(xp, candidates))
     classes = [found[..., i] for i in range(len(names))]
     return classes if counted is None else [xp.where(counted, x, -1) for x in classes]
