@@ -1,4 +1,4 @@
-"""The kernels that form the student's gradient on the way, against the formula they stand for."""
+"""Divergences on the CPU whose kernel forms the gradient of the student equal the formula."""
 
 from __future__ import annotations
 
