@@ -36,6 +36,10 @@ class Members(ABC):
     def shared(self, x: Array) -> Array:
         """``x``, which every member holds alike and uses for its own part: its gradient is the sum of theirs."""
 
+    def placed(self, x: Array) -> Array:
+        """``x``, which was on the host, where the members can add it up."""
+        return x
+
     def start(self, size: Any) -> Any:
         """The number of the first class of this member, whose slice has ``size`` classes."""
         return self.index * size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,25 @@ class Table:
         """Take in what another table has seen."""
         self.totals += other.totals
         self.rows += other.rows
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The totals, and the sums at each node."""
+        return np.array(astuple(self.totals)), self.rows
+
+    @classmethod
+    def of(cls, totals: Any, rows: Any) -> Table:
+        """A table of what `arrays` gives, in arrays or lists.
+
+        Raises:
+            ValueError: if the shapes are others.
+        """
+        table = cls()
+        totals, rows = np.asarray(totals, np.float64), np.asarray(rows, np.float64)
+        if totals.shape != (4,) or rows.shape != table.rows.shape:
+            raise ValueError(f"state must be that of a TemperatureScaling, got shapes {totals.shape} and {rows.shape}.")
+        table.totals, table.rows = Totals(*totals.tolist()), rows
+        return table
 
     def sums(self, beta: float) -> Sums:
         """The sums at ``beta``, interpolated."""

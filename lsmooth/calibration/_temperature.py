@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from lsmooth._row_shards import total_of_members
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration._base import ConvergenceWarning
 from lsmooth.calibration._moments import Rows
@@ -135,7 +136,7 @@ class TemperatureScaling(TemperatureCalibrator):
 
         What is kept is a table of sums at 25 temperatures from 1/64 to 64, so that the work is
         that of 25 passes; the temperature is that of `fit` to 1e-6, and ``"at_bound"`` beyond the
-        table. `merge` adds up the tables of shards.
+        table. `merge_state` adds up the tables of shards.
 
         Args:
             logits: as in `fit`.
@@ -155,26 +156,50 @@ class TemperatureScaling(TemperatureCalibrator):
         self._table = table
         return self._solve_table()
 
-    def merge_state(self, *others: TemperatureScaling) -> Self:
+    def merge_state(self, *others: TemperatureScaling | dict[str, Any], row_shards: Any = None) -> Self:
         """Take in the batches that other calibrators have taken in by `partial_fit`.
 
         Args:
-            *others: of the same parameters.
+            *others: of the same parameters, or states of them, from `get_state`.
+            row_shards: a group of whose members each has a calibrator that has taken in other batches, or none: a
+                ``torch.distributed.ProcessGroup``, a ``DeviceMesh`` dimension, or ``tf.distribute``'s replica
+                context. Afterwards every member has the temperature of the batches of all: call it once.
 
         Returns:
             This calibrator, with the temperature of the batches of all.
 
         Raises:
+            TypeError: if ``row_shards`` is no such group.
             ValueError: if one has seen no batch, or the parameters differ.
         """
+        self._check_parameters()
         for other in others:
-            if self.get_params() != other.get_params():
+            if not isinstance(other, dict) and self.get_params() != other.get_params():
                 raise ValueError(f"merge_state needs calibrators of the same parameters, got {self!r} and {other!r}.")
-        if not all(hasattr(each, "_table") for each in (self, *others)):
+        if not all(isinstance(each, dict) or hasattr(each, "_table") for each in others):
             raise ValueError("merge_state needs calibrators that have taken in batches by partial_fit.")
+        table = getattr(self, "_table", None) or Table()
         for other in others:
-            self._table.merge(other._table)
+            table.merge(Table.of(other["totals"], other["sums"]) if isinstance(other, dict) else other._table)
+        if row_shards is not None:
+            total = total_of_members(row_shards, table.arrays, lambda _: Table().arrays, repr(self))
+            table = Table.of(*total) if total else table
+        self._table = table
         return self._solve_table()
+
+    def get_state(self) -> dict[str, Any]:
+        """What `partial_fit` has kept of all batches, in lists of numbers: ready for JSON, and for `merge_state`.
+
+        Examples:
+            >>> import json
+            >>> from lsmooth.calibration import TemperatureScaling
+            >>> logits = [[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]]
+            >>> text = json.dumps(TemperatureScaling().partial_fit(logits, [0, 0, 1, 1]).get_state())
+            >>> round(TemperatureScaling().merge_state(json.loads(text)).temperature_, 4)
+            3.641
+        """
+        totals, sums = (getattr(self, "_table", None) or Table()).arrays
+        return {"totals": totals.tolist(), "sums": sums.tolist()}
 
     def _solve_table(self) -> Self:
         low, high = self._range()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import numpy as np
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, load_backend
+from lsmooth._row_shards import total_of_members
+from lsmooth.backends import Array, Backend, backend_of, load_backend
+from lsmooth.backends.formulas.linear import stacked_columns
 from lsmooth.metrics._bins import BinSums
 from lsmooth.metrics._inputs import Inputs, prepare, weighted_sums
 from lsmooth.metrics._reliability import ReliabilityCurve, curve_of
@@ -53,9 +56,46 @@ class Metric:
         if not xp.is_concrete(inputs.predictions):
             raise TypeError(
                 f"{type(self).__name__}.update_state keeps the values of predictions, which are being traced; call it "
-                "outside jit, tf.function and torch.compile."
+                "outside jit, tf.function and torch.compile, or return batch_state from there."
             )
         self._add(tuple(xp.to_numpy(x).astype(np.float64) for x in self._sums(inputs)))
+
+    def batch_state(
+        self, labels: Array, predictions: Array, sample_weight: Array | None = None, *, row_shards: Any = None
+    ) -> dict[str, Any]:
+        """The state of one batch, which `merge_state` takes in; this metric stays as it is.
+
+        It can be computed in ``jax.jit``, ``tf.function`` and ``torch.compile``.
+
+        Args:
+            labels: as in `update_state`.
+            predictions: as in `update_state`.
+            sample_weight: of rows.
+            row_shards: over whose members the rows are spread, as in `softmax_cross_entropy`: the state is of the
+                rows of all.
+
+        Returns:
+            What `get_state` returns, with arrays of the batch's framework, on its device.
+
+        Raises:
+            TypeError: as `update_state`.
+            ValueError: as `update_state`, or if ``row_shards`` is no group.
+
+        Examples:
+            >>> from lsmooth.metrics import BrierScore
+            >>> metric = BrierScore()
+            >>> metric.merge_state(metric.batch_state([0, 1], [[1.0, 0.0], [0.5, 0.5]])).result()
+            0.25
+        """
+        inputs = prepare(labels, predictions, sample_weight, *self._options)
+        sums = self._sums(inputs)
+        if row_shards is not None:
+            xp = backend_of(labels=labels, predictions=predictions)
+            stacked = stacked_columns(inputs.xp, list(sums))
+            members = xp.members(row_shards, "row_shards")
+            total = members.sum(stacked if xp is inputs.xp else members.placed(xp.asarray(stacked)))
+            sums = [total[..., k] for k in range(len(sums))]
+        return {"sums": list(sums)}
 
     def result(self) -> float:
         """The metric of all rows so far; 0 before the first."""
@@ -65,18 +105,23 @@ class Metric:
         """Forget all batches."""
         self._state = None
 
-    def merge_state(self, *others: Self) -> Self:
+    def merge_state(self, *others: Self | dict[str, Any], row_shards: Any = None) -> Self:
         """Take in what other metrics have seen, of other processes or devices.
 
         Args:
-            *others: metrics of the same class and options.
+            *others: metrics of the same class and options, or states of them, from `get_state` or `batch_state`.
+            row_shards: a group of whose members each has a metric that has seen other rows: a
+                ``torch.distributed.ProcessGroup``, a ``DeviceMesh`` dimension, or ``tf.distribute``'s replica
+                context. Afterwards the metric of every member has seen the rows of all: call it once.
 
         Returns:
             This metric.
 
         Raises:
-            ValueError: if another's class or options differ.
+            TypeError: if ``row_shards`` is no such group.
+            ValueError: if another's class, options or number of classes differ.
         """
+        others = tuple(self._of_state(other) if isinstance(other, dict) else other for other in others)
         for other in others:
             if type(self) is not type(other) or self._settings() != other._settings():
                 raise ValueError(
@@ -86,7 +131,16 @@ class Metric:
         for other in others:
             if other._state is not None:
                 self._add(other._state)
+        if row_shards is not None:
+            signature = f"{type(self).__name__}{self._settings()}"
+            self._state = total_of_members(row_shards, self._state, self._empty, signature)
         return self
+
+    def _of_state(self, state: dict[str, Any]) -> Self:
+        """A metric like this one, with that state."""
+        metric = copy.copy(self)
+        metric.set_state(state)
+        return metric
 
     def get_state(self) -> dict[str, Any]:
         """The sums so far, in lists of numbers: ready for JSON."""
@@ -101,7 +155,7 @@ class Metric:
         Raises:
             ValueError: if it is of another class or of other options.
         """
-        sums = None if state["sums"] is None else tuple(np.asarray(x, np.float64) for x in state["sums"])
+        sums = None if state["sums"] is None else tuple(_on_host(x) for x in state["sums"])
         if sums is not None:
             expected = [x.shape for x in self._empty(max([2, *(len(x) for x in sums if x.ndim)]))]
             if [x.shape for x in sums] != expected:
@@ -138,6 +192,12 @@ class Metric:
     def _value(self, xp: Backend, sums: tuple[Array, ...]) -> Array:
         """The metric of the sums, on their framework."""
         raise NotImplementedError
+
+
+def _on_host(x: Any) -> np.ndarray:
+    """A number, lists of them, or an array of any framework."""
+    xp = None if isinstance(x, (int, float, list)) else backend_of(sums=x)
+    return np.asarray(x if xp is None else xp.to_numpy(x), np.float64)
 
 
 class CalibrationError(Metric):

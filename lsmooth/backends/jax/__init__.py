@@ -143,6 +143,7 @@ class JaxBackend(Backend):
         return _top(x, index)
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
+        index, weights = map(spread.everywhere, (index, weights))  # a scatter needs them whole
         return jnp.zeros(length, weights.dtype).at[index].add(weights)
 
     def argsort(self, x: Array) -> Array:

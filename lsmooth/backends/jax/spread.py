@@ -46,6 +46,13 @@ def number_of_slices(logits: Array) -> int:
     return math.gcd(logits.shape[-1], _automatic_devices(logits))
 
 
+def everywhere(x: Array) -> Array:
+    """An array whose type says how it is spread, whole on every device; any other as it is."""
+    if not any(_explicit(x)):
+        return x
+    return jax.sharding.reshard(x, NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec()))
+
+
 def _explicit(x: Array) -> tuple[Any, ...]:
     """Of each axis, the names of the mesh axes along which its type says that it is split."""
     spec = tuple(jax.typeof(x).sharding.spec)

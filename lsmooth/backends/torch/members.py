@@ -70,6 +70,10 @@ class TorchMembers(Members):
     def shared(self, x: Tensor) -> Tensor:
         return _Shared.apply(x, self)
 
+    def placed(self, x: Tensor) -> Tensor:
+        kinds = [device.type for device in self.group._device_types]
+        return x if "cpu" in kinds else x.to(kinds[0])
+
     def start(self, size: int) -> int:
         sizes = self.known.sizes.get(size)
         return self.index * size if sizes is None else sum(sizes[: self.index])
