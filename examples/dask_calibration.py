@@ -15,7 +15,7 @@ from lsmooth.metrics import CalibrationError
 
 
 def load(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of a partition: read yours from a file. Here the logits are twice as large as they should be."""
+    """Logits and labels of a partition: read yours from a file. Here the logits are twice as large as is right."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0.0, 2.0, (2000, 10))
     labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)

@@ -110,7 +110,7 @@ def test_trainers_lower_a_loss_without_logits(example):
 
 def test_every_script_is_run():
     others = {"numpy_labels", "jax_distillation", "transformers_distillation", "transformers_linear_head"}
-    others |= {"scale_cost", "sklearn_calibration", "translation", "trl_linear_head"}
+    others |= {"dask_calibration", "scale_cost", "sklearn_calibration", "translation", "trl_linear_head"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*others, *TRAINING}
 
 
