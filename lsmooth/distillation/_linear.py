@@ -196,6 +196,7 @@ def linear_sparse_distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
     block_size: int | None = None,
@@ -226,6 +227,7 @@ def linear_sparse_distillation_loss(
         ignore_index: rows with this label cost nothing in either part and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
         num_classes: rows of the weight from there on are padding; so is a teacher's index.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher's values get no gradient.
         block_size: the rows of a block; chosen from the sizes if None.
@@ -253,7 +255,7 @@ def linear_sparse_distillation_loss(
     alpha = _teacher_share(alpha, labels)
     call = "linear_sparse_distillation_loss(teacher_indices, teacher_log_probs, hidden, weight)"
     options = PairOptions(temperature, labels, ignore_index, mask, sample_weight, reduction=reduction)
-    options = options._replace(stop_teacher_gradient=stop_teacher_gradient)
+    options = options._replace(stop_teacher_gradient=stop_teacher_gradient, row_shards=row_shards)
     names = Arguments("teacher_log_probs", "hidden", False, ("teacher_indices", teacher_indices, call))
     arrays = {"teacher_indices": teacher_indices, "weight": weight, "bias": bias, "label_smoothing": label_smoothing}
     pair = prepare(teacher_log_probs, hidden, options, names, **arrays)

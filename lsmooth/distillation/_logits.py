@@ -140,6 +140,7 @@ def decoupled_distillation_loss(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -163,6 +164,7 @@ def decoupled_distillation_loss(
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
         num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.
 
@@ -185,7 +187,16 @@ def decoupled_distillation_loss(
     alpha = check.check_at_least("alpha", alpha, 0.0)
     beta = check.check_at_least("beta", beta, 0.0)
     options = PairOptions(
-        temperature, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction, stop_teacher_gradient
+        temperature,
+        labels,
+        ignore_index,
+        mask,
+        sample_weight,
+        axis,
+        num_classes,
+        reduction,
+        stop_teacher_gradient,
+        row_shards,
     )
     pair = prepare(teacher_logits, student_logits, options)
     xp, labels = pair.xp, pair.labels
@@ -215,6 +226,7 @@ def standardized_distillation_loss(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -238,6 +250,7 @@ def standardized_distillation_loss(
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
         num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher gets no gradient.
 
@@ -260,9 +273,8 @@ def standardized_distillation_loss(
         0.0
     """
     parameter = parameter_of(divergence, beta=beta, alpha=alpha)
-    options = PairOptions(
-        1.0, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction, stop_teacher_gradient
-    )
+    options = PairOptions(1.0, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction)
+    options = options._replace(stop_teacher_gradient=stop_teacher_gradient, row_shards=row_shards)
     pair = prepare(teacher_logits, student_logits, options, row_temperature=temperature)
     xp = pair.xp
     rows = xp.shape(pair.student)[:-1]
@@ -271,7 +283,7 @@ def standardized_distillation_loss(
     )
     teacher, student = (_standardized(xp, z) for z in tempered(pair))
     pair = pair._replace(teacher=teacher, student=student, temperature=divisor)
-    return divergence_of(pair, divergence, parameter, scale_by_temperature_squared)
+    return over_all_rows(pair, divergence_of(pair, divergence, parameter, scale_by_temperature_squared))
 
 
 def divergence_of(pair: Pair, divergence: str, parameter: float, scale_by_temperature_squared: bool) -> Array:

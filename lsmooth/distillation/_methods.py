@@ -30,6 +30,8 @@ def ensemble_distillation_loss(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Distillation from several teachers: the weighted mean of `distillation_loss` over them.
@@ -52,6 +54,8 @@ def ensemble_distillation_loss(
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
         num_classes: as in `distillation_loss`: logits from there on are padding.
+        class_shards: as in `distillation_loss`.
+        row_shards: as in `distillation_loss`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
@@ -91,6 +95,8 @@ def ensemble_distillation_loss(
             mask=mask,
             axis=axis,
             num_classes=num_classes,
+            class_shards=class_shards,
+            row_shards=row_shards,
             reduction=reduction,
         )
         for teacher in teacher_logits
@@ -107,6 +113,8 @@ def mutual_distillation_losses(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> list[Array]:
     """Deep mutual learning: students who are each other's teachers.
@@ -122,6 +130,8 @@ def mutual_distillation_losses(
         mask: bool, in the rows' shape, True for the rows that count.
         axis: the class axis.
         num_classes: as in `distillation_loss`: logits from there on are padding.
+        class_shards: as in `distillation_loss`.
+        row_shards: as in `distillation_loss`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
@@ -152,6 +162,8 @@ def mutual_distillation_losses(
             mask=mask,
             axis=axis,
             num_classes=num_classes,
+            class_shards=class_shards,
+            row_shards=row_shards,
             reduction=reduction,
         )
         for i, own in enumerate(logits)
@@ -170,6 +182,8 @@ def gkd_loss(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    class_shards: Any = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Generalised knowledge distillation of sequences, those that the student wrote among them.
@@ -188,6 +202,8 @@ def gkd_loss(
         mask: bool, in the rows' shape, True for the tokens that count.
         axis: the class axis.
         num_classes: as in `distillation_loss`: logits from there on are padding.
+        class_shards: as in `distillation_loss`.
+        row_shards: as in `distillation_loss`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`; ``"mean"`` is TRL's ``"batchmean"``.
 
     Returns:
@@ -221,6 +237,8 @@ def gkd_loss(
         mask=mask,
         axis=axis,
         num_classes=num_classes,
+        class_shards=class_shards,
+        row_shards=row_shards,
         reduction=reduction,
     )
 

@@ -12,7 +12,7 @@ from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.formulas.softmax import capped_logits
 from lsmooth.losses._reductions import check_reduction, reduce_rows
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
-from lsmooth.losses._shards import Spread, scale_and_divisor, spread_of
+from lsmooth.losses._shards import Spread, over_all_rows, scale_and_divisor, spread_of
 
 
 class LogitOptions(NamedTuple):
@@ -53,9 +53,8 @@ class PairOptions(NamedTuple):
     num_classes: int | None = None
     reduction: str | None = "mean"
     stop_teacher_gradient: bool = True
+    row_shards: Any = None
     class_shards: Any = None
-    row_shards: Any = False
-    """False where the caller has no such option, and leaves no division to `over_all_rows`."""
 
 
 class Arguments(NamedTuple):
@@ -104,7 +103,7 @@ def prepare(
         **others,
     )
     reduction = check_reduction(options.reduction)
-    spread = spread_of(xp, options.class_shards, options.row_shards or None)
+    spread = spread_of(xp, options.class_shards, options.row_shards)
     like = teacher_logits if xp.is_array(teacher_logits) else None
     student = check.float_array(xp, names.student, student_logits, like, names.order)
     teacher = check.float_array(xp, names.teacher, teacher_logits, student, names.order)
@@ -130,8 +129,8 @@ def prepare(
         xp, "temperature", options.temperature, xp.shape(rows), student, dtype, low=0.0, high=float("inf")
     )
     weight = row_weight(xp, options.sample_weight, rows, student, dtype)
-    late = options.row_shards is not False and xp.divides_last(student)
-    scale, divisor = scale_and_divisor(xp, reduction, rows, dtype, spread, late, sample_weight=weight, counted=counted)
+    weights = {"sample_weight": weight, "counted": counted}
+    scale, divisor = scale_and_divisor(xp, reduction, rows, student, dtype, spread, **weights)
     constant = options.stop_teacher_gradient
     return Pair(xp, teacher, student, labels, counted, temperature, dtype, scale, reduction, constant, spread, divisor)
 
@@ -189,7 +188,8 @@ def squared_temperature(pair: Pair) -> Any:
 
 def finish(pair: Pair, losses: Array, scale_by_temperature_squared: bool) -> Array:
     """The reduction of the rows' losses, times T^2 if wanted."""
-    return reduce_rows(pair.xp, losses, scale_of(pair, scale_by_temperature_squared), pair.reduction)
+    scale = scale_of(pair, scale_by_temperature_squared)
+    return over_all_rows(pair, reduce_rows(pair.xp, losses, scale, pair.reduction))
 
 
 def _labels_and_counted(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lsmooth.backends import Array
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
 from lsmooth.distillation._logits import divergence_options
 from lsmooth.distillation._pair import Arguments, PairOptions, prepare
+from lsmooth.losses._shards import over_all_rows
 
 
 @over_ragged_rows("student_logits")
@@ -26,6 +29,7 @@ def sparse_distillation_loss(
     ignore_index: int | None = None,
     mask: Array | None = None,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
@@ -71,6 +75,7 @@ def sparse_distillation_loss(
         ignore_index: rows with this label cost nothing and count in no mean.
         mask: bool, in the rows' shape, True for the rows that count.
         num_classes: the student's logits from there on are padding; so is a teacher's index.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether the teacher's values get no gradient.
 
@@ -100,10 +105,11 @@ def sparse_distillation_loss(
     options = PairOptions(
         temperature, labels, ignore_index, mask, sample_weight, num_classes=num_classes, reduction=reduction
     )
-    options = options._replace(stop_teacher_gradient=stop_teacher_gradient)
+    options = options._replace(stop_teacher_gradient=stop_teacher_gradient, row_shards=row_shards)
     call = "sparse_distillation_loss(teacher_indices, teacher_log_probs, student_logits)"
     names = Arguments("teacher_log_probs", same_classes=False, order=("teacher_indices", teacher_indices, call))
     pair = prepare(teacher_log_probs, student_logits, options, names, teacher_indices=teacher_indices)
     indices = kept_indices(pair.xp, teacher_indices, pair.teacher, pair.counted)
     options = divergence_options(pair, divergence, parameter, scale_by_temperature_squared)
-    return kept_divergence(pair.xp, pair.teacher, indices, pair.student, tail, options)
+    losses = kept_divergence(pair.xp, pair.teacher, indices, pair.student, tail, options)
+    return over_all_rows(pair, losses)

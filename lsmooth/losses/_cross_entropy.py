@@ -125,8 +125,8 @@ def softmax_cross_entropy(
         if loss is not None:
             return loss
     xp.refuse_spread(logits)
-    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
-    given = given._replace(class_weight=class_weight, class_shards=class_shards, row_shards=row_shards)
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards)
     rows = prepare(xp, labels, logits, given)
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     overwrite = check.check_flag("overwrite_logits", overwrite_logits)
@@ -150,6 +150,7 @@ def sigmoid_cross_entropy(
     pos_weight: Array | None = None,
     sample_weight: Array | None = None,
     mask: Array | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy between smoothed binary labels and the sigmoid of logits, element by element.
@@ -167,6 +168,7 @@ def sigmoid_cross_entropy(
             equal or 1.
         mask: bool, in the shape of the logits, True for the elements that count; the others cost
             nothing, have a zero gradient and count in no mean.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`, each element being a row.
 
     Returns:
@@ -194,18 +196,18 @@ def sigmoid_cross_entropy(
         sample_weight=sample_weight,
         mask=mask,
     )
-    if sample_weight is mask is None and reduction == "mean":
+    if sample_weight is mask is row_shards is None and reduction == "mean":
         refuse_a_mean(xp, logits, reduction)
         loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing, class_weight=pos_weight)
         if loss is not None:
             return loss
-    given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction)
+    given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction, row_shards=row_shards)
     rows = prepare_binary(xp, labels, logits, given)
     if pos_weight is not None:
         pos_weight = check.to_array(xp, "pos_weight", pos_weight, rows.dtype, like=rows.logits)
         check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
     options = SigmoidOptions(rows.label_smoothing, pos_weight, rows.counted, rows.scale, rows.reduction != "none")
-    return xp.sigmoid_cross_entropy(rows.logits, rows.labels, options)
+    return over_all_rows(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, options))
 
 
 def kernel_options(

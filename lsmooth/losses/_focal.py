@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
@@ -10,6 +11,7 @@ from lsmooth.backends.formulas.softmax import expected_cost
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._rows import RowOptions, finish, per_class, prepare, prepare_binary
+from lsmooth.losses._shards import over_all_rows
 from lsmooth.losses._variants import begin
 
 
@@ -26,6 +28,7 @@ def softmax_focal_loss(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy in which what is already right counts little.
@@ -44,6 +47,7 @@ def softmax_focal_loss(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -71,7 +75,7 @@ def softmax_focal_loss(
         sample_weight=sample_weight,
         mask=mask,
     )
-    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
     rows = prepare(xp, labels, logits, given)
     of_all, of_classes = 1.0, None
     if isinstance(alpha, Real):
@@ -87,7 +91,7 @@ def softmax_focal_loss(
         gamma=gamma,
         num_classes=rows.num_classes,
     )
-    losses = xp.softmax_cross_entropy(rows.logits, rows.labels, options)
+    losses = over_all_rows(rows, xp.softmax_cross_entropy(rows.logits, rows.labels, options))
     return losses if of_all == 1.0 else of_all * losses
 
 
@@ -101,6 +105,7 @@ def sigmoid_focal_loss(
     label_smoothing: float | Array = 0.0,
     sample_weight: Array | None = None,
     mask: Array | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Binary cross-entropy in which what is already right counts little, element by element.
@@ -119,6 +124,7 @@ def sigmoid_focal_loss(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
         sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension equal or 1.
         mask: bool, in the shape of the logits, True for the elements that count.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`, each element being a row.
 
     Returns:
@@ -143,12 +149,12 @@ def sigmoid_focal_loss(
     xp = backend_of(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
-    given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction)
+    given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction, row_shards=row_shards)
     rows = prepare_binary(xp, labels, logits, given)
     options = SigmoidOptions(
         rows.label_smoothing, None, rows.counted, rows.scale, rows.reduction != "none", gamma, alpha
     )
-    return xp.sigmoid_cross_entropy(rows.logits, rows.labels, options)
+    return over_all_rows(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, options))
 
 
 @over_ragged_rows("logits")
@@ -163,6 +169,7 @@ def poly_cross_entropy(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Poly-1: cross-entropy with the first term of its expansion in 1 - p reweighed.
@@ -179,6 +186,7 @@ def poly_cross_entropy(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -198,9 +206,8 @@ def poly_cross_entropy(
         0.319019
     """
     epsilon = check.check_at_least("epsilon", epsilon, -1.0)
-    xp, rows, logits = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, logits = begin(labels, logits, given)
     options = SoftmaxOptions(label_smoothing=rows.label_smoothing)
     losses = expected_cost(xp, logits, rows.labels, options, lambda log: epsilon * xp.exp(log.rest) - log.p)
     return finish(rows, losses)

@@ -27,6 +27,7 @@ def margin_label_smoothing(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """MbLS: cross-entropy plus what the logits lie below the largest beyond a margin.
@@ -45,6 +46,7 @@ def margin_label_smoothing(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -66,7 +68,9 @@ def margin_label_smoothing(
     alpha = check.check_at_least("alpha", alpha, 0.0)
     margin = check.check_at_least("margin", margin, 0.0)
     xp, rows, z = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+        labels,
+        logits,
+        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
     )
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
@@ -84,6 +88,7 @@ def max_suppression(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """MaxSup: cross-entropy plus how far the largest logit is above their mean.
@@ -101,6 +106,7 @@ def max_suppression(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -120,7 +126,9 @@ def max_suppression(
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
     xp, rows, z = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+        labels,
+        logits,
+        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
     )
     z = centered(xp, z)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
@@ -141,6 +149,7 @@ def adaptive_conditional_label_smoothing(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """ACLS: cross-entropy plus squared penalties that grow with the logits' confidence.
@@ -161,6 +170,7 @@ def adaptive_conditional_label_smoothing(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -183,7 +193,9 @@ def adaptive_conditional_label_smoothing(
     positive_weight = check.check_at_least("positive_weight", positive_weight, 0.0)
     negative_weight = check.check_at_least("negative_weight", negative_weight, 0.0)
     xp, rows, z = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+        labels,
+        logits,
+        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
     )
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
@@ -207,6 +219,7 @@ def confidence_penalty(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy less a reward for the entropy of the prediction.
@@ -224,6 +237,7 @@ def confidence_penalty(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -244,7 +258,9 @@ def confidence_penalty(
     """
     beta = check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+        labels,
+        logits,
+        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
     )
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
@@ -261,6 +277,7 @@ def logit_penalty(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy plus the squared length of the logits.
@@ -277,6 +294,7 @@ def logit_penalty(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -297,7 +315,9 @@ def logit_penalty(
     """
     beta = check.check_at_least("beta", beta, 0.0)
     xp, rows, z = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
+        labels,
+        logits,
+        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
     )
     finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lsmooth import _validation as check
 from lsmooth.backends import Array
 from lsmooth.backends.formulas.rows import entropy, expectation
@@ -23,6 +25,7 @@ def generalized_cross_entropy(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Between cross-entropy, which trusts every label, and the absolute error, which bears noise.
@@ -40,6 +43,7 @@ def generalized_cross_entropy(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -59,9 +63,8 @@ def generalized_cross_entropy(
         0.742709
     """
     q = check.check_range("q", q, 0.0, 1.0)
-    xp, rows, logits = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, logits = begin(labels, logits, given)
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     if q == 0:
@@ -85,6 +88,7 @@ def symmetric_cross_entropy(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy plus the cross-entropy of the labels under the prediction.
@@ -104,6 +108,7 @@ def symmetric_cross_entropy(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -127,9 +132,8 @@ def symmetric_cross_entropy(
     log_zero = check.check_number("log_zero", log_zero)
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
-    xp, rows, logits = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, logits = begin(labels, logits, given)
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     log_q = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
@@ -151,6 +155,7 @@ def bootstrap_cross_entropy(
     mask: Array | None = None,
     axis: int = -1,
     num_classes: int | None = None,
+    row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
     """Cross-entropy with a label that is in part the model's own prediction.
@@ -170,6 +175,7 @@ def bootstrap_cross_entropy(
         mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
         axis: the class axis.
         num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
+        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
@@ -188,9 +194,8 @@ def bootstrap_cross_entropy(
         1.609676
     """
     beta = check.check_range("beta", beta, 0.0, 1.0)
-    xp, rows, logits = begin(
-        labels, logits, RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, logits = begin(labels, logits, given)
     log_p = log_probabilities(xp, logits).p
     own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
     given = expectation(xp, smoothed_targets(xp, rows.labels, logits, rows.label_smoothing), -log_p)

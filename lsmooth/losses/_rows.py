@@ -9,8 +9,8 @@ from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import accumulate, without_padding
 from lsmooth.backends.formulas.sigmoid import proper_binary_labels
 from lsmooth.losses._keras_base import refuse_a_mean
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
-from lsmooth.losses._shards import Spread, over_members, scale_and_divisor, spread_of
+from lsmooth.losses._reductions import check_reduction, reduce_rows
+from lsmooth.losses._shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
 
 
 class RowOptions(NamedTuple):
@@ -22,11 +22,10 @@ class RowOptions(NamedTuple):
     mask: Any = None
     axis: int = -1
     num_classes: int | None = None
+    row_shards: Any = None
     reduction: str | None = "mean"
     class_weight: Any = None
     class_shards: Any = None
-    row_shards: Any = False
-    """False where the caller has no such option, and leaves no division to `over_all_rows`."""
 
 
 class Rows(NamedTuple):
@@ -46,7 +45,6 @@ class Rows(NamedTuple):
     num_classes: int | None = None  # the logits from there on are padding
     spread: Spread = Spread(None, None)
     divisor: Any = None  # of the sum over the rows of all members of `spread`; the scale is without it then
-    sample_weight: Array | None = None
 
     @property
     def own_classes(self) -> int | None:
@@ -67,7 +65,7 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     name = "logits" if weight is None else "hidden"
     logits = check.beside_labels(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
-    spread = spread_of(xp, options.class_shards, options.row_shards or None)
+    spread = spread_of(xp, options.class_shards, options.row_shards)
     here = num_classes if spread.classes is None else None
     labels, logits, soft = _labels_and_logits(xp, labels, logits, options.axis, dtype, weight, here)
     count = here or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
@@ -98,11 +96,10 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     label_weight = None
     if class_weight is not None and reduction == "mean" and spread.classes is None:
         label_weight = xp.sum(labels * class_weight, axis=-1) if soft else weight_of_ids(xp, labels, class_weight)
-    late = options.row_shards is not False and xp.divides_last(logits)
     weights = {"label_weight": label_weight, "sample_weight": sample_weight, "counted": counted}
-    scale, divisor = scale_and_divisor(xp, reduction, rows, dtype, spread, late, **weights)
+    scale, divisor = scale_and_divisor(xp, reduction, rows, logits, dtype, spread, **weights)
     call = Rows(xp, labels, logits, soft, shape, dtype, eps, class_weight, counted, scale, reduction, num_classes)
-    return call._replace(spread=spread, divisor=divisor, sample_weight=sample_weight)
+    return call._replace(spread=spread, divisor=divisor)
 
 
 def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -> Rows:
@@ -124,13 +121,16 @@ def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -
     if check.is_validating(xp, labels, logits):
         check.check_not_nan(xp, "logits", logits, counted)
         check.check_binary_labels(xp, labels, counted)
-    scale = row_scale(xp, reduction, logits, dtype, sample_weight=sample_weight, counted=counted)
-    return Rows(xp, labels, logits, True, shape, dtype, eps, None, counted, scale, reduction)
+    spread = spread_of(xp, None, options.row_shards)
+    scale, divisor = scale_and_divisor(
+        xp, reduction, logits, logits, dtype, spread, sample_weight=sample_weight, counted=counted
+    )
+    return Rows(xp, labels, logits, True, shape, dtype, eps, None, counted, scale, reduction, None, spread, divisor)
 
 
 def finish(rows: Rows, losses: Array) -> Array:
     """The reduction of the losses, which must be finite in ignored rows."""
-    return reduce_rows(rows.xp, losses, rows.scale, rows.reduction)
+    return over_all_rows(rows, reduce_rows(rows.xp, losses, rows.scale, rows.reduction))
 
 
 def reduced(rows: Rows, losses: Array, label_weight: Array | None) -> Array:

@@ -52,18 +52,18 @@ def scale_and_divisor(
     xp: Backend,
     reduction: str,
     rows: Array,
+    logits: Array,
     dtype: str,
     spread: Spread,
-    late: bool,
     *,
     label_weight: Array | None = None,
     sample_weight: Array | None = None,
     counted: Array | None = None,
 ) -> tuple[Any, Any]:
-    """What multiplies each row; and what divides their sum afterwards, for spread rows or where ``late`` is True."""
+    """What multiplies each row; and what `over_all_rows` divides their sum by, None if the former has it."""
     weights = {"sample_weight": sample_weight, "counted": counted}
-    late = late and any(x is not None for x in (label_weight, sample_weight, counted))
-    if spread == (None, None) and not late:
+    counts = any(x is not None for x in (label_weight, sample_weight, counted))
+    if spread == (None, None) and not (counts and xp.divides_last(logits)):
         return row_scale(xp, reduction, rows, dtype, label_weight=label_weight, **weights), None
     scale = row_factor(xp, rows, dtype, **weights)
     return scale, row_divisor(xp, reduction, rows, dtype, scale, label_weight=label_weight, **weights)

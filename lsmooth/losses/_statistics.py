@@ -152,8 +152,8 @@ def softmax_cross_entropy_with_statistics(
         temperature=temperature,
     )
     xp.refuse_spread(logits)
-    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, reduction)
-    given = given._replace(class_weight=class_weight, class_shards=class_shards, row_shards=row_shards)
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards)
     rows = prepare(xp, labels, logits, given)
     options = kernel_options(rows, rows.logits, smoothing_prior, temperature, z_loss, logit_softcap)
     if rows.spread.classes is not None:

@@ -20,6 +20,7 @@ def sequence_log_prob(
     temperature: float | Array = 1.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
     length_normalized: bool = False,
 ) -> Array:
     """The log-probability of each sequence of tokens.
@@ -37,6 +38,7 @@ def sequence_log_prob(
         temperature: T > 0, a number, or a tensor that broadcasts to the tokens; the softmax is of ``logits / T``.
         logit_softcap: c > 0; the logits become ``c tanh(logits / c)``, before the temperature.
         num_classes: the size of the vocabulary, where logits from there on are padding.
+        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: over whose members the vocabulary is spread.
         length_normalized: whether the sum is divided by the number of tokens that count.
 
     Returns:
@@ -68,6 +70,7 @@ def sequence_log_prob(
         temperature=temperature,
         logit_softcap=logit_softcap,
         num_classes=num_classes,
+        class_shards=class_shards,
         reduction="none",
     )
     return _over_tokens(xp, losses, labels, mask, ignore_index, length_normalized)
@@ -84,6 +87,7 @@ def linear_sequence_log_prob(
     temperature: float | Array = 1.0,
     logit_softcap: float | None = None,
     num_classes: int | None = None,
+    class_shards: Any = None,
     length_normalized: bool = False,
     block_size: int | None = None,
 ) -> Array:
@@ -102,6 +106,7 @@ def linear_sequence_log_prob(
         temperature: T > 0, a number, or a tensor that broadcasts to the tokens.
         logit_softcap: c > 0; the logits become ``c tanh(logits / c)``, before the temperature.
         num_classes: the size of the vocabulary, where rows of the weight from there on are padding.
+        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: over whose members the vocabulary is spread.
         length_normalized: whether the sum is divided by the number of tokens that count.
         block_size: the tokens of a block; chosen from the sizes if None.
 
@@ -135,6 +140,7 @@ def linear_sequence_log_prob(
         temperature=temperature,
         logit_softcap=logit_softcap,
         num_classes=num_classes,
+        class_shards=class_shards,
         reduction="none",
         block_size=block_size,
     )

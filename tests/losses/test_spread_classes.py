@@ -8,7 +8,7 @@ from conftest import require_backend
 from members_in_threads import Exchange
 
 from lsmooth import losses
-from lsmooth.distillation import DistillationLoss, distillation_loss, linear_distillation_loss
+from lsmooth.distillation import distillation_loss, linear_distillation_loss
 
 RNG = np.random.default_rng(0)
 SIZES = (5, 3, 7, 1)
@@ -230,64 +230,6 @@ def test_slices_of_two_linear_heads_give_both_parts_of_their_loss(xp, divergence
     if expected:
         close(found[1][1][0], expected[0])
         close(np.concatenate([g[1] for _, g in found]), expected[1])
-
-
-ROW_PARTS = [slice(0, 4), slice(4, 4), slice(4, 6)]
-OVER_ROWS = {
-    "mean": {},
-    "weights": {"class_weight": RNG.random(CLASSES), "label_smoothing": 0.1},
-    "sum": {"reduction": "sum"},
-    "by batch size": {"reduction": "sum_over_batch_size"},
-    "by weights": {"reduction": "mean_with_sample_weight", "sample_weight": RNG.random(ROWS)},
-    "none": {"reduction": "none"},
-}
-
-
-@pytest.mark.parametrize("name", OVER_ROWS)
-def test_parts_of_the_rows_give_the_loss_of_all_and_their_own_gradient(xp, name):
-    options = {**OVER_ROWS[name], "ignore_index": -100}
-    logits = np.where(np.isfinite(LOGITS), LOGITS, 0.0)
-    t, z = tensors(xp, IDS, logits, wanted=[1])
-    whole = losses.softmax_cross_entropy(t, z, **options)
-    expected = gradients(xp, whole, z)
-
-    def member(members):
-        part = ROW_PARTS[members.index]
-        t, z = tensors(xp, IDS[part], logits[part], wanted=[1])
-        given = {key: x[part] if key == "sample_weight" else x for key, x in options.items()}
-        loss = losses.softmax_cross_entropy(t, z, row_shards=members, **given)
-        return loss, gradients(xp, loss, z)
-
-    exchange = Exchange(len(ROW_PARTS))
-    found = exchange.together(member)
-    if name == "none":
-        assert not exchange.calls
-        close(np.concatenate([value(loss) for loss, _ in found]), whole)
-    else:
-        assert exchange.calls in ([("sum", (2,))], [("sum", ())])
-        for loss, _ in found:
-            close(loss, whole)
-    if expected:
-        close(np.concatenate([g[0] for _, g in found]), expected[0])
-
-
-def test_parts_of_the_rows_give_both_parts_of_a_distillation_loss(xp):
-    options = {"alpha": 0.3, "temperature": 2.0, "ignore_index": -100}
-    t, teacher, student = tensors(xp, IDS, TEACHER, STUDENT, wanted=[2])
-    whole = DistillationLoss(**options)(t, teacher, student)
-    expected = gradients(xp, whole, student)
-
-    def member(members):
-        part = ROW_PARTS[members.index]
-        t, teacher, student = tensors(xp, IDS[part], TEACHER[part], STUDENT[part], wanted=[2])
-        loss = DistillationLoss(row_shards=members, **options)(t, teacher, student)
-        return loss, gradients(xp, loss, student)
-
-    found = Exchange(len(ROW_PARTS)).together(member)
-    for loss, _ in found:
-        close(loss, whole)
-    if expected:
-        close(np.concatenate([g[0] for _, g in found]), expected[0])
 
 
 @pytest.mark.parametrize("temperature", [2.0, TEMPERATURES], ids=["T", "T of rows"])
