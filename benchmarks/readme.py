@@ -1,6 +1,6 @@
 """Write the README's table of speeds anew, from the results of this machine.
 
-python -m benchmarks.readme benchmarks/results/cpu-2-core.json
+python -m benchmarks.readme benchmarks/results/cpu-2-core.json benchmarks/results/cpu-1-thread.json
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _cell(cell: str | float | None) -> str:
 
 def main() -> None:
     """Replace the table in README.md."""
-    _, results = load(Path(sys.argv[1]))
+    results = [result for path in sys.argv[1:] for result in load(Path(path))[1]]
     start, end = map(re.escape, MARKS)
     text = README.read_text(encoding="utf-8")
     text, count = re.subn(f"({start}).*?({end})", lambda m: m[1] + table(results) + m[2], text, flags=re.DOTALL)

@@ -46,8 +46,8 @@ def bench(
 
     Writes NAME.json, the table NAME.md, and the pictures as PNG files. Results of suites that are not
     run again are kept. The text of NAME.notes.md, if it exists, is added to the table. Suites: loss,
-    distillation, linear, calibration, metrics, overhead, import, scaling. Close other programs first:
-    each result is a ratio of two times measured in turns, but a busy machine does not slow both alike.
+    distillation, linear, calibration, metrics, overhead, import, scaling, streams. Close other programs
+    first: each result is a ratio of two times measured in turns, but a busy machine does not slow both alike.
     """
     from lsmooth.backends import installed_backends
     from lsmooth.bench.device import resolve

@@ -64,8 +64,11 @@ def not_measured(results: Sequence[Result]) -> str:
 
 def table(results: Iterable[Result]) -> str:
     """One table: a line for each row and peer."""
+    results = list(results)
+    compiling = any(result.compilations for result in results)
+    last = ["compiled, lsmooth", "compiled, peer"] if compiling else ["peak, lsmooth", "peak, peer"]
     lines = [
-        "| backend | size | lsmooth | copies | peer | faster | peak, lsmooth | peak, peer |",
+        f"| backend | size | lsmooth | copies | peer | faster | {' | '.join(last)} |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
@@ -74,7 +77,10 @@ def table(results: Iterable[Result]) -> str:
         first = [result.backend, size, _seconds(result), _figure(result, "copies")]
         peak = _figure(result, "memory") if result.unit_bytes >= LEAST_UNIT else _peak(result, "lsmooth")
         for peer in peers or [""]:
-            cells = [*first, peer, _figure(result, peer) if peer else "", peak, _peak(result, peer)]
+            last = [peak, _peak(result, peer)]
+            if compiling:
+                last = [str(result.compilations.get(name, "")) for name in ("lsmooth", peer)]
+            cells = [*first, peer, _figure(result, peer) if peer else "", *last]
             lines.append(f"| {' | '.join(cells)} |")
             first, peak = ["", "", "", ""], ""
     return "\n".join(lines)

@@ -37,7 +37,9 @@ class Row:
         bars: what lsmooth is held to: ``"copies"``, at most so many times ``copy``; ``"memory"``, at
             most so many units; ``"seconds"``, at most so many; and by the name of a peer, at least so
             many times faster than it.
-        self_timed: whether a call returns its own seconds, as a process that times its import does.
+        self_timed: whether a call returns its own seconds, as a process that times its import does. Such a call may
+            count in ``compilations`` how many programs it compiled.
+        runs: how often a self-timed call is measured, after a first that is not.
     """
 
     work: str
@@ -48,3 +50,4 @@ class Row:
     unit_bytes: int = 0
     bars: Mapping[str, float] = field(default_factory=dict)
     self_timed: bool = False
+    runs: int = 9

@@ -40,7 +40,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Result:
-    """A row as it was measured: seconds by contender, and peak bytes by contender."""
+    """A row as it was measured: by contender its seconds, its peak bytes, and how many programs it compiled."""
 
     suite: str
     work: str
@@ -50,6 +50,7 @@ class Result:
     peak_bytes: dict[str, int] = field(default_factory=dict)
     unit_bytes: int = 0
     bars: dict[str, float] = field(default_factory=dict)
+    compilations: dict[str, int] = field(default_factory=dict)
 
     def median(self, name: str) -> float | None:
         """The median seconds of a contender, or of the copy; None if there is none."""
@@ -81,13 +82,16 @@ def run_row(suite: str, index: int, row: Row, plan: Plan, with_memory: bool) -> 
     calls = {name: setup() for name, setup in row.contenders.items()}
     if row.copy is not None:
         calls[COPY] = row.copy()
-    seconds = measure_self_timed(calls) if row.self_timed else measure(calls)
+    seconds = measure_self_timed(calls, row.runs) if row.self_timed else measure(calls)
+    compilations = {name: call.compilations for name, call in calls.items() if hasattr(call, "compilations")}  # pyright: ignore
     del calls
     gc.collect()
     peaks = {}
     if with_memory and row.unit_bytes and memory.can_measure(plan):
         peaks = {name: memory.peak_bytes(suite, index, name, plan) for name in row.contenders}
-    return Result(suite, row.work, row.backend, dict(row.size), seconds, peaks, row.unit_bytes, dict(row.bars))
+    return Result(
+        suite, row.work, row.backend, dict(row.size), seconds, peaks, row.unit_bytes, dict(row.bars), compilations
+    )
 
 
 def run_suites(

@@ -55,6 +55,23 @@ def test_the_table_shows_what_was_missed_in_bold():
     assert "| torch | 2 x 3 | 2 s | 2 (≤ 2.5) | a peer | **4** (≥ 5) | 1 (≤ 1) | 2 |" in table
 
 
+def test_the_table_of_a_stream_shows_what_was_compiled():
+    table = markdown(MACHINE, [result(compilations={"lsmooth": 50, "a peer": 7}), result()])
+    assert "| compiled, lsmooth | compiled, peer |" in table
+    assert "**4** (≥ 5) | 50 | 7 |" in table
+
+
+def test_a_row_counts_what_its_calls_compile():
+    def call():
+        return 1.0
+
+    call.compilations = 3
+    measured = run_row(
+        "streams", 0, Row("work", "jax", {}, {"lsmooth": lambda: call}, self_timed=True, runs=1), Plan(), False
+    )
+    assert measured.compilations == {"lsmooth": 3}
+
+
 def test_peaks_of_small_calls_are_in_mebibytes():
     assert "| 50 MiB | 100 MiB |" in markdown(MACHINE, [result(unit_bytes=2**22 - 1)])
     assert "| **12.5** (≤ 1) | 25 |" in markdown(MACHINE, [result(unit_bytes=2**22)])
@@ -191,7 +208,7 @@ def test_the_report_can_be_written_anew_and_ends_with_the_notes(tmp_path):
     [
         (
             ["no-such"],
-            "SUITE must be one of loss, distillation, linear, calibration, metrics, overhead, import, scaling",
+            "SUITE must be one of loss, distillation, linear, calibration, metrics, overhead, import, scaling, streams",
         ),
         (["loss", "--backend", "caffe"], "--backend caffe is not installed"),
         (["loss", "--backend", "numpy", "--device", "cuda"], "--device: there is no device 'cuda' here"),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lsmooth.bench.device import CPU
 from lsmooth.bench.rows import Plan, Row
 
-SUITES = ("loss", "distillation", "linear", "calibration", "metrics", "overhead", "import", "scaling")
+SUITES = ("loss", "distillation", "linear", "calibration", "metrics", "overhead", "import", "scaling", "streams")
 
 
 def suite_rows(suite: str, plan: Plan) -> Iterator[Row]:

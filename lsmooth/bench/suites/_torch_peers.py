@@ -96,6 +96,24 @@ def bucket() -> tuple[Step, Step]:
     return lambda z, _, t: distillation.sparse_distillation_loss(*kept(t), z, tail="bucket"), peer
 
 
+def bucket_and_drop() -> tuple[Step, Step]:
+    """A top-k teacher whose tail is one more class, beside the one whose tail is dropped."""
+    import torch
+
+    def step(tail: str) -> Step:
+        kept: list[Any] = []
+
+        def call(z: Any, _: Any, teacher: Any) -> Any:
+            if not kept:
+                values, indices = torch.log_softmax(teacher, -1).topk(min(KEPT, teacher.shape[1] // 2))
+                kept.extend((indices, values))
+            return distillation.sparse_distillation_loss(*kept, z, tail=tail)
+
+        return call
+
+    return step("bucket"), step("drop")
+
+
 def mostly_ignored() -> tuple[Step, Step]:
     """A linear head of whose rows one in twenty counts, beside those rows alone."""
     from torch.nn.functional import cross_entropy
@@ -115,5 +133,6 @@ PEERS: tuple[tuple[str, Callable[[], tuple[Step, Step]], Any, tuple[int, ...], t
     ("sigmoid cross-entropy, mask", mask, normal, (8, 20, 128, 128), (2, 3, 8, 8)),
     ("KL of images, T = 2", distilled_images, normal, (4, 21, 128, 128), (2, 5, 8, 8)),
     ("top-k teacher, bucket", bucket, normal, (512, 32000), (8, 100)),
+    ("top-k teacher, bucket beside drop", bucket_and_drop, normal, (512, 32000), (8, 100)),
     ("linear head, 95% of the rows ignored", mostly_ignored, head, (2048, 512), (40, 16)),
 )
