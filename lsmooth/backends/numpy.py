@@ -73,9 +73,6 @@ class NumpyBackend(NamespaceBackend):
     def take(self, table: Array, index: Array) -> Array:
         return table[index]
 
-    def gather(self, x: Array, index: Array) -> Array:
-        return np.take_along_axis(x, index, axis=-1)
-
     def put(self, x: Array, index: Array, values: Array) -> Array:
         x = x.copy()
         np.put_along_axis(x, index, values, axis=-1)
@@ -95,9 +92,6 @@ class NumpyBackend(NamespaceBackend):
 
     def cumsum(self, x: Array) -> Array:
         return np.cumsum(x, axis=-1)
-
-    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
-        return np.searchsorted(x, values, side)  # type: ignore[arg-type]
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         # Infinite logits meet here what other frameworks pass over in silence.

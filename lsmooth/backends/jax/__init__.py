@@ -19,6 +19,7 @@ from lsmooth.backends.formulas.linear import BlockLoss, Call
 from lsmooth.backends.jax import divergence, linear, sigmoid, spread, thresholds
 from lsmooth.backends.jax.members import axis_members
 from lsmooth.backends.members import Members
+from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -31,10 +32,11 @@ from lsmooth.backends.options import (
 )
 
 
-class JaxBackend(Backend):
+class JaxBackend(NamespaceBackend):
     """`Backend` over ``jax.numpy``."""
 
     name = "jax"
+    namespace = jnp
 
     def is_array(self, x: object) -> bool:
         return isinstance(x, jax.Array)
@@ -71,20 +73,8 @@ class JaxBackend(Backend):
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
         return jax.nn.one_hot(index, num_classes, dtype=dtype)
 
-    def exp(self, x: Array) -> Array:
-        return jnp.exp(x)
-
-    def log(self, x: Array) -> Array:
-        return jnp.log(x)
-
-    def tanh(self, x: Array) -> Array:
-        return jnp.tanh(x)
-
     def softplus(self, x: Array) -> Array:
         return jnp.logaddexp(x, 0.0)
-
-    def ceil(self, x: Array) -> Array:
-        return jnp.ceil(x)
 
     def clip(self, x: Array, low: float, high: float) -> Array:
         return jnp.clip(x, low, high)
@@ -94,9 +84,6 @@ class JaxBackend(Backend):
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return jnp.sum(x, axis=axis)
-
-    def max(self, x: Array, axis: int) -> Array:
-        return jnp.max(x, axis=axis)
 
     def argmax(self, x: Array, axis: int) -> Array:
         if (
@@ -119,9 +106,6 @@ class JaxBackend(Backend):
         # Outside jit even a move to the same place is a copy.
         return x if (source - destination) % x.ndim == 0 else jnp.moveaxis(x, source, destination)
 
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return jnp.reshape(x, shape)
-
     def take(self, table: Array, index: Array) -> Array:
         rows = jax.typeof(index).sharding
         if not any(rows.spec):
@@ -129,9 +113,6 @@ class JaxBackend(Backend):
         # Rows whose type says that devices share them: JAX wants to be told that so do the entries.
         spec = PartitionSpec(*rows.spec, *jax.typeof(table).sharding.spec[1:])
         return table.at[index].get(out_sharding=NamedSharding(rows.mesh, spec))
-
-    def gather(self, x: Array, index: Array) -> Array:
-        return jnp.take_along_axis(x, index, axis=-1)
 
     def put(self, x: Array, index: Array, values: Array) -> Array:
         return jnp.put_along_axis(x, index, values, axis=-1, inplace=False)
@@ -146,14 +127,8 @@ class JaxBackend(Backend):
         index, weights = map(spread.everywhere, (index, weights))  # a scatter needs them whole
         return jnp.zeros(length, weights.dtype).at[index].add(weights)
 
-    def argsort(self, x: Array) -> Array:
-        return jnp.argsort(x, stable=True)
-
     def cumsum(self, x: Array) -> Array:
         return jnp.cumsum(x, axis=-1)
-
-    def searchsorted(self, x: Array, values: Array, side: str) -> Array:
-        return jnp.searchsorted(x, values, side)
 
     def stop_gradient(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
