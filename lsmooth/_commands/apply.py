@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,14 +20,19 @@ def apply(
         Path, typer.Argument(help="calibrator.json, in the folder that lsmooth calibrate left.", show_default=False)
     ],
     predictions: Annotated[
-        Path, typer.Argument(help="New predictions, of the kind that it was fitted to.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="New predictions, of the kind that it was fitted to: files, quoted patterns or folders.",
+            show_default=False,
+            metavar="PREDICTIONS...",
+        ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "--output",
-            help="The file to write; NAME_calibrated by default.",
+            help="The file to write, or the folder for several; NAME_calibrated beside each by default.",
             metavar="FILE",
             show_default=False,
         ),
@@ -39,45 +45,94 @@ def apply(
         bool, typer.Option("--binary", help="Every number is that of a yes-or-no label of its own.")
     ] = False,
     decimal: Annotated[Decimal, typer.Option(help="The decimal separator of .csv and .tsv files.")] = Decimal.POINT,
+    n_jobs: Annotated[
+        int, typer.Option("--n-jobs", "-j", help="Processes, each with a file at a time; -1 for one on each core.")
+    ] = 1,
 ) -> None:
     """Calibrate new predictions with a saved calibrator.
 
     Of a table, writes its columns and, beside them, a column of calibrated probabilities for each class;
-    of other files, an array of probabilities as .npy.
+    of other files, an array of probabilities as .npy. Each file is written whole or not at all.
     """
+    if n_jobs < 1 and n_jobs != -1:
+        fail(f"--n-jobs must be at least 1, or -1 for one process on each core; got {n_jobs}.")
+    how = {"logits_key": logits_key, "binary": binary, "decimal": decimal.value}
     try:
-        from lsmooth.calibrate.apply import apply as run
-        from lsmooth.calibrate.files import suffix_of
+        from lsmooth.calibrate.parts import expanded
+        from lsmooth.calibrate.processes import in_order, new_pool
 
-        suffix = suffix_of(predictions)
-        written = suffix if suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz") else ".npy"
-        stem = predictions.name[: len(predictions.name) - len(suffix)]
-        target = output or predictions.with_name(f"{stem}_calibrated{written}")
-        if suffix and suffix_of(target) != written:
-            fail(f"--output must be a file that ends in {written}, as {predictions.name} asks for; got {target}.")
-        if target.absolute() == predictions.absolute():
-            fail(f"--output must be another file than the predictions, {predictions}.")
-        if not target.absolute().parent.is_dir():
-            fail(f"--output must be in a folder that is there; {target.parent} is not.")
-        with (
-            tempfile.TemporaryDirectory(prefix=".lsmooth-", dir=target.absolute().parent) as folder,
-            stages() as progress,
-        ):
-            content, scratch = Path(folder) / f"content{written}", Path(folder) / "scratch"
-            scratch.mkdir()
-            note = run(
-                calibrator,
-                predictions,
-                content,
-                scratch,
-                progress,
-                logits_key=logits_key,
-                binary=binary,
-                decimal=decimal.value,
-            )
-            os.replace(content, target)
+        paths = [path for argument in predictions for path in expanded(argument)]
+        written = {_beside(path) for path in paths}
+        paths = [path for path in paths if len(paths) == 1 or path not in written]
+        tasks = [(calibrator, path, _target(path, output, len(paths) > 1), how) for path in paths]
+        jobs = min((os.cpu_count() or 1) if n_jobs == -1 else n_jobs, len(paths))
+        if jobs == 1:
+            for task in tasks:
+                with stages() as progress:
+                    note = _apply(*task, progress)
+                _say(note, task[2])
+        else:
+            with new_pool(jobs) as pool:
+                for note, task in in_order(pool, _apply, tasks, 2 * jobs):
+                    _say(note, task[2])
     except (ValueError, TypeError, ImportError, OSError) as error:
         fail(str(error))
+
+
+def _say(note: str, target: Path) -> None:
     if note:
         errors.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     console.print(f"Calibrated probabilities: [bold]{escape(str(target))}[/]", soft_wrap=True)
+
+
+def _ending(path: Path) -> str:
+    """That of what is written for a file."""
+    from lsmooth.calibrate.files import suffix_of
+
+    suffix = suffix_of(path)
+    return suffix if suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz") else ".npy"
+
+
+def _beside(path: Path) -> Path:
+    """Where the probabilities of a file are written by default."""
+    from lsmooth.calibrate.files import suffix_of
+
+    return path.with_name(f"{path.name[: len(path.name) - len(suffix_of(path))]}_calibrated{_ending(path)}")
+
+
+def _target(path: Path, output: Path | None, several: bool) -> Path:
+    """Where the probabilities of a file are written.
+
+    Raises:
+        ValueError: if that is no place for them.
+    """
+    from lsmooth.calibrate.files import suffix_of
+
+    ending = _ending(path)
+    target = output or _beside(path)
+    if output is not None and several:
+        if not output.is_dir():
+            raise ValueError(f"--output must be a folder that is there, for the files of several; got {output}.")
+        target = output / _beside(path).name
+    if suffix_of(path) and suffix_of(target) != ending:
+        raise ValueError(f"--output must be a file that ends in {ending}, as {path.name} asks for; got {target}.")
+    if target.absolute() == path.absolute():
+        raise ValueError(f"--output must be another file than the predictions, {path}.")
+    if not target.absolute().parent.is_dir():
+        raise ValueError(f"--output must be in a folder that is there; {target.parent} is not.")
+    return target
+
+
+def _apply(
+    calibrator: Path, path: Path, target: Path, how: dict[str, Any], progress: Callable[..., None] | None = None
+) -> str:
+    """Write the probabilities of one file, all or nothing; a note on them."""
+    from lsmooth.calibrate.apply import apply as run
+    from lsmooth.calibrate.parts import unseen
+
+    with tempfile.TemporaryDirectory(prefix=".lsmooth-", dir=target.absolute().parent) as folder:
+        content, scratch = Path(folder) / f"content{_ending(path)}", Path(folder) / "scratch"
+        scratch.mkdir()
+        note = run(calibrator, path, content, scratch, progress or unseen, **how)
+        os.replace(content, target)
+    return note

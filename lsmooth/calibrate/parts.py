@@ -30,9 +30,9 @@ def find_files(arguments: Sequence[str], labels: Sequence[str] = ()) -> tuple[li
     Raises:
         FileError: if a pattern or a folder has no file, or a file is named twice.
     """
-    lists = [_expanded(argument) for argument in arguments]
+    lists = [expanded(argument) for argument in arguments]
     if labels:
-        return _once(lists), _once([_expanded(argument) for argument in labels])
+        return _once(lists), _once([expanded(argument) for argument in labels])
     if len(lists) == 2 and not _hold_the_same(lists[0][0], lists[1][0]):
         return lists[0], lists[1]
     return _once(lists), None
@@ -59,13 +59,13 @@ def _opened(
             yield open_array(path, wanted, scratch, progress)
         return
     with new_pool(n_jobs) as pool:
-        tasks = ((path, wanted, scratch, _unseen) for path in paths)
+        tasks = ((path, wanted, scratch, unseen) for path in paths)
         for done, (array, task) in enumerate(in_order(pool, open_array, tasks, 2 * n_jobs), 1):
             progress(f"unpacking {task[0].name}", done, len(paths))
             yield array
 
 
-def _unseen(stage: str, done: int, total: int) -> None:
+def unseen(stage: str, done: int, total: int) -> None:
     """The progress of a process that has no terminal."""
 
 
@@ -176,7 +176,7 @@ def _other_columns(path: Path, first: Path, names: Collection[str], expected: Co
     )
 
 
-def _expanded(argument: str) -> list[Path]:
+def expanded(argument: str) -> list[Path]:
     """The files of a folder or a pattern, sorted by name; or the one file."""
     path = Path(argument)
     if path.is_dir():

@@ -199,3 +199,18 @@ def test_files_that_are_no_calibrators_are_refused():
     np.save("new.npy", NEW)
     assert "x.json is not a calibrator saved by lsmooth" in run("apply", "x.json", "new.npy", code=2)
     assert "y.json" in run("apply", "y.json", "new.npy", code=2)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_of_several_files_gets_a_file_of_its_own(folder, jobs):
+    fit_table()
+    for name, logits in {"a": "2,0,0", "b": "0,3,0"}.items():
+        (folder / f"{name}.csv").write_text(f"p_cat,p_dog,p_hen\n{logits}\n")
+    (folder / "to").mkdir()
+    run("apply", "report/calibrator.json", "a.csv", "b.csv", "--out", "to", "--n-jobs", jobs)
+    for name in ("a_calibrated.csv", "b_calibrated.csv"):
+        run("apply", "report/calibrator.json", f"{name[0]}.csv")
+        assert (folder / "to" / name).read_text() == (folder / name).read_text()
+    run("apply", "report/calibrator.json", "[ab]*.csv")  # what has been written is no prediction
+    refused = run("apply", "report/calibrator.json", "[ab].csv", "--out", "no", code=2)
+    assert "--output must be a folder that is there" in refused
