@@ -68,6 +68,8 @@ class JaxBackend(NamespaceBackend):
         return not isinstance(x, jax.core.Tracer)
 
     def ones_like(self, x: Array, dtype: str) -> Array:
+        if jax.sharding.get_abstract_mesh().manual_axes:  # ones do not vary over the devices, even where ``x`` does
+            return jnp.ones(x.shape, dtype)
         return jnp.ones_like(x, dtype)
 
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
