@@ -101,7 +101,8 @@ class JaxBackend(NamespaceBackend):
         return jax.nn.logsumexp(x, axis=axis)
 
     def unmasked_mean(self, x: Array, shift: Array) -> Array:
-        plain = _is_small(x, thresholds.BRANCH_ELEMENTS) or spread.may_be_spread(x)  # devices would agree on a branch
+        # Devices that share the rows would have to agree on a branch; of constants in a program no type says so.
+        plain = _is_small(x, thresholds.BRANCH_ELEMENTS) or (jax.device_count() > 1 and not self.is_concrete(x))
         return (_plain_mean if plain else _unmasked_mean)(x, shift)
 
     def moveaxis(self, x: Array, source: int, destination: int) -> Array:

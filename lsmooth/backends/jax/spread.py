@@ -194,6 +194,8 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
     mesh, along_rows = jax.typeof(call.heads[0].hidden).sharding.mesh, _explicit(call.heads[0].hidden)[:-1]
     names = _explicit(call.heads[0].weight)[0]
     specs = call.map(lambda x, rows: PartitionSpec(*along_rows if rows else (names,)), call.along_rows())
+    if names is not None and call.rows["labels"].ndim > len(along_rows):  # distributions
+        specs = specs._replace(rows={**specs.rows, "labels": PartitionSpec(*along_rows, names)})
     row_axes = tuple(name for entry in along_rows if entry is not None for name in _names(entry))
 
     def of_device(call: Call) -> Array:
