@@ -65,13 +65,15 @@ def integers(xp: Backend, name: str, value: Any, like: Array) -> Array:
     return check.class_ids(xp, labels)
 
 
-def class_ids(xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None) -> Array:
-    """Class ids in the shape of the rows; their range is checked under `lsmooth.validate`."""
+def class_ids(
+    xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None, are_all: bool = True
+) -> Array:
+    """Class ids in the shape of the rows; under `lsmooth.validate` their range is checked, if all classes are here."""
     labels = integers(xp, name, value, log_probs)
     rows = xp.shape(log_probs)[:-1]
     if not check.same_shape(xp.shape(labels), rows):
         raise ValueError(f"{name} must have shape {rows}, one class id a row; got {xp.shape(labels)}.")
-    if check.is_validating(xp, labels):
+    if are_all and check.is_validating(xp, labels):
         counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
         check.check_class_ids(xp, labels, xp.shape(log_probs)[-1], counted)
     return labels

@@ -1,34 +1,46 @@
-"""The smoothed loss of Megatron-LM, on any backend's tensors, for a vocabulary that is not split.
+"""The smoothed loss of Megatron-LM, on any backend's tensors.
 
-Repeats Megatron-Core 0.15 on one tensor-parallel rank. On more of them Megatron smooths over
-each rank's slice of the vocabulary, so that its loss is wrong and differs by rank
-(Megatron-LM 737); that is not repeated.
+Repeats Megatron-Core 0.15 on one tensor-parallel rank, and gives its number on any number of
+them. There Megatron itself smooths over each rank's slice of the vocabulary, so that its loss is
+wrong and differs by rank (Megatron-LM 737); that is not repeated.
 """
 
 from __future__ import annotations
 
-from lsmooth.backends import Array, backend_of
+from typing import Any
+
+from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends.formulas.linear import Head
+from lsmooth.backends.options import SOFTMAX
 from lsmooth.compat import _rows
+from lsmooth.losses._shards import cross_entropy_call
 
 
-def vocab_parallel_cross_entropy(vocab_parallel_logits: Array, target: Array, label_smoothing: float = 0.0) -> Array:
-    """``megatron.core.tensor_parallel.vocab_parallel_cross_entropy`` of one rank.
+def vocab_parallel_cross_entropy(
+    vocab_parallel_logits: Array, target: Array, label_smoothing: float = 0.0, tp_group: Any = None
+) -> Array:
+    """``megatron.core.tensor_parallel.vocab_parallel_cross_entropy``.
 
     ``-(1 - e) log p_y - (e / classes) sum_k log p_k`` with ``e = eps classes / (classes - 1)``:
     the label's own class keeps 1 - eps, each of the others gets eps / (classes - 1).
 
     Args:
-        vocab_parallel_logits: the logits of the whole vocabulary, (..., classes).
-        target: class ids, integers (...).
+        vocab_parallel_logits: the logits of the vocabulary, (..., classes); with a ``tp_group`` those of this
+            rank's slice of it.
+        target: class ids of the whole vocabulary, integers (...).
         label_smoothing: eps, below 1; no smoothing at 0 and below.
+        tp_group: over whose members the vocabulary is split, as ``class_shards`` of
+            `lsmooth.losses.softmax_cross_entropy`. None for no split: Megatron's default is its
+            tensor-parallel group, ``parallel_state.get_tensor_model_parallel_group()``.
 
     Returns:
-        (...), the loss of each row: float64 for float64 logits, else float32. (Megatron casts
+        (...), the loss of each row, the same on every rank: float64 for float64 logits, else float32. (Megatron casts
         float64 to float32.)
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, ``label_smoothing`` is 1 or more, or one class alone is smoothed.
+        ValueError: if shapes do not fit, ``label_smoothing`` is 1 or more, one class alone is smoothed, or
+            ``tp_group`` is no group of this framework.
 
     Source: Megatron-Core 0.15, ``vocab_parallel_cross_entropy``.
 
@@ -43,8 +55,25 @@ def vocab_parallel_cross_entropy(vocab_parallel_logits: Array, target: Array, la
     if label_smoothing >= 1.0:
         raise ValueError(f"label_smoothing must be below 1, got {label_smoothing}.")
     logits, _ = _rows.scores(xp, "vocab_parallel_logits", vocab_parallel_logits, like=target)
+    if tp_group is not None:
+        return _of_slice(
+            xp, logits, _rows.class_ids(xp, "target", target, logits, are_all=False), label_smoothing, tp_group
+        )
     log_probs = _rows.log_softmax(xp, logits)
     nll, spread = _rows.nll_and_spread(xp, log_probs, _rows.class_ids(xp, "target", target, log_probs))
     if label_smoothing <= 0.0:
         return nll
     return _rows.mix_with_others(xp, nll, spread, label_smoothing, log_probs)
+
+
+def _of_slice(xp: Backend, logits: Array, target: Array, eps: Any, tp_group: Any) -> Array:
+    """The losses, of a rank's slice of the vocabulary."""
+    members = xp.members(tp_group, "tp_group")
+    smoothed = eps > 0.0
+    options = SOFTMAX._replace(label_smoothing=1.0) if smoothed else SOFTMAX
+    answer, _ = cross_entropy_call(xp, members, Head(logits, None), target, options, soft=False)
+    if not smoothed:
+        return answer.losses
+    num_classes = members.total(xp.shape(logits)[-1])
+    share = eps * num_classes / (num_classes - 1)
+    return share * answer.losses - (1.0 - share) * answer.log_prob

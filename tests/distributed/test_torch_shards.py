@@ -15,7 +15,7 @@ SIX = ("soft", "mask")
 def test_every_member_gets_the_loss_of_one_device_and_its_part_of_the_gradient(shards, size, tmp_path):
     require_backend("torch")
     for found in printed(*group("torch_shards.py", size, tmp_path, shards)):
-        assert len(found) == 50
+        assert len(found) == 53
         assert [(name, error) for name, error, *_ in found if not (isinstance(error, float) and error < 1e-12)] == []
         for name, _, forward, backward in found:
             assert {kind for kind, _ in forward + backward} <= {"all_reduce"}, name

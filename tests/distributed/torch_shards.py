@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch_process import Traffic, arguments, error, meet, part
 
+from lsmooth.compat.megatron import vocab_parallel_cross_entropy
 from lsmooth.distillation import DistillationLoss, distillation_loss, linear_distillation_loss
 from lsmooth.integrations import torch as modules
 from lsmooth.losses import (
@@ -112,6 +113,15 @@ CASES = {
         )
         for name in ("none", "sum", "mean", "sum_over_batch_size", "mean_with_sample_weight", "sum_by_nonzero_weights")
     },
+    "Megatron": lambda a, class_shards=None, row_shards=None: vocab_parallel_cross_entropy(
+        a.logits, a.labels, 0.1, tp_group=class_shards
+    ),
+    "Megatron, plain": lambda a, class_shards=None, row_shards=None: vocab_parallel_cross_entropy(
+        a.large, a.labels, tp_group=class_shards
+    ),
+    "Megatron, far": lambda a, class_shards=None, row_shards=None: vocab_parallel_cross_entropy(
+        a.logits, a.labels, 0.99, tp_group=class_shards
+    ),
     "module": lambda a, **s: modules.CrossEntropyLoss(a.weight, label_smoothing=0.1, ignore_index=0, **s)(
         a.logits, a.labels
     ),
