@@ -61,12 +61,15 @@ class TorchMembers(Members):
         self.agreed = False  # whether this call has come to where its rows are known to be the others'
         self.right = True  # whether every member's `start` and `total` were right in this call
 
+    @torch._disable_dynamo
     def sum(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         return _Sum.apply(x, total, self)
 
+    @torch._disable_dynamo
     def max(self, x: Tensor) -> Tensor:
         return self.reduced(x, dist.ReduceOp.MAX)
 
+    @torch._disable_dynamo
     def shared(self, x: Tensor) -> Tensor:
         return _Shared.apply(x, self)
 
@@ -81,6 +84,7 @@ class TorchMembers(Members):
     def total(self, size: int) -> int:
         return sum(self.known.sizes.get(size, (size,) * self.count))
 
+    @torch._disable_dynamo
     def agree(self, x: Tensor, size: int, signature: str) -> tuple[Tensor, bool]:
         self.right = True
         self._announce(x, size, signature)
