@@ -141,18 +141,20 @@ def _powers(
 ) -> tuple[Tensor, list[Tensor]]:
     """2^x; and of each row the largest logit, the sum of 2^x, and the (weighted) sum of (z - m) / T.
 
-    Rows that do not count hold zeros, and 0, 1 and 0.
+    Rows that do not count hold zeros, and 0, 1 and 0. Where no gradient is needed, 2^x is not kept.
     """
-    powers = empty_like(logits)
+    kept = logits.requires_grad
+    powers = empty_like(logits if kept else logits[:0])
     top, total, smooth = (logits.new_empty(len(logits)) for _ in range(3))
     for part in _blocks(logits):
-        x, top[part] = _exponents(logits[part], temperature, part, out=powers[part])
+        x, top[part] = _exponents(logits[part], temperature, part, out=powers[part] if kept else None)
         if smoothed:
             smooth[part] = (x.sum(1) if of_class is None else x.mv(of_class)).mul_(LN2)
         total[part] = x.exp2_().sum(1)
     if counted is not None:
         ignored = (~counted).nonzero()[:, 0]
-        powers.index_fill_(0, ignored, 0.0)
+        if kept:
+            powers.index_fill_(0, ignored, 0.0)
         for column, value in ((top, 0.0), (total, 1.0), (smooth, 0.0)):
             column.index_fill_(0, ignored, value)
     return powers, [top, total, smooth]
