@@ -1,6 +1,7 @@
 """JAX: losses over classes and rows that are spread over devices are those of one device."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,23 @@ def test_arrays_that_know_their_sharding_give_the_numbers_of_one_device(mode):
         assert max(over_classes, default=0) <= floats, (function, given)
         assert over_rows <= 2 if "divergence" in given else 1, (function, given)
         assert moved == 0, (function, given)
+
+
+def test_two_processes_give_the_numbers_of_one_device():
+    require_backend("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(HERE / "jax_process.py")]
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen([*command, str(rank), str(port)], **kept) for rank in range(2)]
+    try:
+        outputs = [run.communicate(timeout=240) for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    assert not any(run.returncode for run in runs), outputs
+    for out, _ in outputs:
+        found = json.loads(out.splitlines()[-1])
+        assert len(found) == 5
+        assert max(found) < 1e-12
