@@ -114,6 +114,11 @@ class Operations(ABC):
         """``x`` clipped to [low, high]. Frameworks differ in the gradient at the ends."""
         return self.where(x < low, low, self.where(x > high, high, x))
 
+    def divide_logits(self, x: Array, divisor: Array) -> Array:
+        """``x / divisor``; an x of -inf gives the divisor no gradient, not NaN for 0 times infinity."""
+        masked = self.equal(x, float("-inf"))
+        return self.where(masked, float("-inf"), self.where(masked, 0.0, x) / divisor)
+
     def one_or_nan(self, proper: Array, dtype: str) -> Array:
         """1 where ``proper`` is True and NaN elsewhere. A product with it makes a value and its gradient NaN."""
         return self.where(proper, self.cast(proper, dtype), float("nan"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas.rows import MINUS_INFINITY, log_softmax
+from lsmooth.backends.formulas.rows import log_softmax
 from lsmooth.backends.formulas.sigmoid import sigmoid
 from lsmooth.calibration._base import Calibrator, check_clip, check_option, log_of, predictions_of, rows_of
 from lsmooth.calibration._moments import Rows
@@ -110,5 +110,4 @@ def apply_temperature(logits: Array, temperature: float | Array, *, axis: int = 
     leading = len(xp.shape(divisor)) - (len(shape) - 1 - front)
     if leading > 0:  # its axes align with the rows' from the end; the class axis goes between them
         divisor = divisor[(slice(None),) * leading + (None,)]
-    masked = xp.equal(logits, MINUS_INFINITY)  # has no part in the gradient of T
-    return xp.where(masked, MINUS_INFINITY, xp.where(masked, 0.0, logits) / divisor)
+    return xp.divide_logits(logits, divisor)

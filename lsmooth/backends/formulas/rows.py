@@ -73,9 +73,7 @@ def logits_over_temperature(xp: Backend, logits: Array, temperature: Any) -> Arr
     """``z / T``, with T a number or one of each row; a masked class gives T no gradient."""
     if isinstance(temperature, float):
         return over_temperature(logits, temperature)
-    masked = xp.equal(logits, MINUS_INFINITY)
-    # -inf / T has the slope -inf in T, and 0 * -inf is NaN.
-    return xp.where(masked, MINUS_INFINITY, xp.where(masked, 0.0, logits) / along_classes(xp, temperature))
+    return xp.divide_logits(logits, along_classes(xp, temperature))
 
 
 def along_classes(xp: Backend, temperature: Any) -> Any:

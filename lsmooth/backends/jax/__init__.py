@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lsmooth.backends import formulas
@@ -71,6 +72,9 @@ class JaxBackend(NamespaceBackend):
         if jax.sharding.get_abstract_mesh().manual_axes:  # ones do not vary over the devices, even where ``x`` does
             return jnp.ones(x.shape, dtype)
         return jnp.ones_like(x, dtype)
+
+    def divide_logits(self, x: Array, divisor: Array) -> Array:
+        return _divide_logits(x, divisor)
 
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
         return jax.nn.one_hot(index, num_classes, dtype=dtype)
@@ -227,6 +231,22 @@ def _chosen(x: Array, index: Array) -> Array:
 
 def _pick(x: Array, index: Array) -> Array:
     return _chosen(x, index) if _is_small(x) or _is_spread(x) else _entry(x, index)
+
+
+@jax.custom_jvp
+def _divide_logits(x: Array, divisor: Array) -> Array:
+    return x / divisor
+
+
+@functools.partial(_divide_logits.defjvp, symbolic_zeros=True)
+def _divide_logits_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    """A select over all logits, for which XLA may keep an array, only where the divisor is differentiated."""
+    (x, divisor), (dx, dy) = primals, tangents
+    out = _divide_logits(x, divisor)
+    slope = jnp.zeros_like(out) if isinstance(dx, SymbolicZero) else dx / divisor
+    if not isinstance(dy, SymbolicZero):
+        slope -= jnp.where(out == -jnp.inf, 0.0, out) * (dy / divisor)
+    return out, slope
 
 
 @jax.custom_jvp
