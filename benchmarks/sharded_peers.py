@@ -136,7 +136,8 @@ def _dtensor_weighted_mean(data: dict[str, Any], rank: int, group: Any) -> Any:
     mesh = init_device_mesh("cpu", (group.size(),))
     z = distribute_tensor(data["logits"], mesh, [Shard(0)])
     y, weight = (distribute_tensor(data[name], mesh, [Replicate()]) for name in ("labels", "class_weight"))
-    return torch.nn.functional.cross_entropy(z, y, weight).full_tensor()
+    mean: Any = torch.nn.functional.cross_entropy(z, y, weight)
+    return mean.full_tensor()
 
 
 def _lsmooth_weighted_mean(data: dict[str, Any], rank: int, group: Any) -> Any:

@@ -353,12 +353,12 @@ class Terms(NamedTuple):
     def local(self, slices: Slices) -> Columns:
         xp, rows = slices.xp, slices.rows
         options = with_arrays(self.options, rows, prefix=self.prefix)
-        logs = []
+        logs: list[Array] = []
         for head, name in enumerate(("teacher", "student")):
             below = slices.seen(head, options.counted) - rows[f"{name}_top"][..., None]
             below = logits_over_temperature(xp, below, options.temperature)
             logs.append(below - rows[f"{name}_log"][..., None])
-        terms = divergences.TERMS[options.divergence](xp, *logs, options.parameter)
+        terms = divergences.TERMS[options.divergence](xp, logs[0], logs[1], options.parameter)
         return {"terms": xp.sum(terms, axis=-1)}
 
     def shifted(self, xp: Backend, own: Columns, top: Columns, rows: Mapping[str, Array]) -> Columns:
@@ -421,11 +421,12 @@ class Asked(NamedTuple):
     def known(self, questions: Sequence[Question]) -> tuple[list[Columns], list[Columns]]:
         """Of each question the totals and maxima over all members; and what is the member's own."""
         xp, members = self.xp, self.members
+        own, tops, right = [], [], False
         for _ in range(2):
             own = self.columns(questions)
             maxima = [xp.stop_gradient(x[name]) for q, x in zip(questions, own, strict=True) for name in q.maxima]
             if not maxima:
-                tops, right = [], True
+                right = True
                 break
             stacked, right = members.agree(stacked_columns(xp, maxima), self.size, self.signature)
             tops = [stacked[..., i] for i in range(len(maxima))]
