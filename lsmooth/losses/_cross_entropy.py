@@ -196,9 +196,9 @@ def sigmoid_cross_entropy(
         sample_weight=sample_weight,
         mask=mask,
     )
-    if sample_weight is mask is row_shards is None and reduction == "mean":
+    if sample_weight is row_shards is None and reduction == "mean":
         refuse_a_mean(xp, logits, reduction)
-        loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing, class_weight=pos_weight)
+        loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing, None, -1, pos_weight, mask)
         if loss is not None:
             return loss
     given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction, row_shards=row_shards)

@@ -303,7 +303,7 @@ class TorchBackend(Backend):
             return mean.softmax_cross_entropy(
                 labels, logits, label_smoothing, ignore_index, axis, class_weight, mask, self._softmax_formula
             )
-        return mean.sigmoid_cross_entropy(labels, logits, label_smoothing, class_weight, self._sigmoid_formula)
+        return mean.sigmoid_cross_entropy(labels, logits, label_smoothing, class_weight, mask, self._sigmoid_formula)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array, labels: Array) -> Array:

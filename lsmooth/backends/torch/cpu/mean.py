@@ -163,7 +163,7 @@ def _by_kernel(
 
 
 def sigmoid_cross_entropy(
-    labels: Any, logits: Any, label_smoothing: Any, pos_weight: Any, formula: Callable[..., Tensor]
+    labels: Any, logits: Any, label_smoothing: Any, pos_weight: Any, mask: Any, formula: Callable[..., Tensor]
 ) -> Tensor | None:
     """`Backend.quick_mean` of the sigmoid cross-entropy."""
     if not (
@@ -175,13 +175,15 @@ def sigmoid_cross_entropy(
         and not labels.requires_grad
         and not labels.is_complex()
         and (pos_weight is None or _is_weight(pos_weight, logits.shape))
+        and (mask is None or _is_option(mask, logits.shape, (torch.bool,)))
     ):
+        return None
+    count = labels.numel() if mask is None else mask.sum().item()
+    if not count:
         return None
     labels = labels.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     pos_weight = None if pos_weight is None else pos_weight.to(labels.dtype)
-    return sigmoid.rows(
-        logits, labels, formula, SigmoidOptions(label_smoothing, pos_weight, scale=1.0 / labels.numel(), total=True)
-    )
+    return sigmoid.rows(logits, labels, formula, SigmoidOptions(label_smoothing, pos_weight, mask, 1.0 / count, True))
 
 
 def _is_weight(x: Any, shape: torch.Size) -> bool:

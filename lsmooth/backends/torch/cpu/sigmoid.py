@@ -80,9 +80,9 @@ def rows(
 def _counted(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> tuple[Tensor, Tensor, SigmoidOptions]:
     """Zeros for what does not count, whatever it holds, and a scale of 0 there."""
     counted: Any = options.counted
-    scale = torch.as_tensor(1.0 if options.scale is None else options.scale, device=logits.device)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    scale = torch.where(counted, scale.to(dtype), 0.0)
+    scale = torch.as_tensor(1.0 if options.scale is None else options.scale, dtype=dtype, device=logits.device)
+    scale = torch.where(counted, scale, 0.0)
     return (
         torch.where(counted, logits, 0.0),
         torch.where(counted, labels, 0),
@@ -185,7 +185,7 @@ def _sweep(
     memory = scratch((count, block, num_columns), dtype).unbind()
     gradient = empty_like(logits) if with_gradient else None
     losses = None if total else logits.new_empty((num_rows, num_columns), dtype=dtype)
-    at_once = total and not gamma and counted is None and not isinstance(scale, Tensor)
+    at_once = total and not gamma and not isinstance(scale, Tensor)
     sums = []
 
     for start in range(0, num_rows, block):
@@ -197,8 +197,11 @@ def _sweep(
             into = gradient[part]
             d = d if gamma else into
         factor = scale[part] if isinstance(scale, Tensor) else scale
-        if counted is not None:  # a product of bool and float takes ten times as long
-            factor = counted[part].to(dtype).mul_(factor)
+        kept = (
+            None if counted is None else counted[part].to(dtype)
+        )  # a product of bool and float takes ten times as long
+        if kept is not None and not at_once:
+            factor = kept.mul_(factor)
         torch.abs(x, out=e).neg_()
         loss = slope = c = None
         if gamma:
@@ -209,6 +212,9 @@ def _sweep(
             e.sigmoid_()  # PyTorch's takes half of the time of its exponential
             c = _weights(x, labels[part], label_smoothing, pos_weight, part, d, sign, more)
             if at_once:
+                if kept is not None:
+                    d.mul_(kept)
+                    e.mul_(kept)
                 sums.append(torch.dot(d.view(-1), x.reshape(-1)))
                 sums.append(_sum_of_softplus(e, n) if c is None else -torch.dot(_log_rest(e, n).view(-1), c.view(-1)))
             else:
@@ -235,7 +241,8 @@ def _sweep(
     found = torch.stack(sums) if losses is None else losses
     if not math.isfinite(found.sum().item()):
         return None
-    return (found if counted is not None or isinstance(scale, Tensor) else found.mul_(scale)), gradient
+    as_they_are = isinstance(scale, Tensor) or (counted is not None and not at_once)
+    return (found if as_they_are else found.mul_(scale)), gradient
 
 
 def _weights(

@@ -194,3 +194,26 @@ def test_other_focal_losses_go_to_the_formula(options):
 
 def never(*args):
     raise AssertionError("the formula")
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "pos_weight"])
+@pytest.mark.parametrize("poison", [0.0, float("nan"), float("inf")])
+def test_the_quick_mean_of_masked_elements_is_that_of_the_others(eps, weighted, poison, monkeypatch):
+    """Whatever the other elements hold; by logarithms of products, and with an odd number of them."""
+    monkeypatch.setattr("lsmooth.backends.torch.thresholds.SMALL_SIGMOID", 0)
+    torch.manual_seed(0)
+    z, labels, mask = torch.randn(37, 3, dtype=torch.float64), torch.rand(37, 3).double(), torch.rand(37, 3) < 0.6
+    weight = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+    own = z.masked_fill(~mask, poison).requires_grad_()
+    options = {"label_smoothing": eps, "pos_weight": weight if weighted else None}
+    loss = sigmoid_cross_entropy(labels, own, mask=mask, **options)
+    loss.backward()
+    kept = z.clone().requires_grad_()
+    smoothed = (1.0 - eps) * labels + 0.5 * eps
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        kept, smoothed, mask.double() / mask.sum(), reduction="sum", pos_weight=options["pos_weight"]
+    )
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(own.grad, kept.grad)
