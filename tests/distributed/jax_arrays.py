@@ -114,6 +114,17 @@ def memory():
     return found
 
 
+def memory_of_one():
+    """Temporaries of a linear head on one of the visible devices, over the size of its logits."""
+    shapes = [((2048, 64), np.float32), ((32768, 64), np.float32), ((2048,), np.int32)]
+
+    def loss(h, w, y):
+        return losses.linear_softmax_cross_entropy(y, h, w, label_smoothing=0.1)
+
+    lowered = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*[jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    return lowered.compile().memory_analysis().temp_size_in_bytes / (4 * 2048 * 32768)
+
+
 if __name__ == "__main__":
     print(
         json.dumps(
@@ -121,6 +132,7 @@ if __name__ == "__main__":
                 "cases": [[function.__name__, given, *compare(function, given)] for function, given in cases()],
                 "transformed": transformed(),
                 "memory": memory(),
+                "memory of one": memory_of_one(),
                 "rows": ROWS,
             }
         )

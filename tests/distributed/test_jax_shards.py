@@ -44,6 +44,7 @@ def test_arrays_that_know_their_sharding_give_the_numbers_of_one_device(mode):
     assert [case for case in found["cases"] if not case[2] < 1e-12] == []
     assert found["transformed"] < 1e-12  # forward mode, second derivatives, vmap
     assert max(found["memory"].values()) < 1.2  # of one device with the same local shapes
+    assert found["memory of one"] < 0.5  # of the logits
     for function, given, _, over_classes, over_rows, moved in found["cases"]:
         # A head's loop has its sums in it unless the types say where everything is.
         if "linear" in function and mode == "Auto":
