@@ -108,9 +108,8 @@ def layout_of(given: dict[str, Any], first: str) -> Layout:
 
 def _axis(x: Any, dimension: int) -> int | None:
     """Along which axis a dimension of the mesh spreads a tensor."""
-    if not isinstance(x, DTensor) or not isinstance(x.placements[dimension], Shard):
-        return None
-    return x.placements[dimension].dim % x.ndim
+    placement = x.placements[dimension] if isinstance(x, DTensor) else None
+    return placement.dim % x.ndim if isinstance(placement, Shard) else None
 
 
 def _local(layout: Layout, name: str, x: Any) -> Any:
@@ -159,12 +158,12 @@ class _PlacedGradient(torch.autograd.Function):
     """The tensor; its gradient is placed as it is."""
 
     @staticmethod
-    def forward(ctx: Any, x: DTensor) -> DTensor:
+    def forward(ctx: Any, x: DTensor) -> Tensor:
         ctx.placements = [Replicate() if isinstance(p, Partial) else p for p in x.placements]
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: DTensor) -> DTensor:
+    def backward(ctx: Any, *grad_outputs: DTensor) -> Tensor:
         return grad_outputs[0].redistribute(placements=ctx.placements)
 
 

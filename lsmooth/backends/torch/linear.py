@@ -55,11 +55,14 @@ def plan_of(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) ->
     hidden = call.heads[0].hidden
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if block_size is None and call.heads[0].weight is None:
-        block_size = max(1, thresholds.LOGIT_ELEMENTS // max(1, call.num_classes))
-    if block_size is None:
-        block_size = max(1, block_rows(len(hidden), call) // getattr(loss, "COPIES", 1))
-    return Plan(xp, loss, call.form, block_size, dtype)
+    return Plan(xp, loss, call.form, block_size or _default_block(loss, call), dtype)
+
+
+def _default_block(loss: BlockLoss, call: Call) -> int:
+    """How many rows to take at a time."""
+    if call.heads[0].weight is None:
+        return max(1, thresholds.LOGIT_ELEMENTS // max(1, call.num_classes))
+    return max(1, block_rows(len(call.heads[0].hidden), call) // getattr(loss, "COPIES", 1))
 
 
 def flat(call: Call) -> tuple[torch.Size, Call]:

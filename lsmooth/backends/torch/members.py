@@ -22,6 +22,8 @@ from lsmooth.backends.members import Members
 
 # How long a process waits in silence before it looks for the reason.
 PATIENCE = timedelta(seconds=1)
+# A member's state and its group's are no part of a compiled graph.
+_left_to_python: Any = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
 # Whole numbers up to here are exact in float32.
 FINGERPRINTS = 2**20
 
@@ -61,15 +63,15 @@ class TorchMembers(Members):
         self.agreed = False  # whether this call has come to where its rows are known to be the others'
         self.right = True  # whether every member's `start` and `total` were right in this call
 
-    @torch._disable_dynamo
+    @_left_to_python
     def sum(self, x: Tensor, total: Tensor | None = None) -> Tensor:
         return _Sum.apply(x, total, self)
 
-    @torch._disable_dynamo
+    @_left_to_python
     def max(self, x: Tensor) -> Tensor:
         return self.reduced(x, dist.ReduceOp.MAX)
 
-    @torch._disable_dynamo
+    @_left_to_python
     def shared(self, x: Tensor) -> Tensor:
         return _Shared.apply(x, self)
 
@@ -84,7 +86,7 @@ class TorchMembers(Members):
     def total(self, size: int) -> int:
         return sum(self.known.sizes.get(size, (size,) * self.count))
 
-    @torch._disable_dynamo
+    @_left_to_python
     def agree(self, x: Tensor, size: int, signature: str) -> tuple[Tensor, bool]:
         self.right = True
         self._announce(x, size, signature)
@@ -107,6 +109,7 @@ class TorchMembers(Members):
 
     def _all_reduce(self, x: Tensor, operation: Any) -> Tensor:
         with self._explained():
+            work: Any
             work, announced = dist.all_reduce(x, operation, self.group, async_op=True), False
             while x.is_cpu and not _is_done(work):
                 if announced:  # and not by one who has left this collective behind, or it would be done
