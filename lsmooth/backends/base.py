@@ -115,7 +115,7 @@ class Backend(Operations):
         return loss_of_all(self, loss, call)
 
     def columns_of_slice(self, question: Any, slices: Any) -> dict[str, Array]:
-        """What a member computes of its slice of the classes; see `lsmooth.backends.formulas.sharded.Question`."""
+        """What a member computes of its slice of the classes; see `lsmooth.backends.formulas.questions.Question`."""
         return question.local(slices)
 
     def divides_last(self, logits: Array) -> bool:

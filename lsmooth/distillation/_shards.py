@@ -6,7 +6,8 @@ from typing import Any
 
 from lsmooth.backends import Array
 from lsmooth.backends.formulas.linear import Call, Head
-from lsmooth.backends.formulas.sharded import Asked, CrossEntropyQuestion, DivergenceQuestion, divergence_and_losses
+from lsmooth.backends.formulas.questions import CrossEntropyQuestion, DivergenceQuestion
+from lsmooth.backends.formulas.sharded import Asked, divergence_and_losses
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, without_arrays
 from lsmooth.distillation._pair import LogitOptions, Pair, squared_temperature
 from lsmooth.losses._rows import over_rows, rows_of

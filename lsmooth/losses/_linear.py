@@ -9,7 +9,7 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, CrossEntropyOfBlock, Head, linear_rows
-from lsmooth.backends.formulas.sharded import CrossEntropyAnswer
+from lsmooth.backends.formulas.questions import CrossEntropyAnswer
 from lsmooth.backends.options import SoftmaxOptions, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options

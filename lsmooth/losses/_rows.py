@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import accumulate, without_padding
-from lsmooth.backends.formulas.sigmoid import proper_binary_labels
 from lsmooth.losses._keras_base import refuse_a_mean
 from lsmooth.losses._reductions import check_reduction, reduce_rows
 from lsmooth.losses._shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
@@ -149,15 +148,6 @@ def counted_logits(rows: Rows) -> Array:
     """The logits without padding in the precision of the result, zeros where a row is ignored."""
     logits = accumulate(rows.xp, without_padding(rows.xp, rows.logits, rows.num_classes))
     return logits if rows.counted is None else rows.xp.where(rows.counted[..., None], logits, 0.0)
-
-
-def counted_elements(rows: Rows) -> tuple[Array, Array]:
-    """Logits and labels of yes-or-no questions in the precision of the result, zeros where one is ignored."""
-    xp, logits = rows.xp, accumulate(rows.xp, rows.logits)
-    labels = proper_binary_labels(xp, rows.labels)
-    if rows.counted is None:
-        return logits, labels
-    return xp.where(rows.counted, logits, 0.0), xp.where(rows.counted, labels, 0.0)
 
 
 def row_mask(xp: Backend, mask: Any, rows: Array, logits: tuple[int | None, ...] = ()) -> Array | None:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.linear import Call, Head, stacked_columns
+from lsmooth.backends.formulas.questions import CrossEntropyAnswer, CrossEntropyQuestion
 from lsmooth.backends.formulas.rows import quotient
-from lsmooth.backends.formulas.sharded import Asked, CrossEntropyAnswer, CrossEntropyQuestion, cross_entropy
+from lsmooth.backends.formulas.sharded import Asked, cross_entropy
 from lsmooth.backends.members import Members
 from lsmooth.backends.options import Options, SoftmaxOptions, without_arrays
 from lsmooth.losses._reductions import row_divisor, row_factor, row_scale

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, Head, StatisticsOfBlock, linear_rows, unstacked
-from lsmooth.backends.formulas.sharded import CrossEntropyAnswer
+from lsmooth.backends.formulas.questions import CrossEntropyAnswer
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lsmooth.backends.base import Array, Backend
-from lsmooth.backends.formulas import sharded
+from lsmooth.backends.formulas import questions, sharded
 from lsmooth.backends.formulas.linear import BlockLoss, Call, CrossEntropyOfBlock, Head
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.jax.members import AxisMembers
@@ -153,7 +153,7 @@ def _losses_of_slice(
     numbers, rows, per_class = without_arrays(xp, options)
     smoothed = numbers.label_smoothing != 0.0 or rows.pop("label_smoothing", None) is not None
     soft = jnp.issubdtype(labels.dtype, jnp.floating)
-    question = sharded.CrossEntropyQuestion(numbers, soft, smoothed, "class_weight" in per_class, statistics)
+    question = questions.CrossEntropyQuestion(numbers, soft, smoothed, "class_weight" in per_class, statistics)
     call = Call((head,), {"labels": labels, **rows}, per_class)
     asked = sharded.Asked(xp, members, call, num_classes, block_size=block_size)
     answer, more = sharded.cross_entropy(asked, question, options)
@@ -171,7 +171,9 @@ def divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceO
         dtype = "float64" if xp.dtype(student) == "float64" else "float32"
         heads = tuple(Head(xp.cast(classes[name], dtype), None) for name in ("teacher", "student"))
         asked = sharded.Asked(xp, members, Call(heads, along, {}))
-        return sharded.divergence_and_losses(asked, sharded.DivergenceQuestion(numbers), with_arrays(numbers, along))[0]
+        return sharded.divergence_and_losses(asked, questions.DivergenceQuestion(numbers), with_arrays(numbers, along))[
+            0
+        ]
 
     classes = {"teacher": teacher, "student": student}
     return _reduced(over_slices(of_slice, student, classes, _over_rows(rows, student)), options)

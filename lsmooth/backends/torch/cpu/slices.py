@@ -14,14 +14,8 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.formulas.linear import Call
-from lsmooth.backends.formulas.sharded import (
-    Columns,
-    CrossEntropyQuestion,
-    DivergenceQuestion,
-    PartsOfBlock,
-    Question,
-    Slices,
-)
+from lsmooth.backends.formulas.questions import Columns, CrossEntropyQuestion, DivergenceQuestion, Question, Slices
+from lsmooth.backends.formulas.sharded import PartsOfBlock
 from lsmooth.backends.options import with_arrays
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import block_rows, is_batched, is_plain, needs_gradient
