@@ -74,7 +74,9 @@ def vary(x: Array, axes: frozenset[Any]) -> Array:
     missing = tuple(sorted(axes - varying_axes(x), key=str))
     if not missing:
         return x
-    return jax.lax.pcast(x, missing, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, missing)
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, missing, to="varying")
+    return jax.lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]  # the older name
 
 
 # JAX takes the transpose of ``psum`` to be ``psum`` where it does not track what varies. Each of the two functions
