@@ -30,8 +30,8 @@ def whole(loss: PartsOfBlock, call: Call) -> Tensor | None:
     if loss.forms:
         logits = tuple([form.applied(loss.xp, z) for form, z in zip(loss.forms, logits, strict=True)])
     slices = Slices(loss.xp, logits, call.rows, call.shared)
-    found = [columns(question, slices) for question in loss.questions]
-    return None if None in found else loss.stacked(found)
+    found = [x for x in (columns(question, slices) for question in loss.questions) if x is not None]
+    return loss.stacked(found) if len(found) == len(loss.questions) else None
 
 
 def columns(question: Question, slices: Slices) -> Columns | None:
