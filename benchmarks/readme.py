@@ -17,21 +17,24 @@ MARKS = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->"
 
 
 def table(results: list[Result]) -> str:
-    """A line for each work at its largest size, beside the first of its peers."""
-    largest: dict[tuple[str, str], Result] = {}
+    """A line for each work at its largest size, and where it is slower than its bar; beside the first of its peers."""
+    shown: list[Result] = []
+    largest: set[tuple[str, str]] = set()
     for result in results:
         if not result.bars or set(result.bars) == {"seconds"}:
             continue
-        largest.setdefault((result.work, result.backend), result)
+        if (result.work, result.backend) not in largest or not all(result.reached(name) for name in result.bars):
+            shown.append(result)
+        largest.add((result.work, result.backend))
     lines = ["| work | backend | peer | times faster | copies | peak memory |", "|---|---|---|---|---|---|"]
-    for result in largest.values():
+    for result in shown:
         peer = next(name for name in result.seconds if name not in ("lsmooth", "copy"))
         size = " x ".join(map(str, result.size.values()))
         memory = result.figure("memory")
         peak = ""
         if memory is not None:
             peak = f"{memory:.2g}, peer {result.peak_bytes[peer] / result.unit_bytes:.2g}"
-        work = result.work.split(",")[0]
+        work = result.work.split(", loss and ")[0]
         cells = (f"{work}, {size}", result.backend, peer, result.figure(peer), result.figure("copies"), peak)
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
