@@ -176,7 +176,7 @@ class _Attach(torch.autograd.Function):
 
 
 # `Function.apply` also looks for transforms of ``torch.func``, under which no sweep is called.
-_attach = super(torch.autograd.Function, _Attach).apply
+_attach = super(torch.autograd.Function, _Attach).apply  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _gradient_again(ctx: Any, logits: Tensor, tensors: list[Tensor], upstream: Tensor | None = None) -> Tensor | None:

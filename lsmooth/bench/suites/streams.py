@@ -84,7 +84,7 @@ class _Jax(_Stream):
         self.events = 0
         monitoring.register_event_duration_secs_listener(self.listen)
 
-    def listen(self, event: str, _: float, **__: Any) -> None:
+    def listen(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         self.events += "backend_compile" in event
 
     def step(self) -> Callable[..., Any]:
@@ -119,7 +119,7 @@ class _Tensorflow(_Stream):
         """The traces of all functions; XLA compiles each of them once."""
         import tensorflow as tf
 
-        function = tf.types.experimental.PolymorphicFunction
+        function: Any = tf.types.experimental.PolymorphicFunction
         return sum(x.experimental_get_tracing_count() for x in gc.get_objects() if isinstance(x, function))
 
 

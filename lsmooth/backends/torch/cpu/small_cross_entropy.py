@@ -258,7 +258,7 @@ def sweep(
     elif of_kept is None:
         p.mul_(of_p).sub_(of_spread * spread)
     else:
-        p.mul_(of_p).addcmul_(spread, of_spread * of_kept, value=-1.0)
+        p.mul_(of_p).addcmul_(spread, of_spread * of_kept, value=-1.0)  # pyright: ignore[reportArgumentType]
     of_label = factor * of_label
     if target is not None:
         p.sub_(target, alpha=of_label) if of_label.__class__ is float else p.addcmul_(target, of_label, value=-1.0)
