@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("distributed", reason="Dask's cluster is not installed")
+pytest.importorskip("dask", reason="Dask's cluster is not installed")
 
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.metrics import expected_calibration_error
