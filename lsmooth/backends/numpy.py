@@ -93,6 +93,9 @@ class NumpyBackend(NamespaceBackend):
     def cumsum(self, x: Array) -> Array:
         return np.cumsum(x, axis=-1)
 
+    def divide_logits(self, x: Array, divisor: Array) -> Array:
+        return x / divisor
+
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         # Infinite logits meet here what other frameworks pass over in silence.
         with np.errstate(all="ignore"):

@@ -116,8 +116,10 @@ class Operations(ABC):
 
     def divide_logits(self, x: Array, divisor: Array) -> Array:
         """``x / divisor``; an x of -inf gives the divisor no gradient, not NaN for 0 times infinity."""
-        masked = self.equal(x, float("-inf"))
-        return self.where(masked, float("-inf"), self.where(masked, 0.0, x) / divisor)
+        inverse = 1.0 / divisor
+        finite = self.where(self.equal(abs(x), float("inf")), 0.0, x)
+        # The second term is 0, and has the derivative in the divisor.
+        return x / self.stop_gradient(divisor) + finite * (inverse - self.stop_gradient(inverse))
 
     def one_or_nan(self, proper: Array, dtype: str) -> Array:
         """1 where ``proper`` is True and NaN elsewhere. A product with it makes a value and its gradient NaN."""

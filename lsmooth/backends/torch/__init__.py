@@ -32,7 +32,7 @@ from lsmooth.backends.ragged import SpreadArgumentError
 from lsmooth.backends.torch import linear, linear_statistics, statistics
 from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean
 from lsmooth.backends.torch.cpu import slices as cpu_slices
-from lsmooth.backends.torch.sweep import PLAIN, is_plain, needs_gradient
+from lsmooth.backends.torch.sweep import PLAIN, is_plain, is_transformed, needs_gradient
 
 _DTYPES = {
     name: getattr(torch, name)
@@ -237,6 +237,9 @@ class TorchBackend(Backend):
 
     def searchsorted(self, x: Array, values: Array, side: str) -> Array:
         return torch.searchsorted(x, values.contiguous(), side=side)
+
+    def divide_logits(self, x: Array, divisor: Array) -> Array:
+        return super().divide_logits(x, divisor) if divisor.requires_grad or is_transformed() else x / divisor
 
     def stop_gradient(self, x: Array) -> Array:
         return x.detach()
