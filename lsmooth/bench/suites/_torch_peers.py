@@ -107,7 +107,7 @@ def bucket_and_drop() -> tuple[Step, Step]:
             if not kept:
                 values, indices = torch.log_softmax(teacher, -1).topk(min(KEPT, teacher.shape[1] // 2))
                 kept.extend((indices, values))
-            return distillation.sparse_distillation_loss(*kept, z, tail=tail)
+            return distillation.sparse_distillation_loss(kept[0], kept[1], z, tail=tail)
 
         return call
 
