@@ -27,9 +27,9 @@ def hint_loss(
     Args:
         teacher_features: floating point, (batch, ...).
         student_features: floating point, in the same shape.
-        sample_weight: multiplies the examples: a scalar, or (batch,).
+        sample_weight: weights of the examples: a scalar, or (batch,).
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or (batch,) for ``reduction="none"``. float64 for float64 student features, else float32.
@@ -74,16 +74,13 @@ def attention_transfer_loss(
         student_features: floating point, in the same shape but for the channels.
         axis: the channels: -1, or 1 for images of PyTorch.
         power: above 0.
-        sample_weight: multiplies the examples: a scalar, or (batch,).
+        sample_weight: weights of the examples: a scalar, or (batch,).
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or (batch,) for ``reduction="none"``. float64 for float64 student features, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `hint_loss` does.
 
     Source: Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", as in the authors' code.
 
@@ -115,14 +112,10 @@ def similarity_preserving_loss(
     Args:
         teacher_features: floating point, (batch, ...).
         student_features: floating point, (batch, ...).
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
-        A scalar. float64 for float64 student features, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if the batches differ.
+        A scalar. float64 for float64 student features, else float32. Raises as `hint_loss` does.
 
     Source: Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation".
 
@@ -149,14 +142,10 @@ def relational_distance_loss(
     Args:
         teacher_features: floating point, (batch, ...).
         student_features: floating point, (batch, ...); of another size, if need be.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
-        A scalar. float64 for float64 student features, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if the batches differ.
+        A scalar. float64 for float64 student features, else float32. Raises as `hint_loss` does.
 
     Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all pairs, those of an
         example with itself included, as in the authors' code.
@@ -182,14 +171,11 @@ def relational_angle_loss(
     Args:
         teacher_features: floating point, (batch, ...).
         student_features: floating point, (batch, ...); of another size, if need be.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar. float64 for float64 student features, else float32. It costs batch^3 numbers.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if the batches differ.
+        Raises as `hint_loss` does.
 
     Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all triples, as in the
         authors' code, which weighs this with 2 and `relational_distance_loss` with 1.
@@ -232,14 +218,11 @@ def contrastive_distillation_loss(
         temperature: T > 0.
         prior_ratio: r > 0; 1 unless given.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or (batch,) for ``reduction="none"``. float64 for float64 student embeddings, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        Raises as `hint_loss` does.
 
     Source: Tian et al. 2020, "Contrastive Representation Distillation".
 

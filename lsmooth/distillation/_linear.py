@@ -78,25 +78,22 @@ def linear_distillation_loss(
         logit_scale: multiplies the student's logits, before the cap.
         teacher_logit_scale: the same of the teacher.
         scale_by_temperature_squared: whether D is multiplied by T^2.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label cost nothing in either part and count in no mean, whatever their
             hidden states hold.
-        mask: bool, in the rows' shape, True for the rows that count.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         num_classes: rows of the weights from there on are padding, of which teacher and student may have different
             amounts.
         class_shards: as in `lsmooth.losses.linear_softmax_cross_entropy`: weights and biases are this member's slice
             of the classes.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
-        stop_teacher_gradient: whether the teacher gets no gradient.
-        block_size: the rows of a block; chosen from the sizes if None.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
+        block_size: rows per block; chosen from the sizes if None.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student states, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+        Raises as `distillation_loss` does.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; fused with the output
         layers as in Liger Kernel's distillation losses (Hsu et al. 2024).
@@ -223,21 +220,18 @@ def linear_sparse_distillation_loss(
         logit_softcap: c > 0; the logits z become c tanh(z / c), in both parts.
         logit_scale: multiplies the logits, before the cap.
         scale_by_temperature_squared: whether D is multiplied by T^2.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label cost nothing in either part and count in no mean.
-        mask: bool, in the rows' shape, True for the rows that count.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         num_classes: rows of the weight from there on are padding; so is a teacher's index.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
-        stop_teacher_gradient: whether the teacher's values get no gradient.
-        block_size: the rows of a block; chosen from the sizes if None.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
+        block_size: rows per block; chosen from the sizes if None.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 hidden states, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+        Raises as `distillation_loss` does.
 
     Source: as `sparse_distillation_loss` and `linear_distillation_loss`.
 

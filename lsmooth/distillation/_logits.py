@@ -75,17 +75,17 @@ def distillation_loss(
         teacher_logit_scale: the same of the teacher.
         scale_by_temperature_squared: whether the loss is multiplied by T^2, which keeps the size of the
             gradient as T changes.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        labels: class ids in the rows' shape, for ``ignore_index`` alone.
-        ignore_index: rows with this label cost nothing and count in no mean.
-        mask: bool, in the rows' shape, True for the rows that count.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, used only with ``ignore_index``.
+        ignore_index: rows with this label are excluded from the loss and its mean.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         axis: the class axis.
-        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
         class_shards: as in `lsmooth.losses.softmax_cross_entropy`: the logits of both are this member's slice of
             the classes. Jensen-Shannon, the skewed KL and the total variation take a third exchange.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`: sums go over classes, means over rows.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
@@ -159,21 +159,18 @@ def decoupled_distillation_loss(
         beta: the weight of the other classes' part, at least 0.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows; the paper takes 4.
         scale_by_temperature_squared: whether the loss is multiplied by T^2.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label cost nothing and count in no mean.
-        mask: bool, in the rows' shape, True for the rows that count.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         axis: the class axis.
-        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        Raises as `distillation_loss` does.
 
     Source: Zhao et al. 2022, "Decoupled Knowledge Distillation".
 
@@ -244,22 +241,19 @@ def standardized_distillation_loss(
         beta: as in `distillation_loss`.
         alpha: as in `distillation_loss`.
         scale_by_temperature_squared: whether the loss is multiplied by T^2.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        labels: class ids in the rows' shape, for ``ignore_index`` alone.
-        ignore_index: rows with this label cost nothing and count in no mean.
-        mask: bool, in the rows' shape, True for the rows that count.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, used only with ``ignore_index``.
+        ignore_index: rows with this label are excluded from the loss and its mean.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         axis: the class axis.
-        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
-        stop_teacher_gradient: whether the teacher gets no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+        Raises as `distillation_loss` does.
 
     Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation". The authors' code divides
         by the classes less one in the standard deviation; that is a temperature ``sqrt(K / (K - 1))``

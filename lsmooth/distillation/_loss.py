@@ -33,7 +33,7 @@ class DistillationLoss:
         scale_by_temperature_squared: whether D is multiplied by T^2.
         ignore_index: rows with this label cost nothing in either part, and count in no mean.
         axis: the class axis.
-        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
         class_shards: as in `lsmooth.losses.softmax_cross_entropy`: the logits of both are this member's slice of
             the classes, and so are distributions. Not in the configuration, which another process may read.
         row_shards: likewise, of rows.
@@ -104,15 +104,11 @@ class DistillationLoss:
             labels: class ids, or distributions in the shape of the logits.
             teacher_logits: floating point, classes along ``axis``; they get no gradient.
             student_logits: floating point, in the same shape.
-            sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+            sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
             mask: bool, in the shape of the rows, True for the rows that count.
 
         Returns:
-            A scalar; or the rows' losses for ``reduction="none"``.
-
-        Raises:
-            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-            ValueError: if shapes do not fit.
+            A scalar; or the rows' losses for ``reduction="none"``. Raises as `distillation_loss` does.
         """
         return _hard_and_soft(
             labels,

@@ -48,22 +48,19 @@ def ensemble_distillation_loss(
         beta: as in `distillation_loss`.
         alpha: as in `distillation_loss`.
         scale_by_temperature_squared: whether the loss is multiplied by T^2.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        labels: class ids in the rows' shape, for ``ignore_index`` alone.
-        ignore_index: rows with this label cost nothing and count in no mean.
-        mask: bool, in the rows' shape, True for the rows that count.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, used only with ``ignore_index``.
+        ignore_index: rows with this label are excluded from the loss and its mean.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         axis: the class axis.
-        num_classes: as in `distillation_loss`: logits from there on are padding.
+        num_classes: the number of classes; later logits are padding, as in `distillation_loss`.
         class_shards: as in `distillation_loss`.
         row_shards: as in `distillation_loss`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. The teachers get no gradient.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+        Raises as `distillation_loss` does.
 
     Source: You et al. 2017, "Learning from Multiple Teacher Networks".
 
@@ -126,20 +123,16 @@ def mutual_distillation_losses(
         logits: a list of floating tensors of one shape, one a student, two or more.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows; losses are multiplied by T^2.
         divergence: as in `distillation_loss`.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        mask: bool, in the rows' shape, True for the rows that count.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         axis: the class axis.
-        num_classes: as in `distillation_loss`: logits from there on are padding.
+        num_classes: the number of classes; later logits are padding, as in `distillation_loss`.
         class_shards: as in `distillation_loss`.
         row_shards: as in `distillation_loss`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
-        A list, one loss a student: scalars, or rows for ``reduction="none"``.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if there are fewer than two students, shapes do not fit, or a name is unknown.
+        A list, one loss a student: scalars, or rows for ``reduction="none"``. Raises as `distillation_loss` does.
 
     Source: Zhang et al. 2018, "Deep Mutual Learning".
 
@@ -197,21 +190,18 @@ def gkd_loss(
         student_logits: floating point, in the same shape.
         beta: in [0, 1].
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
-        labels: token ids in the rows' shape, for ``ignore_index`` alone.
+        labels: token ids in the rows' shape, used only with ``ignore_index``.
         ignore_index: tokens with this label do not count, where labels are given.
-        mask: bool, in the rows' shape, True for the tokens that count.
+        mask: bool, in the rows' shape; tokens that are False are excluded.
         axis: the class axis.
-        num_classes: as in `distillation_loss`: logits from there on are padding.
+        num_classes: the number of classes; later logits are padding, as in `distillation_loss`.
         class_shards: as in `distillation_loss`.
         row_shards: as in `distillation_loss`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`; ``"mean"`` is TRL's ``"batchmean"``.
 
     Returns:
         A scalar; or the tokens' losses for ``reduction="none"``. The teacher gets no gradient.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        Raises as `distillation_loss` does.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
         Self-Generated Mistakes"; TRL's ``GKDTrainer.generalized_jsd_loss``.

@@ -70,22 +70,19 @@ def sparse_distillation_loss(
         tail: one of the above.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows, of both sides; see above.
         scale_by_temperature_squared: whether the loss is multiplied by T^2.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        labels: class ids in the rows' shape, for ``ignore_index`` alone.
-        ignore_index: rows with this label cost nothing and count in no mean.
-        mask: bool, in the rows' shape, True for the rows that count.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        labels: class ids in the rows' shape, used only with ``ignore_index``.
+        ignore_index: rows with this label are excluded from the loss and its mean.
+        mask: bool, in the rows' shape; rows that are False are excluded.
         num_classes: the student's logits from there on are padding; so is a teacher's index.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
-        stop_teacher_gradient: whether the teacher's values get no gradient.
+        stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else
         float32. A class id out of range, in a place that is not empty, makes its row NaN.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
+        Raises as `distillation_loss` does.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; for what the tails do,
         Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs".

@@ -199,7 +199,7 @@ class DistillationLoss(LossModule):
         divergence_alpha: of ``"alpha"``.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
-        num_classes: logits from there on are padding, of which teacher and student may have different amounts.
+        num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
         class_shards: as in `CrossEntropyLoss`; the teacher's logits are this member's slice too.
         row_shards: as in `CrossEntropyLoss`.
 

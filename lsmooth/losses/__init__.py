@@ -1,4 +1,7 @@
-"""Cross-entropies with smoothed targets."""
+"""Cross-entropies with smoothed targets.
+
+Options that several losses share are described in full in `softmax_cross_entropy`, and so are the errors.
+"""
 
 from lsmooth.losses._cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 from lsmooth.losses._focal import poly_cross_entropy, sigmoid_focal_loss, softmax_focal_loss

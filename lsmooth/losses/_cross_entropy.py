@@ -37,51 +37,48 @@ def softmax_cross_entropy(
 ) -> Array:
     """Cross-entropy between smoothed labels and the softmax of logits.
 
-    With p = softmax(z), q = (1 - eps) t + eps u, and lse = log(sum(exp(z))), a row costs
+    With p = softmax(z), q = (1 - eps) t + eps u, and lse = log(sum(exp(z))), the loss of a row is
 
     ``sum_k w_k q_k (lse - z_k) + a lse^2``,
 
-    t being the one-hot form of an integer label, u the prior (1 / classes unless given) and
-    w the class weights (1 unless given). The gradient of an unweighted row is p - q. Classes
-    whose logit is -inf are masked: they take no smoothing mass, which goes to those left.
+    where t is the label's one-hot form or the given distribution, u the prior (uniform by default) and w the
+    class weights (1 by default). The gradient of an unweighted row is p - q. A logit of -inf masks its class:
+    the smoothing mass goes to the other classes.
 
     Args:
-        labels: class ids, integers in the shape of the logits without ``axis``; or
-            distributions, in the shape of the logits. An id outside 0..classes-1 makes its
-            row NaN; under `lsmooth.validate` it is an error. Rows of distributions that do
-            not sum to one keep their sum.
+        labels: class ids, integers in the shape of the logits without ``axis``; or distributions, in the shape
+            of the logits. An id outside 0..classes-1 makes its row NaN; under `lsmooth.validate` it is an error.
+            Distributions are not rescaled to sum to one.
         logits: floating point, any shape, classes along ``axis``.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         smoothing_prior: u, (classes,), non-negative; scaled to sum to one.
         class_weight: w, (classes,).
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing, have a zero
-            gradient and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean, and get a zero gradient;
+            integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows; the softmax is of z / T.
         z_loss: a >= 0, the weight of lse^2 (PaLM's stabiliser).
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        num_classes: the number of classes, where logits from there on are padding: they are in no softmax,
-            take no smoothing mass and have a zero gradient. Per-class options have this length; distributions
-            have it or that of the logits.
-        class_shards: over whose members the classes are spread: a ``torch.distributed`` process group or a
-            one-dimensional ``DeviceMesh``; the name of an axis of ``jax.shard_map`` or ``jax.pmap``; or
-            ``tf.distribute.get_replica_context()``. The logits are then this member's slice, in the members'
-            order, and so are distributions and per-class options; labels and ``num_classes`` count the classes
-            of all. Every member gets the loss, and the gradient of its slice.
-        row_shards: over whose members the rows are spread, likewise: sums and means are over the rows of all. The
-            gradients are those of the member's own rows; gradients of parameters that the members share add up.
-        reduction: ``"mean"``, over the rows that are not ignored, by the sum of sample times class
-            weights where any are given; ``"none"`` or None; ``"sum"``; ``"sum_over_batch_size"``,
-            by the number of rows; ``"mean_with_sample_weight"``, by the sum of the sample weights;
-            ``"sum_by_nonzero_weights"``, by the number of sample weights that are not 0. A mean
-            over nothing is 0.
-        overwrite_logits: PyTorch only. The backward pass writes the gradient over the logits, which saves a
-            tensor of their size; it goes through them a second time. It destroys the logits and what shares
-            their memory: read them before, and call ``backward`` once. Where another operation has
-            saved them for its own backward pass, PyTorch raises an error. Not for a leaf tensor. What a compiled
-            call, and logits that lie apart in memory, would overwrite has memory of its own.
+        num_classes: the number of classes; later logits are padding, which the softmax leaves out. Per-class
+            options have this length; distributions have this length or that of the logits.
+        class_shards: the group whose members each hold a slice of the classes: a ``torch.distributed`` process
+            group or a one-dimensional ``DeviceMesh``; the name of a ``jax.shard_map`` or ``jax.pmap`` axis; or
+            ``tf.distribute.get_replica_context()``. Logits, distributions and per-class options are this member's
+            slice, in the order of the members; labels and ``num_classes`` refer to all classes. Every member
+            gets the loss and the gradient of its slice.
+        row_shards: the group, of the same kinds, whose members each hold a part of the rows: sums and means are
+            taken over all of them. Gradients are those of the member's rows; add up those of shared parameters.
+        reduction: ``"none"`` or None; ``"sum"``; or what the sum is divided by: ``"mean"``, the sum of sample
+            weights times class weights of the rows that are not excluded, or their number if no weights are
+            given; ``"sum_over_batch_size"``, their number; ``"mean_with_sample_weight"``, the sum of their sample
+            weights; ``"sum_by_nonzero_weights"``, the number of sample weights other than 0. A mean of no rows is 0.
+        overwrite_logits: PyTorch only. Let the backward pass overwrite the logits with their gradient, which
+            saves memory of their size and costs a second pass over them. The logits, and tensors that share
+            their memory, are lost: call ``backward`` once, and read them before. PyTorch raises an error if
+            another operation has saved them for its own backward pass, or if they are a leaf tensor. Compiled
+            calls and logits that are not contiguous get memory of their own.
 
     Returns:
         A scalar; or the rows' losses, in the shape of the logits without ``axis``, for
@@ -155,7 +152,7 @@ def sigmoid_cross_entropy(
 ) -> Array:
     """Cross-entropy between smoothed binary labels and the sigmoid of logits, element by element.
 
-    With l = (1 - eps) t + eps / 2, an element costs
+    With l = (1 - eps) t + eps / 2, the loss of an element is
 
     ``w l log(1 + exp(-z)) + (1 - l) log(1 + exp(z))``.
 
@@ -164,20 +161,14 @@ def sigmoid_cross_entropy(
         logits: z, floating point, any shape: independent yes-or-no questions.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
         pos_weight: w, the weight of the positive answers; broadcasts to the logits.
-        sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension
-            equal or 1.
-        mask: bool, in the shape of the logits, True for the elements that count; the others cost
-            nothing, have a zero gradient and count in no mean.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        sample_weight: weights of the elements: a scalar, or of the logits' rank, each dimension equal or 1.
+        mask: bool, in the shape of the logits; elements that are False are excluded.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`, each element being a row.
 
     Returns:
         A scalar; or the elements' losses, in the shape of the logits, for ``reduction="none"``.
-        float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        float64 for float64 logits, else float32. Raises as `softmax_cross_entropy` does.
 
     Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; ``pos_weight`` as in
         ``torch.nn.functional.binary_cross_entropy_with_logits``.
@@ -218,7 +209,7 @@ def kernel_options(
     z_loss: float,
     logit_softcap: float | None,
 ) -> SoftmaxOptions:
-    """The kernel's options of a checked call; ``classes`` has the classes along its last axis."""
+    """The kernel's options for a checked call; the last axis of ``classes`` is the class axis."""
     xp = rows.xp
     temperature = check.number_or_rows(
         xp, "temperature", temperature, rows.shape, rows.logits, rows.dtype, low=0.0, high=float("inf")

@@ -42,20 +42,17 @@ def softmax_focal_loss(
         gamma: the focus, at least 0; 0 gives the cross-entropy.
         alpha: a number, or one a class, (classes,). It weighs the losses and enters no mean's divisor.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; for softmax as in Keras'
         ``categorical_focal_crossentropy``.
@@ -123,16 +120,13 @@ def sigmoid_focal_loss(
         alpha: the weight of the positives in [0, 1], 1 - alpha that of the negatives; None weighs neither.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
         sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension equal or 1.
-        mask: bool, in the shape of the logits, True for the elements that count.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        mask: bool, in the shape of the logits; elements that are False are excluded.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`, each element being a row.
 
     Returns:
         A scalar; or the elements' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; soft labels as in
         ``optax.sigmoid_focal_loss``, Keras and torchvision.
@@ -181,20 +175,17 @@ def poly_cross_entropy(
         logits: floating point, classes along ``axis``; -inf masks a class.
         epsilon: the weight of the first term, at least -1, where that term is gone.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Leng et al. 2022, "PolyLoss: A Polynomial Expansion Perspective of Classification Loss
         Functions"; ``optax.poly_loss_cross_entropy``, whose default epsilon is 2.

@@ -103,10 +103,7 @@ def sparse_categorical_crossentropy(
 
     Returns:
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
-
-    Raises:
-        ValueError: if shapes do not fit, or ``axis`` or ``label_smoothing`` is out of range.
-        TypeError: if tensors of two frameworks meet.
+        Raises as `categorical_crossentropy` does.
 
     Source: ``keras.losses.sparse_categorical_crossentropy`` of Keras 3.15.
 
@@ -155,11 +152,7 @@ def binary_crossentropy(
         axis: the axis to take the mean along.
 
     Returns:
-        The means, in the shape of ``y_pred`` without ``axis``, in its dtype.
-
-    Raises:
-        ValueError: if shapes differ, or ``axis`` or ``label_smoothing`` is out of range.
-        TypeError: if tensors of two frameworks meet.
+        The means, in the shape of ``y_pred`` without ``axis``, in its dtype. Raises as `categorical_crossentropy` does.
 
     Source: ``keras.losses.binary_crossentropy`` of Keras 3.15.
 
@@ -202,10 +195,7 @@ def categorical_focal_crossentropy(
 
     Returns:
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
-
-    Raises:
-        ValueError: if shapes do not fit or a number is out of range.
-        TypeError: if tensors of two frameworks meet.
+        Raises as `categorical_crossentropy` does.
 
     Source: ``keras.losses.categorical_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
 
@@ -259,11 +249,7 @@ def binary_focal_crossentropy(
         axis: the axis to take the mean along.
 
     Returns:
-        The means, in the shape of ``y_pred`` without ``axis``, in its dtype.
-
-    Raises:
-        ValueError: if shapes differ or a number is out of range.
-        TypeError: if tensors of two frameworks meet.
+        The means, in the shape of ``y_pred`` without ``axis``, in its dtype. Raises as `categorical_crossentropy` does.
 
     Source: ``keras.losses.binary_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
 
@@ -305,11 +291,7 @@ def kl_divergence(y_true: Array, y_pred: Array) -> Array:
         y_pred: p, in the shape of ``y_true``.
 
     Returns:
-        The divergences, (...), in the dtype of ``y_pred``.
-
-    Raises:
-        ValueError: if shapes differ.
-        TypeError: if tensors of two frameworks meet.
+        The divergences, (...), in the dtype of ``y_pred``. Raises as `categorical_crossentropy` does.
 
     Source: ``keras.losses.kl_divergence`` of Keras 3.15.
 

@@ -61,11 +61,11 @@ def linear_softmax_cross_entropy(
         label_smoothing: as in `softmax_cross_entropy`, and so are the options that follow.
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label (integer labels only) cost nothing and count in no mean,
             whatever their hidden states hold. A row with a sample_weight of 0 still counts: its NaN
             makes the gradients NaN.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the feature axis of ``hidden``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
@@ -78,15 +78,11 @@ def linear_softmax_cross_entropy(
         row_shards: as in `softmax_cross_entropy`; the gradients of weight and bias are those of the member's rows.
         reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the logits are computed
             a second time in the backward pass, when what multiplies each row is known.
-        block_size: the rows of a block; chosen from the sizes if None.
+        block_size: rows per block; chosen from the sizes if None.
 
     Returns:
         A scalar; or the rows' losses, in the shape of ``hidden`` without ``axis``, for
-        ``reduction="none"``. float64 for float64 inputs, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        ``reduction="none"``. float64 for float64 inputs, else float32. Raises as `softmax_cross_entropy` does.
 
     Source: Liger Kernel (Hsu et al. 2024) forms the gradients of a chunk with its logits; here every
         option of the loss takes part.

@@ -1,4 +1,4 @@
-"""The base of losses that are objects: Keras' `Loss`, on the tensors of any backend."""
+"""The base class of loss objects: Keras' `Loss`, for the tensors of any backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KERAS_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "s
 
 
 class _Replaceable:
-    """The base of `Loss` until Keras is there: Python replaces no base that is ``object``."""
+    """The base of `Loss` until Keras is imported: Python cannot replace ``object`` in ``__bases__``."""
 
 
 class Loss(_Replaceable):
@@ -29,21 +29,21 @@ class Loss(_Replaceable):
     | ``"sum"`` | 1 |
     | ``"none"``, None | nothing: the weighted losses themselves |
 
-    Subclass it and write ``call(y_true, y_pred)``, which returns the losses before reduction.
-    A mask that a Keras layer left on ``y_pred`` (``_keras_mask``) takes entries out of the mean.
+    Subclasses implement ``call(y_true, y_pred)``, which returns the losses before reduction.
+    The mask of a Keras layer on ``y_pred`` (``_keras_mask``) excludes entries from the mean.
 
-    Where Keras has been imported, this is a ``keras.losses.Loss``, for ``model.compile(loss=...)``. As with Keras'
-    own, under a TensorFlow strategy a mean is divided by the number of replicas, whose losses are added up.
+    Once Keras is imported, this class is a ``keras.losses.Loss``, for ``model.compile(loss=...)``. As in Keras,
+    a mean under a TensorFlow strategy is divided by the number of replicas, because the replicas' losses are summed.
 
     Args:
-        name: by default the name of the class, in snake case.
-        reduction: one of the table's.
-        dtype: the dtype to compute in and to return: a name, a dtype of any framework, or a Keras
-            dtype policy. By default ``keras.config.floatx()`` where Keras has been imported, else
-            ``"float32"``, whatever comes in. Half precision is still reduced in float32.
+        name: the name of the class in snake case by default.
+        reduction: one of the table.
+        dtype: the dtype of the computation and the result: a name, a dtype of any framework, or a Keras dtype
+            policy. The default is ``keras.config.floatx()`` if Keras is imported, else ``"float32"``. Half
+            precision is reduced in float32.
 
     Raises:
-        ValueError: if the reduction is unknown or the dtype is no floating one.
+        ValueError: if the reduction is unknown or the dtype is not floating point.
 
     Source: ``keras.losses.Loss`` of Keras 3.15.
 
@@ -83,10 +83,10 @@ class Loss(_Replaceable):
         """The loss of a batch.
 
         Args:
-            y_true: what is true, as `call` wants it: an array, or a dict or tuple of arrays.
-            y_pred: what is predicted.
-            sample_weight: multiplies the losses: of their shape, or one that broadcasts to it.
-                One more or one less trailing dimension of size 1 is made to fit.
+            y_true: the targets, as `call` expects them: an array, or a dict or tuple of arrays.
+            y_pred: the predictions.
+            sample_weight: weights of the losses; broadcasts to them. One trailing dimension of size 1
+                may be missing or in excess.
 
         Returns:
             A scalar, or the losses for ``reduction=None``, in `dtype`.
@@ -104,37 +104,17 @@ class Loss(_Replaceable):
         return xp.cast(loss, self.dtype)
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
-        """The losses before weights and reduction; subclasses write it.
-
-        Args:
-            y_true: an array, in `dtype`.
-            y_pred: an array, in `dtype`.
-
-        Returns:
-            One loss an example, or more.
-
-        Raises:
-            NotImplementedError: in the base class.
-        """
+        """The losses before weights and reduction, of arrays in `dtype`; subclasses implement it."""
         raise NotImplementedError(f"{type(self).__name__} must implement call(y_true, y_pred).")
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal loss: ``cls.from_config(loss.get_config())``.
-
-        Returns:
-            Plain values by argument: Keras' own keys, and those of arguments that Keras leaves out
-            where they are not at their defaults.
-        """
+        """The constructor's arguments as plain values; arguments unknown to Keras only if not at their defaults."""
         config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
         return {**config, "dtype": self.dtype} if self._has_own_dtype else config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The loss that `get_config` described.
-
-        Args:
-            config: arguments of the class, by name.
-        """
+        """The loss with the arguments that `get_config` returned."""
         return cls(**config)
 
     def _as_labels(self, xp: Backend, y_true: Any, like: Array | None) -> Array:
@@ -146,25 +126,9 @@ class Loss(_Replaceable):
 
 
 def squeeze_or_expand_to_same_rank(x1: Array, x2: Array) -> tuple[Array, Array]:
-    """Two arrays at the same rank, where a trailing dimension of size 1 is all that parts them.
+    """Both arrays at the same rank, if they differ by one trailing dimension of size 1; as Keras does it.
 
-    The longer one loses it, unless the other has a single dimension: then that one gains it.
-
-    Args:
-        x1: an array.
-        x2: another.
-
-    Returns:
-        Both, as they were where their ranks are equal or nothing can be done.
-
-    Source: the function of that name in Keras' ``losses/loss.py``.
-
-    Examples:
-        >>> import numpy as np
-        >>> from lsmooth.losses._loss import squeeze_or_expand_to_same_rank
-        >>> a, b = squeeze_or_expand_to_same_rank(np.ones((3, 2, 1)), np.ones((3, 2)))
-        >>> a.shape, b.shape
-        ((3, 2), (3, 2))
+    The array of higher rank loses the dimension, unless the other one has a single dimension and gains it.
     """
     return same_rank(backend_of(x1=x1, x2=x2), x1, x2)
 
@@ -182,25 +146,14 @@ def same_rank(xp: Backend, a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def reduce_weighted(xp: Backend, losses: Array, sample_weight: Any, mask: Any, reduction: str | None) -> Array:
-    """Losses times weights, masked and reduced as Keras does it; 0 / 0 is 0.
-
-    Args:
-        xp: the backend.
-        losses: any shape.
-        sample_weight: None, or what broadcasts to the losses once `same_rank` has met it.
-        mask: None, or True where an entry counts; likewise.
-        reduction: one of `KERAS_REDUCTIONS`.
-
-    Returns:
-        A scalar, or the weighted losses; float64 for float64 losses, else float32.
-    """
+    """Losses times weights, masked and reduced as in Keras, in at least float32; 0 / 0 is 0."""
     losses = accumulate(xp, losses)
     dtype = xp.dtype(losses)
     weight = None if sample_weight is None else xp.asarray(sample_weight, dtype, like=losses)
     if mask is not None:
         kept = xp.asarray(mask, dtype, like=losses)
         if reduction in ("mean", "sum_over_batch_size"):
-            # The entries that are kept stand in for the others, so that dividing by all is their mean.
+            # Scaled, so that dividing by the number of all entries gives the mean of those that are kept.
             kept = kept * quotient(xp, _size(xp, kept, dtype), xp.sum(kept))
         if weight is not None:
             kept, weight = same_rank(xp, kept, weight)
@@ -234,7 +187,7 @@ def _map(function: Callable[[Any], Array], x: Any) -> Any:
 
 
 def _leaves(name: str, x: Any) -> dict[str, Any]:
-    """The arrays in ``x`` by their place in it."""
+    """The arrays in ``x`` by their path."""
     if not isinstance(x, dict) and not _is_tuple_of_arrays(x):
         return {name: x}
     items = x.items() if isinstance(x, dict) else enumerate(x)

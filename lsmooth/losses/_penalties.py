@@ -41,20 +41,17 @@ def margin_label_smoothing(
         alpha: the weight of the penalty, at least 0.
         margin: how far apart logits may be, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Liu et al. 2022, "The Devil is in the Margin: Margin-based Label Smoothing for Network
         Calibration".
@@ -101,20 +98,17 @@ def max_suppression(
         logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
         alpha: the weight of the penalty, at least 0: what eps is to label smoothing.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing".
 
@@ -165,20 +159,17 @@ def adaptive_conditional_label_smoothing(
         positive_weight: l1, at least 0.
         negative_weight: l2, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Park et al. 2023, "ACLS: Adaptive and Conditional Label Smoothing for Network Calibration".
 
@@ -232,20 +223,17 @@ def confidence_penalty(
         logits: floating point, classes along ``axis``; -inf masks a class.
         beta: the weight of the entropy, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
         Distributions".
@@ -289,20 +277,17 @@ def logit_penalty(
         logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
         beta: the weight of the penalty, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Dauphin and Cubuk 2021, "Deconstructing the Regularization of BatchNorm"; Kornblith et al.
         2021, "Why Do Better Loss Functions Lead to Less Transferable Features?".

@@ -38,20 +38,17 @@ def generalized_cross_entropy(
         logits: floating point, classes along ``axis``; -inf masks a class.
         q: in [0, 1]; 0 is the cross-entropy.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss for Training Deep Neural Networks
         with Noisy Labels".
@@ -103,20 +100,17 @@ def symmetric_cross_entropy(
         beta: the weight of the reverse one, at least 0.
         log_zero: A, below 0.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Wang et al. 2019, "Symmetric Cross Entropy for Robust Learning with Noisy Labels". The
         authors' code clips q at 1e-4, which is ``log_zero=-9.21``; the paper's A is -4.
@@ -170,20 +164,17 @@ def bootstrap_cross_entropy(
         beta: how far the label is trusted, in [0, 1]; the paper takes 0.95 soft and 0.8 hard.
         hard: whether r is one-hot.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        sample_weight: multiplies the rows: a scalar, or of their rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean.
-        mask: bool, in the shape of the rows, True for the rows that count; for soft labels too.
+        sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
+        ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
+        mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the class axis.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        row_shards: as in `softmax_cross_entropy`: over whose members the rows are spread.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Source: Reed et al. 2014, "Training Deep Neural Networks on Noisy Labels with Bootstrapping".
 

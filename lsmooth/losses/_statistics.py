@@ -53,17 +53,13 @@ def softmax_statistics(
         logits: floating point, any shape, classes along ``axis``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        num_classes: as in `softmax_cross_entropy`: logits from there on are padding.
-        class_shards: as in `softmax_cross_entropy`: the logits are this member's slice of the classes.
+        num_classes: the number of classes; later logits are padding, as in `softmax_cross_entropy`.
+        class_shards: as in `softmax_cross_entropy`; the logits are this member's slice of the classes.
         axis: the class axis.
 
     Returns:
         `SoftmaxStatistics`, each in the shape of the logits without ``axis``: float64 for float64
-        logits, else float32; int64, int32 on JAX without float64; and bool.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        logits, else float32; int64, int32 on JAX without float64; and bool. Raises as `softmax_cross_entropy` does.
 
     Examples:
         >>> import numpy as np
@@ -114,7 +110,7 @@ def softmax_cross_entropy_with_statistics(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
-        sample_weight: multiplies the rows of the loss.
+        sample_weight: weights of the rows of the loss.
         ignore_index: rows with this label cost nothing; their statistics are 0, predicted is -1 and correct False.
         mask: bool, in the shape of the rows; rows with False are ignored like those with the ``ignore_index``.
         axis: the class axis.
@@ -128,10 +124,7 @@ def softmax_cross_entropy_with_statistics(
 
     Returns:
         The loss, the same number with the same gradient as `softmax_cross_entropy`'s; and the statistics.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        Raises as `softmax_cross_entropy` does.
 
     Examples:
         >>> import numpy as np
@@ -192,15 +185,11 @@ def linear_softmax_statistics(
         num_classes: as in `linear_softmax_cross_entropy`: rows of the weight from there on are padding.
         class_shards: as in `linear_softmax_cross_entropy`: the weight is this member's slice of the classes.
         axis: the feature axis of ``hidden``.
-        block_size: the rows of a block; chosen from the sizes if None.
+        block_size: rows per block; chosen from the sizes if None.
 
     Returns:
         `SoftmaxStatistics`, each in the shape of ``hidden`` without ``axis``; differentiable with
-        respect to the hidden states, the weight and the bias.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        respect to the hidden states, the weight and the bias. Raises as `softmax_cross_entropy` does.
 
     Examples:
         >>> import numpy as np
@@ -258,7 +247,7 @@ def linear_softmax_cross_entropy_with_statistics(
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
-        sample_weight: multiplies the rows of the loss.
+        sample_weight: weights of the rows of the loss.
         ignore_index: rows with this label cost nothing; their statistics are 0, predicted is -1 and correct False.
         mask: bool, in the shape of the rows; rows with False are ignored like those with the ``ignore_index``.
         axis: the feature axis of ``hidden``.
@@ -269,14 +258,10 @@ def linear_softmax_cross_entropy_with_statistics(
         class_shards: as in `linear_softmax_cross_entropy`.
         row_shards: likewise; statistics are of the member's own rows.
         reduction: of the loss.
-        block_size: the rows of a block; chosen from the sizes if None.
+        block_size: rows per block; chosen from the sizes if None.
 
     Returns:
-        The loss, and the statistics.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
+        The loss, and the statistics. Raises as `softmax_cross_entropy` does.
 
     Examples:
         >>> import numpy as np

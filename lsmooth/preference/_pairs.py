@@ -55,8 +55,8 @@ def dpo_loss(
         label_smoothing: eps, a number; or a tensor that broadcasts to the pairs.
         loss_type: one of the table. TRL divides the log-probabilities of ``ipo`` by the number of tokens; so does
             ``sequence_log_prob(..., length_normalized=True)``.
-        sample_weight: multiplies the pairs: a scalar, or of their rank, each dimension equal or 1.
-        mask: bool, in the shape of the pairs, True for the pairs that count.
+        sample_weight: weights of the pairs: a scalar, or of the pairs' rank, each dimension equal or 1.
+        mask: bool, in the shape of the pairs; pairs that are False are excluded.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each pair being a row.
 
     Returns:
@@ -124,8 +124,8 @@ def reward_loss(
         margin: by how much the chosen answer is to be better: a number, or a tensor that broadcasts to the pairs.
         label_smoothing: eps in [0, 1], the probability that a preference is wrong: a number, or a tensor that
             broadcasts to the pairs.
-        sample_weight: multiplies the pairs: a scalar, or of their rank, each dimension equal or 1.
-        mask: bool, in the shape of the pairs, True for the pairs that count.
+        sample_weight: weights of the pairs: a scalar, or of the pairs' rank, each dimension equal or 1.
+        mask: bool, in the shape of the pairs; pairs that are False are excluded.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each pair being a row.
 
     Returns:
