@@ -1,4 +1,4 @@
-"""Cross-entropies that weigh an example by how wrong it is: focal loss and PolyLoss."""
+"""Cross-entropies that weight examples by their error: focal loss and PolyLoss."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.softmax import expected_cost
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, finish, per_class, prepare, prepare_binary
+from lsmooth.losses._rows import RowOptions, finish, per_class, prepare, prepare_binary, prepare_logits
 from lsmooth.losses._shards import over_all_rows
-from lsmooth.losses._variants import begin
 
 
 @over_ragged_rows("logits")
@@ -31,16 +30,16 @@ def softmax_focal_loss(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Cross-entropy in which what is already right counts little.
+    """Focal loss: cross-entropy that gives little weight to well-classified examples.
 
     ``sum_k alpha_k q_k (1 - p_k)^gamma (-log p_k)``, with p = softmax(z) and q the smoothed label.
-    Computed from logits: no probability is clipped, and both tails keep their relative precision.
+    Computed from logits, without clipping, and accurate to relative precision for p near 0 and near 1.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
         logits: floating point, classes along ``axis``; -inf masks a class.
         gamma: the focus, at least 0; 0 gives the cross-entropy.
-        alpha: a number, or one a class, (classes,). It weighs the losses and enters no mean's divisor.
+        alpha: the weight of the loss, a number or (classes,). It is not part of a mean's divisor.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
@@ -74,14 +73,14 @@ def softmax_focal_loss(
     )
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
     rows = prepare(xp, labels, logits, given)
-    of_all, of_classes = 1.0, None
+    factor, class_weight = 1.0, None
     if isinstance(alpha, Real):
-        of_all = check.check_number("alpha", alpha)
+        factor = check.check_number("alpha", alpha)
     elif alpha is not None:
-        of_classes = per_class(xp, "alpha", alpha, num_classes or xp.shape(rows.logits)[-1], rows.logits, rows.dtype)
+        class_weight = per_class(xp, "alpha", alpha, num_classes or xp.shape(rows.logits)[-1], rows.logits, rows.dtype)
     options = SoftmaxOptions(
         label_smoothing=rows.label_smoothing,
-        class_weight=of_classes,
+        class_weight=class_weight,
         counted=rows.counted,
         scale=rows.scale,
         total=rows.reduction != "none",
@@ -89,7 +88,7 @@ def softmax_focal_loss(
         num_classes=rows.num_classes,
     )
     losses = over_all_rows(rows, xp.softmax_cross_entropy(rows.logits, rows.labels, options))
-    return losses if of_all == 1.0 else of_all * losses
+    return losses if factor == 1.0 else factor * losses
 
 
 @over_ragged_rows("logits", elementwise=True)
@@ -105,21 +104,21 @@ def sigmoid_focal_loss(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Binary cross-entropy in which what is already right counts little, element by element.
+    """Binary focal loss: cross-entropy that gives little weight to well-classified elements.
 
-    With p = sigmoid(z) and l = (1 - eps) t + eps / 2, an element costs
+    With p = sigmoid(z) and l = (1 - eps) t + eps / 2, the loss of an element is
 
     ``a (l (1 - p) + (1 - l) p)^gamma (-l log p - (1 - l) log(1 - p))``, ``a = alpha l + (1 - alpha) (1 - l)``.
 
-    Computed from logits: no probability is clipped, and both tails keep their relative precision.
+    Computed from logits, without clipping, and accurate to relative precision for p near 0 and near 1.
 
     Args:
         labels: t in [0, 1], any dtype, in the shape of the logits.
         logits: z, floating point, any shape: independent yes-or-no questions.
         gamma: the focus, at least 0; 0 gives the cross-entropy.
-        alpha: the weight of the positives in [0, 1], 1 - alpha that of the negatives; None weighs neither.
+        alpha: the weight of the positives in [0, 1], with 1 - alpha for the negatives; None for no weights.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
-        sample_weight: multiplies the elements: a scalar, or of the logits' rank, each dimension equal or 1.
+        sample_weight: weights of the elements: a scalar, or of the logits' rank, each dimension equal or 1.
         mask: bool, in the shape of the logits; elements that are False are excluded.
         row_shards: the group whose members hold the rows, as in `softmax_cross_entropy`.
         reduction: as in `softmax_cross_entropy`, each element being a row.
@@ -166,14 +165,14 @@ def poly_cross_entropy(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Poly-1: cross-entropy with the first term of its expansion in 1 - p reweighed.
+    """Poly-1 loss: cross-entropy with another weight of the first term of its expansion in 1 - p.
 
     ``sum_k q_k (-log p_k + epsilon (1 - p_k))``, with p = softmax(z) and q the smoothed label.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
         logits: floating point, classes along ``axis``; -inf masks a class.
-        epsilon: the weight of the first term, at least -1, where that term is gone.
+        epsilon: added to the weight of the first term, at least -1, which removes the term.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
@@ -198,7 +197,7 @@ def poly_cross_entropy(
     """
     epsilon = check.check_at_least("epsilon", epsilon, -1.0)
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
-    xp, rows, logits = begin(labels, logits, given)
+    xp, rows, logits = prepare_logits(labels, logits, given)
     options = SoftmaxOptions(label_smoothing=rows.label_smoothing)
     losses = expected_cost(xp, logits, rows.labels, options, lambda log: epsilon * xp.exp(log.rest) - log.p)
     return finish(rows, losses)

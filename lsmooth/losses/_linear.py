@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of a linear layer's output, which is never held whole."""
+"""Softmax cross-entropy of a linear layer, without materialising its output."""
 
 from __future__ import annotations
 
@@ -42,50 +42,43 @@ def linear_softmax_cross_entropy(
 ) -> Array:
     """Cross-entropy between smoothed labels and the softmax of a linear layer's output.
 
-    `softmax_cross_entropy` of ``hidden @ weight.T + bias``, the same number, but the logits of all
-    rows never lie in memory together: they are computed for a block of rows, and with them that
-    block's part of the loss and of the gradients. What needs no gradient (a frozen head, frozen
-    hidden states, inference) costs none. Masked classes have a bias of -inf.
+    Equals `softmax_cross_entropy` of ``hidden @ weight.T + bias``, but the logits of all rows are never in memory
+    at once: loss and gradients are computed for one block of rows at a time. Gradients that are not required (a
+    frozen head, frozen hidden states, inference) are not computed. A bias of -inf masks a class.
 
-    So it is under ``torch.compile``, but for logits known to be few, which are left to the compiler. Under
-    ``torch.func``, in forward mode and in what is exported, PyTorch is given the loss of the logits as a whole.
-    JAX computes all logits together where the number of rows is symbolic, as in ``jax.export``: a block needs a number.
+    All logits are computed at once if they are few under ``torch.compile``; under ``torch.func``, in forward mode
+    and in exported PyTorch programs; and in JAX if the number of rows is symbolic, as in ``jax.export``.
 
     Args:
         labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions,
             in that shape with the classes along ``axis``.
         hidden: floating point, any shape, features along ``axis``.
-        weight: (classes, features), as ``torch.nn.Linear`` keeps it. It may be an embedding's too:
-            the gradients add up.
+        weight: (classes, features), as in ``torch.nn.Linear``; may be shared with an embedding.
         bias: (classes,), or None.
         label_smoothing: as in `softmax_cross_entropy`, and so are the options that follow.
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
-        ignore_index: rows with this label (integer labels only) cost nothing and count in no mean,
-            whatever their hidden states hold. A row with a sample_weight of 0 still counts: its NaN
-            makes the gradients NaN.
+        ignore_index: rows with this label are excluded from the loss and its mean, even if their hidden states
+            are NaN; integer labels only. A sample weight of 0 does not exclude a row: its NaN reaches the gradients.
         mask: bool, in the shape of the rows; rows that are False are excluded, with soft labels too.
         axis: the feature axis of ``hidden``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        num_classes: the number of classes, where rows of the weight from there on are padding: they have a zero
-            gradient. Per-class options have this length.
-        class_shards: as in `softmax_cross_entropy`: the weight and the bias are this member's slice, and the hidden
-            states are those of all, whose gradient the members add up. The logits are computed once more, when the
-            gradient is.
+        num_classes: the number of classes; later rows of the weight are padding and get a zero gradient.
+        class_shards: as in `softmax_cross_entropy`. Weight and bias are this member's slice, the hidden states are
+            whole and their gradient is summed over the members. The backward pass computes the logits again.
         row_shards: as in `softmax_cross_entropy`; the gradients of weight and bias are those of the member's rows.
-        reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the logits are computed
-            a second time in the backward pass, when what multiplies each row is known.
+        reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the backward pass computes the
+            logits again.
         block_size: rows per block; chosen from the sizes if None.
 
     Returns:
         A scalar; or the rows' losses, in the shape of ``hidden`` without ``axis``, for
         ``reduction="none"``. float64 for float64 inputs, else float32. Raises as `softmax_cross_entropy` does.
 
-    Source: Liger Kernel (Hsu et al. 2024) forms the gradients of a chunk with its logits; here every
-        option of the loss takes part.
+    Source: Hsu et al. 2024, "Liger Kernel", which computes the gradients of a chunk together with its logits.
 
     Examples:
         >>> import numpy as np
@@ -94,26 +87,11 @@ def linear_softmax_cross_entropy(
         >>> float(linear_softmax_cross_entropy([0, 2], hidden, weight, label_smoothing=0.1).round(6))
         0.333901
     """
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards)
+    head = (hidden, weight, bias)
     checked = check_linear_call(
-        labels,
-        hidden,
-        weight,
-        bias,
-        label_smoothing=label_smoothing,
-        smoothing_prior=smoothing_prior,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        mask=mask,
-        axis=axis,
-        temperature=temperature,
-        z_loss=z_loss,
-        logit_softcap=logit_softcap,
-        num_classes=num_classes,
-        class_shards=class_shards,
-        row_shards=row_shards,
-        reduction=reduction,
-        block_size=block_size,
+        labels, head, given, temperature, logit_softcap, block_size, prior=smoothing_prior, z_loss=z_loss
     )
     if checked.rows.spread.classes is not None:
         answer, _ = sharded_call(checked)
@@ -125,15 +103,15 @@ class LinearCall(NamedTuple):
     """A checked call of the cross-entropy of a linear head."""
 
     rows: Rows
-    options: SoftmaxOptions  # without the arrays, which the call has
+    options: SoftmaxOptions  # without arrays, which are in `call`
     total: bool
     call: Call
     block_size: int | None
-    arrays: SoftmaxOptions  # the options with their arrays
+    arrays: SoftmaxOptions  # with arrays
 
 
 def sharded_call(checked: LinearCall, statistics: bool = False) -> tuple[CrossEntropyAnswer, list[Array]]:
-    """What the members find of a head whose classes are spread over them."""
+    """The rows' losses and predictions for a head whose classes are spread over members."""
     rows, head = checked.rows, checked.call.heads[0]
     members: Any = rows.spread.classes
     return cross_entropy_call(
@@ -142,7 +120,7 @@ def sharded_call(checked: LinearCall, statistics: bool = False) -> tuple[CrossEn
 
 
 def block_loss(checked: LinearCall) -> CrossEntropyOfBlock:
-    """What gives the loss of a block."""
+    """The loss function of a block."""
     rows, options = checked.rows, checked.options
     return CrossEntropyOfBlock(rows.xp, options, options.scale, checked.total)  # pyright: ignore[reportArgumentType]
 
@@ -155,46 +133,34 @@ def loss_of(checked: LinearCall) -> Array:
 
 def check_linear_call(
     labels: Any,
-    hidden: Any,
-    weight: Any,
-    bias: Any,
+    hidden_weight_bias: tuple[Any, Any, Any],
+    given: RowOptions,
+    temperature: Any,
+    logit_softcap: float | None,
+    block_size: int | None,
     *,
-    smoothing_prior: Any = None,
-    temperature: Any = 1.0,
+    prior: Any = None,
     z_loss: float = 0.0,
-    logit_softcap: float | None = None,
-    num_classes: int | None = None,
-    block_size: int | None = None,
-    axis: int = -1,
-    label_smoothing: Any = 0.0,
-    class_weight: Any = None,
-    sample_weight: Any = None,
-    ignore_index: int | None = None,
-    mask: Any = None,
-    class_shards: Any = None,
-    row_shards: Any = None,
-    reduction: str | None = "none",
 ) -> LinearCall:
-    """The arguments of `linear_softmax_cross_entropy`, checked; the head has no padding left."""
+    """Check the arguments of `linear_softmax_cross_entropy`, and remove the padding of the head."""
+    hidden, weight, bias = hidden_weight_bias
     xp = backend_of(
         labels=labels,
         hidden=hidden,
         weight=weight,
         bias=bias,
-        label_smoothing=label_smoothing,
-        smoothing_prior=smoothing_prior,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        mask=mask,
+        label_smoothing=given.label_smoothing,
+        smoothing_prior=prior,
+        class_weight=given.class_weight,
+        sample_weight=given.sample_weight,
+        mask=given.mask,
         temperature=temperature,
     )
     xp.refuse_spread(hidden, weight)
     block_size = check_block_size(block_size)
-    head = check_head(xp, hidden, weight, bias, axis, like=labels)
-    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
-    given = given._replace(class_weight=class_weight, class_shards=class_shards)
+    head = check_head(xp, hidden, weight, bias, given.axis, like=labels)
     rows = prepare(xp, labels, head.hidden, given, head.weight)
-    options = kernel_options(rows, rows_of(rows.xp, head.weight), smoothing_prior, temperature, z_loss, logit_softcap)
+    options = kernel_options(rows, rows_of(rows.xp, head.weight), prior, temperature, z_loss, logit_softcap)
     head = head_without_padding(xp, head._replace(hidden=rows.logits), rows.own_classes)
     numbers, along_rows, along_classes = without_arrays(xp, options._replace(num_classes=None))
     like = rows_of(xp, rows.labels) if rows.soft else rows.labels
@@ -236,7 +202,7 @@ def check_head(
     others = [x for x in (weight, like) if xp.is_array(x)]
     first = hidden if xp.is_array(hidden) else others[0] if others else None
     hidden = check.float_array(xp, f"{prefix}hidden", hidden, first, order)
-    for other in others:  # a DTensor among them makes one of the hidden states, and these of the weight
+    for other in others:  # if one of the tensors is a DTensor, all become DTensors
         hidden = xp.asarray(hidden, like=other)
     weight = check.float_array(xp, f"{prefix}weight", weight, hidden, order)
     shape = xp.shape(hidden)
@@ -262,7 +228,7 @@ def check_head(
 
 
 def _common_dtype(dtypes: list[str]) -> str:
-    """The one dtype; of two, the wider, and float32 for the two half precisions."""
+    """The widest dtype; float32 for the two half precisions."""
     if set(dtypes) == {"bfloat16", "float16"}:
         return "float32"
     return min(dtypes, key=check.FLOATS.index)

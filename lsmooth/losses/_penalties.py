@@ -1,4 +1,4 @@
-"""Cross-entropy plus a penalty on the logits: the regularisers that stand beside label smoothing."""
+"""Cross-entropy plus a penalty on the logits: regularisers related to label smoothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, entropy
 from lsmooth.backends.formulas.softmax import log_probabilities
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, Rows, finish
-from lsmooth.losses._variants import begin
+from lsmooth.losses._rows import RowOptions, Rows, finish, prepare_logits
 
 
 @over_ragged_rows("logits")
@@ -30,16 +29,16 @@ def margin_label_smoothing(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """MbLS: cross-entropy plus what the logits lie below the largest beyond a margin.
+    """MbLS: cross-entropy plus a penalty on logits that are more than a margin below the largest.
 
-    ``CE + alpha mean_k relu(max(z) - z_k - margin)``. With margin 0 this is label smoothing's pull on
-    the logits; with a margin it acts only on what is too far apart.
+    ``CE + alpha mean_k relu(max(z) - z_k - margin)``. With margin 0 the penalty is that of label smoothing; with
+    a margin, logits that are closer to the largest are not penalised.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
-        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        logits: floating point, classes along ``axis``; -inf masks a class.
         alpha: the weight of the penalty, at least 0.
-        margin: how far apart logits may be, at least 0.
+        margin: the distance without a penalty, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
@@ -64,11 +63,8 @@ def margin_label_smoothing(
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
     margin = check.check_at_least("margin", margin, 0.0)
-    xp, rows, z = begin(
-        labels,
-        logits,
-        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, z = prepare_logits(labels, logits, given)
     below = xp.max(z, axis=-1)[..., None] - z - margin
     return _penalized(rows, z, alpha, _mean(xp, z, xp.where(below > 0, below, 0.0)))
 
@@ -88,15 +84,15 @@ def max_suppression(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """MaxSup: cross-entropy plus how far the largest logit is above their mean.
+    """MaxSup: cross-entropy plus the distance of the largest logit from the mean logit.
 
-    ``CE + alpha (max(z) - mean(z))``. Label smoothing is the same with z_y in place of max(z), which
-    pushes a wrong prediction further from its label; this does not.
+    ``CE + alpha (max(z) - mean(z))``. Label smoothing has z_y in place of max(z), and so pushes a wrong
+    prediction further from its label; this penalty does not.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
-        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
-        alpha: the weight of the penalty, at least 0: what eps is to label smoothing.
+        logits: floating point, classes along ``axis``; -inf masks a class.
+        alpha: the weight of the penalty, at least 0; plays the part of eps in label smoothing.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label are excluded from the loss and its mean; integer labels only.
@@ -119,11 +115,8 @@ def max_suppression(
         0.507606
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
-    xp, rows, z = begin(
-        labels,
-        logits,
-        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, z = prepare_logits(labels, logits, given)
     z = centered(xp, z)
     return _penalized(rows, z, alpha, xp.max(z, axis=-1) - _mean(xp, z, z))
 
@@ -149,13 +142,13 @@ def adaptive_conditional_label_smoothing(
     """ACLS: cross-entropy plus squared penalties that grow with the logits' confidence.
 
     ``CE + alpha (l1 relu(m - margin)^2 + l2 / (K - 1) sum_k relu(sg(m) - z_k - margin)^2)``, with
-    m = max(z), whose gradient the second term stops, and K the number of classes.
+    m = max(z), sg the stopped gradient, and K the number of classes.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
-        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        logits: floating point, classes along ``axis``; -inf masks a class.
         alpha: the weight of the penalty, at least 0.
-        margin: what the largest logit, and its distance to the others, may reach; at least 0.
+        margin: the largest logit, and distance from it, without a penalty; at least 0.
         positive_weight: l1, at least 0.
         negative_weight: l2, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
@@ -183,11 +176,8 @@ def adaptive_conditional_label_smoothing(
     margin = check.check_at_least("margin", margin, 0.0)
     positive_weight = check.check_at_least("positive_weight", positive_weight, 0.0)
     negative_weight = check.check_at_least("negative_weight", negative_weight, 0.0)
-    xp, rows, z = begin(
-        labels,
-        logits,
-        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, z = prepare_logits(labels, logits, given)
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
     kept = ~xp.equal(z, MINUS_INFINITY)
@@ -213,10 +203,10 @@ def confidence_penalty(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Cross-entropy less a reward for the entropy of the prediction.
+    """Cross-entropy minus the entropy of the prediction.
 
-    ``CE - beta H(p)``, with p = softmax(z): the KL divergence from p to the uniform distribution, where
-    label smoothing has the one from the uniform distribution to p.
+    ``CE - beta H(p)``, with p = softmax(z). The penalty is ``KL(p, uniform)`` up to a constant; that of label
+    smoothing is ``KL(uniform, p)``.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
@@ -245,11 +235,8 @@ def confidence_penalty(
         0.324366
     """
     beta = check.check_at_least("beta", beta, 0.0)
-    xp, rows, z = begin(
-        labels,
-        logits,
-        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, z = prepare_logits(labels, logits, given)
     return _penalized(rows, z, -beta, entropy(xp, log_probabilities(xp, z).p))
 
 
@@ -274,7 +261,7 @@ def logit_penalty(
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
-        logits: floating point, classes along ``axis``; -inf masks a class, which is left out.
+        logits: floating point, classes along ``axis``; -inf masks a class.
         beta: the weight of the penalty, at least 0.
         label_smoothing: eps in [0, 1] of the cross-entropy, a number; or a tensor that broadcasts to the rows.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
@@ -299,11 +286,8 @@ def logit_penalty(
         0.657606
     """
     beta = check.check_at_least("beta", beta, 0.0)
-    xp, rows, z = begin(
-        labels,
-        logits,
-        RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction),
-    )
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    xp, rows, z = prepare_logits(labels, logits, given)
     finite = xp.where(xp.equal(z, MINUS_INFINITY), 0.0, z)
     return _penalized(rows, z, 0.5 * beta, xp.sum(finite * finite, axis=-1))
 

@@ -1,7 +1,7 @@
-"""From the losses of rows to the number asked for.
+"""Reductions of the rows' losses.
 
-Every reduction is linear in the rows: what it multiplies each row by depends on weights and
-labels alone. So the factors come first, and a kernel can fold them into its gradient.
+Every reduction is linear in the rows, with factors that depend only on weights and labels. The factors are
+computed first, so that a kernel can multiply its gradient by them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ REDUCTIONS = (
 
 
 def check_reduction(reduction: str | None) -> str:
-    """The reduction's name, ``"none"`` for None.
-
-    Raises:
-        ValueError: if there is no such reduction.
-    """
+    """The reduction's name, ``"none"`` for None; a ValueError if it is unknown."""
     if reduction is None:
         return "none"
     if reduction not in REDUCTIONS:
@@ -44,29 +40,10 @@ def row_scale(
     counted: Array | None = None,
     label_weight: Array | None = None,
 ) -> Any:
-    """The factor of each row, so that the reduction is the sum of the scaled rows.
+    """The factor of each row, whose scaled losses add up to the reduction: None, a float or an array.
 
-    | reduction | the rows' weights s are divided by |
-    |---|---|
-    | none, sum | 1 |
-    | mean | the sum of s times the labels' class weights, or the number of rows if neither is given |
-    | sum_over_batch_size | the number of rows |
-    | mean_with_sample_weight | the sum of s |
-    | sum_by_nonzero_weights | the number of rows with s != 0 |
-
-    Rows that are not counted have no part in any of them; x / 0 is 0.
-
-    Args:
-        xp: the backend.
-        reduction: one of `REDUCTIONS`.
-        rows: any array in the rows' shape.
-        dtype: the dtype of the losses.
-        sample_weight: s, a scalar or of the rows' rank.
-        counted: bool, False for rows that are ignored.
-        label_weight: the class weight of each row's label.
-
-    Returns:
-        None, a float, or an array that broadcasts to the rows.
+    Ignored rows have the factor 0, and x / 0 is 0. ``rows`` is any array in the rows' shape, ``label_weight``
+    the class weight of each row's label.
     """
     weight = row_factor(xp, rows, dtype, sample_weight, counted)
     divisor = row_divisor(xp, reduction, rows, dtype, weight, sample_weight, counted, label_weight)
@@ -103,9 +80,9 @@ def row_divisor(
     counted: Array | None,
     label_weight: Array | None,
 ) -> Any:
-    """What a reduction divides the sum of the rows by: None, a number of rows, or a scalar; ``weight`` is `row_factor`.
+    """The divisor of the rows' sum: None, a number of rows or a scalar; ``weight`` is the result of `row_factor`.
 
-    Over several members, each has that of its own rows, which add up.
+    With ``row_shards`` this is the divisor of the member's rows; those of all members are summed.
     """
     if reduction in ("none", "sum"):
         return None
@@ -123,7 +100,7 @@ def row_divisor(
 
 
 def reduce_rows(xp: Backend, losses: Array, scale: Any, reduction: str) -> Array:
-    """The reduction of rows whose factors `row_scale` gave; what is ignored must be finite there."""
+    """The reduction of losses by the factors of `row_scale`; losses of ignored rows must be finite."""
     if scale is not None:
         losses = losses * scale
     return losses if reduction == "none" else xp.sum(losses)

@@ -1,4 +1,4 @@
-"""Cross-entropies for labels that are partly wrong."""
+"""Cross-entropies for noisy labels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from lsmooth.backends import Array
 from lsmooth.backends.formulas.rows import entropy, expectation
 from lsmooth.backends.formulas.softmax import log_probabilities, smoothed_targets
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, finish
-from lsmooth.losses._variants import begin
+from lsmooth.losses._rows import RowOptions, finish, prepare_logits
 
 
 @over_ragged_rows("logits")
@@ -28,10 +27,10 @@ def generalized_cross_entropy(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Between cross-entropy, which trusts every label, and the absolute error, which bears noise.
+    """A loss between the cross-entropy and the mean absolute error, which is robust to label noise.
 
-    ``sum_k t_k (1 - p_k^q) / q``, with p = softmax(z) and t the smoothed label: -log p as q goes to
-    0, 1 - p at 1. It is bounded by 1 / q.
+    ``sum_k t_k (1 - p_k^q) / q``, with p = softmax(z) and t the smoothed label: -log p in the limit q = 0, and
+    1 - p at q = 1. The loss is bounded by 1 / q.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
@@ -61,7 +60,7 @@ def generalized_cross_entropy(
     """
     q = check.check_range("q", q, 0.0, 1.0)
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
-    xp, rows, logits = begin(labels, logits, given)
+    xp, rows, logits = prepare_logits(labels, logits, given)
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     if q == 0:
@@ -91,7 +90,7 @@ def symmetric_cross_entropy(
     """Cross-entropy plus the cross-entropy of the labels under the prediction.
 
     ``sum_k (-alpha q_k log p_k - beta p_k max(log q_k, A))``, with p = softmax(z), q the smoothed label
-    and A what stands for log 0. For a one-hot label the second part is ``-A beta (1 - p_y)``.
+    and A in place of log 0. For a one-hot label the second term is ``-A beta (1 - p_y)``.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
@@ -127,7 +126,7 @@ def symmetric_cross_entropy(
     if not float("-inf") < log_zero < 0.0:
         raise ValueError(f"log_zero must be a finite number below 0, got {log_zero}.")
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
-    xp, rows, logits = begin(labels, logits, given)
+    xp, rows, logits = prepare_logits(labels, logits, given)
     targets = smoothed_targets(xp, rows.labels, logits, rows.label_smoothing)
     log_p = log_probabilities(xp, logits).p
     log_q = xp.log(xp.where(xp.equal(targets, 0), 1.0, targets))
@@ -152,16 +151,16 @@ def bootstrap_cross_entropy(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Cross-entropy with a label that is in part the model's own prediction.
+    """Cross-entropy with a mixture of the label and the model's own prediction.
 
-    ``-sum_k (beta q_k + (1 - beta) r_k) log p_k``, with p = softmax(z), q the smoothed label, and r = p,
-    or the one-hot form of the largest p. The gradient flows through r = p as well, which makes the
-    soft form a cross-entropy with an entropy penalty.
+    ``-sum_k (beta q_k + (1 - beta) r_k) log p_k``, with p = softmax(z), q the smoothed label, and r either p
+    (soft) or the one-hot form of the largest p (hard). The gradient flows through r = p, so that the soft form is
+    a cross-entropy with an entropy penalty.
 
     Args:
         labels: class ids, or distributions in the shape of the logits.
         logits: floating point, classes along ``axis``; -inf masks a class.
-        beta: how far the label is trusted, in [0, 1]; the paper takes 0.95 soft and 0.8 hard.
+        beta: the weight of the label, in [0, 1]; 0.95 (soft) and 0.8 (hard) in the paper.
         hard: whether r is one-hot.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
@@ -186,8 +185,8 @@ def bootstrap_cross_entropy(
     """
     beta = check.check_range("beta", beta, 0.0, 1.0)
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
-    xp, rows, logits = begin(labels, logits, given)
+    xp, rows, logits = prepare_logits(labels, logits, given)
     log_p = log_probabilities(xp, logits).p
-    own = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
-    given = expectation(xp, smoothed_targets(xp, rows.labels, logits, rows.label_smoothing), -log_p)
-    return finish(rows, beta * given + (1.0 - beta) * own)
+    of_prediction = -xp.max(log_p, axis=-1) if hard else entropy(xp, log_p)
+    of_label = expectation(xp, smoothed_targets(xp, rows.labels, logits, rows.label_smoothing), -log_p)
+    return finish(rows, beta * of_label + (1.0 - beta) * of_prediction)

@@ -1,11 +1,11 @@
-"""Checks of the arguments of a loss over rows, and its reduction."""
+"""The arguments of a loss over rows: checks and reduction."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend
+from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, without_padding
 from lsmooth.losses._keras_base import refuse_a_mean
 from lsmooth.losses._reductions import check_reduction, reduce_rows
@@ -28,7 +28,7 @@ class RowOptions(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A call whose arguments have been checked: labels and logits with the classes last."""
+    """The checked arguments of a call, with the classes along the last axis."""
 
     xp: Backend
     labels: Array
@@ -39,23 +39,23 @@ class Rows(NamedTuple):
     label_smoothing: Any  # a float, or an array that broadcasts to the rows
     class_weight: Array | None
     counted: Array | None  # bool, False for rows that are ignored
-    scale: Any  # what the reduction multiplies each row by
+    scale: Any  # the factor of each row in the reduction
     reduction: str
-    num_classes: int | None = None  # the logits from there on are padding
+    num_classes: int | None = None  # later logits are padding
     spread: Spread = Spread(None, None)
-    divisor: Any = None  # of the sum over the rows of all members of `spread`; the scale is without it then
+    divisor: Any = None  # of the sum over the rows of all members; the scale does not include it
 
     @property
     def own_classes(self) -> int | None:
-        """The number of classes that are here: of options for each class, which leave out padding."""
+        """The number of classes of this member without padding, which is the length of per-class options."""
         return self.num_classes if self.spread.classes is None else None
 
 
 def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: Array | None = None) -> Rows:
     """Check the arguments of a loss over classes; ignored rows get the label 0.
 
-    With a ``weight`` (classes, features), ``logits`` are the hidden states that it multiplies. With ``class_shards``
-    the reduction is left to `reduced`; with ``row_shards`` alone, the division.
+    With a ``weight`` (classes, features), ``logits`` are the hidden states of a linear head. With ``class_shards``,
+    `reduced` does the reduction; with ``row_shards`` alone, `over_all_rows` does the division.
     """
     refuse_a_mean(xp, logits, options.reduction)
     reduction = check_reduction(options.reduction)
@@ -102,7 +102,7 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
 
 
 def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -> Rows:
-    """Check what losses over yes-or-no questions share: every element is a row."""
+    """Check the arguments of a binary loss, each element of which is a row."""
     refuse_a_mean(xp, logits, options.reduction)
     reduction = check_reduction(options.reduction)
     logits = check.beside_labels(xp, "logits", logits, labels, "sigmoid_cross_entropy(labels, logits)")
@@ -127,13 +127,22 @@ def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -
     return Rows(xp, labels, logits, True, shape, dtype, eps, None, counted, scale, reduction, None, spread, divisor)
 
 
+def prepare_logits(labels: Any, logits: Any, options: RowOptions) -> tuple[Backend, Rows, Array]:
+    """`prepare`, and the logits without padding in the precision of the result; ignored rows hold zeros."""
+    eps, weight, mask = options.label_smoothing, options.sample_weight, options.mask
+    xp = backend_of(labels=labels, logits=logits, label_smoothing=eps, sample_weight=weight, mask=mask)
+    rows = prepare(xp, labels, logits, options)
+    logits = accumulate(xp, without_padding(xp, rows.logits, rows.num_classes))
+    return xp, rows, logits if rows.counted is None else xp.where(rows.counted[..., None], logits, 0.0)
+
+
 def finish(rows: Rows, losses: Array) -> Array:
     """The reduction of the losses, which must be finite in ignored rows."""
     return over_all_rows(rows, reduce_rows(rows.xp, losses, rows.scale, rows.reduction))
 
 
 def reduced(rows: Rows, losses: Array, label_weight: Array | None) -> Array:
-    """The reduction of the rows' losses, where members have told the class weights of the labels."""
+    """The reduction of the rows' losses with ``class_shards``; ``label_weight`` is the class weight of each label."""
     xp = rows.xp
     losses = losses if rows.scale is None else losses * rows.scale
     if rows.reduction == "none":
@@ -144,19 +153,13 @@ def reduced(rows: Rows, losses: Array, label_weight: Array | None) -> Array:
     return over_members(xp, rows.spread.rows, xp.sum(losses), divisor)
 
 
-def counted_logits(rows: Rows) -> Array:
-    """The logits without padding in the precision of the result, zeros where a row is ignored."""
-    logits = accumulate(rows.xp, without_padding(rows.xp, rows.logits, rows.num_classes))
-    return logits if rows.counted is None else rows.xp.where(rows.counted[..., None], logits, 0.0)
-
-
 def row_mask(xp: Backend, mask: Any, rows: Array, logits: tuple[int | None, ...] = ()) -> Array | None:
-    """The mask as a bool array in the shape of the rows, or None; ``logits`` is the shape of the logits as given."""
+    """The mask as a bool array in the shape of the rows, or None; ``logits`` is the logits' original shape."""
     if mask is None:
         return None
     mask = check.to_array(xp, "mask", mask, like=rows)
     if xp.dtype(mask) != "bool":
-        raise TypeError(f"mask must be bool, True for the rows that count; got {xp.dtype(mask)}.")
+        raise TypeError(f"mask must be bool, False for rows to exclude; got {xp.dtype(mask)}.")
     if not check.same_shape(xp.shape(mask), xp.shape(rows)):
         hint = check.fitting_axis(xp.shape(mask), logits, "mask")
         raise ValueError(f"mask must have the shape of the rows, {xp.shape(rows)}; got {xp.shape(mask)}.{hint}")
@@ -164,12 +167,12 @@ def row_mask(xp: Backend, mask: Any, rows: Array, logits: tuple[int | None, ...]
 
 
 def rows_of(xp: Backend, x: Array) -> Array:
-    """Zeros in the shape of (..., classes) without the classes, none of which is read: they may be on other devices."""
+    """Zeros in the shape of ``x`` without its last axis, whose entries are not read: they may be on other devices."""
     return xp.sum(x[..., :0], axis=-1)
 
 
 def over_rows(xp: Backend, value: Array, rows: Array) -> Array:
-    """``value`` repeated to the rows' shape, for each block to take its part."""
+    """``value`` broadcast to the rows' shape, so that it can be cut into blocks."""
     if check.same_shape(xp.shape(value), xp.shape(rows)):
         return value
     return value * xp.ones_like(rows, xp.dtype(value))
@@ -197,7 +200,7 @@ def row_weight(xp: Backend, value: Any, rows: Array, logits: Array, dtype: str) 
 def _labels_and_logits(
     xp: Backend, labels: Any, logits: Array, axis: int, dtype: str, weight: Array | None, num_classes: int | None
 ) -> tuple[Array, Array, bool]:
-    """Labels and logits with the classes last, and whether the labels are distributions, which lose their padding."""
+    """Labels without padding and logits, with the classes last; and whether the labels are distributions."""
     labels, front, soft = check.check_labels(xp, labels, logits, axis, weight=weight, num_classes=num_classes)
     if front != len(xp.shape(logits)) - 1:
         logits = xp.moveaxis(logits, front, -1)
@@ -206,6 +209,6 @@ def _labels_and_logits(
 
 
 def weight_of_ids(xp: Backend, labels: Array, class_weight: Array) -> Array:
-    """The class weight of each label; of those out of range, any."""
+    """The class weight of each label; an arbitrary weight for labels that are out of range."""
     last = xp.length(class_weight, 0, xp.dtype(labels)) - 1
     return xp.take(class_weight, xp.clip(labels, 0, last))

@@ -1,4 +1,4 @@
-"""Calls whose classes, or whose rows, are spread over the members of a group."""
+"""Calls whose classes or rows are spread over the members of a group."""
 
 from __future__ import annotations
 
@@ -15,18 +15,14 @@ from lsmooth.losses._reductions import row_divisor, row_factor, row_scale
 
 
 class Spread(NamedTuple):
-    """Over whose members a call is spread; None for an axis that each member has whole."""
+    """The groups that the classes and the rows are spread over; None if each member has all of them."""
 
     classes: Members | None
     rows: Members | None
 
 
 def spread_of(xp: Backend, class_shards: Any, row_shards: Any) -> Spread:
-    """The members of both options.
-
-    Raises:
-        ValueError: if a group is none of the backend's, or both are the same.
-    """
+    """The members of both groups; a ValueError if they are the same group, or none of this framework."""
     if class_shards is not None and class_shards == row_shards:
         raise ValueError(
             "class_shards and row_shards must be different groups: a member holds a slice of the classes, or of the "
@@ -39,7 +35,7 @@ def spread_of(xp: Backend, class_shards: Any, row_shards: Any) -> Spread:
 
 
 def over_members(xp: Backend, members: Members | None, total: Array, divisor: Any) -> Array:
-    """The sum of the rows over their divisor, 0 where that is 0; both over the rows of all members."""
+    """``total / divisor``, each summed over the members; 0 where the divisor is 0."""
     if divisor is None:
         return total if members is None else members.sum(total)
     divisor = xp.ones_like(total, xp.dtype(total)) * divisor
@@ -61,7 +57,7 @@ def scale_and_divisor(
     sample_weight: Array | None = None,
     counted: Array | None = None,
 ) -> tuple[Any, Any]:
-    """What multiplies each row; and what `over_all_rows` divides their sum by, None if the former has it."""
+    """The factor of each row, and the divisor of their sum; the divisor is None if the factor includes it."""
     weights = {"sample_weight": sample_weight, "counted": counted}
     counts = any(x is not None for x in (label_weight, sample_weight, counted))
     if spread == (None, None) and not (counts and xp.divides_last(logits)):
@@ -71,14 +67,14 @@ def scale_and_divisor(
 
 
 def over_all_rows(call: Any, losses: Array) -> Array:
-    """The losses of a checked call, which a kernel has reduced, over the rows of all members."""
+    """The loss over the rows of all members, from the loss that a kernel has reduced over the member's rows."""
     if call.reduction == "none" or (call.spread.rows is None and call.divisor is None):
         return losses
     return over_members(call.xp, call.spread.rows, losses, call.divisor)
 
 
 def signature(xp: Backend, like: Array, numbers: Options, *others: Any) -> str:
-    """What the members of ``class_shards`` must agree on: dtype, rows and options."""
+    """A text of what must be the same on all members of ``class_shards``: dtype, rows and options."""
     given = [f"{name}={x!r}" for name, x in zip(numbers._fields, numbers, strict=True) if x is not None]
     return f"{xp.dtype(like)}, rows {xp.shape(like)[:-1]}, {', '.join([*given, *map(str, others)])}"
 
@@ -93,7 +89,7 @@ def cross_entropy_call(
     statistics: bool = False,
     block_size: int | None = None,
 ) -> tuple[CrossEntropyAnswer, list[Array]]:
-    """`lsmooth.backends.formulas.sharded.cross_entropy` of a head, of whose classes the members have slices."""
+    """`lsmooth.backends.formulas.sharded.cross_entropy` of a head whose classes are spread over the members."""
     from lsmooth.losses._rows import over_rows, rows_of  # which imports this module
 
     kept = options._replace(scale=None, total=False, num_classes=None)
@@ -113,5 +109,5 @@ def cross_entropy_call(
 
 
 def shared_head(members: Members, head: Head) -> Head:
-    """The head, whose hidden states every member has: their gradient is the sum of those through each slice."""
+    """The head with its hidden states marked as shared, so that the members' gradients of them are summed."""
     return head if head.weight is None else head._replace(hidden=members.shared(head.hidden))

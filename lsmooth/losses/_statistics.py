@@ -1,4 +1,4 @@
-"""What each row says beside its loss: the label's log-probability, the entropy, the prediction."""
+"""Statistics of each row beside its loss: the label's log-probability, the entropy, the prediction."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SoftmaxStatistics(NamedTuple):
     log_sum_exp: Array
     """``log(sum_k exp(z_k))`` of the logits after soft-cap and temperature. Differentiable."""
     predicted: Array
-    """The class with the largest logit, the first of several: an integer."""
+    """An integer, the class with the largest logit; the first one in a tie."""
     correct: Array
-    """Whether ``predicted`` is the label, or a distribution's most probable class: a bool."""
+    """A bool, whether ``predicted`` is the label or the most probable class of a distribution."""
 
 
 @over_ragged_rows("logits")
@@ -44,8 +44,8 @@ def softmax_statistics(
 ) -> SoftmaxStatistics:
     """The label's log-probability, the entropy, the log-sum-exp and the prediction of each row.
 
-    All are of the softmax that the loss sees, ``p = softmax(c tanh(z / c) / T)``. A row whose label is outside
-    0..classes-1, such as -100, has a log_prob of NaN and is not correct; its other statistics do not read the label.
+    All are computed for ``p = softmax(c tanh(z / c) / T)``, the softmax of the loss. If the label is outside
+    0..classes-1, such as -100, log_prob is NaN and correct False; the other statistics do not depend on the label.
 
     Args:
         labels: class ids, integers in the shape of the logits without ``axis``; or distributions,
@@ -102,29 +102,28 @@ def softmax_cross_entropy_with_statistics(
 ) -> tuple[Array, SoftmaxStatistics]:
     """`softmax_cross_entropy`, and `softmax_statistics` of the same rows.
 
-    The statistics know nothing of smoothing, weights and reduction: log_prob is of the label as it is given.
+    Smoothing, weights and reduction do not affect the statistics: log_prob is that of the unsmoothed label.
 
     Args:
-        labels: as in `softmax_cross_entropy`, and so are the others.
+        labels: class ids or distributions, as in `softmax_cross_entropy`, which describes all options.
         logits: floating point, any shape, classes along ``axis``.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
         sample_weight: weights of the rows of the loss.
-        ignore_index: rows with this label cost nothing; their statistics are 0, predicted is -1 and correct False.
-        mask: bool, in the shape of the rows; rows with False are ignored like those with the ``ignore_index``.
+        ignore_index: rows with this label are excluded; their statistics are 0, predicted is -1 and correct False.
+        mask: bool, in the shape of the rows; rows that are False are excluded in the same way.
         axis: the class axis.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        num_classes: logits from there on are padding.
+        num_classes: the number of classes; later logits are padding.
         class_shards: as in `softmax_cross_entropy`.
-        row_shards: likewise; statistics are of the member's own rows.
+        row_shards: as in `softmax_cross_entropy`; the statistics are those of the member's rows.
         reduction: of the loss.
 
     Returns:
-        The loss, the same number with the same gradient as `softmax_cross_entropy`'s; and the statistics.
-        Raises as `softmax_cross_entropy` does.
+        The loss, equal to that of `softmax_cross_entropy`, and the statistics. Raises as `softmax_cross_entropy` does.
 
     Examples:
         >>> import numpy as np
@@ -171,19 +170,19 @@ def linear_softmax_statistics(
     axis: int = -1,
     block_size: int | None = None,
 ) -> SoftmaxStatistics:
-    """`softmax_statistics` of ``hidden @ weight.T + bias``, whose logits never lie in memory together.
+    """`softmax_statistics` of ``hidden @ weight.T + bias``, computed block by block.
 
-    The gradient computes the logits of each block a second time.
+    The backward pass computes the logits of each block again.
 
     Args:
         labels: class ids, integers in the shape of ``hidden`` without ``axis``; or distributions.
         hidden: floating point, any shape, features along ``axis``.
-        weight: (classes, features), as ``torch.nn.Linear`` keeps it.
+        weight: (classes, features), as in ``torch.nn.Linear``.
         bias: (classes,), or None.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        num_classes: as in `linear_softmax_cross_entropy`: rows of the weight from there on are padding.
-        class_shards: as in `linear_softmax_cross_entropy`: the weight is this member's slice of the classes.
+        num_classes: the number of classes; later rows of the weight are padding.
+        class_shards: as in `linear_softmax_cross_entropy`; the weight is this member's slice of the classes.
         axis: the feature axis of ``hidden``.
         block_size: rows per block; chosen from the sizes if None.
 
@@ -198,20 +197,11 @@ def linear_softmax_statistics(
         >>> linear_softmax_statistics([0, 2], hidden, weight).log_prob.round(4).tolist()
         [-0.2395, -0.0949]
     """
-    return _statistics_of(
-        check_linear_call(
-            labels,
-            hidden,
-            weight,
-            bias,
-            temperature=temperature,
-            logit_softcap=logit_softcap,
-            num_classes=num_classes,
-            class_shards=class_shards,
-            axis=axis,
-            block_size=block_size,
-        )
-    )
+    given = RowOptions(axis=axis, num_classes=num_classes, class_shards=class_shards, reduction="none")
+    checked = check_linear_call(labels, (hidden, weight, bias), given, temperature, logit_softcap, block_size)
+    if checked.rows.spread.classes is not None:
+        return _of_answer(checked.rows, *sharded_call(checked, statistics=True))
+    return _unstacked(checked, linear_rows(checked.rows.xp, *_statistics_call(checked), checked.block_size))
 
 
 @over_ragged_rows("hidden")
@@ -240,7 +230,7 @@ def linear_softmax_cross_entropy_with_statistics(
     """`linear_softmax_cross_entropy`, and `linear_softmax_statistics` of the same rows.
 
     Args:
-        labels: as in `linear_softmax_cross_entropy`, and so are the others.
+        labels: class ids or distributions, as in `linear_softmax_cross_entropy`, which describes all options.
         hidden: floating point, any shape, features along ``axis``.
         weight: (classes, features).
         bias: (classes,), or None.
@@ -248,15 +238,15 @@ def linear_softmax_cross_entropy_with_statistics(
         smoothing_prior: (classes,), non-negative.
         class_weight: (classes,).
         sample_weight: weights of the rows of the loss.
-        ignore_index: rows with this label cost nothing; their statistics are 0, predicted is -1 and correct False.
-        mask: bool, in the shape of the rows; rows with False are ignored like those with the ``ignore_index``.
+        ignore_index: rows with this label are excluded; their statistics are 0, predicted is -1 and correct False.
+        mask: bool, in the shape of the rows; rows that are False are excluded in the same way.
         axis: the feature axis of ``hidden``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         z_loss: the weight of lse^2, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.
-        num_classes: rows of the weight from there on are padding.
+        num_classes: the number of classes; later rows of the weight are padding.
         class_shards: as in `linear_softmax_cross_entropy`.
-        row_shards: likewise; statistics are of the member's own rows.
+        row_shards: as in `softmax_cross_entropy`; the statistics are those of the member's rows.
         reduction: of the loss.
         block_size: rows per block; chosen from the sizes if None.
 
@@ -271,44 +261,24 @@ def linear_softmax_cross_entropy_with_statistics(
         >>> float(loss.round(6)), statistics.predicted.tolist()
         (0.167234, [0, 2])
     """
+    given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
+    given = given._replace(class_weight=class_weight, class_shards=class_shards)
+    head = (hidden, weight, bias)
     checked = check_linear_call(
-        labels,
-        hidden,
-        weight,
-        bias,
-        label_smoothing=label_smoothing,
-        smoothing_prior=smoothing_prior,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        mask=mask,
-        axis=axis,
-        temperature=temperature,
-        z_loss=z_loss,
-        logit_softcap=logit_softcap,
-        num_classes=num_classes,
-        class_shards=class_shards,
-        row_shards=row_shards,
-        reduction=reduction,
-        block_size=block_size,
+        labels, head, given, temperature, logit_softcap, block_size, prior=smoothing_prior, z_loss=z_loss
     )
     if checked.rows.spread.classes is not None:
         answer, predicted = sharded_call(checked, statistics=True)
         loss = reduced(checked.rows, answer.losses, answer.label_weight)
         return loss, _of_answer(checked.rows, answer, predicted)
-    xp, own_loss, own = checked.rows.xp, *_own(checked)
-    loss = block_loss(checked)
-    if xp.dtype(checked.call.heads[0].weight) == "float16":  # the loss gets its scale last
-        stacked = linear_rows(xp, own_loss, own, checked.block_size)
+    xp, statistics, call = checked.rows.xp, *_statistics_call(checked)
+    if xp.dtype(checked.call.heads[0].weight) == "float16":  # `loss_of` scales after the products, lest they overflow
+        stacked = linear_rows(xp, statistics, call, checked.block_size)
         return loss_of(checked), _unstacked(checked, stacked)
-    losses, stacked = xp.linear_rows_with_statistics(loss, checked.call, own_loss, own, checked.block_size)
+    losses, stacked = xp.linear_rows_with_statistics(
+        block_loss(checked), checked.call, statistics, call, checked.block_size
+    )
     return over_all_rows(checked.rows, losses), _unstacked(checked, stacked)
-
-
-def _statistics_of(checked: LinearCall) -> SoftmaxStatistics:
-    if checked.rows.spread.classes is not None:
-        return _of_answer(checked.rows, *sharded_call(checked, statistics=True))
-    return _unstacked(checked, linear_rows(checked.rows.xp, *_own(checked), checked.block_size))
 
 
 def _unstacked(checked: LinearCall, stacked: Array) -> SoftmaxStatistics:
@@ -316,23 +286,22 @@ def _unstacked(checked: LinearCall, stacked: Array) -> SoftmaxStatistics:
     return with_correct(rows.xp, rows, unstacked(rows.xp, stacked, rows.counted))
 
 
-def _own(checked: LinearCall) -> tuple[StatisticsOfBlock, Call]:
-    """What gives the statistics, and of the call what they depend on."""
-    rows, options, call = checked.rows, checked.options, checked.call
-    kept = {name: x for name, x in call.rows.items() if name in ("labels", "temperature", "counted")}
-    own = SoftmaxOptions(temperature=options.temperature, logit_softcap=options.logit_softcap)
-    loss = StatisticsOfBlock(rows.xp, own)
-    return loss, call._replace(rows=kept, shared={})
+def _statistics_call(checked: LinearCall) -> tuple[StatisticsOfBlock, Call]:
+    """The statistics of a block, and the call with only the arrays that they depend on."""
+    options, call = checked.options, checked.call
+    arrays = {name: x for name, x in call.rows.items() if name in ("labels", "temperature", "counted")}
+    options = SoftmaxOptions(temperature=options.temperature, logit_softcap=options.logit_softcap)
+    return StatisticsOfBlock(checked.rows.xp, options), call._replace(rows=arrays, shared={})
 
 
 def with_correct(xp: Backend, rows: Rows, statistics: RowStatistics) -> SoftmaxStatistics:
-    """The statistics of a backend, and whether the predictions are the labels."""
+    """The statistics of a backend, and whether the predictions equal the labels."""
     labels = xp.argmax(rows.labels, axis=-1) if rows.soft else rows.labels
     return SoftmaxStatistics(*statistics, xp.equal(statistics.predicted, xp.cast(labels, "int64")))
 
 
 def _of_answer(rows: Rows, answer: CrossEntropyAnswer, predicted: list[Array]) -> SoftmaxStatistics:
-    """The statistics that the members of ``class_shards`` have found."""
+    """The statistics of a call with ``class_shards``."""
     xp = rows.xp
     own = RowStatistics(answer.log_prob, answer.entropy, answer.log_sum_exp, predicted[0])
     labels = predicted[1] if rows.soft else xp.cast(rows.labels, "int64")
