@@ -39,8 +39,7 @@ from lsmooth.losses import (
     KLDivergence,
     SparseCategoricalCrossentropy,
 )
-from lsmooth.losses._keras_base import join_keras
-from lsmooth.losses._keras_settings import get_mask, logits_behind, share_of_replica
+from lsmooth.losses._keras_settings import get_mask, join_keras, logits_behind, share_of_replica
 
 __all__ = [
     "BinaryCrossentropy",

@@ -9,7 +9,7 @@ from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._keras_base import refuse_a_mean
+from lsmooth.losses._keras_settings import refuse_a_mean
 from lsmooth.losses._rows import RowOptions, Rows, per_class, prepare, prepare_binary, reduced
 from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
@@ -202,12 +202,7 @@ def sigmoid_cross_entropy(
 
 
 def kernel_options(
-    rows: Rows,
-    classes: Array,
-    smoothing_prior: Any,
-    temperature: Any,
-    z_loss: float,
-    logit_softcap: float | None,
+    rows: Rows, classes: Array, smoothing_prior: Any, temperature: Any, z_loss: float, logit_softcap: float | None
 ) -> SoftmaxOptions:
     """The kernel's options for a checked call; the last axis of ``classes`` is the class axis."""
     xp = rows.xp

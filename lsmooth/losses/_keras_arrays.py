@@ -1,4 +1,4 @@
-"""The arrays of the Keras-named losses: labels and predictions as Keras takes them, probabilities and their clip."""
+"""The arguments of the Keras-named losses as arrays, and losses of clipped probabilities."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, label_factor
 from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._cross_entropy import sigmoid_cross_entropy
-from lsmooth.losses._keras_options import value_of
-from lsmooth.losses._keras_settings import logits_behind
+from lsmooth.losses._keras_settings import logits_behind, value_of
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 
 
@@ -53,24 +52,24 @@ def check_same_shape(xp: Backend, y_true: Array, y_pred: Array) -> None:
 
 
 def _order(xp: Backend, y_true: Array, y_pred: Array) -> str:
-    """The end of a message about shapes, where those of swapped arguments are likely."""
+    """A hint for the message if the arguments are probably swapped."""
     return " y_true comes first, y_pred second." if len(xp.shape(y_true)) > len(xp.shape(y_pred)) else ""
 
 
 def warn_of_one_class(xp: Backend, name: str, y_pred: Array, axis: int) -> None:
     if xp.shape(y_pred)[axis] == 1:
         warnings.warn(
-            f"{name} is of two or more classes, and y_pred has shape {xp.shape(y_pred)}: "
-            "binary_crossentropy takes one number for a yes-or-no question.",
+            f"{name} needs two or more classes, but y_pred has shape {xp.shape(y_pred)}; "
+            "use binary_crossentropy for binary labels.",
             SyntaxWarning,
-            stacklevel=4,  # the caller of the public function and of its wrapper
+            stacklevel=4,  # the caller of the public function
         )
 
 
 def targets_and_probabilities(
     xp: Backend, y_true: Array, y_pred: Array, label_smoothing: Any, axis: int
 ) -> tuple[Array, Array]:
-    """Smoothed labels, and probabilities that sum to one and were then clipped; the classes last."""
+    """Smoothed labels and normalised, clipped probabilities; the classes last."""
     p = _probabilities(xp, xp.moveaxis(y_pred, axis, -1))
     return smooth_labels(xp.cast(xp.moveaxis(y_true, axis, -1), xp.dtype(p)), label_smoothing), p
 
@@ -106,7 +105,7 @@ def sparse_losses_of_probabilities(
 def binary_losses(
     xp: Backend, y_true: Array, y_pred: Array, from_logits: bool, label_smoothing: Any, function: str
 ) -> Array:
-    """The binary cross-entropy of each element, of logits wherever they are known."""
+    """The binary cross-entropy of each element, computed from logits if they are known."""
     y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Sigmoid", function)
     if from_logits:
         return sigmoid_cross_entropy(y_true, y_pred, label_smoothing=label_smoothing, reduction="none")
@@ -122,7 +121,7 @@ def focal_options(xp: Backend, alpha: Any, gamma: Any, label_smoothing: Any, y_p
 
 
 def _clipped(xp: Backend, p: Array) -> Array:
-    """``p`` in [epsilon, 1 - epsilon]; outside, the gradient is 0."""
+    """``p`` clipped to [epsilon, 1 - epsilon]; the gradient of clipped entries is 0."""
     return xp.clip(p, keras_settings.epsilon(), 1.0 - keras_settings.epsilon())
 
 

@@ -1,4 +1,4 @@
-"""Keras' cross-entropies as objects: its arguments, defaults and configs, on the tensors of any backend."""
+"""Keras' cross-entropies as objects: its arguments, defaults and configs, for the tensors of any backend."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ from typing import Any, ClassVar
 
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.losses import _keras_functions as keras_functions
-from lsmooth.losses import _keras_options as keras_options
+from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._keras_arrays import row_labels
 from lsmooth.losses._loss import Loss, squeeze_or_expand_to_same_rank
 
 
 class _FunctionLoss(Loss):
-    """A loss whose options are attributes, and the arguments of a function."""
+    """A function as a loss; its ``_options`` are attributes."""
 
     _function: ClassVar[Callable[..., Array]]
     _options: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, name: str | None, reduction: str | None, dtype: Any, **options: Any):
+    def __init__(self, name: str | None, reduction: str | None, dtype: Any, *values: Any):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        for option, value in options.items():
-            setattr(self, option, keras_options.checked(option, value))
+        for option, value in zip(self._options, values, strict=True):
+            setattr(self, option, keras_settings.checked(option, value))
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
-        """The losses before weights and reduction: those of the function this class is named after.
-
-        Args:
-            y_true: what is true; a trailing dimension of size 1 more or less than ``y_pred`` is made to fit.
-            y_pred: what is predicted.
-        """
+        """The losses before weights and reduction, as the function of the same name returns them."""
         y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
         return type(self)._function(y_true, y_pred, **self._arguments())
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal loss: ``cls.from_config(loss.get_config())``."""
-        options = {name: keras_options.plain(value) for name, value in self._arguments().items()}
+        """The constructor's arguments as plain values."""
+        options = {name: keras_settings.plain(value) for name, value in self._arguments().items()}
         return {**super().get_config(), **options}
 
     def _arguments(self) -> dict[str, Any]:
@@ -46,12 +41,12 @@ class CategoricalCrossentropy(_FunctionLoss):
     """`categorical_crossentropy` as a `Loss`.
 
     Args:
-        from_logits: whether predictions are logits; else probabilities.
+        from_logits: whether predictions are logits, not probabilities.
         label_smoothing: eps in [0, 1].
         axis: the class axis.
         reduction: one of `Loss`'s.
         name: the name of the loss.
-        dtype: the dtype to compute in and to return; see `Loss`.
+        dtype: of the computation and the result; see `Loss`.
 
     Source: ``keras.losses.CategoricalCrossentropy`` of Keras 3.15.
 
@@ -76,22 +71,22 @@ class CategoricalCrossentropy(_FunctionLoss):
         name: str | None = "categorical_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(name, reduction, dtype, from_logits=from_logits, label_smoothing=label_smoothing, axis=axis)
+        super().__init__(name, reduction, dtype, from_logits, label_smoothing, axis)
 
 
 class SparseCategoricalCrossentropy(_FunctionLoss):
     """`sparse_categorical_crossentropy` as a `Loss`.
 
-    Labels keep their integers whatever the dtype of the loss: in bfloat16 there is no class 257.
+    Labels are not cast to the dtype of the loss: bfloat16 cannot represent class 257.
 
     Args:
-        from_logits: whether predictions are logits; else probabilities.
-        ignore_class: rows with this id cost nothing and count in no mean.
+        from_logits: whether predictions are logits, not probabilities.
+        ignore_class: rows with this id are excluded from the loss and its mean.
         reduction: one of `Loss`'s.
         axis: the class axis.
         name: the name of the loss.
-        dtype: the dtype to compute in and to return; see `Loss`.
-        label_smoothing: eps in [0, 1]; Keras has none here.
+        dtype: of the computation and the result; see `Loss`.
+        label_smoothing: eps in [0, 1]; not in Keras.
 
     Source: ``keras.losses.SparseCategoricalCrossentropy`` of Keras 3.15.
 
@@ -119,21 +114,12 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
         *,
         label_smoothing: float = 0.0,
     ):
-        super().__init__(
-            name,
-            reduction,
-            dtype,
-            from_logits=from_logits,
-            ignore_class=ignore_class,
-            axis=axis,
-            label_smoothing=label_smoothing,
-        )
+        super().__init__(name, reduction, dtype, from_logits, ignore_class, axis, label_smoothing)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal loss; Keras can read it unless labels are smoothed."""
-        config = super().get_config()
-        left_out = {"axis": -1, "label_smoothing": 0.0}
-        return {name: value for name, value in config.items() if name not in left_out or value != left_out[name]}
+        """The constructor's arguments as plain values; those that Keras lacks only if not at their defaults."""
+        defaults = {"axis": -1, "label_smoothing": 0.0}
+        return {name: x for name, x in super().get_config().items() if name not in defaults or x != defaults[name]}
 
     def _as_labels(self, xp: Backend, y_true: Any, like: Array | None) -> Array:
         return xp.asarray(y_true, like=like)
@@ -151,12 +137,12 @@ class BinaryCrossentropy(_FunctionLoss):
     """`binary_crossentropy` as a `Loss`.
 
     Args:
-        from_logits: whether predictions are logits; else probabilities.
+        from_logits: whether predictions are logits, not probabilities.
         label_smoothing: eps in [0, 1].
-        axis: the axis to take the mean along before weights and reduction.
+        axis: the axis of the mean before weights and reduction.
         reduction: one of `Loss`'s.
         name: the name of the loss.
-        dtype: the dtype to compute in and to return; see `Loss`.
+        dtype: of the computation and the result; see `Loss`.
 
     Source: ``keras.losses.BinaryCrossentropy`` of Keras 3.15.
 
@@ -180,21 +166,21 @@ class BinaryCrossentropy(_FunctionLoss):
         name: str | None = "binary_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(name, reduction, dtype, from_logits=from_logits, label_smoothing=label_smoothing, axis=axis)
+        super().__init__(name, reduction, dtype, from_logits, label_smoothing, axis)
 
 
 class CategoricalFocalCrossentropy(_FunctionLoss):
     """`categorical_focal_crossentropy` as a `Loss`.
 
     Args:
-        alpha: a number, or a list of one a class.
+        alpha: the weight of the loss: a number, or a list of one number per class.
         gamma: the focus, at least 0.
-        from_logits: whether predictions are logits; else probabilities.
+        from_logits: whether predictions are logits, not probabilities.
         label_smoothing: eps in [0, 1].
         axis: the class axis.
         reduction: one of `Loss`'s.
         name: the name of the loss.
-        dtype: the dtype to compute in and to return; see `Loss`.
+        dtype: of the computation and the result; see `Loss`.
 
     Source: ``keras.losses.CategoricalFocalCrossentropy`` of Keras 3.15.
 
@@ -220,31 +206,22 @@ class CategoricalFocalCrossentropy(_FunctionLoss):
         name: str | None = "categorical_focal_crossentropy",
         dtype: Any = None,
     ):
-        super().__init__(
-            name,
-            reduction,
-            dtype,
-            from_logits=from_logits,
-            label_smoothing=label_smoothing,
-            axis=axis,
-            alpha=alpha,
-            gamma=gamma,
-        )
+        super().__init__(name, reduction, dtype, from_logits, label_smoothing, axis, alpha, gamma)
 
 
 class BinaryFocalCrossentropy(_FunctionLoss):
     """`binary_focal_crossentropy` as a `Loss`.
 
     Args:
-        apply_class_balancing: whether alpha counts.
-        alpha: the weight of the positives, in [0, 1]; that of the negatives is 1 - alpha.
+        apply_class_balancing: whether to weight the classes by alpha.
+        alpha: the weight of the positives, in [0, 1]; the negatives have 1 - alpha.
         gamma: the focus, at least 0.
-        from_logits: whether predictions are logits; else probabilities.
+        from_logits: whether predictions are logits, not probabilities.
         label_smoothing: eps in [0, 1].
-        axis: the axis to take the mean along before weights and reduction.
+        axis: the axis of the mean before weights and reduction.
         reduction: one of `Loss`'s.
         name: the name of the loss.
-        dtype: the dtype to compute in and to return; see `Loss`.
+        dtype: of the computation and the result; see `Loss`.
 
     Source: ``keras.losses.BinaryFocalCrossentropy`` of Keras 3.15.
 
@@ -271,15 +248,7 @@ class BinaryFocalCrossentropy(_FunctionLoss):
         dtype: Any = None,
     ):
         super().__init__(
-            name,
-            reduction,
-            dtype,
-            from_logits=from_logits,
-            label_smoothing=label_smoothing,
-            axis=axis,
-            apply_class_balancing=apply_class_balancing,
-            alpha=alpha,
-            gamma=gamma,
+            name, reduction, dtype, from_logits, label_smoothing, axis, apply_class_balancing, alpha, gamma
         )
 
 
@@ -289,7 +258,7 @@ class KLDivergence(_FunctionLoss):
     Args:
         reduction: one of `Loss`'s.
         name: the name of the loss.
-        dtype: the dtype to compute in and to return; see `Loss`.
+        dtype: of the computation and the result; see `Loss`.
 
     Source: ``keras.losses.KLDivergence`` of Keras 3.15.
 
@@ -303,9 +272,6 @@ class KLDivergence(_FunctionLoss):
     _function = keras_functions.kl_divergence
 
     def __init__(
-        self,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = "kl_divergence",
-        dtype: Any = None,
+        self, reduction: str | None = "sum_over_batch_size", name: str | None = "kl_divergence", dtype: Any = None
     ):
         super().__init__(name, reduction, dtype)

@@ -1,8 +1,8 @@
-"""Keras' cross-entropies as functions: its names, arguments and numbers, on the tensors of any backend.
+"""Keras' cross-entropies as functions: its names, arguments and numbers, for the tensors of any backend.
 
-``from_logits=True`` goes to lsmooth's own losses, which clip nothing. Probabilities are treated as
-Keras treats them: scaled to sum to one, then kept ``keras.config.epsilon()`` away from 0 and 1. On TensorFlow,
-probabilities that come from a Keras softmax or sigmoid, or from one in the same graph, are replaced by its logits.
+``from_logits=True`` uses lsmooth's own losses, which do not clip. Probabilities are treated as in Keras: scaled to
+sum to one, then clipped by ``keras.config.epsilon()``. On TensorFlow, probabilities that are the output of a Keras
+softmax or sigmoid, or of one in the same graph, are replaced by its logits.
 """
 
 from __future__ import annotations
@@ -24,18 +24,13 @@ from lsmooth.losses._keras_arrays import (
     targets_and_probabilities,
     warn_of_one_class,
 )
-from lsmooth.losses._keras_options import value_of
-from lsmooth.losses._keras_settings import logits_behind
+from lsmooth.losses._keras_settings import logits_behind, value_of
 from lsmooth.smoothing import binary_smooth_labels
 
 
 @over_ragged_rows("y_pred")
 def categorical_crossentropy(
-    y_true: Array,
-    y_pred: Array,
-    from_logits: bool = False,
-    label_smoothing: float | Array = 0.0,
-    axis: int = -1,
+    y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float | Array = 0.0, axis: int = -1
 ) -> Array:
     """Cross-entropy of each row of predictions against its distribution over classes.
 
@@ -46,8 +41,7 @@ def categorical_crossentropy(
         y_pred: p, or logits, in the shape of ``y_true``.
         from_logits: whether ``y_pred`` holds logits; probabilities are scaled to sum to one and clipped.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        axis: the class axis. The smoothing counts the classes along it; Keras 3.15 always counts
-            the last axis.
+        axis: the class axis. The smoothing uses its length; Keras 3.15 uses that of the last axis.
 
     Returns:
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
@@ -93,13 +87,13 @@ def sparse_categorical_crossentropy(
     ``-(1 - eps) log p_y - eps / classes sum_k log p_k``; no one-hot label is formed.
 
     Args:
-        y_true: y, class ids, in the shape of ``y_pred`` without ``axis``, or with a 1 there. Floats
-            are truncated. An id outside 0..classes-1 makes its row NaN.
+        y_true: y, class ids, in the shape of ``y_pred`` with ``axis`` removed or of length 1. Floats are
+            truncated. An id outside 0..classes-1 makes its row NaN.
         y_pred: p, or logits, any shape, classes along ``axis``.
         from_logits: whether ``y_pred`` holds logits; probabilities are scaled to sum to one and clipped.
-        ignore_class: rows with this id cost 0, and the mask that Keras' reductions read leaves them out.
-        axis: the class axis, any; Keras 3.15 takes only the last one on JAX and TensorFlow.
-        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows. Keras has none here.
+        ignore_class: rows with this id have a loss of 0, and are masked for Keras' reductions.
+        axis: the class axis; Keras 3.15 supports only the last one on JAX and TensorFlow.
+        label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows. Not in Keras.
 
     Returns:
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
@@ -118,7 +112,7 @@ def sparse_categorical_crossentropy(
     labels = row_labels(xp, y_true, y_pred, axis)
     label_smoothing = value_of(xp, "label_smoothing", label_smoothing, y_pred)
     counted = None if ignore_class is None else ~xp.equal(labels, ignore_class)
-    if counted is None:  # Keras replaces ignored rows first, and the result is no output of a softmax
+    if counted is None:  # with ignored rows, Keras replaces y_pred by a tensor that is no output of a softmax
         y_pred, from_logits = logits_behind(xp, y_pred, from_logits, "Softmax", "sparse_categorical_crossentropy")
     if from_logits:
         losses = softmax_cross_entropy(
@@ -134,11 +128,7 @@ def sparse_categorical_crossentropy(
 
 @over_ragged_rows("y_pred")
 def binary_crossentropy(
-    y_true: Array,
-    y_pred: Array,
-    from_logits: bool = False,
-    label_smoothing: float | Array = 0.0,
-    axis: int = -1,
+    y_true: Array, y_pred: Array, from_logits: bool = False, label_smoothing: float | Array = 0.0, axis: int = -1
 ) -> Array:
     """Mean binary cross-entropy along an axis.
 
@@ -188,10 +178,10 @@ def categorical_focal_crossentropy(
         y_pred: p, or logits, in the shape of ``y_true``.
         alpha: a number, or one a class.
         gamma: the focus, at least 0; 0 gives alpha times the cross-entropy.
-        from_logits: whether ``y_pred`` holds logits, which are not clipped as Keras does after a
-            softmax; probabilities are scaled to sum to one and clipped.
+        from_logits: whether ``y_pred`` holds logits, which are not clipped as in Keras; probabilities are scaled
+            to sum to one and clipped.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        axis: the class axis. ``alpha`` and the smoothing go along it; in Keras 3.15 along the last.
+        axis: the class axis, also of ``alpha`` and the smoothing; in Keras 3.15 these use the last one.
 
     Returns:
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
@@ -234,17 +224,16 @@ def binary_focal_crossentropy(
 ) -> Array:
     """Mean binary focal cross-entropy along an axis.
 
-    ``(l (1 - p) + (1 - l) p)^gamma (-l log p - (1 - l) log(1 - p))``, with ``l = (1 - eps) t + eps / 2``,
-    and ``alpha l + (1 - alpha) (1 - l)`` times that where classes are balanced.
+    ``(l (1 - p) + (1 - l) p)^gamma (-l log p - (1 - l) log(1 - p))``, with ``l = (1 - eps) t + eps / 2``; times
+    ``alpha l + (1 - alpha) (1 - l)`` with ``apply_class_balancing``.
 
     Args:
         y_true: t in [0, 1], any dtype.
         y_pred: p, or logits, in the shape of ``y_true``.
-        apply_class_balancing: whether alpha counts.
+        apply_class_balancing: whether to weight the classes by alpha.
         alpha: the weight of the positives, in [0, 1].
         gamma: the focus, at least 0; 0 gives the cross-entropy.
-        from_logits: whether ``y_pred`` holds logits, which are not clipped as Keras does after a
-            sigmoid; probabilities are clipped.
+        from_logits: whether ``y_pred`` holds logits, which are not clipped as in Keras; probabilities are clipped.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the elements.
         axis: the axis to take the mean along.
 
@@ -271,7 +260,7 @@ def binary_focal_crossentropy(
         p = accumulate(xp, y_pred)
         label = binary_smooth_labels(xp.cast(y_true, xp.dtype(p)), label_smoothing)
         losses = binary_losses(xp, label, y_pred, False, 0.0, "binary_focal_crossentropy")
-        # Kept above 0, where the gradient of a power below 1 is infinite.
+        # Clipped, because the gradient of a power below 1 is infinite at 0.
         miss = xp.clip(label * (1.0 - p) + (1.0 - label) * p, keras_settings.epsilon(), 3e38)
         losses = miss**gamma * losses
         if apply_class_balancing:
@@ -283,8 +272,8 @@ def binary_focal_crossentropy(
 def kl_divergence(y_true: Array, y_pred: Array) -> Array:
     """Kullback-Leibler divergence of each row of predictions from its distribution.
 
-    ``sum_k t_k log(t_k / p_k)``, both clipped to [epsilon, 1]. `lsmooth.distillation` has the exact
-    divergence, of logits.
+    ``sum_k t_k log(t_k / p_k)``, both clipped to [epsilon, 1]. For logits, without clipping, see
+    `lsmooth.distillation.distillation_loss`.
 
     Args:
         y_true: t, (..., classes).

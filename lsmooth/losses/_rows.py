@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, without_padding
-from lsmooth.losses._keras_base import refuse_a_mean
+from lsmooth.losses._keras_settings import refuse_a_mean
 from lsmooth.losses._reductions import check_reduction, reduce_rows
 from lsmooth.losses._shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
 

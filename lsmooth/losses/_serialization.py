@@ -1,4 +1,4 @@
-"""Losses by name and by config, as ``keras.losses.get``, ``serialize`` and ``deserialize`` have it."""
+"""Losses by name and by config, as in ``keras.losses.get``, ``serialize`` and ``deserialize``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lsmooth.losses._loss import Loss
 
 LossLike: TypeAlias = Loss | Callable[..., Any]
 
-# By name: what `get` and `deserialize` find, and what Keras is told of.
+# The losses that `get` and `deserialize` know, and that are registered with Keras.
 KNOWN: dict[str, Any] = {
     known.__name__: known
     for known in (
@@ -35,17 +35,17 @@ KNOWN |= dict.fromkeys(("kld", "KLD"), keras_functions.kl_divergence)
 
 
 def get(identifier: str | Mapping[str, Any] | LossLike | type[Loss] | None) -> LossLike | None:
-    """A Keras-named loss, by what a user may have to name it with.
+    """A Keras-named loss by its name, config or class.
 
     Args:
-        identifier: the name of a function or a class, the aliases ``"bce"`` and ``"kld"`` among them; a
-            config of `serialize`; a loss class; a loss or a function, which comes back; or None.
+        identifier: the name of a function or a class, including the aliases ``"bce"`` and ``"kld"``; a config of
+            `serialize`; a loss class; a loss or a function, which is returned unchanged; or None.
 
     Returns:
         A function for a function's name, an instance for a class's name, or None for None.
 
     Raises:
-        ValueError: if nothing is known by that name.
+        ValueError: if the name is unknown.
 
     Source: ``keras.losses.get``.
 
@@ -62,21 +62,21 @@ def get(identifier: str | Mapping[str, Any] | LossLike | type[Loss] | None) -> L
     if isinstance(identifier, (str, Mapping)):
         loss = deserialize(identifier)
     if not callable(loss):
-        raise ValueError(f"identifier must name a loss, or be one; got {identifier!r}.")
+        raise ValueError(f"identifier must be a loss or the name of one; got {identifier!r}.")
     return loss() if isinstance(loss, type) else loss
 
 
 def serialize(loss: LossLike) -> dict[str, Any]:
-    """A loss as plain values that JSON can hold.
+    """The config of a loss, in plain values for JSON.
 
     Args:
-        loss: a `Loss`, or a function of this module by name.
+        loss: a `Loss`, or a function of `lsmooth.losses`.
 
     Returns:
-        A config for `deserialize`, which Keras' own ``deserialize`` reads too.
+        A config for `deserialize` and for Keras' own ``deserialize``.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: if ``loss`` is neither.
 
     Source: ``keras.losses.serialize``.
 
@@ -101,7 +101,7 @@ def serialize(loss: LossLike) -> dict[str, Any]:
 
 
 def deserialize(name: str | Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> LossLike:
-    """The loss that `serialize` described. Nothing is imported: a config only names what is known.
+    """The loss of a config of `serialize`. No module is imported: a config refers to known losses only.
 
     Args:
         name: a config, or the name of a function or class.

@@ -201,7 +201,7 @@ def test_losses_are_found_by_name():
     ("call", "error"),
     [
         (lambda: losses.get("typo"), "No loss is called 'typo'. Known are BCE, "),
-        (lambda: losses.get(3), "identifier must name a loss, or be one; got 3"),
+        (lambda: losses.get(3), "identifier must be a loss or the name of one; got 3"),
         (lambda: losses.deserialize({"config": {}}), "must be a loss's name or a config with a class_name"),
         (lambda: losses.deserialize({"class_name": "os.system", "config": {}}), "No loss is called 'os.system'"),
         (lambda: losses.deserialize({"class_name": "KLDivergence", "config": "x"}), "must be the config of a loss"),

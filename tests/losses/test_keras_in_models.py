@@ -96,7 +96,7 @@ def test_a_variable_as_label_smoothing_is_followed_or_refused(seen):
     smoothing = seen["smoothing_that_a_callback_changes"]
     assert smoothing["attached"] == pytest.approx(smoothing["expected"], rel=1e-5)
     if isinstance(smoothing["detached"], str):
-        assert "label_smoothing is a keras.Variable that is no weight of the model" in smoothing["detached"]
+        assert "label_smoothing is a keras.Variable that the model does not track" in smoothing["detached"]
         assert "model.label_smoothing = variable" in smoothing["detached"]
     else:
         assert smoothing["detached"] == pytest.approx(smoothing["expected"], rel=1e-5)
