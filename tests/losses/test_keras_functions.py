@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_an_error_that_says_so(backend, name, y_true, optio
 
 
 def test_one_class_gets_a_warning():
-    with pytest.warns(SyntaxWarning, match="binary_crossentropy takes one number"):
+    with pytest.warns(SyntaxWarning, match="use binary_crossentropy for binary labels"):
         losses.categorical_crossentropy([[1.0]], np.array([[0.7]]))
 
 
