@@ -1,9 +1,9 @@
-"""The device that is measured on: which there are, who sees them, and how much memory a call takes there.
+"""The device of a run: the devices of each backend, and the peak memory of a call on one.
 
     python -m lsmooth.bench.device BACKEND...
 
-prints what each backend sees beside the CPU, as JSON. It is a process of its own, so that the one that
-measures loads a framework when its turn has come.
+prints the devices of each backend besides the CPU, as JSON. It is a process of its own, so that the measuring
+process imports a framework only when it measures it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ CPU, CUDA = "cpu", "cuda"
 
 
 class Device(NamedTuple):
-    """Where a run measures."""
+    """The device of a run."""
 
     kind: str
     name: str | None  # of the accelerator; None on the CPU
-    backends: tuple[str, ...]  # those that see it, of those asked for
+    backends: tuple[str, ...]  # those of the requested ones that see it
 
 
 def resolve(kind: str | None, backends: Sequence[str]) -> Device:
-    """The device of that kind; without one, the accelerator that is there, else the CPU.
+    """The device of that kind; if it is None, the accelerator if there is one, else the CPU.
 
     Raises:
-        ValueError: if no backend sees such a device; the message says what they see.
+        ValueError: if no backend sees such a device; the message lists those that they see.
     """
     if kind == CPU:
         return Device(CPU, None, tuple(backends))
@@ -47,16 +47,16 @@ def resolve(kind: str | None, backends: Sequence[str]) -> Device:
 
 
 def use(kind: str) -> None:
-    """Tell the frameworks, which JAX and TensorFlow hear before they are imported."""
+    """Choose the device by environment variables, which JAX and TensorFlow read when they are imported."""
     if kind == CPU:
         os.environ.update(CUDA_VISIBLE_DEVICES="", JAX_PLATFORMS="cpu")
-    else:  # by default each of the two takes most of the device's memory for itself
+    else:  # by default each of the two reserves most of the device's memory
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 def peak_bytes(backend: str, call: Callable[[], Any]) -> int:
-    """The peak of the accelerator's memory during a call, over what was taken before it."""
+    """The peak of the accelerator's memory during a call, minus the memory in use before it."""
     return _PEAKS[backend](call)
 
 
@@ -64,7 +64,7 @@ def _torch_peak(call: Callable[[], Any]) -> int:
     import torch
 
     square = torch.zeros(8, 8, device=CUDA)
-    square @ square  # the workspace of the products, which stays
+    square @ square  # allocates the workspace of matrix products, which is kept
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     call()
@@ -72,7 +72,7 @@ def _torch_peak(call: Callable[[], Any]) -> int:
 
 
 def _jax_peak(call: Callable[[], Any]) -> int:
-    """JAX's peak never starts anew; what came before are the arguments and the compilation."""
+    """JAX's peak cannot be reset: it includes the arguments and the compilation."""
     import jax
 
     device = jax.devices()[0]
@@ -99,14 +99,14 @@ _PEAKS: dict[str, Callable[[Callable[[], Any]], int]] = {
 
 
 def _ask(backends: Sequence[str]) -> dict[str, dict[str, str]]:
-    """By backend, the names of the devices that it sees, by their kind."""
+    """For each backend, the names of its devices by kind."""
     asked = [backend for backend in backends if backend in _SEEN]
     if not asked:
         return {}
     command = [sys.executable, "-m", "lsmooth.bench.device", *asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"the backends do not say what devices they see:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"the devices of the backends cannot be listed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -120,7 +120,7 @@ def _seen_by_jax() -> dict[str, str]:
     import jax
 
     device = jax.devices()[0]
-    kind = CUDA if device.platform == "gpu" else device.platform  # AMD's too, which PyTorch calls so
+    kind = CUDA if device.platform == "gpu" else device.platform  # PyTorch calls AMD's GPUs cuda too
     return {} if kind == CPU else {kind: device.device_kind}
 
 

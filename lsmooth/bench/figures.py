@@ -9,7 +9,7 @@ from typing import Any
 
 from lsmooth.bench.run import COPY, Result
 
-# Told apart by the colour-blind too (Okabe and Ito, 2008), and in lines by their markers.
+# Colours that colour-blind readers can distinguish (Okabe and Ito, 2008).
 _COLOURS = {"torch": "#d55e00", "jax": "#0072b2", "tensorflow": "#009e73", "numpy": "#555555"}
 _MARKERS = {"torch": "o", "jax": "s", "tensorflow": "^", "numpy": "d"}
 _PEER = "#c9c9c9"
@@ -17,7 +17,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def draw(results: Sequence[Result], folder: Path, name: str) -> list[Path]:
-    """Draw what the results hold: times beside the peers, memory, and scaling; return the files."""
+    """Draw times beside the peers, memory, and scaling, as far as there are results; return the files."""
     import matplotlib.pyplot as plt
 
     others = [result for result in results if result.suite != "scaling"]
@@ -29,7 +29,7 @@ def draw(results: Sequence[Result], folder: Path, name: str) -> list[Path]:
     ):
         path = folder / f"{name}-{kind}.png"
         if figure is None:
-            path.unlink(missing_ok=True)  # of earlier results
+            path.unlink(missing_ok=True)  # a picture of earlier results
         else:
             figure.savefig(path, dpi=120, bbox_inches="tight")
             plt.close(figure)
@@ -55,7 +55,7 @@ def _by_work(results: Sequence[Result]) -> list[Result]:
 
 
 def _bars(plt: Any, results: Sequence[Result], heights: Sequence[float], title: str, label: str) -> Any:
-    """A figure for bars from the top down, under the name of each work; and where the bars of each result begin."""
+    """Axes for horizontal bars under the name of each work, and the position of the first bar of each result."""
     places, place, headings = [], 0.0, {}
     for result, height in zip(results, heights, strict=True):
         if result.work not in headings:

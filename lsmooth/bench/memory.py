@@ -2,8 +2,8 @@
 
     python -m lsmooth.bench.memory SUITE ROW CONTENDER PLAN
 
-is that process: it prints the bytes by which the call raised the resident set at its peak, or on an
-accelerator the memory that the framework has taken there.
+is that process: it prints the bytes by which the call raised the peak of the resident set, or on an
+accelerator the peak of the framework's allocator.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _STATUS = Path("/proc/self/status")
 
 
 def can_measure(plan: Plan) -> bool:
-    """Whether peaks can be measured: for a process by Linux, for an accelerator by its framework."""
+    """Whether peaks can be measured: Linux reports those of a process, frameworks those of an accelerator."""
     return plan.device != device.CPU or _STATUS.exists()
 
 
 def peak_bytes(suite: str, row: int, contender: str, plan: Plan) -> int:
-    """The peak of one call of a suite's row over what was taken before it.
+    """The peak of memory during one call of a suite's row, minus the memory in use before it.
 
     Raises:
-        RuntimeError: if the process that measures it fails, with what it said.
+        RuntimeError: if the process that measures it fails; the message ends with its errors.
     """
     command = [sys.executable, "-m", "lsmooth.bench.memory", suite, str(row), contender, json.dumps(asdict(plan))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def _main(suite: str, row: str, contender: str, plan: str) -> None:
     if measured.device != device.CPU:
         print(device.peak_bytes(chosen.backend.split(",")[0], call))
         return
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _resident("VmRSS")
     call()
     print(max(0, _resident("VmHWM") - before))

@@ -10,18 +10,18 @@ from lsmooth.bench.rows import Plan
 from lsmooth.bench.run import COPY, Result
 from lsmooth.bench.suites import suite_rows
 
-# The least size that peaks are counted in; they have a floor of some MiB.
+# Peaks of smaller units are shown in MiB, since they have a floor of a few MiB.
 LEAST_UNIT = 2**22
-# The suites of which is told what a GPU has not measured.
+# The suites whose rows are listed as not measured on a GPU.
 _ON_GPU = ("loss", "distillation", "linear")
 _HOW_ON_GPU = """\
 `lsmooth bench --device cuda` measures these on a GPU. There the cross-entropy, the forward and the reverse KL of
 PyTorch's tensors, linear heads' among them, are lsmooth's Triton kernels, whose numbers the tests hold to float64 under
-Triton's interpreter; the rest is the framework's operations, and in JAX and TensorFlow what XLA makes of them."""
+Triton's interpreter; all others are the framework's operations, which XLA compiles in JAX and TensorFlow."""
 
 
 def markdown(machine: dict[str, Any], results: Sequence[Result], notes: str = "") -> str:
-    """The whole report: the machine, how to read it, a table for each kind of work, what is not measured, notes."""
+    """The whole report: the machine, how to read it, a table for each kind of work, the rows not measured, notes."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     accelerator = machine.get("accelerator")
     memory = "the accelerator's memory" if accelerator else "the resident memory of a process that does nothing else"
@@ -45,7 +45,7 @@ def markdown(machine: dict[str, Any], results: Sequence[Result], notes: str = ""
 
 
 def not_measured(results: Sequence[Result]) -> str:
-    """A table of what `lsmooth bench` would measure on a GPU, each work at its first size, and has not; or nothing."""
+    """A table of the rows that are not measured on a GPU, each work at its first size; empty if there are none."""
     measured = {(r.work, r.backend, tuple(r.size.items())): r.seconds for r in results}
     plan = Plan(("torch", "jax", "tensorflow"), device=CUDA, listing=True)
     lines: dict[tuple[str, str], str] = {}

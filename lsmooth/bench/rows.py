@@ -1,4 +1,4 @@
-"""What a suite says of its work, and nothing of how it is measured."""
+"""The description of the work of a suite, independent of how it is measured."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Call: TypeAlias = Callable[[], object]
-"""One run of the work; it returns when the result is there (JAX: block until ready; TF: read an element)."""
+"""One run of the work; it returns when the result is computed (JAX: block until ready; TF: read an element)."""
 
 Setup: TypeAlias = Callable[[], Call]
-"""Makes the data and compiles what is to be compiled, and returns the call; run once per process."""
+"""Makes the data, compiles, and returns the call; it runs once per process."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the user asked for; a suite leaves out the rows of backends that are not in it."""
+    """The user's choices; a suite leaves out the rows of other backends."""
 
     backends: tuple[str, ...] = ("numpy", "jax", "tensorflow", "torch")
-    quick: bool = False  # small sizes only, to see that everything runs
-    device: str = "cpu"  # or "cuda", or what else JAX calls its devices
-    listing: bool = False  # what would be measured, whatever is installed; nothing is set up
+    quick: bool = False  # small sizes only, to check that everything runs
+    device: str = "cpu"  # or "cuda", or JAX' name of another device
+    listing: bool = False  # list all rows, installed or not; nothing is set up
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Row:
     """One line of the table: the same work done by lsmooth and by its peers.
 
     Attributes:
-        work: what is done, in words that group rows: ``"smoothed cross-entropy, loss and gradient"``.
+        work: the name of the work, by which rows are grouped: ``"smoothed cross-entropy, loss and gradient"``.
         backend: the framework, and its mode where it has several: ``"torch"``, ``"tensorflow, XLA"``.
         size: the sizes by name, ``{"rows": 2048, "classes": 32000}``.
         contenders: setups by name. ``"lsmooth"`` is one of them; the others are the peers.
-        copy: the setup of the copy limit in the same framework, None if it means nothing here.
-        unit_bytes: what peak memory is counted in, mostly the size of the logits; 0 not to measure it.
-        bars: what lsmooth is held to: ``"copies"``, at most so many times ``copy``; ``"memory"``, at
+        copy: the setup of the copy limit in the same framework, or None.
+        unit_bytes: the unit of peak memory, mostly the size of the logits; with 0 it is not measured.
+        bars: the targets of lsmooth: ``"copies"``, at most so many times ``copy``; ``"memory"``, at
             most so many units; ``"seconds"``, at most so many; and by the name of a peer, at least so
-            many times faster than it.
+            many times faster than the peer.
         self_timed: whether a call returns its own seconds, as a process that times its import does. Such a call may
-            count in ``compilations`` how many programs it compiled.
-        runs: how often a self-timed call is measured, after a first that is not.
+            have an attribute ``compilations``, the number of programs it compiled.
+        runs: how often a self-timed call is measured, after a first run that is dropped.
     """
 
     work: str

@@ -1,4 +1,4 @@
-"""Run suites and keep what was measured."""
+"""Run suites, and save and load their results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Result:
-    """A row as it was measured: by contender its seconds, its peak bytes, and how many programs it compiled."""
+    """A measured row: for each contender its seconds, its peak bytes, and the number of programs it compiled."""
 
     suite: str
     work: str
@@ -57,7 +57,7 @@ class Result:
         return self.seconds[name].median if name in self.seconds else None
 
     def figure(self, bar: str) -> float | None:
-        """What lsmooth reached of what a bar speaks of; None if it was not measured."""
+        """The figure that a bar limits; None if it was not measured."""
         ours = self.seconds["lsmooth"].median
         if bar == "seconds":
             return ours
@@ -70,7 +70,7 @@ class Result:
         return None if peer is None else peer / ours
 
     def reached(self, bar: str) -> bool | None:
-        """Whether lsmooth is at the bar; None if it was not measured."""
+        """Whether lsmooth reaches the bar; None if it was not measured."""
         figure = self.figure(bar)
         if figure is None:
             return None
@@ -78,7 +78,7 @@ class Result:
 
 
 def run_row(suite: str, index: int, row: Row, plan: Plan, with_memory: bool) -> Result:
-    """Measure one row: its times side by side in this process, its memory in a process for each contender."""
+    """Measure one row: the times in this process, the peak memory in one process for each contender."""
     calls = {name: setup() for name, setup in row.contenders.items()}
     if row.copy is not None:
         calls[COPY] = row.copy()
@@ -97,7 +97,7 @@ def run_row(suite: str, index: int, row: Row, plan: Plan, with_memory: bool) -> 
 def run_suites(
     suites: Iterable[str], plan: Plan, *, with_memory: bool = True, progress: Callable[[str], Any] = lambda text: None
 ) -> list[Result]:
-    """Run suites in order, telling ``progress`` what comes next."""
+    """Run suites in order; ``progress`` is called with the name of the next row."""
     device.use(plan.device)
     results = []
     for suite in suites:
@@ -109,7 +109,7 @@ def run_suites(
 
 
 def describe_machine(kind: str = device.CPU, accelerator: str | None = None) -> dict[str, Any]:
-    """What a reader must know to compare: processor, cores, versions, and what is measured on if not the CPU."""
+    """The processor, its cores, the versions of packages, and the accelerator if there is one."""
     versions = {}
     for name in _PACKAGES:
         try:
@@ -135,7 +135,7 @@ def _processor() -> str:
 
 
 def save(results: Iterable[Result], machine: dict[str, Any], path: Path) -> None:
-    """Write the results as JSON; rows that the file holds of other suites stay."""
+    """Write the results as JSON; results of other suites in the file are kept."""
     results = list(results)
     kept = []
     if path.exists():

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from lsmooth.bench.rows import Call
 
-# The shortest run that the clock tells apart from the noise around it.
+# A run shorter than this is lost in the noise of the clock.
 SHORTEST = 5e-3
-# Calls below this are at the mercy of how threads wake up: they get ten times the turns.
+# Calls below this vary with the time that threads take to wake up: they get ten times the turns.
 SHORT = 1e-3
-# Of a call that takes these seconds a second time, three runs count;
+# A call whose second run takes these seconds is run three times after the first;
 LONG = 0.5
-# of one that takes these, the one.
+# one that takes these is not run again.
 LONGEST = 5.0
 
 
@@ -30,10 +30,9 @@ class Timing(NamedTuple):
 def measure(calls: Mapping[str, Call], rounds: int = 4, kept: int = 2) -> dict[str, Timing]:
     """Time the calls beside each other.
 
-    They take turns; the first run of a turn is dropped, since it pays for memory that the call
-    before it gave back, and ``kept`` runs are kept. Short calls are repeated within a run; of long
-    ones, which fill their memory many times over, three runs count, and of the longest the second alone.
-    Where all are very short there are ten times the turns.
+    They take turns. The first run of a turn is dropped, since it pays for the memory that the previous call
+    released; ``kept`` runs are kept. Short calls are repeated within a run. Long calls have three runs that
+    count, the longest only their second. If all calls are very short, there are ten times as many turns.
     """
     timers = {name: timeit.Timer(call) for name, call in calls.items()}
     warm = {name: _warm(timer) for name, timer in timers.items()}
@@ -50,7 +49,7 @@ def measure(calls: Mapping[str, Call], rounds: int = 4, kept: int = 2) -> dict[s
 
 
 def measure_self_timed(calls: Mapping[str, Call], runs: int = 9) -> dict[str, Timing]:
-    """The same for calls that return their own seconds."""
+    """Time calls that return their own seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for run in range(runs + 1):
         for name, call in calls.items():
@@ -62,7 +61,7 @@ def measure_self_timed(calls: Mapping[str, Call], runs: int = 9) -> dict[str, Ti
 
 
 def _warm(timer: timeit.Timer) -> float:
-    """Seconds of a call after the first, which compiles; of a short one after the second too, which fills caches."""
+    """Seconds of the second call; of a short one those of the third, since the second fills caches."""
     timer.timeit(1)
     second = timer.timeit(1)
     return second if second > LONG else timer.timeit(1)

@@ -79,7 +79,7 @@ def test_a_run_tells_them(monkeypatch):
 
 def test_tensors_are_put_where_the_plan_says():
     require_backend("torch")
-    assert frameworks.torch_tensor(Plan(device="meta"), np.ones(3)).device.type == "meta"
+    assert frameworks.tensor(Plan(device="meta"), "torch", np.ones(3)).device.type == "meta"
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -150,8 +150,8 @@ def test_a_step_on_a_gpu_waits_until_it_is_done(cuda):
     import torch
 
     data, kinds = (lambda: np.ones((2, 3), np.float32)), (Plan(), Plan(device="cuda"))
-    calls = [frameworks.torch_step(plan, data, lambda: torch.sum)() for plan in kinds]
-    calls += [frameworks.torch_copy(plan, data)() for plan in kinds]
+    calls = [frameworks.step(plan, "torch", lambda: [data()], torch.sum)() for plan in kinds]
+    calls += [frameworks.copy(plan, "torch", data)() for plan in kinds]
     for call, waits in zip(calls, (0, 1, 1, 2), strict=True):
         call()
         assert cuda.waits == waits

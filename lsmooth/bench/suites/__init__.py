@@ -1,4 +1,4 @@
-"""The suites by name; each module has ``rows(plan)``, which yields `lsmooth.bench.rows.Row`s."""
+"""The suites by name; each module has a function ``rows(plan)``, which yields `lsmooth.bench.rows.Row`s."""
 
 from __future__ import annotations
 

@@ -5,21 +5,44 @@ PyTorch's tensors are put on the plan's device; JAX and TensorFlow take the one 
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import shutil
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lsmooth.bench.device import CPU, CUDA
-from lsmooth.bench.rows import Call, Plan, Setup
+from lsmooth.bench.rows import Call, Plan, Row, Setup
 
-Loss = Callable[..., Any]
-"""A framework's scalar loss as a function of the logits, and of what else the step was given."""
+# What the losses of the suites and of their peers are given.
+EPS, TEMPERATURE, ALPHA = 0.1, 2.0, 0.9
+# Tokens are split into so many sequences, the first half of which were chosen.
+SEQUENCES = 16
+# Peers whose kernels run on CUDA alone, and their distributions.
+_GPU_PEERS = {"Liger-Kernel": "liger-kernel", "cut-cross-entropy": "cut-cross-entropy"}
+_MODES = {"tensorflow": ("tensorflow, eager", "tensorflow, function", "tensorflow, XLA")}
 
-Data = Callable[[], np.ndarray]
+Arrays = Callable[[], Sequence[np.ndarray]]
+
+
+class Peer(NamedTuple):
+    """A function of the framework's module in `lsmooth.bench.peers`, by name: the module is imported when it is run."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+def peer(name: str, **options: Any) -> Peer:
+    """The peer of that name, called with these options."""
+    return Peer(name, options)
+
+
+Loss = Callable[..., Any] | Peer
+"""A scalar loss as a function of the arrays: logits or a linear head first, which get gradients."""
 
 
 def wanted(plan: Plan, backend: str) -> bool:
@@ -28,7 +51,7 @@ def wanted(plan: Plan, backend: str) -> bool:
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether a package of that name is installed; a folder that happens to bear its module's name is not."""
+    """Whether a package of that name is installed; a folder with its module's name does not count."""
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -37,7 +60,7 @@ def is_installed(distribution: str) -> bool:
 
 
 def has_gpu_peer(plan: Plan, distribution: str) -> bool:
-    """Whether a library whose kernels run on CUDA alone is to be a peer."""
+    """Whether a library whose kernels run on CUDA alone is a peer."""
     return plan.device == CUDA and (plan.listing or is_installed(distribution))
 
 
@@ -47,137 +70,187 @@ def can_compile_torch(plan: Plan) -> bool:
     return plan.listing or (compiler and (plan.device == CPU or is_installed("triton")))
 
 
-def torch_tensor(plan: Plan, x: np.ndarray) -> Any:
-    """The array on the plan's device."""
+def tensor(plan: Plan, backend: str, x: np.ndarray) -> Any:
+    """The array as the backend's tensor, PyTorch's on the plan's device."""
+    if backend == "torch":
+        import torch
+
+        return torch.from_numpy(x).to(plan.device)
+    if backend == "jax":
+        import jax
+
+        return jax.numpy.asarray(x)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.constant(x)
+    return x
+
+
+def finished(plan: Plan, backend: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    """The work and the wait until it is done; in TensorFlow the work returns one number."""
+    if backend == "torch" and plan.device != CPU:
+        import torch
+
+        return lambda *x: (work(*x), torch.cuda.synchronize())
+    if backend == "jax":
+        import jax
+
+        return lambda *x: jax.block_until_ready(work(*x))
+    if backend == "tensorflow":
+        # Reading one number waits for all of them, on a GPU too, which works in order.
+        return lambda *x: work(*x).numpy()
+    return work
+
+
+def step(plan: Plan, mode: str, arrays: Arrays, loss: Loss, watched: int = 1) -> Setup:
+    """Value and gradients of a loss, by the first ``watched`` arrays.
+
+    Args:
+        plan: what the user asked for.
+        mode: the framework, and how it runs: ``"torch"``, ``"torch, compiled"``, ``"jax"``, or TensorFlow's
+            ``"tensorflow, eager"``, ``"... function"``, ``"... unknown batch"`` or ``"... XLA"``.
+        arrays: makes the arrays.
+        loss: a function of them.
+        watched: how many of the arrays get a gradient.
+    """
+    backend = mode.partition(", ")[0]
+
+    def setup() -> Call:
+        tensors = [tensor(plan, backend, x) for x in arrays()]
+        function = differentiated(mode, loss, watched, tensors)
+        return finished(plan, backend, lambda: function(*tensors))
+
+    return setup
+
+
+def differentiated(mode: str, loss: Loss, watched: int = 1, tensors: Sequence[Any] = ()) -> Callable[..., Any]:
+    """The function of tensors that `step` calls, compiled for these tensors where it compiles."""
+    backend, _, how = mode.partition(", ")
+    function: Any = loss
+    if isinstance(loss, Peer):
+        module = importlib.import_module(f"lsmooth.bench.peers.{backend}")
+        function = functools.partial(getattr(module, loss.name), **loss.options)
+    return _DIFFERENTIATED[backend](how, function, watched, tensors)
+
+
+def _torch_function(how: str, loss: Any, watched: int, _: Sequence[Any]) -> Callable[..., None]:
     import torch
 
-    return torch.from_numpy(x).to(plan.device)
+    function = torch.compile(lambda *x: loss(*x), fullgraph=True) if how == "compiled" else loss
+
+    def both(*x: Any) -> None:
+        function(*(leaf.detach().requires_grad_() for leaf in x[:watched]), *x[watched:]).backward()
+
+    return both
 
 
-def torch_call(plan: Plan, work: Call) -> Call:
-    """The work, and on a GPU the wait until it is done."""
-    if plan.device == CPU:
-        return work
-    import torch
+def _jax_function(_: str, loss: Any, watched: int, tensors: Sequence[Any]) -> Callable[..., Any]:
+    import jax
 
-    def call() -> None:
-        work()
-        torch.cuda.synchronize()
-
-    return call
+    both = jax.jit(jax.value_and_grad(loss, tuple(range(watched))))
+    return both.lower(*tensors).compile() if tensors else both
 
 
-def torch_step(plan: Plan, data: Data, loss: Callable[[], Loss], *others: Data, compiled: bool = False) -> Setup:
-    """Forward and backward in PyTorch; ``loss()`` is called once, when the process wants it.
+def _tensorflow_function(how: str, loss: Any, watched: int, tensors: Sequence[Any]) -> Callable[..., Any]:
+    import tensorflow as tf
 
-    ``others`` are passed to the loss after the logits.
+    def both(*x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x[:watched])
+            value = loss(*x)
+        return value, tape.gradient(value, x[:watched])
+
+    function: Any = both
+    if how != "eager":
+        shapes = [[None, *x.shape[1:]] if how == "unknown batch" else x.shape for x in tensors]
+        signature = [tf.TensorSpec(shape, x.dtype) for shape, x in zip(shapes, tensors, strict=True)]
+        function = tf.function(both, jit_compile=True if how == "XLA" else None, input_signature=signature)
+    return lambda *x: function(*x)[1][-1][0, 0]
+
+
+_DIFFERENTIATED = {"torch": _torch_function, "jax": _jax_function, "tensorflow": _tensorflow_function}
+
+
+def copy(plan: Plan, backend: str, data: Callable[[], np.ndarray]) -> Setup:
+    """The copy limit of a backend.
+
+    In PyTorch it is ``copy_`` into warm memory; in JAX, which always allocates its outputs, and in TensorFlow on an
+    accelerator the compiled ``x * 2``; otherwise NumPy's copy into warm memory.
     """
 
     def setup() -> Call:
-        import torch
-
-        z, *rest = (torch_tensor(plan, x()) for x in (data, *others))
-        function = torch.compile(loss(), fullgraph=True) if compiled else loss()
-
-        def step() -> None:
-            x = z.detach().requires_grad_()
-            function(x, *rest).backward()
-
-        return torch_call(plan, step)
-
-    return setup
-
-
-def torch_copy(plan: Plan, data: Data) -> Setup:
-    """``copy_`` into memory that is warm."""
-
-    def setup() -> Call:
-        import torch
-
-        z = torch_tensor(plan, data())
-        warm = torch.empty_like(z)
-        return torch_call(plan, lambda: warm.copy_(z))
-
-    return setup
-
-
-def jax_step(data: Data, loss: Callable[[], Loss], *others: Data) -> Setup:
-    """Value and gradient in JAX, compiled; ``others`` are passed to the loss after the logits, no constants of it."""
-
-    def setup() -> Call:
-        import jax
-
-        arrays = [jax.numpy.asarray(x()) for x in (data, *others)]
-        function = jax.jit(jax.value_and_grad(loss())).lower(*arrays).compile()
-        return lambda: jax.block_until_ready(function(*arrays))
-
-    return setup
-
-
-def jax_copy(data: Data) -> Setup:
-    """The jitted ``x * 2``: JAX's outputs are allocated afresh, so a copy into warm memory is not to be had."""
-
-    def setup() -> Call:
-        import jax
-
-        z, twice = jax.numpy.asarray(data()), jax.jit(lambda x: x * 2)
-        return lambda: jax.block_until_ready(twice(z))
-
-    return setup
-
-
-def tensorflow_step(data: Data, loss: Callable[[], Loss], mode: str) -> Setup:
-    """Loss and gradient in TensorFlow: ``mode`` is "eager", "function", "unknown batch" or "XLA"."""
-
-    def setup() -> Call:
-        import tensorflow as tf
-
-        z, value_of = tf.constant(data()), loss()
-
-        def both(x: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                value = value_of(x)
-            return value, tape.gradient(value, x)
-
-        if mode == "eager":
-            function = both
-        else:
-            shape = [None if mode == "unknown batch" else z.shape[0], *z.shape[1:]]
-            function = tf.function(both, jit_compile=mode == "XLA", input_signature=[tf.TensorSpec(shape, z.dtype)])
-        # Reading one number waits for all of them, on a GPU too, whose work is done in order.
-        return lambda: function(z)[1][0, 0].numpy()
-
-    return setup
-
-
-def tensorflow_copy(plan: Plan, data: Data) -> Setup:
-    """On the CPU NumPy's copy; on an accelerator ``x * 2``, as in JAX."""
-    if plan.device == CPU:
-        return numpy_copy(data)
-
-    def setup() -> Call:
-        import tensorflow as tf
-
-        z, twice = tf.constant(data()), tf.function(lambda x: x * 2)
-        return lambda: twice(z)[0, 0].numpy()
-
-    return setup
-
-
-def numpy_copy(data: Data) -> Setup:
-    """A copy into memory that is warm, for frameworks that cannot write into what is there."""
-
-    def setup() -> Call:
         z = data()
-        warm = np.empty_like(z)
-        return lambda: np.copyto(warm, z)
+        if backend == "torch":
+            x = tensor(plan, backend, z)
+            warm = x.new_empty(x.shape)
+            return finished(plan, backend, lambda: warm.copy_(x))
+        if backend == "jax":
+            import jax
+
+            x, twice = tensor(plan, backend, z), jax.jit(lambda x: x * 2)
+            return finished(plan, backend, lambda: twice(x))
+        if backend == "tensorflow" and plan.device != CPU:
+            import tensorflow as tf
+
+            x, double = tensor(plan, backend, z), tf.function(lambda x: x * 2)
+            return finished(plan, backend, lambda: double(x)[0, 0])
+        target = np.empty_like(z)
+        return lambda: np.copyto(target, z)
 
     return setup
 
 
-def copy(plan: Plan, backend: str, data: Data) -> Setup:
-    """The copy limit of a backend."""
-    if backend == "torch":
-        return torch_copy(plan, data)
-    return jax_copy(data) if backend == "jax" else tensorflow_copy(plan, data)
+def loss_rows(
+    plan: Plan,
+    work: str,
+    size: Mapping[str, int],
+    arrays: Arrays,
+    ours: Loss,
+    peers: Mapping[str, Mapping[str, Loss]],
+    *,
+    watched: int = 1,
+    bars: Mapping[str, Mapping[str, float]] | None = None,
+    with_memory: bool = True,
+    with_copy: bool = True,
+) -> Iterator[Row]:
+    """A row for each mode: lsmooth's loss beside the peers that there are here.
+
+    Args:
+        plan: what the user asked for.
+        work: the work's name.
+        size: its ``rows`` and ``classes``, and other sizes.
+        arrays: makes the arrays that the losses are functions of.
+        ours: lsmooth's loss.
+        peers: by mode (``"tensorflow"`` stands for three), the peers by name. A name that ends in ``", compiled"`` is
+            compiled.
+        watched: how many of the arrays get a gradient.
+        bars: the bars by mode; those of peers that are left out are dropped.
+        with_memory: whether the peak memory of large logits is measured.
+        with_copy: whether a copy of the first array is measured.
+    """
+    logits = 4 * size["rows"] * size["classes"]
+    for mode, named in ((mode, named) for key, named in peers.items() for mode in _MODES.get(key, (key,))):
+        backend = mode.partition(",")[0]
+        if not wanted(plan, backend) or not _is_possible(plan, mode):
+            continue
+        contenders = {"lsmooth": ours} | {name: loss for name, loss in named.items() if _is_possible(plan, name)}
+        yield Row(
+            work,
+            mode,
+            size,
+            {
+                name: step(plan, "torch, compiled" if name.endswith(", compiled") else mode, arrays, loss, watched)
+                for name, loss in contenders.items()
+            },
+            copy=copy(plan, backend, lambda: arrays()[0]) if with_copy else None,
+            unit_bytes=logits if with_memory and logits >= 2**22 else 0,
+            bars={k: v for k, v in (bars or {}).get(mode, {}).items() if k in ("copies", "memory", *contenders)},
+        )
+
+
+def _is_possible(plan: Plan, name: str) -> bool:
+    """Whether the machine has what a contender or a mode of that name needs."""
+    if name in _GPU_PEERS:
+        return has_gpu_peer(plan, _GPU_PEERS[name])
+    return not name.endswith(", compiled") or can_compile_torch(plan)

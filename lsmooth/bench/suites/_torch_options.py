@@ -1,181 +1,179 @@
-"""The softmax cross-entropy of PyTorch with one option more, each beside PyTorch's own way to it."""
+"""PyTorch's losses with one option more, modules, images and sigmoid losses, each beside PyTorch's own way to it."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lsmooth import losses
+from lsmooth import distillation, losses
 from lsmooth.bench.rows import Plan, Row
-from lsmooth.bench.suites import _frameworks as frameworks
-from lsmooth.bench.suites._torch_peers import PEERS, Step
+from lsmooth.bench.suites._frameworks import EPS, TEMPERATURE, Loss, loss_rows, peer
+from lsmooth.bench.suites.linear import KEPT, top_classes
+from lsmooth.compat import torch as compat
 
-SIZES = ((512, 32000), (256, 1000))
-# Options by which the loss of large logits is to be three times as fast.
-LARGE_BARS = {f"cross-entropy, {x}" for x in ("distributions", "class weights", "z-loss", "temperature per row")}
-IMAGES = ((8, 2, 256, 256), (4, 21, 128, 128), (2, 150, 128, 128))
+Shape = tuple[int, ...]
+
+
+class _Work(NamedTuple):
+    """A loss of arrays whose classes lie along axis 1, and PyTorch's way to it."""
+
+    name: str
+    shapes: tuple[Shape, ...]  # of the logits or hidden states; the first is small
+    arrays: Any  # from a shape, the arrays beside the first
+    ours: Loss
+    peer: Loss
+    bar: float = 1.0  # how many times faster than PyTorch's: above 1, of the largest logits only
 
 
 def option_rows(plan: Plan) -> Iterator[Row]:
-    """Distributions, weights, z-loss, a temperature per row, no reduction, modules, and images."""
-    if not frameworks.wanted(plan, "torch"):
-        return
-    for size in ((64, 1000),) if plan.quick else SIZES:
-        for work, (ours, peer, extra) in _options(size).items():
-            yield _row(plan, f"cross-entropy, {work}", size, ours, peer, extra)
-    for size in ((64, 10),) if plan.quick else ((32, 10), (256, 1000)):
-        for work, ignored in (("module", 0), ("module, a quarter of the rows ignored", 4)):
-            yield _row(plan, f"cross-entropy, {work}", size, *_modules(ignored), lambda: np.zeros(1))
-        yield _row(plan, "cross-entropy, compat.torch", size, *_compat(), lambda: np.zeros(1))
-    for shape in ((2, 5, 16, 16),) if plan.quick else IMAGES:
-        yield _row(plan, "cross-entropy, image", shape, *_images(), lambda: np.zeros(1))
-    for work, steps, extra, large, small in PEERS:
-        size = small if plan.quick else large
-        ours, peer = (functools.partial(_one_of, steps, i) for i in range(2))
-        yield _row(plan, work, size, ours, peer, functools.partial(extra, size))
+    """Distributions, weights, z-loss, a temperature per row, no reduction, modules, images, and sigmoid losses."""
+    for work in _WORKS:
+        for shape in work.shapes[:1] if plan.quick else work.shapes[1:]:
+            yield from loss_rows(
+                plan,
+                f"{work.name}, loss and gradient",
+                {"rows": math.prod(shape) // shape[1], "classes": shape[1]},
+                functools.cache(lambda shape=shape, work=work: (_normal(shape, 0), *work.arrays(shape))),
+                work.ours,
+                {"torch": {"torch": work.peer}},
+                bars={"torch": {"torch": work.bar if shape == _LARGE else min(work.bar, 1.0)}},
+                with_memory=False,
+            )
 
 
-def _one_of(steps: Callable[[], tuple[Step, Step]], i: int) -> Step:
-    return steps()[i]
+def _normal(shape: Shape, seed: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def _row(plan: Plan, work: str, shape: tuple[int, ...], ours: Any, peer: Any, extra: frameworks.Data) -> Row:
-    logits = functools.cache(lambda: np.random.default_rng(0).standard_normal(shape, np.float32))
-    rows = (shape[0], *shape[2:])
-    ids = functools.cache(lambda: np.random.default_rng(1).integers(0, shape[1], rows))
-    contenders = {
-        "lsmooth": frameworks.torch_step(plan, logits, ours, ids, extra),
-        "torch": frameworks.torch_step(plan, logits, peer, ids, extra),
-    }
-    sizes = {"rows": math.prod(rows), "classes": shape[1]}
-    copy = frameworks.torch_copy(plan, logits)
-    return Row(f"{work}, loss and gradient", "torch", sizes, contenders, copy, 0, {"torch": _bar(work, sizes)})
+def _ids(shape: Shape) -> tuple[np.ndarray]:
+    return (np.random.default_rng(1).integers(0, shape[1], (shape[0], *shape[2:])),)
 
 
-def _bar(work: str, sizes: dict[str, int]) -> float:
-    """How many times faster than its peer the work is to be."""
-    if "drop" in work:
-        return 1 / 1.5
-    if "ignored" in work and "linear" in work:
-        return 1 / 1.3
-    return 3.0 if work in LARGE_BARS and sizes["classes"] == SIZES[0][1] else 1.0
+def _few_ignored(shape: Shape) -> tuple[np.ndarray]:
+    (labels,) = _ids(shape)
+    labels[::4] = -100
+    return (labels,)
 
 
-def _options(size: tuple[int, int]) -> dict[str, tuple[Callable[[], Step], Callable[[], Step], frameworks.Data]]:
-    """Of each option: lsmooth's step, PyTorch's, and the tensor that both take."""
-    rng = np.random.default_rng(2)
-    ours, per_row = losses.softmax_cross_entropy, rng.uniform(0.5, 2.0, size[0]).astype(np.float32)
-    per_class = rng.uniform(0.5, 2.0, size[1]).astype(np.float32)
-
-    def distributions() -> np.ndarray:
-        x = np.random.default_rng(3).random(size, np.float32)
-        return x / x.sum(1, keepdims=True)
-
-    def peer(step: Callable[[Any], Step]) -> Callable[[], Step]:
-        def torch_step() -> Step:
-            import torch
-
-            return step(torch)
-
-        return torch_step
-
-    return {
-        "distributions": (
-            lambda: lambda z, y, q: ours(q, z),
-            peer(lambda torch: lambda z, y, q: torch.nn.functional.cross_entropy(z, q)),
-            distributions,
-        ),
-        "class weights": (
-            lambda: lambda z, y, w: ours(y, z, class_weight=w),
-            peer(lambda torch: lambda z, y, w: torch.nn.functional.cross_entropy(z, y, weight=w)),
-            lambda: per_class,
-        ),
-        "z-loss": (
-            lambda: lambda z, y, _: ours(y, z, z_loss=1e-4),
-            peer(
-                lambda torch: (
-                    lambda z, y, _: (
-                        torch.nn.functional.cross_entropy(z, y) + 1e-4 * torch.logsumexp(z, 1).square().mean()
-                    )
-                )
-            ),
-            lambda: per_row,
-        ),
-        "temperature per row": (
-            lambda: lambda z, y, t: ours(y, z, temperature=t),
-            peer(lambda torch: lambda z, y, t: torch.nn.functional.cross_entropy(z / t[:, None], y)),
-            lambda: per_row,
-        ),
-        "a masked class": (
-            lambda: lambda z, y, m: ours(y.clamp_min(1), z + m, label_smoothing=0.1),
-            peer(
-                lambda torch: (
-                    lambda z, y, m: torch.nn.functional.cross_entropy(z + 0 * m[1], y.clamp_min(1), label_smoothing=0.1)
-                )
-            ),
-            lambda: np.where(np.arange(size[1]) == 0, -np.inf, 0.0).astype(np.float32),
-        ),
-        "no reduction": (
-            lambda: lambda z, y, _: ours(y, z, label_smoothing=0.1, reduction="none").sum(),
-            peer(
-                lambda torch: (
-                    lambda z, y, _: torch.nn.functional.cross_entropy(z, y, label_smoothing=0.1, reduction="none").sum()
-                )
-            ),
-            lambda: per_row,
-        ),
-    }
+def _ids_and_weights(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    return (*_ids(shape), _scales(shape[1]))
 
 
-def _modules(ignored: int) -> tuple[Callable[[], Step], Callable[[], Step]]:
-    """The modules; of so many rows one is ignored, none for 0."""
-
-    def step(loss: Any) -> Step:
-        labels: list[Any] = []
-
-        def call(z: Any, y: Any, _: Any) -> Any:
-            if not labels:
-                labels.append(y.clone())
-                labels[0][: len(y) if ignored else 0 : max(1, ignored)] = -100
-            return loss(z, labels[0])
-
-        return call
-
-    def ours() -> Step:
-        from lsmooth.integrations.torch import CrossEntropyLoss
-
-        return step(CrossEntropyLoss())
-
-    def peer() -> Step:
-        import torch
-
-        return step(torch.nn.CrossEntropyLoss())
-
-    return ours, peer
+def _scales(size: int) -> np.ndarray:
+    return np.random.default_rng(2).uniform(0.5, 2.0, size).astype(np.float32)
 
 
-def _compat() -> tuple[Callable[[], Step], Callable[[], Step]]:
-    def ours() -> Step:
-        from lsmooth.compat.torch import cross_entropy
-
-        return lambda z, y, _: cross_entropy(z, y)
-
-    def peer() -> Step:
-        import torch
-
-        return lambda z, y, _: torch.nn.functional.cross_entropy(z, y)
-
-    return ours, peer
+def _distributions(shape: Shape) -> tuple[np.ndarray]:
+    x = np.random.default_rng(3).random(shape, np.float32)
+    return (x / x.sum(1, keepdims=True),)
 
 
-def _images() -> tuple[Callable[[], Step], Callable[[], Step]]:
-    def peer() -> Step:
-        import torch
+def _binary(shape: Shape) -> np.ndarray:
+    return (np.random.default_rng(3).random(shape) < 0.3).astype(np.float32)
 
-        return lambda z, y, _: torch.nn.functional.cross_entropy(z, y)
 
-    return lambda: lambda z, y, _: losses.softmax_cross_entropy(y, z, axis=1), peer
+def _head_of_one_in_twenty(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """The weight of 32000 classes, of fewer where there are few features, and labels most of which are ignored."""
+    weight = _normal((min(32000, 64 * shape[1]), shape[1])) / shape[1] ** 0.5
+    (labels,) = _ids(shape)
+    labels[np.arange(1, shape[0] + 1) % 20 != 0] = -100
+    return weight, labels
+
+
+def _of_top_classes(z: Any, indices: Any, log_t: Any, tail: str) -> Any:
+    return distillation.sparse_distillation_loss(indices, log_t, z, tail=tail)
+
+
+def _largest(shape: Shape) -> list[np.ndarray]:
+    return top_classes(shape[0], shape[1], min(KEPT, shape[1] // 2))
+
+
+_LARGE = (512, 32000)
+# Shapes, the small one first.
+_LOGITS, _BATCHES = ((64, 1000), _LARGE, (256, 1000)), ((64, 10), (32, 10), (256, 1000))
+_IMAGES = ((2, 5, 16, 16), (8, 2, 256, 256), (4, 21, 128, 128), (2, 150, 128, 128))
+_MANY_LABELS, _TEACHER = ((2, 3, 8, 8), (8, 20, 128, 128)), ((8, 100), _LARGE)
+_loss, _bucket = losses.softmax_cross_entropy, functools.partial(_of_top_classes, tail="bucket")
+_drop = functools.partial(_of_top_classes, tail="drop")
+_plain, _module, _own_module = peer("cross_entropy"), peer("module"), peer("lsmooth_module")
+
+_WORKS = (
+    _Work("cross-entropy, distributions", _LOGITS, _distributions, lambda z, q: _loss(q, z), _plain, 3.0),
+    _Work(
+        "cross-entropy, class weights",
+        _LOGITS,
+        _ids_and_weights,
+        lambda z, y, w: _loss(y, z, class_weight=w),
+        _plain,
+        3.0,
+    ),
+    _Work("cross-entropy, z-loss", _LOGITS, _ids, lambda z, y: _loss(y, z, z_loss=1e-4), peer("z_loss"), 3.0),
+    _Work(
+        "cross-entropy, temperature per row",
+        _LOGITS,
+        lambda shape: (*_ids(shape), _scales(shape[0])),
+        lambda z, y, t: _loss(y, z, temperature=t),
+        peer("cross_entropy_with_temperatures"),
+        3.0,
+    ),
+    _Work(
+        "cross-entropy, a masked class",
+        _LOGITS,
+        lambda shape: (*_ids(shape), np.where(np.arange(shape[1]) == 0, -np.inf, 0.0).astype(np.float32)),
+        lambda z, y, m: _loss(y.clamp_min(1), z + m, label_smoothing=EPS),
+        peer("cross_entropy_after_adding"),
+    ),
+    _Work(
+        "cross-entropy, no reduction",
+        _LOGITS,
+        _ids,
+        lambda z, y: _loss(y, z, label_smoothing=EPS, reduction="none").sum(),
+        peer("cross_entropy_of_rows"),
+    ),
+    _Work("cross-entropy, module", _BATCHES, _ids, _own_module, _module),
+    _Work("cross-entropy, module, a quarter of the rows ignored", _BATCHES, _few_ignored, _own_module, _module),
+    _Work("cross-entropy, compat.torch", _BATCHES, _ids, compat.cross_entropy, _plain),
+    _Work("cross-entropy, image", _IMAGES, _ids, lambda z, y: _loss(y, z, axis=1), _plain),
+    _Work(
+        "sigmoid focal loss",
+        ((2, 1, 16, 16), (8, 1, 512, 512)),
+        lambda shape: (_binary(shape),),
+        lambda z, t: losses.sigmoid_focal_loss(t, z, alpha=0.25),
+        peer("sigmoid_focal"),
+    ),
+    _Work(
+        "sigmoid cross-entropy, pos_weight",
+        _MANY_LABELS,
+        lambda shape: (_binary(shape), np.full((shape[1], 1, 1), 2.0, np.float32)),
+        lambda z, t, w: losses.sigmoid_cross_entropy(t, z, pos_weight=w),
+        peer("sigmoid_cross_entropy_with_pos_weight"),
+    ),
+    _Work(
+        "sigmoid cross-entropy, mask",
+        _MANY_LABELS,
+        lambda shape: (_binary(shape), _normal(shape) > 0),
+        lambda z, t, m: losses.sigmoid_cross_entropy(t, z, mask=m),
+        peer("sigmoid_cross_entropy_with_mask"),
+    ),
+    _Work(
+        "KL of images, T = 2",
+        ((2, 5, 8, 8), (4, 21, 128, 128)),
+        lambda shape: (_normal(shape),),
+        lambda z, t: distillation.distillation_loss(t, z, temperature=TEMPERATURE, axis=1),
+        peer("forward_kl_of_images"),
+    ),
+    _Work("top-k teacher, bucket", _TEACHER, _largest, _bucket, peer("top_classes", tail="bucket", temperature=1.0)),
+    _Work("top-k teacher, bucket beside drop", _TEACHER, _largest, _bucket, _drop, 1 / 1.5),
+    _Work(
+        "linear head, 95% of the rows ignored",
+        ((40, 16), (2048, 512)),
+        _head_of_one_in_twenty,
+        lambda h, w, y: losses.linear_softmax_cross_entropy(y, h, w, ignore_index=-100),
+        peer("linear_cross_entropy_of_one_in_twenty"),
+        1 / 1.3,
+    ),
+)

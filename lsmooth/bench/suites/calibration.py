@@ -1,4 +1,4 @@
-"""The fits of calibrators, beside scikit-learn, probmetrics, netcal and the recipe that most people copy."""
+"""The fits of calibrators, beside scikit-learn, probmetrics, netcal and gpleiss' recipe of L-BFGS."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from lsmooth.calibration import (
 WORK = "fit of a temperature"
 SMALL, MIDDLE, WIDE, LARGE, TOKENS = (1000, 10), (10_000, 100), (2000, 1000), (50_000, 1000), (128, 262_144)
 RECIPE = "LBFGS recipe"
-# At the largest sizes one fit takes these seconds to a minute: it is measured once, at one of them.
+# These take up to a minute at the largest sizes, so they are measured at one of them only.
 _SLOW = frozenset({"scikit-learn", "probmetrics", RECIPE})
 
 Data = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """The suite: NumPy's arrays; on an accelerator PyTorch's tensors there, which the recipe alone takes too."""
+    """The suite, on NumPy's arrays; on an accelerator on PyTorch's tensors, beside the recipe alone."""
     for size in (SMALL,) if plan.quick else (SMALL, MIDDLE, WIDE, LARGE, TOKENS):
         data = functools.partial(draw, *size)
         if plan.device != CPU:
@@ -51,7 +51,7 @@ def rows(plan: Plan) -> Iterator[Row]:
             "numpy",
             {"rows": size[0], "classes": size[1]},
             contenders,
-            copy=frameworks.numpy_copy(lambda data=data: data()[0]),
+            copy=frameworks.copy(plan, "numpy", lambda data=data: data()[0]),
             unit_bytes=4 * size[0] * size[1] if large else 0,
             bars={"scikit-learn": 10.0, RECIPE: 50.0} if size == LARGE else {},
         )
@@ -60,7 +60,7 @@ def rows(plan: Plan) -> Iterator[Row]:
 
 
 def _map_rows() -> Iterator[Row]:
-    """Calibrators of more than a temperature, on NumPy's arrays."""
+    """Calibrators with more parameters than a temperature, on NumPy's arrays."""
     for kind, (rows, classes), peer, bar in (
         (StructuredVectorScaling, WIDE, "probmetrics", 3.0),
         (StructuredMatrixScaling, WIDE, "probmetrics", 3.0),
@@ -80,10 +80,10 @@ def _map_rows() -> Iterator[Row]:
 
 def _torch_row(plan: Plan, size: tuple[int, int], data: Data) -> Row:
     def setup(fit: Callable[[Any, Any], Call]) -> Setup:
-        return lambda: fit(*(frameworks.torch_tensor(plan, x) for x in data()))
+        return lambda: fit(*(frameworks.tensor(plan, "torch", x) for x in data()))
 
     contenders = {"lsmooth": setup(_fit), RECIPE: setup(_recipe)}
-    copy = frameworks.torch_copy(plan, lambda: data()[0])
+    copy = frameworks.copy(plan, "torch", lambda: data()[0])
     return Row(WORK, "torch", {"rows": size[0], "classes": size[1]}, contenders, copy)
 
 
@@ -106,7 +106,7 @@ def _ours(data: Data) -> Call:
 
 def _run_quietly(fit: Callable[[], object]) -> object:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a matrix of few rows overfits
+        warnings.simplefilter("ignore")  # a matrix fitted to few rows overfits
         return fit()
 
 
@@ -141,7 +141,7 @@ def _fit(logits: Any, labels: Any) -> Call:
 
 
 class _Drawn:
-    """Sixteen batches that are drawn anew whenever they are read, which is timed too, and never together."""
+    """Sixteen batches, each drawn when it is read, which is timed too."""
 
     def __init__(self, size: tuple[int, int]):
         self._rows, self._classes = size[0] // 16, size[1]
@@ -156,7 +156,7 @@ def _batches(size: tuple[int, int]) -> Call:
 
 
 def _sklearn(data: Data) -> Call:
-    """What ``CalibratedClassifierCV(method="temperature")`` fits with."""
+    """The fit of ``CalibratedClassifierCV(method="temperature")``."""
     from sklearn.calibration import _TemperatureScaling  # type: ignore[attr-defined]
 
     logits, labels = data()
@@ -199,7 +199,7 @@ def _recipe(logits: Any, labels: Any) -> Call:
 
 
 def _netcal(data: Data) -> Call:
-    """On probabilities, which it takes; making them is not timed."""
+    """Netcal takes probabilities; computing them is not timed."""
     from netcal.scaling import TemperatureScaling as Peer  # type: ignore[import-not-found]
 
     p, labels = _probabilities(data)

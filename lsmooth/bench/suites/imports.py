@@ -1,4 +1,4 @@
-"""What ``import lsmooth`` costs beyond ``import numpy``, in a process of its own."""
+"""The time of ``import lsmooth`` after ``import numpy``, in a new process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BAR = 20e-3
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """Each call starts a Python, whose clock runs around the import alone."""
+    """Each call starts Python, which times the import alone."""
     for module in ("lsmooth", "lsmooth.losses"):
         bars = {"seconds": BAR} if module == "lsmooth" else {}
         contenders = {"lsmooth": lambda module=module: _importer(module)}

@@ -20,16 +20,18 @@ WORK = "expected calibration error, 15 bins"
 SMALL, MIDDLE, LARGE, TOKENS = (1000, 10), (10_000, 100), (50_000, 1000), (256, 262_144)
 
 Data = Callable[[], tuple[np.ndarray, np.ndarray]]
+MODES = ("numpy", "torch", "jax, jit", "jax, eager", "tensorflow, function", "tensorflow, eager")
 
 
 def rows(plan: Plan) -> Iterator[Row]:
     """The suite."""
     for size in (SMALL,) if plan.quick else (SMALL, MIDDLE, LARGE, TOKENS):
         data = functools.partial(_draw, *size)
-        for mode, (backend, ours) in _OURS.items():
+        for mode in MODES:
+            backend, _, how = mode.partition(", ")
             if not (plan.device == CPU if backend == "numpy" else frameworks.wanted(plan, backend)):
                 continue
-            contenders: dict[str, Setup] = {"lsmooth": functools.partial(ours, plan, data)}
+            contenders: dict[str, Setup] = {"lsmooth": functools.partial(_ours, plan, backend, how, data)}
             if mode == "numpy" and size in (LARGE, TOKENS):
                 contenders["lsmooth, in batches"] = functools.partial(_batches, size)
             for peer, (of, setup) in _PEERS.items():
@@ -41,15 +43,11 @@ def rows(plan: Plan) -> Iterator[Row]:
                 mode,
                 {"rows": size[0], "classes": size[1]},
                 contenders,
-                copy=_copy(plan, backend, lambda data=data: data()[0]),
+                # On the CPU all are compared with NumPy's copy, since the peers are NumPy's.
+                copy=frameworks.copy(plan, "numpy" if plan.device == CPU else backend, lambda data=data: data()[0]),
                 unit_bytes=4 * size[0] * size[1] if size in (LARGE, TOKENS) and mode == "numpy" else 0,
                 bars={"netcal": 2.0} if size == LARGE else {},
             )
-
-
-def _copy(plan: Plan, backend: str, data: frameworks.Data) -> Setup:
-    """On the CPU the same for all, since the peers are."""
-    return frameworks.numpy_copy(data) if plan.device == CPU else frameworks.copy(plan, backend, data)
 
 
 def _draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,13 +60,22 @@ def _draw(count: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return p, rng.integers(0, classes, count)
 
 
-def _numpy(_: Plan, data: Data) -> Call:
-    p, labels = data()
-    return lambda: expected_calibration_error(labels, p)
+def _ours(plan: Plan, backend: str, how: str, data: Data) -> Call:
+    error: Any = expected_calibration_error
+    if how == "jit":
+        import jax
+
+        error = jax.jit(error)
+    if how == "function":
+        import tensorflow as tf
+
+        error = tf.function(error)
+    p, labels = (frameworks.tensor(plan, backend, x) for x in data())
+    return frameworks.finished(plan, backend, lambda: error(labels, p))
 
 
 def _batches(size: tuple[int, int]) -> Call:
-    """Sixteen batches, each drawn when its turn has come; the drawing is timed too."""
+    """Sixteen batches, each drawn when it is needed; the drawing is timed too."""
 
     def stream() -> float:
         metric = CalibrationError()
@@ -78,27 +85,6 @@ def _batches(size: tuple[int, int]) -> Call:
         return metric.result()
 
     return stream
-
-
-def _torch(plan: Plan, data: Data) -> Call:
-    p, labels = (frameworks.torch_tensor(plan, x) for x in data())
-    return frameworks.torch_call(plan, lambda: expected_calibration_error(labels, p))
-
-
-def _jax(_: Plan, data: Data, jit: bool) -> Call:
-    import jax
-
-    p, labels = (jax.numpy.asarray(x) for x in data())
-    function: Any = jax.jit(expected_calibration_error) if jit else expected_calibration_error
-    return lambda: jax.block_until_ready(function(labels, p))
-
-
-def _tensorflow(_: Plan, data: Data, function: bool) -> Call:
-    import tensorflow as tf
-
-    p, labels = (tf.constant(x) for x in data())
-    error: Any = tf.function(expected_calibration_error) if function else expected_calibration_error
-    return lambda: error(labels, p).numpy()
 
 
 def _netcal(_: Plan, data: Data) -> Call:
@@ -118,20 +104,12 @@ def _uncertainty_calibration(_: Plan, data: Data) -> Call:
 def _torchmetrics(plan: Plan, data: Data) -> Call:
     from torchmetrics.functional.classification import multiclass_calibration_error  # type: ignore[import-not-found]
 
-    p, labels = (frameworks.torch_tensor(plan, x) for x in data())
+    p, labels = (frameworks.tensor(plan, "torch", x) for x in data())
     error = functools.partial(multiclass_calibration_error, num_classes=p.shape[-1], n_bins=15)
-    return frameworks.torch_call(plan, lambda: error(p, labels))
+    return frameworks.finished(plan, "torch", lambda: error(p, labels))
 
 
-_OURS: dict[str, tuple[str, Callable[[Plan, Data], Call]]] = {
-    "numpy": ("numpy", _numpy),
-    "torch": ("torch", _torch),
-    "jax, jit": ("jax", functools.partial(_jax, jit=True)),
-    "jax, eager": ("jax", functools.partial(_jax, jit=False)),
-    "tensorflow, function": ("tensorflow", functools.partial(_tensorflow, function=True)),
-    "tensorflow, eager": ("tensorflow", functools.partial(_tensorflow, function=False)),
-}
-# By the package that it is: the framework whose rows it is in (None: all), and the setup.
+# By distribution: the framework whose rows it is in (None: all), and its setup.
 _PEERS: dict[str, tuple[str | None, Callable[[Plan, Data], Call]]] = {
     "netcal": (None, _netcal),
     "uncertainty-calibration": (None, _uncertainty_calibration),
