@@ -1,4 +1,7 @@
-"""Divergences between a teacher and a student, and the losses made of them."""
+"""Distillation losses between a teacher and a student.
+
+Options that several losses share are described in full in `distillation_loss`, and so are the errors.
+"""
 
 from lsmooth.distillation._features import (
     attention_transfer_loss,
@@ -9,11 +12,7 @@ from lsmooth.distillation._features import (
     similarity_preserving_loss,
 )
 from lsmooth.distillation._linear import linear_distillation_loss, linear_sparse_distillation_loss
-from lsmooth.distillation._logits import (
-    decoupled_distillation_loss,
-    distillation_loss,
-    standardized_distillation_loss,
-)
+from lsmooth.distillation._logits import decoupled_distillation_loss, distillation_loss, standardized_distillation_loss
 from lsmooth.distillation._loss import DistillationLoss
 from lsmooth.distillation._methods import (
     MovingAverageTeacher,

@@ -1,4 +1,4 @@
-"""Losses between the features of a teacher and of a student: what lies below the logits."""
+"""Losses between the features of a teacher and of a student."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def hint_loss(
 ) -> Array:
     """FitNets' hints: the mean squared difference of two feature maps.
 
-    ``mean_j (f^t_j - f^s_j)^2`` of each example, over all its features. Where the student's features have
-    another size, hand in what a regressor of yours, trained along with the student, makes of them.
+    ``mean_j (f^t_j - f^s_j)^2`` of each example, over all its features. If the student's features differ in size,
+    map them with a regressor that is trained along with the student.
 
     Args:
         teacher_features: floating point, (batch, ...).
@@ -64,15 +64,15 @@ def attention_transfer_loss(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
-    """Attention transfer: student and teacher look at the same places.
+    """Attention transfer: the squared difference of two normalised attention maps.
 
-    ``mean_i (a^t_i / |a^t| - a^s_i / |a^s|)^2`` over the places i, with a_i the mean over channels of
+    ``mean_i (a^t_i / |a^t| - a^s_i / |a^s|)^2`` over the positions i, with a_i the mean over channels of
     ``abs(f_i)^power``. The numbers of channels may differ.
 
     Args:
         teacher_features: floating point, (batch, ..., channels).
-        student_features: floating point, in the same shape but for the channels.
-        axis: the channels: -1, or 1 for images of PyTorch.
+        student_features: floating point, in the same shape except for the channels.
+        axis: the channel axis: -1, or 1 for PyTorch images.
         power: above 0.
         sample_weight: weights of the examples: a scalar, or (batch,).
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
@@ -104,10 +104,10 @@ def attention_transfer_loss(
 def similarity_preserving_loss(
     teacher_features: Array, student_features: Array, *, stop_teacher_gradient: bool = True
 ) -> Array:
-    """Examples that are alike to the teacher are alike to the student.
+    """Similarity-preserving distillation: the squared difference of the pairwise similarities in a batch.
 
-    ``|G^t - G^s|^2 / batch^2``, G being the batch's matrix of inner products with its rows scaled to
-    length one. The features may differ in shape beyond the batch.
+    ``|G^t - G^s|^2 / batch^2``, where G is the batch's matrix of inner products with rows scaled to length one.
+    The features may differ in shape beyond the batch.
 
     Args:
         teacher_features: floating point, (batch, ...).
@@ -134,21 +134,21 @@ def similarity_preserving_loss(
 def relational_distance_loss(
     teacher_features: Array, student_features: Array, *, stop_teacher_gradient: bool = True
 ) -> Array:
-    """RKD-D: pairs of examples are as far apart for the student as for the teacher.
+    """RKD-D: Huber loss between the teacher's and the student's pairwise distances.
 
-    ``mean_ij h(d^t_ij - d^s_ij)``, with d the distances over their mean, and h Huber's loss: x^2 / 2 up to
-    1, abs(x) - 1/2 beyond.
+    ``mean_ij h(d^t_ij - d^s_ij)``, with d the distances divided by their mean, and h the Huber loss: x^2 / 2 for
+    abs(x) <= 1, else abs(x) - 1/2.
 
     Args:
         teacher_features: floating point, (batch, ...).
-        student_features: floating point, (batch, ...); of another size, if need be.
+        student_features: floating point, (batch, ...); the size may differ.
         stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar. float64 for float64 student features, else float32. Raises as `hint_loss` does.
 
-    Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all pairs, those of an
-        example with itself included, as in the authors' code.
+    Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean includes the pairs of an example with
+        itself, as in the authors' code.
 
     Examples:
         >>> import numpy as np
@@ -164,21 +164,21 @@ def relational_distance_loss(
 def relational_angle_loss(
     teacher_features: Array, student_features: Array, *, stop_teacher_gradient: bool = True
 ) -> Array:
-    """RKD-A: triples of examples make the same angles for the student as for the teacher.
+    """RKD-A: Huber loss between the teacher's and the student's angles in triples of examples.
 
-    ``mean_ijk h(cos^t_ijk - cos^s_ijk)``, the cosine at i between j and k, and h Huber's loss.
+    ``mean_ijk h(cos^t_ijk - cos^s_ijk)``, with the cosine of the angle at i between j and k, and h the Huber loss.
 
     Args:
         teacher_features: floating point, (batch, ...).
-        student_features: floating point, (batch, ...); of another size, if need be.
+        student_features: floating point, (batch, ...); the size may differ.
         stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
-        A scalar. float64 for float64 student features, else float32. It costs batch^3 numbers.
+        A scalar. float64 for float64 student features, else float32. Needs memory for batch^3 numbers.
         Raises as `hint_loss` does.
 
     Source: Park et al. 2019, "Relational Knowledge Distillation"; the mean is over all triples, as in the
-        authors' code, which weighs this with 2 and `relational_distance_loss` with 1.
+        authors' code, where this loss has the weight 2 and `relational_distance_loss` the weight 1.
 
     Examples:
         >>> import numpy as np
@@ -202,21 +202,21 @@ def contrastive_distillation_loss(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
-    """CRD on a batch: an example's two embeddings belong together, and to no other example.
+    """CRD within a batch: contrastive loss of the teacher's and the student's embeddings.
 
     With c_ij the cosine of teacher i and student j, and h_ij = e^(c_ij / T) / (e^(c_ij / T) + r),
 
     ``-log h_ii - sum_{j != i} log(1 - h_ij)``,
 
-    r being the expected number of negatives over the size of the data set. Computed by softplus, with
-    no exponential that could overflow. A memory bank is left to the user.
+    where r is the expected number of negatives divided by the size of the data set. Computed with softplus, which
+    does not overflow. There is no memory bank.
 
     Args:
         teacher_embeddings: floating point, (batch, features).
-        student_embeddings: floating point, in the same shape: heads that map both to it are yours.
-        labels: class ids (batch,); where given, examples of the same class are no negatives.
+        student_embeddings: floating point, in the same shape.
+        labels: class ids (batch,); if given, examples of the same class are not negatives.
         temperature: T > 0.
-        prior_ratio: r > 0; 1 unless given.
+        prior_ratio: r > 0; 1 by default.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each example being a row.
         stop_teacher_gradient: whether to treat the teacher as a constant.
 
@@ -238,21 +238,20 @@ def contrastive_distillation_loss(
     xp, teacher, student = _features(teacher_embeddings, student_embeddings, stop_teacher_gradient, labels=labels)
     _check_same(xp, teacher, student)
     cosines = _unit(xp, _flat(xp, teacher)) @ xp.moveaxis(_unit(xp, _flat(xp, student)), 0, 1)
-    lead = cosines / temperature - math.log(ratio)
-    every = xp.cumsum(xp.ones_like(lead[..., 0], "int32"))
-    own = xp.equal(every[:, None], every[None, :])
-    together = own
+    log_odds = cosines / temperature - math.log(ratio)
+    index = xp.cumsum(xp.ones_like(log_odds[..., 0], "int32"))
+    same = positive = xp.equal(index[:, None], index[None, :])
     if labels is not None:
         ids = check.class_ids(xp, xp.asarray(labels, like=student))
-        if not check.same_shape(xp.shape(ids), xp.shape(lead)[:1]):
-            raise ValueError(f"labels must have shape {xp.shape(lead)[:1]}, got {xp.shape(ids)}.")
-        together = own | xp.equal(ids[:, None], ids[None, :])
-    losses = xp.sum(xp.where(own, xp.softplus(-lead), xp.where(together, 0.0, xp.softplus(lead))), axis=-1)
-    return _reduce(xp, losses, None, reduction)
+        if not check.same_shape(xp.shape(ids), xp.shape(log_odds)[:1]):
+            raise ValueError(f"labels must have shape {xp.shape(log_odds)[:1]}, got {xp.shape(ids)}.")
+        same = positive | xp.equal(ids[:, None], ids[None, :])
+    negatives = xp.where(same, 0.0, xp.softplus(log_odds))
+    return _reduce(xp, xp.sum(xp.where(positive, xp.softplus(-log_odds), negatives), axis=-1), None, reduction)
 
 
 def _features(teacher: Any, student: Any, stop: bool, **others: Any) -> tuple[Backend, Array, Array]:
-    """Both in the precision of the result, with a batch in common."""
+    """Teacher and student in the precision of the result; their batch sizes must be equal."""
     xp = backend_of(teacher_features=teacher, student_features=student, **others)
     student = check.float_array(xp, "student_features", student, like=teacher if xp.is_array(teacher) else None)
     teacher = check.float_array(xp, "teacher_features", teacher, like=student)
@@ -300,26 +299,26 @@ def _mean_of_all(xp: Backend, x: Array) -> Array:
 
 def _attention(xp: Backend, x: Array, axis: int, power: float) -> Array:
     x = xp.moveaxis(x, check.check_axis(axis, xp.shape(x)), -1)
-    return xp.sum(abs(x) ** power, axis=-1)  # their length is divided out, so a sum is as good as a mean
+    return xp.sum(abs(x) ** power, axis=-1)  # the map is normalised later, so a sum serves as the mean
 
 
 def _length(xp: Backend, x: Array) -> Array:
-    """Along the last axis, with a zero gradient at zero."""
+    """The Euclidean norm along the last axis, with a zero gradient at zero."""
     squared = xp.sum(x * x, axis=-1)
     zero = xp.equal(squared, 0)
     return xp.where(zero, 0.0, xp.where(zero, 1.0, squared) ** 0.5)
 
 
 def _unit(xp: Backend, x: Array) -> Array:
-    """Scaled to length one along the last axis; zero stays zero."""
+    """``x`` scaled to norm one along the last axis; zero stays zero."""
     length = _length(xp, x)[..., None]
     return x / xp.where(xp.equal(length, 0), 1.0, length)
 
 
 def _relative_distances(xp: Backend, x: Array) -> Array:
     distances = _length(xp, x[:, None, :] - x[None, :, :])
-    apart = xp.sum(xp.cast(distances > 0, xp.dtype(x)))
-    mean = xp.sum(distances) / xp.where(xp.equal(apart, 0), 1.0, apart)
+    count = xp.sum(xp.cast(distances > 0, xp.dtype(x)))
+    mean = xp.sum(distances) / xp.where(xp.equal(count, 0), 1.0, count)
     return distances / xp.where(xp.equal(mean, 0), 1.0, mean)
 
 

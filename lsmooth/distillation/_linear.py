@@ -1,4 +1,4 @@
-"""Distillation between two linear heads, whose logits are never held whole."""
+"""Distillation between two linear heads, without materialising their logits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, Head, Kernels, linear_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.distillation._divergences import parameter_of
-from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
-from lsmooth.distillation._pair import Arguments, LogitOptions, Pair, PairOptions, prepare
+from lsmooth.distillation._pair import Arguments, LogitOptions, Pair, PairOptions, parameter_of, prepare
 from lsmooth.distillation._shards import spread_loss
+from lsmooth.distillation._sparse import check_tail, kept_divergence, kept_indices
 from lsmooth.losses._linear import check_block_size, check_head, head_without_padding, over_rows
 from lsmooth.losses._rows import rows_of
 from lsmooth.losses._shards import over_all_rows
@@ -52,12 +51,11 @@ def linear_distillation_loss(
     stop_teacher_gradient: bool = True,
     block_size: int | None = None,
 ) -> Array:
-    """What a student minimises, from the hidden states and output layers of both models.
+    """The loss of a student, from the hidden states and output layers of both models.
 
-    ``(1 - alpha) CE(labels, student) + alpha T^2 D(teacher / T, student / T)``, as
-    `DistillationLoss` has it, with the logits ``hidden @ weight.T + bias`` of either model. They
-    are computed for a block of rows at a time, and with them both parts of the loss and their gradients.
-    JAX computes all logits together where the number of rows is symbolic, as in ``jax.export``.
+    ``(1 - alpha) CE(labels, student) + alpha T^2 D(teacher / T, student / T)``, as in `DistillationLoss`, with the
+    logits ``hidden @ weight.T + bias`` of both models. Loss and gradients are computed for one block of rows at a
+    time; in JAX for all rows at once if their number is symbolic, as in ``jax.export``.
 
     Args:
         teacher_hidden: floating point, (..., features of the teacher).
@@ -66,26 +64,23 @@ def linear_distillation_loss(
         student_weight: (classes, features of the student).
         teacher_bias: (classes,), or None.
         student_bias: (classes,), or None.
-        labels: class ids in the rows' shape; None for the teacher's part alone.
+        labels: class ids in the rows' shape; None for the divergence alone.
         alpha: the weight of the teacher, in [0, 1]; if None, 0.5 with labels and 1 without.
-        temperature: T > 0, of the teacher's part; a number, or a tensor that broadcasts to the rows.
-        label_smoothing: eps in [0, 1], of the labels' part; a number, or a tensor that broadcasts to the rows.
+        temperature: T > 0, of the divergence; a number, or a tensor that broadcasts to the rows.
+        label_smoothing: eps in [0, 1], of the cross-entropy; a number, or a tensor that broadcasts to the rows.
         divergence: D, as in `distillation_loss`.
-        beta: of ``"jensen_shannon"``.
-        divergence_alpha: alpha of `distillation_loss`.
-        logit_softcap: c > 0, of the student: its logits z become c tanh(z / c). So they do in the labels' part.
-        teacher_logit_softcap: the same of the teacher.
+        beta: for ``"jensen_shannon"``.
+        divergence_alpha: the alpha of `distillation_loss`.
+        logit_softcap: c > 0, of the student, whose logits z become c tanh(z / c) in both terms.
+        teacher_logit_softcap: that of the teacher.
         logit_scale: multiplies the student's logits, before the cap.
-        teacher_logit_scale: the same of the teacher.
+        teacher_logit_scale: that of the teacher.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
-        ignore_index: rows with this label cost nothing in either part and count in no mean, whatever their
-            hidden states hold.
+        ignore_index: rows with this label are excluded from both terms and their mean, even if they hold NaN.
         mask: bool, in the rows' shape; rows that are False are excluded.
-        num_classes: rows of the weights from there on are padding, of which teacher and student may have different
-            amounts.
-        class_shards: as in `lsmooth.losses.linear_softmax_cross_entropy`: weights and biases are this member's slice
-            of the classes.
+        num_classes: the number of classes; later rows of the weights are padding, which may differ in amount.
+        class_shards: as in `lsmooth.losses.linear_softmax_cross_entropy`.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether to treat the teacher as a constant.
@@ -198,32 +193,32 @@ def linear_sparse_distillation_loss(
     stop_teacher_gradient: bool = True,
     block_size: int | None = None,
 ) -> Array:
-    """What a student minimises beside a teacher's top-k classes, from its hidden states and output layer.
+    """The loss of a student with a top-k teacher, from the student's hidden states and output layer.
 
     ``(1 - alpha) CE(labels, student) + alpha T^2 D``, with D as in `sparse_distillation_loss` and the logits
-    ``hidden @ weight.T + bias``. They are computed for a block of rows at a time, and with them both parts of the
-    loss and their gradients. No array of the size of all logits is made.
+    ``hidden @ weight.T + bias``. Loss and gradients are computed for one block of rows at a time, without an array
+    of the size of all logits.
 
     Args:
-        teacher_indices: integer class ids, (..., k), of the kept classes; each once.
-        teacher_log_probs: (..., k), their log-probabilities; -inf marks an empty place.
+        teacher_indices: integer class ids, (..., k), of the stored classes; without duplicates.
+        teacher_log_probs: (..., k), their log-probabilities; -inf marks an unused entry.
         hidden: floating point, (..., features), the same rows.
         weight: (classes, features).
         bias: (classes,), or None.
-        divergence: as in `sparse_distillation_loss`, and so are the two options that follow.
-        beta: of ``"jensen_shannon"``.
-        tail: what the classes that are not kept count for.
-        temperature: T > 0, of the teacher's part; a number, or a tensor that broadcasts to the rows.
-        labels: class ids in the rows' shape; None for the teacher's part alone.
+        divergence: as in `sparse_distillation_loss`.
+        beta: for ``"jensen_shannon"``.
+        tail: the treatment of the other classes, as in `sparse_distillation_loss`.
+        temperature: T > 0, of the divergence; a number, or a tensor that broadcasts to the rows.
+        labels: class ids in the rows' shape; None for the divergence alone.
         alpha: the weight of the teacher, in [0, 1]; if None, 0.5 with labels and 1 without.
-        label_smoothing: eps in [0, 1], of the labels' part; a number, or a tensor that broadcasts to the rows.
-        logit_softcap: c > 0; the logits z become c tanh(z / c), in both parts.
+        label_smoothing: eps in [0, 1], of the cross-entropy; a number, or a tensor that broadcasts to the rows.
+        logit_softcap: c > 0; the logits z become c tanh(z / c), in both terms.
         logit_scale: multiplies the logits, before the cap.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
-        ignore_index: rows with this label cost nothing in either part and count in no mean.
+        ignore_index: rows with this label are excluded from both terms and their mean.
         mask: bool, in the rows' shape; rows that are False are excluded.
-        num_classes: rows of the weight from there on are padding; so is a teacher's index.
+        num_classes: the number of classes; later rows of the weight and indices are padding.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether to treat the teacher as a constant.
@@ -276,7 +271,7 @@ def _loss_of_heads(
     block_size: int | None,
     kept: Mapping[str, Array] | None = None,
 ) -> Array:
-    """The loss of a checked call; its arrays become those of blocks."""
+    """The loss of a checked call, computed block by block."""
     xp, classes = pair.xp, pair.xp.shape(heads[-1].weight)[0]
     rows = rows_of(xp, pair.student)
     eps = _checked_smoothing(pair, label_smoothing)
@@ -290,7 +285,7 @@ def _loss_of_heads(
     if loss.alpha < 1.0:
         hard, more, _ = without_arrays(xp, SoftmaxOptions(eps))
         arrays |= {"labels": pair.labels, **{HARD + name: x for name, x in more.items()}}
-    # Both parts have these: a linear head's kernels look for them under these names.
+    # The kernels of linear heads look up these arrays of both terms by these names.
     arrays |= {name: x for name, x in (("counted", pair.counted), ("scale", pair.scale)) if xp.is_array(x)}
     arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
     scale = None if "scale" in arrays else pair.scale
@@ -308,11 +303,11 @@ def _checked_smoothing(pair: Pair, label_smoothing: Any) -> Any:
 class DistillationOfBlock(NamedTuple):
     """The `lsmooth.backends.formulas.linear.BlockLoss` of a teacher's and a student's head, in this order.
 
-    With a tail, of the student's head alone; of the teacher, `rows` hold the kept classes.
+    With a tail, there is only the student's head, and ``rows`` hold the teacher's stored classes.
     """
 
     xp: Backend
-    soft: DivergenceOptions  # without arrays: `rows` hold these, their names behind `SOFT`, or `HARD`
+    soft: DivergenceOptions  # its arrays are in ``rows``, under names with the prefix `SOFT`, or `HARD`
     hard: SoftmaxOptions | None = None
     alpha: float = 1.0
     scale: float | None = None
@@ -328,7 +323,7 @@ class DistillationOfBlock(NamedTuple):
         shared: Mapping[str, Array],
         final_kernels: Kernels | None = None,
     ) -> Array:
-        """The soft part, and the hard part where there are labels: both read the student's logits."""
+        """The divergence, plus the cross-entropy if there are labels."""
         xp, scale = self.xp, rows.get("scale", self.scale)
         each = [form.applied(xp, z) for form, z in zip(self.logits, logits, strict=True)]
         student = each[-1]
@@ -353,7 +348,7 @@ def _teacher_share(alpha: float | None, labels: Any) -> float:
         return 1.0 if labels is None else 0.5
     check.check_range("alpha", alpha, 0.0, 1.0)
     if labels is None and alpha != 1.0:
-        raise ValueError(f"alpha must be 1 where there are no labels, got {alpha}.")
+        raise ValueError(f"alpha must be 1 without labels, got {alpha}.")
     return float(alpha)
 
 

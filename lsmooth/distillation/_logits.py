@@ -11,8 +11,16 @@ from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, label_factor, log_sum_exp_of
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.distillation._divergences import parameter_of
-from lsmooth.distillation._pair import LogitOptions, Pair, PairOptions, finish, prepare, scale_of, tempered
+from lsmooth.distillation._pair import (
+    LogitOptions,
+    Pair,
+    PairOptions,
+    finish,
+    parameter_of,
+    prepare,
+    scale_of,
+    tempered,
+)
 from lsmooth.distillation._shards import spread_loss
 from lsmooth.losses._shards import over_all_rows
 
@@ -42,7 +50,7 @@ def distillation_loss(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
-    """How far the student's prediction is from the teacher's, both at a temperature.
+    """Divergence between the teacher's and the student's predictions at a temperature.
 
     With t = softmax(teacher / T) and s = softmax(student / T), T^2 times
 
@@ -58,33 +66,33 @@ def distillation_loss(
     | mse_logits | mean_k (teacher_k / T - student_k / T)^2 |
     | cosine | 1 - cos(teacher, student), of the logits themselves |
 
-    The gradient of the forward KL with respect to the student's logits is T (s - t). Everything is
-    computed from logits, nothing is clipped. Classes masked with -inf in both models are excluded; where only
-    the student masks a class that the teacher gives mass to, the forward KL is infinite, as it is.
+    The gradient of the forward KL with respect to the student's logits is T (s - t). All divergences are computed
+    from logits, without clipping. Classes with a logit of -inf in both models are excluded; if only the student
+    masks a class to which the teacher gives mass, the forward KL is infinite.
 
     Args:
         teacher_logits: floating point, any shape, classes along ``axis``.
         student_logits: floating point, in the same shape.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
-        divergence: one of the above.
-        beta: the teacher's share in m, in (0, 1), of ``"jensen_shannon"``.
-        alpha: in (0, 1), of ``"alpha"``, and of the skewed divergences, whose authors take 0.1.
-        logit_softcap: c > 0, of the student: its logits z become c tanh(z / c), before T.
-        teacher_logit_softcap: the same of the teacher.
+        divergence: one of the table.
+        beta: the teacher's share in m, in (0, 1), for ``"jensen_shannon"``.
+        alpha: in (0, 1), for ``"alpha"`` and the skewed divergences, whose authors use 0.1.
+        logit_softcap: c > 0, of the student, whose logits z become c tanh(z / c) before the division by T.
+        teacher_logit_softcap: that of the teacher.
         logit_scale: multiplies the student's logits, before the cap.
-        teacher_logit_scale: the same of the teacher.
-        scale_by_temperature_squared: whether the loss is multiplied by T^2, which keeps the size of the
-            gradient as T changes.
+        teacher_logit_scale: that of the teacher.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2, so that the size of the gradient
+            does not depend on T.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         labels: class ids in the rows' shape, used only with ``ignore_index``.
         ignore_index: rows with this label are excluded from the loss and its mean.
         mask: bool, in the rows' shape; rows that are False are excluded.
         axis: the class axis.
         num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
-        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: the logits of both are this member's slice of
-            the classes. Jensen-Shannon, the skewed KL and the total variation take a third exchange.
+        class_shards: as in `lsmooth.losses.softmax_cross_entropy`; the logits of both models are this member's
+            slice. Jensen-Shannon, skewed KL and total variation need a third exchange between members.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
-        reduction: as in `lsmooth.losses.softmax_cross_entropy`: sums go over classes, means over rows.
+        reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
@@ -144,20 +152,19 @@ def decoupled_distillation_loss(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
-    """DKD: the forward KL taken apart into what is said of the label and of the other classes.
+    """DKD: the forward KL with separate weights for the label's class and the other classes.
 
     ``T^2 (alpha TCKD + beta NCKD)``, with TCKD the KL divergence between (t_y, 1 - t_y) and
     (s_y, 1 - s_y), and NCKD that between the two softmaxes over the classes other than y. The plain
-    forward KL is ``TCKD + (1 - t_y) NCKD``. A student however sure of itself gives a finite loss: all
-    is computed from log-sum-exps.
+    forward KL is ``TCKD + (1 - t_y) NCKD``. Computed from log-sum-exps, so that confident students have a finite loss.
 
     Args:
         teacher_logits: floating point, any shape, classes along ``axis``.
         student_logits: floating point, in the same shape.
         labels: y, class ids in the rows' shape; one out of range makes its row NaN.
-        alpha: the weight of the label's part, at least 0.
-        beta: the weight of the other classes' part, at least 0.
-        temperature: T > 0, a number, or a tensor that broadcasts to the rows; the paper takes 4.
+        alpha: the weight of TCKD, at least 0.
+        beta: the weight of NCKD, at least 0.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows; 4 in the paper.
         scale_by_temperature_squared: whether the loss is multiplied by T^2.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         ignore_index: rows with this label are excluded from the loss and its mean.
@@ -183,18 +190,8 @@ def decoupled_distillation_loss(
     """
     alpha = check.check_at_least("alpha", alpha, 0.0)
     beta = check.check_at_least("beta", beta, 0.0)
-    options = PairOptions(
-        temperature,
-        labels,
-        ignore_index,
-        mask,
-        sample_weight,
-        axis,
-        num_classes,
-        reduction,
-        stop_teacher_gradient,
-        row_shards,
-    )
+    options = PairOptions(temperature, labels, ignore_index, mask, sample_weight, axis, num_classes, reduction)
+    options = options._replace(stop_teacher_gradient=stop_teacher_gradient, row_shards=row_shards)
     pair = prepare(teacher_logits, student_logits, options)
     xp, labels = pair.xp, pair.labels
     classes = xp.length(pair.student, -1, xp.dtype(labels))
@@ -202,8 +199,8 @@ def decoupled_distillation_loss(
     target = xp.equal(xp.one_hot(known, classes, "float32"), 1)
     teacher, student = (centered(xp, z) for z in tempered(pair))
     of_target = _binary_kl(xp, xp.label_log_odds(teacher, labels), xp.label_log_odds(student, labels))
-    losses = alpha * of_target + beta * _kl_of_others(xp, teacher, student, target)
-    losses = losses * factor
+    others = (_log_softmax_of_others(xp, z, target) for z in (teacher, student))
+    losses = (alpha * of_target + beta * relative_entropy(xp, *others)) * factor
     return finish(pair, losses, scale_by_temperature_squared)
 
 
@@ -227,11 +224,10 @@ def standardized_distillation_loss(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
-    """Distillation of standardised logits: the student need not match the teacher's scale.
+    """Distillation of standardised logits, which does not depend on the scale of the teacher's logits.
 
-    `distillation_loss` of ``(z - mean(z)) / std(z)`` in place of each row of logits, before T. The
-    standard deviation divides by the number of classes; masked classes have no part in it; a row
-    without spread stays at 0.
+    `distillation_loss` of ``(z - mean(z)) / std(z)`` of each row of logits, before the division by T. The
+    standard deviation divides by the number of classes that are not masked; constant rows become 0.
 
     Args:
         teacher_logits: floating point, any shape, classes along ``axis``.
@@ -255,9 +251,8 @@ def standardized_distillation_loss(
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32.
         Raises as `distillation_loss` does.
 
-    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation". The authors' code divides
-        by the classes less one in the standard deviation; that is a temperature ``sqrt(K / (K - 1))``
-        times as high.
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation". The authors' code divides by K - 1
+        in the standard deviation, which is equivalent to a temperature ``sqrt(K / (K - 1))`` times as high.
 
     Examples:
         >>> import numpy as np
@@ -306,24 +301,19 @@ def _standardized(xp: Backend, logits: Array) -> Array:
     kept = xp.cast(~masked, xp.dtype(logits))
     count = xp.sum(kept, axis=-1)[..., None]
     finite = xp.where(masked, 0.0, centered(xp, logits))
-    away = (finite - xp.sum(finite, axis=-1)[..., None] / count) * kept
-    variance = xp.sum(away * away, axis=-1)[..., None] / count
-    flat = xp.equal(variance, 0)
-    return xp.where(masked, logits, away / xp.where(flat, 1.0, variance) ** 0.5)
+    deviation = (finite - xp.sum(finite, axis=-1)[..., None] / count) * kept
+    variance = xp.sum(deviation * deviation, axis=-1)[..., None] / count
+    constant = xp.equal(variance, 0)
+    return xp.where(masked, logits, deviation / xp.where(constant, 1.0, variance) ** 0.5)
 
 
 def _binary_kl(xp: Backend, teacher: Array, student: Array) -> Array:
-    """KL between (p, 1 - p) of two leads g, with log p = -softplus(-g) and log(1 - p) = -softplus(g)."""
+    """KL between two Bernoulli distributions given by their log-odds g: log p = -softplus(-g)."""
     p = relative_entropy(xp, -xp.softplus(-teacher)[..., None], -xp.softplus(-student)[..., None])
     return p + relative_entropy(xp, -xp.softplus(teacher)[..., None], -xp.softplus(student)[..., None])
 
 
-def _kl_of_others(xp: Backend, teacher: Array, student: Array, target: Array) -> Array:
-    """KL of the softmaxes over the classes that are not the target; 0 where the teacher has none."""
-    return relative_entropy(xp, *(_log_softmax_of_others(xp, z, target) for z in (teacher, student)))
-
-
 def _log_softmax_of_others(xp: Backend, logits: Array, target: Array) -> Array:
-    """The log-softmax over the classes that are not the target; at the target, a number whose exponential is 0."""
+    """The log-softmax over the classes other than the target, which gets a number whose exponential is 0."""
     top, log_sum, _ = log_sum_exp_of(xp, logits, ~target)
     return xp.where(target, -1e4, logits - top[..., None] - log_sum[..., None])

@@ -1,4 +1,4 @@
-"""The hard loss and the soft loss together."""
+"""The sum of the hard and the soft loss."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from lsmooth.backends import Array
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.distillation._divergences import parameter_of
 from lsmooth.distillation._logits import divergence_options
-from lsmooth.distillation._pair import Arguments, PairOptions, prepare
+from lsmooth.distillation._pair import Arguments, PairOptions, parameter_of, prepare
 from lsmooth.distillation._shards import spread_loss
 from lsmooth.losses import _rows
 from lsmooth.losses._reductions import check_reduction
@@ -19,24 +18,23 @@ from lsmooth.losses._shards import over_all_rows
 
 
 class DistillationLoss:
-    """What a student minimises: the cross-entropy with its labels, and its distance to a teacher.
+    """The loss of a student: cross-entropy with the labels plus divergence from a teacher.
 
     ``(1 - alpha) CE(labels, student) + alpha T^2 D(teacher / T, student / T)``.
 
     Args:
         alpha: the weight of the teacher, in [0, 1].
-        temperature: T > 0, of the teacher's part: a number, or a tensor that broadcasts to the rows.
-        label_smoothing: eps in [0, 1], of the labels' part: a number, or a tensor that broadcasts to the rows.
+        temperature: T > 0, of the divergence: a number, or a tensor that broadcasts to the rows.
+        label_smoothing: eps in [0, 1], of the cross-entropy: a number, or a tensor that broadcasts to the rows.
         divergence: D, as in `distillation_loss`.
-        beta: of ``"jensen_shannon"``.
-        divergence_alpha: of ``"alpha"``.
+        beta: for ``"jensen_shannon"``.
+        divergence_alpha: the alpha of `distillation_loss`.
         scale_by_temperature_squared: whether D is multiplied by T^2.
-        ignore_index: rows with this label cost nothing in either part, and count in no mean.
+        ignore_index: rows with this label are excluded from both terms and their mean.
         axis: the class axis.
         num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
-        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: the logits of both are this member's slice of
-            the classes, and so are distributions. Not in the configuration, which another process may read.
-        row_shards: likewise, of rows.
+        class_shards: as in `distillation_loss`. Groups are not part of the config, which other processes may read.
+        row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Raises:
@@ -102,10 +100,10 @@ class DistillationLoss:
 
         Args:
             labels: class ids, or distributions in the shape of the logits.
-            teacher_logits: floating point, classes along ``axis``; they get no gradient.
+            teacher_logits: floating point, classes along ``axis``; treated as constants.
             student_logits: floating point, in the same shape.
             sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
-            mask: bool, in the shape of the rows, True for the rows that count.
+            mask: bool, in the shape of the rows; rows that are False are excluded.
 
         Returns:
             A scalar; or the rows' losses for ``reduction="none"``. Raises as `distillation_loss` does.
@@ -123,12 +121,12 @@ class DistillationLoss:
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make another like this one, ready for JSON."""
+        """The constructor's arguments, without groups, for JSON."""
         return {name: x for name, x in vars(self).items() if name != "_shards"}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DistillationLoss:
-        """Make one from `get_config`."""
+        """The loss with the arguments that `get_config` returned."""
         return cls(**config)
 
 
@@ -145,10 +143,9 @@ def _hard_and_soft(
     label_smoothing: float | Array,
     axis: int,
 ) -> Array:
-    """The loss of a batch; what lies along the rows has an argument of its own, since it may be ragged."""
+    """The loss of a batch; arguments along the rows are not in ``loss``, because `over_ragged_rows` replaces them."""
     common: dict[str, Any] = {"ignore_index": loss.ignore_index, "axis": axis, "reduction": loss.reduction}
-    common["num_classes"] = loss.num_classes
-    common |= loss._shards
+    common |= {"num_classes": loss.num_classes, **loss._shards}
     ids = None if loss.ignore_index is None else labels
     options = PairOptions(temperature, ids, sample_weight=sample_weight, mask=mask, **common)
     names = Arguments(order=("labels", labels, "loss(labels, teacher_logits, student_logits)"))
@@ -170,7 +167,7 @@ def _hard_and_soft(
             alpha=float(loss.alpha),
             num_classes=loss.num_classes,
         )
-    # Each part's weight goes into what its rows are scaled by, and so into the gradient that it writes.
+    # The kernels multiply their gradients by the rows' factors, so the weight of each term goes into its factors.
     rows = rows._replace(scale=_weighted(rows.scale, 1.0 - float(loss.alpha)))
     pair = pair._replace(scale=_weighted(pair.scale, float(loss.alpha)))
     hard = SoftmaxOptions(rows.label_smoothing, counted=rows.counted, scale=rows.scale, total=rows.reduction != "none")

@@ -1,4 +1,4 @@
-"""Ways to distil that are made of the divergences: several teachers, peers, sequences, no teacher at all."""
+"""Distillation methods based on `distillation_loss`: ensembles, peers, sequences, and students without a teacher."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def ensemble_distillation_loss(
     divergence from the teachers' mean prediction.
 
     Args:
-        teacher_logits: a list of floating tensors, one a teacher, each in the student's shape.
+        teacher_logits: a list of floating tensors, one per teacher, each in the student's shape.
         student_logits: floating point, classes along ``axis``.
-        teacher_weights: w, one number a teacher, non-negative; all alike unless given.
+        teacher_weights: w, one non-negative number per teacher; equal by default.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         divergence: as in `distillation_loss`.
         beta: as in `distillation_loss`.
@@ -74,7 +74,7 @@ def ensemble_distillation_loss(
     weights = [1.0] * len(teacher_logits) if teacher_weights is None else [float(w) for w in teacher_weights]
     if not weights or len(weights) != len(teacher_logits) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise ValueError(
-            f"teacher_weights must be {len(teacher_logits)} numbers of at least 0, not all 0 and at least one; "
+            f"teacher_weights must be {len(teacher_logits)} non-negative numbers, at least one of them above 0; "
             f"got {weights}."
         )
     losses = [
@@ -114,13 +114,13 @@ def mutual_distillation_losses(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> list[Array]:
-    """Deep mutual learning: students who are each other's teachers.
+    """Deep mutual learning: each student is distilled from the others.
 
-    Of student i, ``mean_{j != i} D(logits_j, logits_i)``, to be added to its own cross-entropy. What a
-    student says gets no gradient where it is the teacher.
+    The loss of student i is ``mean_{j != i} D(logits_j, logits_i)``, to be added to its cross-entropy. Students are
+    constants in the losses of the others.
 
     Args:
-        logits: a list of floating tensors of one shape, one a student, two or more.
+        logits: a list of at least two floating tensors of one shape, one per student.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows; losses are multiplied by T^2.
         divergence: as in `distillation_loss`.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
@@ -132,7 +132,7 @@ def mutual_distillation_losses(
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
 
     Returns:
-        A list, one loss a student: scalars, or rows for ``reduction="none"``. Raises as `distillation_loss` does.
+        A list of one loss per student: scalars, or rows for ``reduction="none"``. Raises as `distillation_loss` does.
 
     Source: Zhang et al. 2018, "Deep Mutual Learning".
 
@@ -144,7 +144,7 @@ def mutual_distillation_losses(
         [0.462117, 0.462117]
     """
     if len(logits) < 2:
-        raise ValueError(f"logits must be those of two students or more, got {len(logits)}.")
+        raise ValueError(f"logits must be a list of two or more students' logits, got {len(logits)}.")
     return [
         ensemble_distillation_loss(
             [other for j, other in enumerate(logits) if j != i],
@@ -179,19 +179,19 @@ def gkd_loss(
     row_shards: Any = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Generalised knowledge distillation of sequences, those that the student wrote among them.
+    """Generalised knowledge distillation (GKD) of sequences, including those that the student generated.
 
-    ``beta KL(t, m) + (1 - beta) KL(s, m)`` with m = beta t + (1 - beta) s, a mean over the tokens that
-    count, without T^2. At beta 0 and 1 it is, as in TRL and Liger-Kernel, the forward and the reverse KL:
-    the formula itself goes to 0 there, so the loss jumps.
+    ``beta KL(t, m) + (1 - beta) KL(s, m)`` with m = beta t + (1 - beta) s, averaged over the tokens that are not
+    excluded, without T^2. At beta 0 and 1 the loss is the forward and the reverse KL, as in TRL and Liger Kernel,
+    although the formula tends to 0 there.
 
     Args:
-        teacher_logits: floating point, (batch, tokens, vocabulary), on the tokens that the student wrote.
+        teacher_logits: floating point, (batch, tokens, vocabulary).
         student_logits: floating point, in the same shape.
         beta: in [0, 1].
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         labels: token ids in the rows' shape, used only with ``ignore_index``.
-        ignore_index: tokens with this label do not count, where labels are given.
+        ignore_index: tokens with this label are excluded, if labels are given.
         mask: bool, in the rows' shape; tokens that are False are excluded.
         axis: the class axis.
         num_classes: the number of classes; later logits are padding, as in `distillation_loss`.
@@ -234,14 +234,13 @@ def gkd_loss(
 
 
 def virtual_teacher_logits(labels: Array, num_classes: int, *, confidence: float = 0.99) -> Array:
-    """The logits of a teacher made by hand: right with a given confidence, and even otherwise (TF-KD).
+    """The logits of a virtual teacher (TF-KD) with a given confidence in the label, uniform otherwise.
 
-    ``log a`` for the label and ``log((1 - a) / (K - 1))`` for the others: hand them to
-    `distillation_loss` as the teacher's, with the paper's temperature of 20. At temperature 1 that is
-    label smoothing with eps / (K - 1), up to a constant.
+    ``log a`` for the label and ``log((1 - a) / (K - 1))`` for the others, the ``teacher_logits`` of
+    `distillation_loss`. The paper's temperature is 20; at temperature 1 the loss is label smoothing up to a constant.
 
     Args:
-        labels: integer class ids of any shape; one outside 0..num_classes-1 gives a row of NaN.
+        labels: integer class ids of any shape; an id outside 0..num_classes-1 gives a row of NaN.
         num_classes: K, at least 2.
         confidence: a, in [1 / K, 1).
 
@@ -276,14 +275,14 @@ def virtual_teacher_logits(labels: Array, num_classes: int, *, confidence: float
 
 
 class MovingAverageTeacher:
-    """Self-distillation: the teacher is the mean of what the student itself said of an example before.
+    """Self-distillation: the teacher is a moving average of the student's earlier predictions for an example.
 
-    After ``m <- momentum m + (1 - momentum) softmax(z)`` on each visit, and v visits, the teacher of the
-    example is ``m / (1 - momentum^v)``; uniform before the first. With momentum 0 it is the prediction of
-    the epoch before (PS-KD). The averages are kept in host memory, examples times classes in float32.
+    Each visit sets ``m <- momentum m + (1 - momentum) softmax(z)``. After v visits the teacher's prediction is
+    ``m / (1 - momentum^v)``; before the first it is uniform. With momentum 0 it is the prediction of the previous
+    epoch (PS-KD). The averages are kept in host memory, (examples, classes) in float32.
 
     Args:
-        num_examples: the examples of the training set, known by their index.
+        num_examples: the size of the training set, whose examples are identified by their index.
         num_classes: the number of classes.
         momentum: in [0, 1).
 
@@ -316,11 +315,11 @@ class MovingAverageTeacher:
         self._visits = np.zeros(num_examples, np.int64)
 
     def update_state(self, indices: Array, logits: Array) -> None:
-        """Take note of what the student says now.
+        """Add the student's current predictions to the averages. Call it outside ``jit``, since it reads values.
 
         Args:
-            indices: (batch,), the examples, each once.
-            logits: (batch, classes), floating point. Their values are read: outside ``jit``, please.
+            indices: (batch,), the examples, without duplicates.
+            logits: (batch, classes), floating point.
 
         Raises:
             ValueError: if shapes do not fit, or an index is out of range.
@@ -335,18 +334,15 @@ class MovingAverageTeacher:
         self._visits[rows] += 1
 
     def logits(self, indices: Array, *, like: Array | None = None) -> Array:
-        """What the teacher says of these examples, as log-probabilities.
+        """The teacher's log-probabilities for some examples.
 
         Args:
-            indices: (batch,), the examples.
-            like: a tensor whose framework and device the answer is to have, e.g. the student's logits;
-                else those of the indices.
+            indices: (batch,), the examples; a ValueError if an index is out of range.
+            like: a tensor of the framework and device of the result, e.g. the student's logits; the indices
+                by default.
 
         Returns:
             (batch, classes), float32: the ``teacher_logits`` of `distillation_loss`.
-
-        Raises:
-            ValueError: if an index is out of range.
         """
         xp = backend_of(indices=indices, like=like)
         given = xp.asarray(indices)
@@ -358,27 +354,20 @@ class MovingAverageTeacher:
         return xp.asarray(values, "float32", like=given if like is None else like)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make another like this one."""
+        """The constructor's arguments."""
         return {"num_examples": self.num_examples, "num_classes": self.num_classes, "momentum": self.momentum}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MovingAverageTeacher:
-        """Make one from `get_config`."""
+        """The teacher with the arguments that `get_config` returned, without its state."""
         return cls(**config)
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """The averages and the visits, as arrays: for ``numpy.savez``."""
+        """The averages and the numbers of visits as arrays, for ``numpy.savez``."""
         return {"mean": self._mean.copy(), "visits": self._visits.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over what `get_state` gave.
-
-        Args:
-            state: of one with the same number of examples and classes.
-
-        Raises:
-            ValueError: if they differ.
-        """
+        """Restore the result of `get_state`; a ValueError if the numbers of examples or classes differ."""
         mean = np.asarray(state["mean"], np.float32)
         if mean.shape != self._mean.shape:
             raise ValueError(f"state must be of {self._mean.shape} examples and classes, got {mean.shape}.")

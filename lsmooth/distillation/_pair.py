@@ -1,4 +1,4 @@
-"""Checks of the arguments of a loss between a teacher's and a student's logits, and its reduction."""
+"""The arguments of a loss between a teacher's and a student's logits: checks and reduction."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import divergence
+from lsmooth.backends.formulas.divergence import DIVERGENCES
 from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.formulas.softmax import capped_logits
 from lsmooth.losses._reductions import check_reduction, reduce_rows
 from lsmooth.losses._rows import row_mask, row_weight, rows_of
 from lsmooth.losses._shards import Spread, over_all_rows, scale_and_divisor, spread_of
+
+
+def parameter_of(divergence: str, *, beta: float = 0.5, alpha: float = 0.5) -> float:
+    """The parameter of a divergence, beta or alpha; a ValueError if it is out of range or the name is unknown."""
+    if divergence not in DIVERGENCES:
+        raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}; got {divergence!r}.")
+    name, value = ("beta", beta) if divergence == "jensen_shannon" else ("alpha", alpha)
+    if divergence in ("jensen_shannon", "alpha", "skewed_forward_kl", "skewed_reverse_kl") and not 0.0 < value < 1.0:
+        raise ValueError(
+            f"{name} must be in (0, 1), got {value}; for the limits use divergence='forward_kl' or 'reverse_kl'."
+        )
+    return float(value)
 
 
 class LogitOptions(NamedTuple):
@@ -22,11 +35,7 @@ class LogitOptions(NamedTuple):
     softcap: float | None = None
 
     def checked(self, prefix: str = "") -> LogitOptions:
-        """These as Python numbers.
-
-        Raises:
-            ValueError: if one is not above 0.
-        """
+        """The options as Python numbers; a ValueError if one is not above 0."""
         scale = check.check_range(f"{prefix}logit_scale", self.scale, 0.0, float("inf"))
         cap = self.softcap
         if cap is not None:
@@ -34,7 +43,7 @@ class LogitOptions(NamedTuple):
         return LogitOptions(float(scale), None if cap is None else float(cap))
 
     def applied(self, xp: Backend, logits: Array) -> Array:
-        """The logits that the softmax gets; in at least float32 where they change."""
+        """The scaled and capped logits, in at least float32 if they change."""
         if self == LogitOptions():
             return logits
         logits = accumulate(xp, logits)
@@ -58,7 +67,7 @@ class PairOptions(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """How a loss calls the two arrays."""
+    """The names of the two arrays in a loss's signature."""
 
     teacher: str = "teacher_logits"
     student: str = "student_logits"
@@ -70,7 +79,7 @@ LOGITS = Arguments()
 
 
 class Pair(NamedTuple):
-    """A checked call: both logits with the classes last, as they were given."""
+    """The checked arguments of a call, with the classes along the last axis."""
 
     xp: Backend
     teacher: Array
@@ -79,19 +88,19 @@ class Pair(NamedTuple):
     counted: Array | None  # bool, False for rows that are ignored
     temperature: Any  # a float, or an array that broadcasts to the rows
     dtype: str
-    scale: Any  # what the reduction multiplies each row by
+    scale: Any  # the factor of each row in the reduction
     reduction: str
     constant_teacher: bool  # whether its gradient has been stopped
     spread: Spread = Spread(None, None)
-    divisor: Any = None  # of the sum over the rows of all members of `spread`; the scale is without it then
+    divisor: Any = None  # of the sum over the rows of all members; the scale does not include it
 
 
 def prepare(
     teacher_logits: Any, student_logits: Any, options: PairOptions, names: Arguments = LOGITS, **others: Any
 ) -> Pair:
-    """Check what the losses share; the backend is chosen once, by these arguments and the ``others`` of the call.
+    """Check the arguments that the losses share; ``others`` take part in the choice of the backend.
 
-    With ``class_shards`` padding stays.
+    With ``class_shards``, padding is not removed.
     """
     xp = backend_of(
         teacher_logits=teacher_logits,
@@ -109,7 +118,7 @@ def prepare(
     teacher = check.float_array(xp, names.teacher, teacher_logits, student, names.order)
     if options.stop_teacher_gradient and names.same_classes and _are_swapped(xp, teacher, student):
         warnings.warn(
-            f"{names.teacher} requires a gradient and {names.student} does not. The teacher comes first, and gets no "
+            f"{names.teacher} requires a gradient and {names.student} does not. The teacher comes first and gets no "
             f"gradient: check that they are not swapped, and compute the teacher's logits under torch.no_grad().",
             stacklevel=3,
         )
@@ -138,7 +147,7 @@ def prepare(
 def _with_classes_last(
     xp: Backend, teacher: Array, student: Array, axis: int, num_classes: int | None, names: Arguments
 ) -> tuple[Array, Array]:
-    """Both arrays without padding, the classes along the last axis."""
+    """Both arrays without padding, with the classes along the last axis."""
     front = check.check_axis(axis, xp.shape(student))
     if num_classes is not None:
         student = _without_padding(xp, names.student, student, front, num_classes)
@@ -147,7 +156,7 @@ def _with_classes_last(
     shape = xp.shape(student)
     wanted = shape if names.same_classes else (*shape[:-1], *xp.shape(teacher)[-1:])
     if not check.same_shape(xp.shape(teacher), wanted):
-        raise ValueError(f"{names.teacher} must go with {names.student} of shape {shape}; got {xp.shape(teacher)}.")
+        raise ValueError(f"{names.teacher} must fit {names.student} of shape {shape}; got {xp.shape(teacher)}.")
     if shape[front] == 0:
         raise ValueError(f"{names.student} must have at least one class, got shape {shape} with axis={axis}.")
     if front != len(shape) - 1:
@@ -169,12 +178,12 @@ def _are_swapped(xp: Backend, teacher: Array, student: Array) -> bool:
 
 
 def tempered(pair: Pair) -> tuple[Array, Array]:
-    """Both logits over T in the precision of the result; zeros where a row does not count."""
+    """Both logits divided by T in the precision of the result; zeros in ignored rows."""
     return divergence.tempered(pair.xp, pair.teacher, pair.student, pair.temperature, pair.counted)
 
 
 def scale_of(pair: Pair, scale_by_temperature_squared: bool) -> Any:
-    """What multiplies each row: the reduction's factor, times T^2 if wanted."""
+    """The factor of each row: that of the reduction, times T^2 if wanted."""
     squared = squared_temperature(pair) if scale_by_temperature_squared else 1.0
     if isinstance(squared, float) and squared == 1.0:
         return pair.scale
@@ -200,7 +209,7 @@ def _labels_and_counted(
     ignore_index = check.check_ignore_index(options.ignore_index)
     if labels is None:
         if ignore_index is not None:
-            raise ValueError("ignore_index needs labels; without, say with mask which rows count.")
+            raise ValueError("ignore_index needs labels; without labels, pass mask, False for rows to exclude.")
         return None, counted
     labels = check.to_array(xp, "labels", labels, like=rows)
     if not check.is_integer(xp, labels):

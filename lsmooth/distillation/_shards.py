@@ -1,4 +1,4 @@
-"""Distillation between models whose classes, or whose rows, are spread over the members of a group."""
+"""Distillation between models whose classes or rows are spread over the members of a group."""
 
 from __future__ import annotations
 
@@ -29,19 +29,9 @@ def spread_loss(
     num_classes: int | None = None,
     block_size: int | None = None,
 ) -> Array:
-    """``(1 - alpha) CE(labels, student) + alpha T^2 D`` of a member's slice of the classes of both models.
+    """``(1 - alpha) CE(labels, student) + alpha T^2 D`` for a member's slice of the classes of both models.
 
-    Args:
-        pair: the checked call.
-        heads: the teacher's and the student's.
-        forms: what either model does to its logits.
-        soft: the divergence, its parameter and T.
-        scale_by_temperature_squared: whether D is multiplied by T^2.
-        labels: class ids, or distributions; not read for an ``alpha`` of 1.
-        label_smoothing: eps of their part.
-        alpha: the weight of the divergence.
-        num_classes: the classes from there on are padding.
-        block_size: the rows of a block.
+    ``heads`` and ``forms``, the scale and soft-cap of the logits, are those of the teacher and the student.
     """
     xp, members = pair.xp, pair.spread.classes
     assert members is not None

@@ -1,16 +1,36 @@
-"""Distillation from the few largest probabilities of a teacher."""
+"""Distillation from a teacher of which only the top-k classes are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from lsmooth.backends import Array
+from lsmooth import _validation as check
+from lsmooth.backends import Array, Backend
+from lsmooth.backends.formulas.divergence import jensen_shannon_terms, relative_terms, tempered
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, log_softmax, row_maximum
+from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.distillation._divergences import parameter_of
-from lsmooth.distillation._kept import check_tail, kept_divergence, kept_indices
 from lsmooth.distillation._logits import divergence_options
-from lsmooth.distillation._pair import Arguments, PairOptions, prepare
+from lsmooth.distillation._pair import Arguments, PairOptions, parameter_of, prepare
 from lsmooth.losses._shards import over_all_rows
+
+TAILS = ("renormalize", "drop", "bucket")
+# Replaces logits that are left out, because TensorFlow's `enable_check_numerics` refuses -inf.
+_LOWEST = -1e30
+
+
+def _jensen_shannon(xp: Backend, log_t: Array, log_s: Array, beta: float) -> Array:
+    of_t, of_s = jensen_shannon_terms(xp, log_t, log_s, beta)
+    return of_t + of_s
+
+
+# The term of each class from its log-probabilities, which need not be normalised.
+TERMS: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
+    "forward_kl": lambda xp, log_t, log_s, _: relative_terms(xp, log_t, log_s),
+    "reverse_kl": lambda xp, log_t, log_s, _: relative_terms(xp, log_s, log_t),
+    "jensen_shannon": _jensen_shannon,
+}
 
 
 @over_ragged_rows("student_logits")
@@ -33,16 +53,16 @@ def sparse_distillation_loss(
     reduction: str | None = "mean",
     stop_teacher_gradient: bool = True,
 ) -> Array:
-    """Divergence from a teacher of whom only the top-k classes are kept.
+    """Divergence from a teacher of which only the top-k classes are stored.
 
-    With t_j the kept probabilities and s the student's softmax, the divergence is a sum over the kept classes j.
-    The other classes count as one class, the tail; the teacher's probability of it is ``1 - sum_j t_j``.
+    The divergence is a sum over the stored classes j, with the teacher's probabilities t_j and the student's softmax
+    s_j. The other classes form one class, the tail, whose probability under the teacher is ``1 - sum_j t_j``.
 
-    | tail | log t_j and log s_j | summed over |
+    | tail | t_j and s_j | summed over |
     |---|---|---|
-    | renormalize | of the kept classes alone, each side divided by its sum | the kept classes |
-    | drop | as they are: the tail takes its share of either side | the kept classes |
-    | bucket | the same | the kept classes and the tail |
+    | renormalize | divided by their sum over the stored classes | the stored classes |
+    | drop | not renormalised | the stored classes |
+    | bucket | not renormalised | the stored classes and the tail |
 
     | divergence | each class adds |
     |---|---|
@@ -50,42 +70,40 @@ def sparse_distillation_loss(
     | reverse_kl | s_j (log s_j - log t_j) |
     | jensen_shannon | beta t_j log(t_j / m_j) + (1 - beta) s_j log(s_j / m_j), m = beta t + (1 - beta) s |
 
-    ``drop`` can be negative where the student gives more to the kept classes than the teacher does. The others are at
-    least 0, and 0 where both sides agree. With all classes kept, the three are `distillation_loss`.
+    ``drop`` is negative if the student gives more mass to the stored classes than the teacher; the other two are at
+    least 0, and 0 if both distributions agree. If all classes are stored, all three equal `distillation_loss`.
 
-    T divides the log-probabilities of both sides, which are then normalised again. How the teacher divides its
-    tail over classes is not known, so at every T the tail is one class, on both sides: its probability becomes
-    ``(1 - sum_j t_j)^(1/T)`` before the normalisation. ``renormalize`` leaves it out, and so needs no such rule.
-    Log-probabilities that a teacher gave at T, as TRL computes them, go with ``student_logits / T`` and
-    ``temperature=1``.
+    At a temperature T, the log-probabilities of both sides are divided by T and normalised again. Since the
+    teacher's distribution over the tail is unknown, the tail is one class at every T, on both sides: its probability
+    becomes ``(1 - sum_j t_j)^(1/T)`` before the normalisation. If the stored log-probabilities were computed at T
+    already, as in TRL, pass ``student_logits / T`` and ``temperature=1``.
 
     Args:
-        teacher_indices: integer class ids, (..., k), of the kept classes; each once.
-        teacher_log_probs: (..., k), floating point, their log-probabilities, so that exp of them sums
-            to at most one; -inf marks an empty place, whose index does not matter. For
-            ``renormalize``, logits serve as well.
+        teacher_indices: integer class ids, (..., k), of the stored classes; without duplicates.
+        teacher_log_probs: (..., k), floating point, their log-probabilities; -inf marks an unused entry, whose index
+            is ignored. ``renormalize`` also accepts logits.
         student_logits: (..., classes), floating point.
-        divergence: one of the above.
-        beta: the teacher's share in m, in (0, 1), of ``"jensen_shannon"``.
-        tail: one of the above.
-        temperature: T > 0, a number, or a tensor that broadcasts to the rows, of both sides; see above.
+        divergence: one of the table.
+        beta: the teacher's share in m, in (0, 1), for ``"jensen_shannon"``.
+        tail: one of the table.
+        temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         scale_by_temperature_squared: whether the loss is multiplied by T^2.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         labels: class ids in the rows' shape, used only with ``ignore_index``.
         ignore_index: rows with this label are excluded from the loss and its mean.
         mask: bool, in the rows' shape; rows that are False are excluded.
-        num_classes: the student's logits from there on are padding; so is a teacher's index.
+        num_classes: the number of classes; later logits and indices are padding.
         row_shards: as in `lsmooth.losses.softmax_cross_entropy`.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`.
         stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else
-        float32. A class id out of range, in a place that is not empty, makes its row NaN.
+        float32. A class id out of range makes its row NaN.
         Raises as `distillation_loss` does.
 
-    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; for what the tails do,
-        Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs".
+    Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; on the tails: Anshumann et al. 2025,
+        "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs".
 
     Examples:
         >>> import numpy as np
@@ -110,3 +128,112 @@ def sparse_distillation_loss(
     options = divergence_options(pair, divergence, parameter, scale_by_temperature_squared)
     losses = kept_divergence(pair.xp, pair.teacher, indices, pair.student, tail, options)
     return over_all_rows(pair, losses)
+
+
+def check_tail(tail: str, divergence: str) -> None:
+    """Raise a ValueError if one of the names is unknown."""
+    for name, value, known in (("tail", tail, TAILS), ("divergence", divergence, tuple(TERMS))):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+
+
+def kept_indices(xp: Backend, teacher_indices: Any, log_probs: Array, counted: Array | None) -> Array:
+    """The class ids of the stored classes as signed integers, checked; 0 in ignored rows."""
+    indices = xp.asarray(teacher_indices, like=log_probs)
+    if not check.is_integer(xp, indices):
+        raise TypeError(f"teacher_indices must be integers, got {xp.dtype(indices)}.")
+    if not check.same_shape(xp.shape(indices), xp.shape(log_probs)):
+        raise ValueError(
+            f"teacher_indices must have the shape of the teacher_log_probs, {xp.shape(log_probs)}; "
+            f"got {xp.shape(indices)}."
+        )
+    indices = check.class_ids(xp, indices)
+    return indices if counted is None else xp.where(counted[..., None], indices, 0)
+
+
+def kept_divergence(
+    xp: Backend, log_probs: Array, indices: Array, student: Array, tail: str, options: DivergenceOptions
+) -> Array:
+    """``scale D`` of each row (...), or their sum, from the stored classes (..., k) and the logits (..., classes)."""
+    terms, temperature, counted = TERMS[options.divergence], options.temperature, options.counted
+    kept, student = tempered(xp, log_probs, student, 1.0, counted)
+    empty = xp.equal(kept, MINUS_INFINITY)
+    valid = (indices >= 0) & (indices < xp.length(student, -1, xp.dtype(indices)))
+    kept = kept * xp.one_or_nan(valid | empty, xp.dtype(kept))
+    indices = xp.where(valid & ~empty, indices, -1)
+    chosen = xp.gather(student, xp.where(indices < 0, 0, indices))
+    chosen = xp.where(indices < 0, MINUS_INFINITY, chosen)
+    if tail == "renormalize":
+        log_t, log_s = (
+            log_softmax(xp, _over(xp, z - row_maximum(xp, z)[..., None], temperature)) for z in (kept, chosen)
+        )
+        losses = xp.sum(terms(xp, log_t, log_s, options.parameter), axis=-1)
+    else:
+        reference = row_maximum(xp, chosen)
+        chosen, rest = chosen - reference[..., None], _log_sum_exp_of_others(xp, student, indices, reference)
+        (log_s, log_s_rest) = _log_softmax_with(xp, chosen, rest, temperature)
+        without = xp.equal(rest, MINUS_INFINITY)
+        log_t, log_t_rest = kept, _log_rest(xp, kept, without, options.divergence)
+        if not _is_one(temperature):
+            log_t, log_t_rest = _log_softmax_with(xp, kept, log_t_rest, temperature)
+        losses = xp.sum(terms(xp, log_t, log_s, options.parameter), axis=-1)
+        if tail == "bucket":
+            losses = losses + terms(xp, log_t_rest, log_s_rest, options.parameter)
+    if options.scale is not None:
+        losses = losses * options.scale
+    if counted is not None:
+        losses = xp.where(counted, losses, 0.0)
+    return xp.sum(losses) if options.total else losses
+
+
+def _is_one(temperature: Any) -> bool:
+    return isinstance(temperature, float) and temperature == 1.0
+
+
+def _over(xp: Backend, z: Array, temperature: Any) -> Array:
+    """``z / T``; -inf stays -inf and does not contribute to the gradient of T."""
+    if _is_one(temperature):
+        return z
+    absent = xp.equal(z, MINUS_INFINITY)
+    rank = 0 if isinstance(temperature, float) else len(xp.shape(temperature))
+    divisor = along_classes(xp, temperature) if len(xp.shape(z)) > rank else temperature
+    return xp.where(absent, MINUS_INFINITY, xp.where(absent, 0.0, z) / divisor)
+
+
+def _log_sum_exp_of_others(xp: Backend, student: Array, indices: Array, reference: Array) -> Array:
+    """The log-sum-exp of the classes that are not stored, minus the row's reference; -inf if there are none.
+
+    The result is accurate for any mass and for large logits. An unused entry has the index -1, which is replaced by
+    another index of its row, so that every entry can be overwritten.
+    """
+    used = xp.max(indices, axis=-1)[..., None]
+    position = xp.where(indices < 0, xp.where(used < 0, 0, used), indices)
+    first = student[..., :1] + 0.0 * xp.cast(indices, xp.dtype(student))
+    others = xp.put(student, position, xp.where(used < 0, first, _LOWEST))
+    top = row_maximum(xp, others)
+    total = xp.sum(xp.exp(others - top[..., None]), axis=-1)
+    none = xp.equal(total, 0) | (top < 0.5 * _LOWEST)
+    return xp.where(none, MINUS_INFINITY, (top - reference) + xp.log(xp.where(none, 1.0, total)))
+
+
+def _log_rest(xp: Backend, kept: Array, without: Array, divergence: str) -> Array:
+    """The logarithm of the teacher's mass on the tail, -inf if it has none.
+
+    For the reverse KL, which would be infinite, the mass is at least the rounding error of the stored probabilities.
+    """
+    rest = 1.0 - xp.sum(xp.exp(kept), axis=-1)
+    if divergence == "reverse_kl":
+        rounding = 2.0**-52 if xp.dtype(rest) == "float64" else 2.0**-23
+        rest = xp.where(rest < rounding, rounding, rest)
+    without = without | (rest <= 0)
+    return xp.where(without, MINUS_INFINITY, xp.log(xp.where(without, 1.0, rest)))
+
+
+def _log_softmax_with(xp: Backend, z: Array, rest: Array, temperature: Any) -> tuple[Array, Array]:
+    """The log-softmax at T over z (..., k) and one more class, whose logit is ``rest`` (...)."""
+    top, last = row_maximum(xp, z), xp.stop_gradient(rest)
+    none = xp.equal(xp.max(xp.stop_gradient(z), axis=-1), MINUS_INFINITY)
+    top = xp.where(xp.equal(last, MINUS_INFINITY), top, xp.where(none | (last > top), last, top))
+    z, rest = _over(xp, z - top[..., None], temperature), _over(xp, rest - top, temperature)
+    lse = xp.log(xp.sum(xp.exp(z), axis=-1) + xp.exp(rest))
+    return z - lse[..., None], rest - lse

@@ -28,7 +28,7 @@ from lsmooth import _validation as check
 from lsmooth import distillation
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration import TemperatureScaling, apply_temperature
-from lsmooth.distillation._divergences import parameter_of
+from lsmooth.distillation._pair import parameter_of
 from lsmooth.integrations._keras_metrics import BrierScore, CalibrationError, NegativeLogLikelihood
 from lsmooth.integrations._temperature import check_last_activation, fit_temperature, probabilities, scaled
 from lsmooth.losses import (

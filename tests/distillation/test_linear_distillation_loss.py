@@ -126,9 +126,9 @@ def test_temperature_and_smoothing_per_row_and_a_mask(backend):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 0.5}, "alpha must be 1 where there are no labels"),
+        ({"alpha": 0.5}, "alpha must be 1 without labels"),
         ({"student_weight": np.zeros((3, 2))}, "teacher_weight must have as many classes"),
-        ({"teacher_hidden": np.zeros((2, 3))}, "teacher_hidden must go with student_hidden"),
+        ({"teacher_hidden": np.zeros((2, 3))}, "teacher_hidden must fit student_hidden"),
         ({"student_bias": np.zeros(2)}, r"student_bias must have shape \(4,\)"),
     ],
 )

@@ -165,7 +165,7 @@ def test_torch_holds_no_array_of_the_size_of_the_logits():
     [
         ({"tail": "spread"}, ValueError, "tail must be one of"),
         ({"divergence": "alpha"}, ValueError, "divergence must be one of forward_kl"),
-        ({"alpha": 0.5}, ValueError, "alpha must be 1 where there are no labels"),
+        ({"alpha": 0.5}, ValueError, "alpha must be 1 without labels"),
         ({"logit_softcap": -1.0}, ValueError, "logit_softcap must be"),
         ({"logit_scale": 0.0}, ValueError, "logit_scale must be"),
         ({"block_size": 0}, ValueError, "block_size must be"),
@@ -180,7 +180,7 @@ def test_bad_arguments_are_named():
     indices, log_t, hidden, weight, _ = arrays()
     with pytest.raises(TypeError, match="teacher_indices come first"):
         linear_sparse_distillation_loss(log_t, indices, hidden, weight)
-    with pytest.raises(ValueError, match="teacher_log_probs must go with hidden of shape"):
+    with pytest.raises(ValueError, match="teacher_log_probs must fit hidden of shape"):
         linear_sparse_distillation_loss(indices[:2], log_t[:2], hidden, weight)
     with pytest.raises(ValueError, match="weight must have shape"):
         linear_sparse_distillation_loss(indices, log_t, hidden, weight.T)

@@ -251,7 +251,7 @@ def test_tensorflow_traces_it_for_any_batch(tail):
             "teacher_indices must have the shape of the teacher_log_probs",
         ),
         ((LOG_PROBS, LOG_PROBS, STUDENT), {}, TypeError, "teacher_indices must be integers, got float64"),
-        ((INDICES, LOG_PROBS[:2], STUDENT), {}, ValueError, "teacher_log_probs must go with student_logits of shape"),
+        ((INDICES, LOG_PROBS[:2], STUDENT), {}, ValueError, "teacher_log_probs must fit student_logits of shape"),
         ((INDICES, INDICES, STUDENT), {}, TypeError, "teacher_log_probs must be floating point, got int64"),
     ],
 )
