@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,12 +15,12 @@ from lsmooth.backends.formulas.rows import MINUS_INFINITY, accumulate, log_softm
 from lsmooth.calibration._affine import Map, Objective, Ridge, fit_map
 from lsmooth.calibration._base import (
     Calibrator,
-    ConvergenceWarning,
     check_clip,
     check_option,
     log_of,
     predictions_of,
     rows_of,
+    warn,
 )
 from lsmooth.calibration._moments import Rows, two_columns
 from lsmooth.calibration._newton import solve, warm_start
@@ -59,27 +58,7 @@ class AffineCalibrator(Calibrator):
 
     _normalize: ClassVar[bool] = False
 
-    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
-        """Find the map of greatest likelihood.
-
-        Args:
-            logits: floating point, any shape, classes along ``axis``; -inf masks a class.
-            labels: class ids, integers in the shape of the logits without ``axis``; or
-                distributions, in the shape of the logits; if ``binary``, 0, 1 or between, in the
-                shape of the logits.
-            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1; a
-                weight of n counts as n rows.
-
-        Returns:
-            This calibrator.
-
-        Raises:
-            ImportError: if SciPy is not installed.
-            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
-            ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
-                are not finite, or no row counts.
-        """
-        self._check_parameters()
+    def _fit(self, logits: Array, labels: Array, sample_weight: Array | None) -> None:
         rows = rows_of(self, logits, labels, sample_weight)
         scale, _, _ = solve(rows, warm_start(rows, *_RANGE), *_RANGE, 12)
         self._warn_of(rows)
@@ -101,44 +80,14 @@ class AffineCalibrator(Calibrator):
                 "separable": "every label gets the largest logit, so the likelihood grows with the weights without end",
                 "max_iter": f"max_iter={self.max_iter} iterations were not enough for tol={self.tol}",
             }[self.status_]
-            warnings.warn(
-                f"The fit has no optimum to stop at ({self.status_}): {reason}.", ConvergenceWarning, stacklevel=2
-            )
-        return self
+            warn(f"The fit has no optimum to stop at ({self.status_}): {reason}.")
 
-    def transform(self, logits: Array) -> Array:
-        """Calibrated logits, differentiable: ``W z + b``.
-
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            The logits' shape, float64 for float64 logits, else float32; probabilities if
-            ``from_logits`` is False.
-
-        Raises:
-            ValueError: if nothing has been fitted, or the number of classes differs.
-        """
-        self._check_fitted()
-        if not self.from_logits:
-            return self.predict_proba(logits)
+    def _transform(self, logits: Array) -> Array:
         xp = backend_of(logits=logits)
         mapped = self._mapped(xp, logits)
         return mapped[..., 1] - mapped[..., 0] if self.binary else xp.moveaxis(mapped, -1, self.axis)
 
-    def predict_proba(self, logits: Array) -> Array:
-        """Calibrated probabilities, ``softmax(W z + b)``; if ``binary``, those of the class 1.
-
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            Probabilities in the logits' shape.
-
-        Raises:
-            ValueError: if nothing has been fitted, or the number of classes differs.
-        """
-        self._check_fitted()
+    def _predict(self, logits: Array) -> Array:
         xp = backend_of(logits=logits)
         p = xp.exp(log_softmax(xp, self._mapped(xp, logits, centered=True)))
         return p[..., 1] if self.binary else xp.moveaxis(p, -1, self.axis)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from lsmooth.calibration._affine import Map
 from lsmooth.calibration._affine_base import AffineCalibrator, WeightCalibrator
+from lsmooth.calibration._base import warn
 from lsmooth.calibration._moments import Rows
 
 
@@ -156,11 +156,10 @@ class MatrixScaling(WeightCalibrator):
     def _warn_of(self, rows: Rows) -> None:
         needed = 20 * rows.classes**2
         if not self.off_diagonal and rows.totals.count < needed:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} has {rows.classes**2} weights and {rows.totals.count:g} rows to fit them on: "
                 f"it will overfit below {needed} rows; set off_diagonal, or use TemperatureScaling.",
                 UserWarning,
-                stacklevel=3,
             )
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:

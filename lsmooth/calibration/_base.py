@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
+import warnings
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -24,23 +26,31 @@ _LARGEST_FILE = 2**28
 
 
 class ConvergenceWarning(UserWarning):
-    """A calibrator's fit has no optimum to converge to, or was stopped before it; its ``status_`` says which."""
+    """The fit of a calibrator has no optimum, or stopped before it; ``status_`` says which."""
+
+
+def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
+    """Warn at the line outside lsmooth that called it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("lsmooth."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class NanArray(np.ndarray):
-    """As the type of a fitted value: an array in which NaN may be, null in the file."""
+    """The type of a fitted array that may contain NaN, which is null in the file."""
 
 
 KINDS = {"float": float, "int": int, "str": str, "list[str]": list, "np.ndarray": np.ndarray, "NanArray": NanArray}
-"""The types that fitted values may have, by their names."""
+"""The types of fitted values, by name."""
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class Calibrator:
     """Base of the calibrators: scikit-learn's parameters, and JSON instead of pickle.
 
-    The fields of a subclass are the arguments of its constructor, which ``fit`` checks. A field with ``init=False``
-    is a fitted value, and its type is that of the value in a file.
+    The fields of a subclass are the arguments of its constructor, which ``fit`` checks. Fields with ``init=False``
+    are fitted values, saved under their declared types.
 
     Args:
         axis: the class axis.
@@ -60,11 +70,11 @@ class Calibrator:
         return {f.name: KINDS[str(f.type)] for f in fields(cls) if not f.init}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name, as scikit-learn asks for them."""
+        """The constructor's arguments by name, as in scikit-learn."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **params: Any) -> Self:
-        """Change arguments of the constructor; they are checked by the next ``fit``."""
+        """Change arguments of the constructor; the next ``fit`` checks them."""
         known = self.get_params()
         for name, value in params.items():
             if name not in known:
@@ -78,11 +88,80 @@ class Calibrator:
         given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != signature[k].default]
         return f"{type(self).__name__}({', '.join(given)})"
 
+    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
+        """Fit the calibrator to held-out rows.
+
+        Args:
+            logits: floating point, any shape, classes along ``axis``; -inf masks a class. Probabilities if
+                ``from_logits`` is False.
+            labels: class ids, integers in the shape of the logits without ``axis``; or distributions, in the
+                shape of the logits. If ``binary``, 0, 1 or between, in the shape of the logits.
+            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1; a weight of n
+                counts as n rows.
+
+        Returns:
+            This calibrator.
+
+        Raises:
+            ImportError: if SciPy is needed and not installed.
+            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
+            ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
+                are not finite, or no row counts.
+        """
+        self._check_parameters()
+        self._fit(logits, labels, sample_weight)
+        return self
+
+    def transform(self, logits: Array) -> Array:
+        """Calibrated logits; probabilities if ``from_logits`` is False, or if the calibrator has no logits.
+
+        Maps of logits are differentiable. Histogram and isotonic calibration run in NumPy.
+
+        Args:
+            logits: floating point, classes along ``axis``; probabilities if ``from_logits`` is False.
+
+        Returns:
+            The logits' shape. Temperatures keep the dtype; other calibrators return float64 for float64 logits,
+            else float32.
+
+        Raises:
+            TypeError: if a calibrator without logits is traced.
+            ValueError: if nothing has been fitted, or the number of classes differs.
+        """
+        self._check_fitted()
+        return self._transform(logits) if self.from_logits else self._predict(logits)
+
+    def predict_proba(self, logits: Array) -> Array:
+        """Calibrated probabilities; if ``binary``, those of class 1.
+
+        Args:
+            logits: as in `transform`.
+
+        Returns:
+            Probabilities in the logits' shape.
+
+        Raises:
+            TypeError: as `transform`.
+            ValueError: as `transform`.
+        """
+        self._check_fitted()
+        return self._predict(logits)
+
+    def _fit(self, logits: Array, labels: Array, sample_weight: Array | None) -> Any:
+        raise NotImplementedError
+
+    def _transform(self, logits: Array) -> Array:
+        """Calibrated logits of logits."""
+        raise NotImplementedError
+
+    def _predict(self, logits: Array) -> Array:
+        raise NotImplementedError
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write parameters and fitted values as JSON.
 
         Args:
-            path: the file; one that is there is replaced.
+            path: the file; an existing one is replaced.
 
         Raises:
             ValueError: if nothing has been fitted.
@@ -109,7 +188,7 @@ class Calibrator:
             The fitted calibrator.
 
         Raises:
-            ValueError: if the file is not one that `save` writes, with what is wrong in it.
+            ValueError: if the file was not written by `save`; the message names the fault.
         """
         content = read(path)
         if content["class"] != cls.__name__:
@@ -139,14 +218,14 @@ class Calibrator:
         return calibrator
 
     def _check_parameters(self) -> None:
-        """Raise where an argument of the constructor is wrong."""
+        """Raise if an argument of the constructor is wrong."""
         check_option("axis", self.axis, int)
         check_option("ignore_index", self.ignore_index, int, optional=True)
         check_option("from_logits", self.from_logits, bool)
         check_option("binary", self.binary, bool)
 
     def _check_values(self) -> None:
-        """Raise where fitted values that were read from a file cannot be."""
+        """Raise if fitted values that were read from a file are impossible."""
 
     def _check_fitted(self) -> None:
         if not all(hasattr(self, name) for name in self._fitted()):
@@ -154,7 +233,7 @@ class Calibrator:
 
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
-    """The content of a calibrator's file, its outermost level checked."""
+    """The content of a calibrator's file, with its keys checked."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(_LARGEST_FILE + 1)
@@ -180,7 +259,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def eager(method: str, **arrays: Any) -> Backend:
-    """The backend of a call that has to read values, which tracing cannot give."""
+    """The backend of a call that reads values; raises if they are traced."""
     for name, array in arrays.items():
         if callable(array) or hasattr(array, "predict"):
             raise TypeError(
@@ -201,7 +280,7 @@ def eager(method: str, **arrays: Any) -> Backend:
 def fit_arguments(
     xp: Backend, logits: Any, labels: Any, sample_weight: Any, axis: int
 ) -> tuple[Array, Array, Array | None, int]:
-    """Logits, labels and weights of a fit as arrays of shapes that fit, and the axis counted from the front."""
+    """Logits, labels and weights of a fit as arrays, with their shapes checked, and the axis from the front."""
     logits = check.beside_labels(xp, "logits", logits, labels, "fit(logits, labels)")
     labels, front, soft = check.check_labels(xp, labels, logits, axis)
     rows = xp.max(labels, axis=front) if soft and sample_weight is not None else labels
@@ -209,7 +288,7 @@ def fit_arguments(
 
 
 def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
-    """Logits, labels and weights of a fit in which every element is a row, as arrays of shapes that fit."""
+    """`fit_arguments` for ``binary``, where every element is a row."""
     logits = check.beside_labels(xp, "logits", logits, labels, "fit(logits, labels)")
     labels = check.to_array(xp, "labels", labels, like=logits)
     if not check.same_shape(xp.shape(labels), xp.shape(logits)):
@@ -221,7 +300,7 @@ def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) 
 
 
 def rows_of(calibrator: Any, logits: Any, labels: Any, sample_weight: Any, **options: Any) -> Rows:
-    """The rows of a fit, checked, by the calibrator's parameters."""
+    """The checked rows of a fit, read as the calibrator's parameters say."""
     xp = eager("fit", logits=logits, labels=labels, sample_weight=sample_weight)
     if calibrator.binary:
         logits, labels, weight = binary_arguments(xp, logits, labels, sample_weight)
@@ -244,7 +323,7 @@ def _row_weight(xp: Backend, sample_weight: Any, rows: Array, logits: Array) -> 
 
 
 def check_option(name: str, value: Any, kind: type, *, optional: bool = False) -> None:
-    """An option of a constructor is an integer or a bool, Python's or NumPy's (a bool is no integer)."""
+    """Raise unless an option is an integer or a bool, Python's or NumPy's; a bool is not an integer."""
     if optional and value is None:
         return
     if not (check.is_integer_number(value) if kind is int else isinstance(value, (kind, np.bool_))):
@@ -252,7 +331,7 @@ def check_option(name: str, value: Any, kind: type, *, optional: bool = False) -
 
 
 def check_clip(calibrator: Any) -> None:
-    """The option ``clip`` is a small number, and for probabilities."""
+    """Raise unless ``clip`` is None, or below 0.5 and for probabilities."""
     clip = calibrator.clip
     if clip is None:
         return
@@ -263,7 +342,7 @@ def check_clip(calibrator: Any) -> None:
 
 
 def predictions_of(calibrator: Any, xp: Backend, logits: Any, like: Array | None = None) -> Array:
-    """Logits or probabilities to be mapped, checked; a number that is no probability becomes NaN."""
+    """The checked logits or probabilities of a call; a number outside [0, 1] becomes NaN if they are probabilities."""
     array = check.float_array(xp, "logits", logits, like=like)
     if check.is_validating(xp, array):
         check.check_not_nan(xp, "logits", array)
@@ -280,12 +359,12 @@ def log_of(xp: Backend, p: Array, clip: float | None) -> Array:
     """log(p), or log(max(p, clip))."""
     if clip is None:
         return xp.log(p)
-    wide = accumulate(xp, p)  # in which the clip is not rounded to 0
+    wide = accumulate(xp, p)  # float16 would round the clip to 0
     return xp.cast(xp.log(xp.where(wide < clip, float(clip), wide)), xp.dtype(p))
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON has it."""
+    """A parameter as plain Python values, for JSON."""
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     return value.item() if isinstance(value, np.generic) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -39,27 +39,7 @@ class ClasswiseCalibrator(Calibrator):
     strategy: str = "one_vs_rest"
 
     @np.errstate(all="ignore")
-    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
-        """Find each class's function.
-
-        Args:
-            logits: floating point, any shape, classes along ``axis``; probabilities if
-                ``from_logits`` is False.
-            labels: class ids, integers in the shape of the logits without ``axis``; or
-                distributions, in the shape of the logits; if ``binary``, 0, 1 or between, in the
-                shape of the logits.
-            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
-
-        Returns:
-            This calibrator.
-
-        Raises:
-            ImportError: if SciPy is needed and not installed.
-            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
-            ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
-                are not finite, or no row counts.
-        """
-        self._check_parameters()
+    def _fit(self, logits: Array, labels: Array, sample_weight: Array | None) -> None:
         rows = rows_of(self, logits, labels, sample_weight, any_label=True)
         if not rows.totals.count > 0:
             raise ValueError("No row to fit on: logits hold none, or all are ignored or of weight 0.")
@@ -82,39 +62,12 @@ class ClasswiseCalibrator(Calibrator):
         targets = y.T if y.ndim == 2 else (y == k for k in range(rows.classes))
         columns = ((x.astype(np.float64), t.astype(np.float64)) for x, t in zip(p.T, targets, strict=True))
         self._fit_classes(columns, w.astype(np.float64))
-        return self
 
-    def transform(self, logits: Array) -> Array:
-        """Calibrated probabilities; there are no logits.
-
-        Args:
-            logits: floating point, classes along ``axis``; probabilities if ``from_logits`` is False.
-
-        Returns:
-            Probabilities in the logits' shape, float64 for float64 logits, else float32. A row of
-            which no class keeps a probability is left as it was.
-
-        Raises:
-            TypeError: if the call is traced.
-            ValueError: if nothing has been fitted, or the number of classes differs.
-        """
-        return self.predict_proba(logits)
+    def _transform(self, logits: Array) -> Array:
+        return self._predict(logits)
 
     @np.errstate(all="ignore")
-    def predict_proba(self, logits: Array) -> Array:
-        """Calibrated probabilities, as `transform`.
-
-        Args:
-            logits: floating point, classes along ``axis``; probabilities if ``from_logits`` is False.
-
-        Returns:
-            Probabilities in the logits' shape.
-
-        Raises:
-            TypeError: if the call is traced.
-            ValueError: if nothing has been fitted, or the number of classes differs.
-        """
-        self._check_fitted()
+    def _predict(self, logits: Array) -> Array:
         xp = eager("predict_proba", logits=logits)
         array = predictions_of(self, xp, logits)
         if self.binary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
-from lsmooth.calibration._base import ConvergenceWarning, NanArray, eager
+from lsmooth.calibration._base import NanArray, eager, warn
 from lsmooth.calibration._moments import Rows, Sums
 from lsmooth.calibration._newton import Found, Source, solve, solve_groups
 from lsmooth.calibration._scaling import STATUSES, TemperatureCalibrator
@@ -24,29 +23,27 @@ BY = ("group", "prediction", "label")
 class GroupTemperatureScaling(TemperatureCalibrator):
     """The temperature of greatest likelihood of each group: ``softmax(z / T_g)``.
 
-    Each is the one that `TemperatureScaling` finds on the group's rows, and all are found in the same
-    few passes over the logits. A group that the fit has not seen gets the temperature of all rows.
+    Each is the temperature that `TemperatureScaling` finds on the group's rows; all are found in the same few passes
+    over the logits. A group that was not in the fit gets the temperature of all rows.
 
     Args:
-        by: what groups are: ``"group"``, given with the logits, such as domains; ``"prediction"``, the
-            classes of largest logit, which stay what they are, so accuracy does; ``"label"``, with
-            ``binary``, the labels along ``axis``, each with its own temperature.
+        by: the groups: ``"group"``, given with the logits, such as domains; ``"prediction"``, the predicted classes,
+            so accuracy does not change; ``"label"``, with ``binary``, the labels along ``axis``.
         axis: the class axis, or that of the labels.
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities, as in `TemperatureScaling`.
-        binary: every element is the logit (or probability) of a label of its own, as in
-            `TemperatureScaling`, and a row of its own: ``sigmoid(z / T_g)``.
+        binary: every element is the logit (or probability) of a label of its own: ``sigmoid(z / T_g)``.
         bounds: the smallest and the largest T.
-        max_iter: the most passes over the data for the temperature of all rows, and again for the groups'.
-        clip: for ``from_logits=False``: smaller probabilities count as this one.
+        max_iter: the most passes over the data, for the temperature of all rows and again for the groups.
+        clip: with ``from_logits=False``, smaller probabilities are raised to this one.
 
     Attributes:
-        groups_: the ids of the groups that were seen, ascending, (groups,), a NumPy array.
+        groups_: the ids of the groups of the fit, ascending, (groups,), a NumPy array.
         temperatures_: T of each, above 0.
         temperature_stderrs_: its standard error; NaN unless converged.
         statuses_: its status, as in `TemperatureScaling`; a list.
         temperature_: the temperature of all rows.
-        status_: ``"converged"`` if every group's is, else the first that is not.
+        status_: ``"converged"`` if every group converged, else the first other status.
         n_iter_: passes over the data.
         nll_before_: mean negative log-likelihood at T = 1.
         nll_after_: the same at each group's temperature.
@@ -77,10 +74,10 @@ class GroupTemperatureScaling(TemperatureCalibrator):
     def fit(
         self, logits: Array, labels: Array, sample_weight: Array | None = None, *, groups: Array | None = None
     ) -> Self:
-        """Find each group's temperature.
+        """Find each group's temperature; see `Calibrator.fit`.
 
         Args:
-            logits: as in `TemperatureScaling.fit`, and so are labels and weights.
+            logits: as in `Calibrator.fit`, and so are labels and weights.
             labels: class ids or distributions; if ``binary``, 0, 1 or between, in the logits' shape.
             sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
             groups: the group of each row, integers, of the rows' rank, each dimension equal or 1; only
@@ -90,8 +87,8 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             This calibrator.
 
         Raises:
-            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
-            ValueError: as `TemperatureScaling.fit`; or if groups are missing, not wanted, or do not fit.
+            TypeError: as `Calibrator.fit`.
+            ValueError: as `Calibrator.fit`; or if groups are missing, are not used, or do not fit the rows.
         """
         known, rows = self._rows_in_groups(logits, labels, sample_weight, groups)
         counts = np.zeros(len(known)) + rows.totals.count
@@ -104,16 +101,15 @@ class GroupTemperatureScaling(TemperatureCalibrator):
     def partial_fit(
         self, logits: Array, labels: Array, sample_weight: Array | None = None, *, groups: Array | None = None
     ) -> Self:
-        """Take in one more batch, seen only once, and find each group's temperature of all so far.
+        """Add a batch, which is read once, and find each group's temperature of all batches so far.
 
-        As `TemperatureScaling.partial_fit`, with a table of sums for each group. `merge` adds up the
-        tables of shards.
+        As `TemperatureScaling.partial_fit`, with sums for each group. `merge_state` adds up the sums of shards.
 
         Args:
             logits: as in `fit`.
             labels: as in `fit`.
             sample_weight: as in `fit`.
-            groups: as in `fit`; a batch need not hold all of them.
+            groups: as in `fit`; a batch need not contain all of them.
 
         Returns:
             This calibrator.
@@ -128,16 +124,16 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         return self._keep(*self._solved_tables())
 
     def merge_state(self, *others: GroupTemperatureScaling) -> Self:
-        """Take in the batches that other calibrators have taken in by `partial_fit`.
+        """Add the batches of other calibrators, given to them by `partial_fit`.
 
         Args:
-            *others: of the same parameters; its groups may be others.
+            *others: calibrators of the same parameters; their groups may differ.
 
         Returns:
-            This calibrator, with the temperatures of the batches of all.
+            This calibrator, with the temperatures of all batches.
 
         Raises:
-            ValueError: if one has seen no batch, or the parameters differ.
+            ValueError: if a calibrator has no batch, or the parameters differ.
         """
         for other in others:
             if self.get_params() != other.get_params():
@@ -172,7 +168,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         return np.array(list(tables)), found, beta, pooled
 
     def _keep(self, groups: np.ndarray, found: list[Found], beta: float, pooled: Source) -> Self:
-        """Set what has been fitted: of each group, and the beta of all."""
+        """Set the fitted values from the fits of the groups and the beta of all rows."""
         self.temperature_ = 1.0 / beta
         self.groups_ = groups.astype(np.int64)
         self.temperatures_ = np.array([1.0 / beta for beta, _, _ in found])
@@ -198,7 +194,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             ``z / T_g``, in the logits' shape and dtype; probabilities if ``from_logits`` is False.
 
         Raises:
-            ValueError: if nothing has been fitted, or groups are missing, not wanted, or do not fit.
+            ValueError: if nothing has been fitted; for groups as `fit`.
         """
         self._check_fitted()
         if not self.from_logits:
@@ -216,7 +212,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
             Probabilities in the logits' shape.
 
         Raises:
-            ValueError: if nothing has been fitted, or groups are missing, not wanted, or do not fit.
+            ValueError: if nothing has been fitted; for groups as `fit`.
         """
         self._check_fitted()
         scaled = self._scaled(logits, self._temperatures_of(logits, groups), centered=True)
@@ -260,12 +256,10 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         self.status_ = failed[0][1] if failed else "converged"
         if failed:
             named = ", ".join(f"{group} ({status})" for group, status in failed[:5])
-            warnings.warn(
+            warn(
                 f"No temperature maximises the likelihood of {len(failed)} of {len(self.groups_)} groups: "
                 f"{named}{', ...' if len(failed) > 5 else ''}. statuses_ has all; see TemperatureScaling for their "
-                "meaning.",
-                ConvergenceWarning,
-                stacklevel=4,
+                "meaning."
             )
 
     def _check_parameters(self) -> None:
@@ -292,7 +286,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
 
 
 class _Pooled:
-    """Rows in groups, taken together."""
+    """Rows in groups, summed over the groups."""
 
     def __init__(self, rows: Rows):
         self._rows = rows

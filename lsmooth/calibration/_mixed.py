@@ -1,4 +1,4 @@
-"""A temperature, and a trace of the uniform distribution."""
+"""A temperature, and a small share of the uniform distribution."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lsmooth.calibration._temperature import TemperatureScaling
 class MixedTemperatureScaling(TemperatureScaling):
     """A temperature, then a mixture with the uniform distribution: ``(1 - u) softmax(z / T) + u / K``.
 
-    The share u is 1 / (n + 1) after a fit on n rows, as in Laplace's rule: no class has the probability 0,
-    so that a rare surprise on new rows does not cost everything. The arguments, T and the diagnostics
-    are those of `TemperatureScaling`, and so are `fit_batches`, `partial_fit` and `merge_state`;
-    ``nll_after_`` is that of T alone.
+    The share u is 1 / (n + 1) after a fit on n rows, as in Laplace's rule: no class has the probability 0, so no new
+    row has an infinite likelihood. The arguments, T, the diagnostics and the methods are those of
+    `TemperatureScaling`; ``nll_after_`` is that of T alone. `transform` returns the logarithm of the probabilities,
+    or their logit if ``binary``.
 
     Attributes:
         mixture_: u.
@@ -41,21 +41,8 @@ class MixedTemperatureScaling(TemperatureScaling):
         self.mixture_ = 1.0 / (float(source.totals.count) + 1.0)
         return super()._solve(source, start, low, high)
 
-    def transform(self, logits: Array) -> Array:
-        """Calibrated logits, differentiable: the logarithm of `predict_proba`; if ``binary``, its logit.
-
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            The logits' shape; probabilities if ``from_logits`` is False.
-
-        Raises:
-            ValueError: if nothing has been fitted.
-        """
-        p = self.predict_proba(logits)
-        if not self.from_logits:
-            return p
+    def _transform(self, logits: Array) -> Array:
+        p = self._predict(logits)
         xp = backend_of(logits=p)
         return xp.log(p) - xp.log(1.0 - p) if self.binary else xp.log(p)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
 
@@ -14,17 +12,10 @@ from lsmooth._logistic import fit_logistic
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.formulas.sigmoid import sigmoid
-from lsmooth.calibration._base import (
-    Calibrator,
-    ConvergenceWarning,
-    check_clip,
-    log_of,
-    predictions_of,
-    rows_of,
-)
+from lsmooth.calibration._base import Calibrator, check_clip, log_of, predictions_of, rows_of, warn
 
 _LARGEST = -math.log(float(np.finfo(np.float32).tiny))
-"""Of a logit: its square would be all that a fit sees of infinite ones."""
+"""The largest logit of a fit, in which the square of an infinite one would be the only term."""
 STATUSES = ("converged", "separable")
 
 
@@ -33,8 +24,8 @@ class QuadraticScaling(Calibrator):
     """A parabola of the logit of two classes: ``sigmoid(a + b z + c z^2)``, of greatest likelihood.
 
     z is the logit of class 1, or its difference from that of class 0. With c = 0 it is Platt scaling
-    (`BiasCorrectedTemperatureScaling` with ``binary=True``). The parabola may turn, so that the order
-    of rows by their probability can change. Logits beyond +-87.3 count as that.
+    (`BiasCorrectedTemperatureScaling` with ``binary=True``). The parabola may turn, so the order of rows by
+    probability can change. Logits beyond +-87.3 are clipped.
 
     Args:
         axis: the class axis, of two classes.
@@ -65,24 +56,7 @@ class QuadraticScaling(Calibrator):
     status_: str = field(init=False)
     n_iter_: int = field(init=False)
 
-    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
-        """Find the parabola.
-
-        Args:
-            logits: floating point, any shape, two classes along ``axis``; probabilities if
-                ``from_logits`` is False; one for each label if ``binary``.
-            labels: class ids, or distributions; if ``binary``, 0, 1 or between.
-            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1.
-
-        Returns:
-            This calibrator.
-
-        Raises:
-            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
-            ValueError: if shapes do not fit, there are not two classes, an option is out of range, a label is no
-                class, logits are not finite, or no row counts.
-        """
-        self._check_parameters()
+    def _fit(self, logits: Array, labels: Array, sample_weight: Array | None) -> None:
         rows = rows_of(self, logits, labels, sample_weight)
         if rows.classes != 2:
             raise ValueError(f"QuadraticScaling is for two classes, got logits of {rows.classes}.")
@@ -101,44 +75,16 @@ class QuadraticScaling(Calibrator):
         self.coefficients_, self.n_iter_ = fit.coefficients, fit.iterations
         self.status_ = "converged" if fit.converged else "separable"
         if not fit.converged:
-            warnings.warn(
-                "The fit has no optimum to stop at (separable): a parabola of the logit tells the classes apart.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        return self
+            warn("The fit has no optimum to stop at (separable): a parabola of the logit tells the classes apart.")
 
-    def transform(self, logits: Array) -> Array:
-        """Calibrated logits, differentiable: (0, a + b z + c z^2), or the second alone if ``binary``.
+    def _transform(self, logits: Array) -> Array:
+        return self._mapped(logits, False)
 
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            The logits' shape, float64 for float64 logits, else float32; probabilities if
-            ``from_logits`` is False.
-
-        Raises:
-            ValueError: if nothing has been fitted, or there are not two classes.
-        """
-        return self._mapped(logits, not self.from_logits)
-
-    def predict_proba(self, logits: Array) -> Array:
-        """Calibrated probabilities; if ``binary``, those of the class 1.
-
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            Probabilities in the logits' shape.
-
-        Raises:
-            ValueError: if nothing has been fitted, or there are not two classes.
-        """
+    def _predict(self, logits: Array) -> Array:
         return self._mapped(logits, True)
 
     def _mapped(self, logits: Array, as_probabilities: bool) -> Array:
-        self._check_fitted()
+        """(0, a + b z + c z^2) or its softmax; if ``binary``, of class 1 alone."""
         xp = backend_of(logits=logits)
         array = accumulate(xp, predictions_of(self, xp, logits))
         if self.binary:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lsmooth._row_shards import total_of_members
 from lsmooth.backends import Array, backend_of
-from lsmooth.calibration._base import ConvergenceWarning
+from lsmooth.calibration._base import warn
 from lsmooth.calibration._moments import Rows
 from lsmooth.calibration._newton import Source, solve, warm_start
 from lsmooth.calibration._scaling import STATUSES, TemperatureCalibrator
@@ -26,36 +25,33 @@ ADVICE = {
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class TemperatureScaling(TemperatureCalibrator):
-    """The temperature of greatest likelihood, and a word on how sure it is.
+    """The temperature of greatest likelihood, with its standard error.
 
     ``T = argmin_T sum_i w_i (-log softmax(z_i / T)[y_i])``
 
-    and with ``binary`` the one of ``sigmoid(z / T)`` over all elements: of two classes, or of labels
-    of which each may be true (`GroupTemperatureScaling` finds one for each of them).
+    With ``binary`` it is the temperature of ``sigmoid(z / T)`` over all elements: two classes, or labels of which
+    several may be true (`GroupTemperatureScaling` finds one for each of them).
 
-    Found to 1e-6 of its value by Newton's method on log(1 / T) within a bracket, in a few passes
-    over the logits, in blocks, on the device they are on. Where no optimum exists, T is the
-    value nearest to 1 whose total log-likelihood is within 1/2 (one standard error) of the
-    supremum, and a `ConvergenceWarning` says so.
+    Newton's method on log(1 / T) within a bracket finds T to 1e-6 of its value, in a few passes over the logits, in
+    blocks, on their device. If there is no optimum, T is the value nearest to 1 whose total log-likelihood is within
+    1/2 (one standard error) of the supremum, and a `ConvergenceWarning` is given.
 
     Args:
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
-        from_logits: False for probabilities: ``log p`` takes the logits' place, and `transform`
-            gives probabilities. Never guessed from the values.
-        binary: every element is the logit (or probability) of a label of its own, which is 0 or 1 or
-            between; the labels have the logits' shape, and there is no class axis.
+        from_logits: False for probabilities: the logits are ``log p``, and `transform` returns probabilities.
+        binary: every element is the logit (or probability) of a label of its own, 0, 1 or between; there is no
+            class axis.
         bounds: the smallest and the largest T.
         max_iter: the most passes over the data.
-        clip: for ``from_logits=False``: smaller probabilities count as this one, so that a label of
+        clip: with ``from_logits=False``, smaller probabilities are raised to this one, so that a label of
             probability 0 can be fitted.
 
     Attributes:
         temperature_: T, above 0.
-        status_: ``"converged"``; ``"separable"``, if every label has the largest logit, so that T
-            would go to 0; ``"uninformative"``, if the labels do not follow the logits, so that T
-            would go to infinity; ``"at_bound"``, if the optimum is outside ``bounds``;
-            ``"max_iter"``, if the passes were not enough.
+        status_: ``"converged"``; ``"separable"``, if every label has the largest logit (T goes to 0);
+            ``"uninformative"``, if the labels do not follow the logits (T goes to infinity); ``"at_bound"``, if the
+            optimum is outside ``bounds``; ``"max_iter"``, if the passes were not enough.
         n_iter_: passes over the data.
         nll_before_: mean negative log-likelihood at T = 1.
         nll_after_: the same at ``temperature_``.
@@ -81,39 +77,20 @@ class TemperatureScaling(TemperatureCalibrator):
     nll_after_: float = field(init=False)
     temperature_stderr_: float = field(init=False)
 
-    def fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
-        """Find the temperature.
-
-        Args:
-            logits: floating point, any shape, classes along ``axis``; -inf masks a class.
-            labels: class ids, integers in the shape of the logits without ``axis``; or
-                distributions, in the shape of the logits; if ``binary``, 0, 1 or between, in the
-                shape of the logits.
-            sample_weight: at least 0, a scalar, or of the rows' rank, each dimension equal or 1; a
-                weight of n counts as n rows.
-
-        Returns:
-            This calibrator.
-
-        Raises:
-            TypeError: if a dtype is wrong, tensors of two frameworks meet, or the call is traced.
-            ValueError: if shapes do not fit, an option is out of range, a label is no class, logits
-                are not finite, or no row counts.
-        """
-        self._check_parameters()
+    def _fit(self, logits: Array, labels: Array, sample_weight: Array | None) -> None:
         rows = self._rows(logits, labels, sample_weight)
-        return self._solve(rows, warm_start(rows, *self._range()), *self._range())
+        self._solve(rows, warm_start(rows, *self._range()), *self._range())
 
     def fit_batches(self, batches: Iterable[tuple[Array, ...]], *, once: bool = False) -> Self:
-        """Find the temperature of data that are never in memory together.
+        """Find the temperature of batches that are read one at a time: three or four times, or once.
 
-        The optimum is that of `fit` on all of them. They are read three or four times, or once.
+        The optimum is that of `fit` on all of them.
 
         Args:
-            batches: ``(logits, labels)`` or ``(logits, labels, sample_weight)``, as `fit` takes them;
-                an iterable that can be read again, such as a list or a DataLoader, in any order.
-            once: whether each batch is to be seen only once, as by `partial_fit`: for a generator, or
-                where logits cost a model's run.
+            batches: ``(logits, labels)`` or ``(logits, labels, sample_weight)``, as in `fit`; an iterable that can
+                be read again, such as a list or a DataLoader, in any order.
+            once: whether each batch is read only once, as by `partial_fit`: for a generator, or a model that
+                computes the logits.
 
         Returns:
             This calibrator.
@@ -132,11 +109,10 @@ class TemperatureScaling(TemperatureCalibrator):
         return self._solve(source, source.start or 0.0, *self._range())
 
     def partial_fit(self, logits: Array, labels: Array, sample_weight: Array | None = None) -> Self:
-        """Take in one more batch, seen only once, and find the temperature of all so far.
+        """Add a batch, which is read once, and find the temperature of all batches so far.
 
-        What is kept is a table of sums at 25 temperatures from 1/64 to 64, so that the work is
-        that of 25 passes; the temperature is that of `fit` to 1e-6, and ``"at_bound"`` beyond the
-        table. `merge_state` adds up the tables of shards.
+        Only sums at 25 temperatures from 1/64 to 64 are kept, at the cost of 25 passes. The temperature is that of
+        `fit` to 1e-6, and ``"at_bound"`` outside this range. `merge_state` adds up the sums of shards.
 
         Args:
             logits: as in `fit`.
@@ -157,20 +133,20 @@ class TemperatureScaling(TemperatureCalibrator):
         return self._solve_table()
 
     def merge_state(self, *others: TemperatureScaling | dict[str, Any], row_shards: Any = None) -> Self:
-        """Take in the batches that other calibrators have taken in by `partial_fit`.
+        """Add the batches of other calibrators, given to them by `partial_fit`.
 
         Args:
-            *others: of the same parameters, or states of them, from `get_state`.
-            row_shards: a group of whose members each has a calibrator that has taken in other batches, or none: a
+            *others: calibrators of the same parameters, or their states from `get_state`.
+            row_shards: a group whose members each have a calibrator with batches of their own, or none: a
                 ``torch.distributed.ProcessGroup``, a ``DeviceMesh`` dimension, or ``tf.distribute``'s replica
-                context. Afterwards every member has the temperature of the batches of all: call it once.
+                context. Afterwards every member has the temperature of all batches, so call it once.
 
         Returns:
-            This calibrator, with the temperature of the batches of all.
+            This calibrator, with the temperature of all batches.
 
         Raises:
             TypeError: if ``row_shards`` is no such group.
-            ValueError: if one has seen no batch, or the parameters differ.
+            ValueError: if a calibrator has no batch, or the parameters differ.
         """
         self._check_parameters()
         for other in others:
@@ -188,7 +164,7 @@ class TemperatureScaling(TemperatureCalibrator):
         return self._solve_table()
 
     def get_state(self) -> dict[str, Any]:
-        """What `partial_fit` has kept of all batches, in lists of numbers: ready for JSON, and for `merge_state`.
+        """The sums of `partial_fit` as lists of numbers, for JSON and for `merge_state`.
 
         Examples:
             >>> import json
@@ -217,43 +193,15 @@ class TemperatureScaling(TemperatureCalibrator):
         self.temperature_stderr_ = self.temperature_ / math.sqrt(after.curvature) if known else math.nan
         if status != "converged":
             advice = ADVICE[status].format(low=math.exp(-high), high=math.exp(-low), max_iter=self.max_iter)
-            warnings.warn(
-                f"No temperature maximises the likelihood ({status}): {advice}. T = {self.temperature_:.6g} was taken.",
-                ConvergenceWarning,
-                stacklevel=3,
+            warn(
+                f"No temperature maximises the likelihood ({status}): {advice}. T = {self.temperature_:.6g} was taken."
             )
         return self
 
-    def transform(self, logits: Array) -> Array:
-        """Logits divided by the temperature, differentiable.
-
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            ``z / T``, in the logits' shape and dtype; probabilities if ``from_logits`` is False.
-
-        Raises:
-            ValueError: if nothing has been fitted.
-        """
-        self._check_fitted()
-        if not self.from_logits:
-            return self.predict_proba(logits)
+    def _transform(self, logits: Array) -> Array:
         return self._scaled(logits, self.temperature_)
 
-    def predict_proba(self, logits: Array) -> Array:
-        """Calibrated probabilities, ``softmax(z / T)``; ``sigmoid(z / T)`` if ``binary``.
-
-        Args:
-            logits: floating point, classes along ``axis``.
-
-        Returns:
-            Probabilities in the logits' shape.
-
-        Raises:
-            ValueError: if nothing has been fitted.
-        """
-        self._check_fitted()
+    def _predict(self, logits: Array) -> Array:
         return self._probabilities(backend_of(logits=logits), self._scaled(logits, self.temperature_, centered=True))
 
     def _rows_of_batch(self, batch: Any) -> Rows:
