@@ -1,5 +1,6 @@
 """Divergences between two softmaxes on the CPU, their gradient written while the logits are in cache.
 
+Classes may lie along another axis than the last, as those of images do: they are worked on where they lie.
 A block of rows becomes x = log2(e) (z - c) / T in scratch, c a number near the largest of the row, which is
 subtracted first so that a common offset of the logits takes no digits. It becomes 2^x as well, of which
 PyTorch is several times faster than of e^x and as exact. With Z its sum, log2 Z is the log-sum-exp of
@@ -11,7 +12,6 @@ the cache of one core.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,33 +21,34 @@ from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.torch import thresholds
+from lsmooth.backends.torch.cpu.layout_new import Layout, layout_of
 from lsmooth.backends.torch.memory import empty_like, scratch
-from lsmooth.backends.torch.sweep import block_rows, is_plain, needs_gradient, run, times_upstream
+from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 
-# Columns that are looked at for c.
+# Classes that are looked at for c.
 SAMPLE = 1024
 
 
 class Options(NamedTuple):
-    """What the blocks know of the loss: numbers, and columns over the rows."""
+    """The options as numbers, or as columns: (rows, 1), or (groups, 1, rows) for images."""
 
     divergence: str
     parameter: float
-    temperature: float
+    inverse: float | Tensor  # 1 / T
     scale: float | Tensor
     counted: Tensor | None
 
 
 class Block(NamedTuple):
-    """Some rows on the way, in memory that may be written over."""
+    """Some rows, (rows, classes) or (groups, classes, rows), in memory that may be overwritten."""
 
     x_t: Tensor
     x_s: Tensor
     t: Tensor  # 2^x_t, Z times the softmax
     s: Tensor
-    sums: Tensor  # (2, rows, 1), Z of both
-    factor: Tensor  # what the gradient is multiplied by: a column, or one for all
-    loss: Tensor  # (rows, 1), to be written
+    sums: Tensor  # two columns, Z of both
+    factor: Tensor  # multiplies the gradient: a column, or one number
+    loss: Tensor  # a column, to be written
     gradient: Tensor | None  # to be written
 
 
@@ -58,10 +59,9 @@ def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:
     """Whether `rows` knows these arguments: CPU tensors, no transform, a gradient for the student alone."""
     return (
         options.divergence in _BLOCKS
-        and type(options.temperature) is float
         and teacher.shape == student.shape
         and is_plain(teacher, student)
-        and not needs_gradient(teacher, options.scale)
+        and not needs_gradient(teacher, options.scale, options.temperature)
     )
 
 
@@ -77,25 +77,26 @@ def rows(
     ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
     With ``overwrite`` the student's logits may be lost: the gradient is written over them.
     """
-    divergence, scale, total = options.divergence, options.scale, options.total
-    axis = _class_axis(student)
+    divergence, scale, temperature = options.divergence, options.scale, options.temperature
     if (
         divergence in _SMALL
-        and total
+        and options.total
         and isinstance(scale, float)
+        and isinstance(temperature, float)
         and options.counted is None
-        and (student.numel() <= thresholds.SMALL_DIVERGENCE or axis >= 0)
+        and student.numel() <= thresholds.SMALL_DIVERGENCE
     ):
-        dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+        dtype, axis = _dtype(student), layout_of(student).axis
         images = (z.movedim(-1, axis) for z in (teacher, student))
-        log_t, log_s = (_log_softmax(z, axis, dtype, options.temperature) for z in images)
+        log_t, log_s = (_log_softmax(z, axis, dtype, temperature) for z in images)
         loss = _SMALL[divergence](log_t, log_s, axis, scale)
         if math.isfinite(loss.item()):
             return loss
     run_sweep = functools.partial(sweep, overwrite=overwrite)
-    return run(student, (teacher, options), run_sweep, formula, student.shape[:-1], total)
+    return run(student, (teacher, options), run_sweep, formula, student.shape[:-1], options.total)
 
 
+@torch.no_grad()
 def sweep(
     student: Tensor,
     teacher: Tensor,
@@ -105,28 +106,30 @@ def sweep(
     overwrite: bool = False,
     accumulate_into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """See `lsmooth.backends.torch.sweep.Sweep`; with ``accumulate_into``, the gradient is added to that one."""
-    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    scale, counted = times_upstream(options.scale, upstream, dtype), options.counted
-    if isinstance(scale, Tensor):
-        scale = scale.detach().expand(student.shape[:-1]).reshape(-1, 1)
-    flat = Options(
-        options.divergence,
-        options.parameter,
-        options.temperature,
-        scale,
-        None if counted is None else counted.reshape(-1, 1),
+    """See `lsmooth.backends.torch.sweep.Sweep`; None where the formula must decide, or the logits are lost.
+
+    With ``accumulate_into`` the gradient is added to that tensor, which is of no use after None.
+    """
+    layout, dtype = layout_of(student), _dtype(student)
+    scale, temperature = (
+        layout.column(x.to(dtype)) if isinstance(x, Tensor) else x
+        for x in (times_upstream(options.scale, upstream, dtype), options.temperature)
     )
-    return _sweep(student, teacher, flat, with_gradient, overwrite, accumulate_into)
+    counted = None if options.counted is None else options.counted.reshape(layout.column_shape)
+    flat = Options(options.divergence, options.parameter, 1.0 / temperature, scale, counted)
+    teacher, z = (layout.matrices(x.detach()) for x in (teacher, student))
+    gradient = None if accumulate_into is None else layout.matrices(accumulate_into)
+    for careful in (False,) if overwrite or accumulate_into is not None else (False, True):
+        if with_gradient and accumulate_into is None:
+            gradient = z if overwrite else empty_like(z)
+        losses = _losses(z, teacher, flat, layout, gradient, careful, add=accumulate_into is not None)
+        if losses is not None:
+            return losses.view(-1), None if gradient is None else layout.gradient(gradient)
+    return None
 
 
-def _class_axis(z: Tensor) -> int:
-    """Where the classes lie in memory, -1 if they are last: the channels of images were moved, and are not copied."""
-    if z.ndim > 2 and not z.is_contiguous():
-        for axis in range(z.ndim - 1):
-            if z.movedim(-1, axis).is_contiguous():
-                return axis
-    return -1
+def _dtype(z: Tensor) -> torch.dtype:
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
 
 
 def _log_softmax(z: Tensor, axis: int, dtype: torch.dtype, temperature: float) -> Tensor:
@@ -149,81 +152,67 @@ def _small_reverse_kl(log_t: Tensor, log_s: Tensor, axis: int, scale: float) -> 
     return (torch.dot(s.view(-1), lead.view(-1)) - nothing) * scale
 
 
-@torch.no_grad()
-def _sweep(
+def _losses(
     student: Tensor,
     teacher: Tensor,
     options: Options,
-    with_gradient: bool,
-    overwrite: bool = False,
-    accumulate_into: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None] | None:
-    """Losses (rows, 1) and gradient; None where the formula must say what is right, or logits are gone.
-
-    With ``accumulate_into`` the gradient is added to that one, which is of no use after None.
-    """
-    teacher, student = (z.detach().reshape(-1, z.shape[-1]) for z in (teacher, student))
-    counted = options.counted
-    for careful in (False,) if overwrite or accumulate_into is not None else (False, True):
-        gradient = accumulate_into
-        if with_gradient and accumulate_into is None:
-            gradient = student if overwrite else empty_like(student)
-        losses = _losses(student, teacher, options, gradient, careful, add=accumulate_into is not None)
-        if losses is not None:
-            break
-    else:
-        return None
-    if counted is not None:
-        losses = losses.where(counted, 0.0)
-        if gradient is not None:
-            gradient.index_fill_(0, (~counted[:, 0]).nonzero()[:, 0], 0.0)
-    return losses, gradient
-
-
-def _losses(
-    student: Tensor, teacher: Tensor, options: Options, gradient: Tensor | None, careful: bool, add: bool
+    layout: Layout,
+    gradient: Tensor | None,
+    careful: bool,
+    add: bool,
 ) -> Tensor | None:
     """The losses, the gradient written or added; None if a row that counts is not finite, or c was too small."""
-    num_rows, num_classes = student.shape
-    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    block, inverse = block_rows(num_rows, num_classes, thresholds.DIVERGENCE_BLOCK_ELEMENTS), 1.0 / options.temperature
-    of_block, finish = _BLOCKS[options.divergence], _FINISH.get(options.divergence)
-    losses, sums = student.new_empty((num_rows, 1), dtype=dtype), student.new_empty((2, num_rows, 1), dtype=dtype)
-    arrays = scratch((4, block, num_classes), dtype)
-    sample, in_bits = slice(None if careful else SAMPLE), inverse / math.log(2.0)
-    shifts = [z[:, sample].amax(1, keepdim=True).to(dtype) for z in (teacher, student)]
-    # Logits near 0 are shifted and scaled in one pass; of others, the difference comes first.
-    near = all(c.abs().max().item() * in_bits <= 32.0 for c in shifts)
-    shifts = [c.mul_(-in_bits) for c in shifts] if near else shifts
-    factor = torch.as_tensor(options.scale * inverse, dtype=dtype, device=student.device)
-    factors = factor.split(block) if factor.ndim else itertools.repeat(factor)
-    gradients = itertools.repeat(None) if gradient is None else gradient.split(block)
+    dtype, scale, counted = _dtype(student), options.scale, options.counted
+    parts = list(layout.parts(thresholds.DIVERGENCE_BLOCK_ELEMENTS))
+    losses = torch.empty(layout.column_shape, dtype=dtype)
+    sums = torch.empty((2, *layout.column_shape), dtype=dtype)
+    memory = scratch((4, student[parts[0]].numel()), dtype)
+    factor = scale * options.inverse
+    if counted is not None:
+        factor = counted.to(dtype).mul_(factor)
+    factor = torch.as_tensor(factor, dtype=dtype)
     direct = gradient is None or (gradient.dtype == dtype and not add)
-    parts = zip(*(x.split(block, -2) for x in (teacher, student, *shifts, sums, losses)), strict=True)
-
-    for (z_t, z_s, c_t, c_s, z_sums, loss), column, out in zip(parts, factors, gradients, strict=False):
-        x_t, x_s, t, s = arrays if len(loss) == block else arrays[:, : len(loss)]
-        for z, c, x, power, z_sum in ((z_t, c_t, x_t, t, z_sums[0]), (z_s, c_s, x_s, s, z_sums[1])):
-            if near:
-                torch.add(c, z, alpha=in_bits, out=x)
-            else:
-                torch.sub(z, c, out=x).mul_(in_bits)
-            torch.sum(torch.exp2(x, out=power), 1, keepdim=True, out=z_sum)
+    classes = slice(None if careful else SAMPLE)
+    for part in parts:
+        z_t, z_s, z_sums, loss = teacher[part], student[part], sums[:, *part], losses[part]
+        x_t, x_s, t, s = memory[:, : z_s.numel()].view(4, *z_s.shape)
+        inverse = options.inverse[part] if isinstance(options.inverse, Tensor) else options.inverse
+        for z, x, power, z_sum in ((z_t, x_t, t, z_sums[0]), (z_s, x_s, s, z_sums[1])):
+            torch.sum(torch.exp2(_in_bits(z, classes, inverse, x), out=power), 1, keepdim=True, out=z_sum)
         if careful:  # 0 times -inf - -inf, or times -inf
             missing = (s if options.divergence == "reverse_kl" else t) == 0
             if options.divergence == "total_variation":
                 missing &= s == 0
             x_t.masked_fill_(missing, 0.0)
             x_s.masked_fill_(missing, 0.0)
-        of_block(Block(x_t, x_s, t, s, z_sums, column, loss, out if direct else x_s), options.parameter)
+        out, column = None if gradient is None else gradient[part], factor[part] if factor.ndim else factor
+        block = Block(x_t, x_s, t, s, z_sums, column, loss, out if direct else x_s)
+        _BLOCKS[options.divergence](block, options.parameter)
         if out is not None and not direct:
             out.add_(x_s) if add else out.copy_(x_s)
-        first = z_t.data_ptr() == teacher.data_ptr()
-        if first and block < num_rows and not _are_right(loss, z_sums, options.counted):
-            return None  # the others will be like it
-    if finish is not None:
-        finish(losses, sums)
-    return losses.mul_(options.scale) if _are_right(losses, sums, options.counted) else None
+        # The blocks to come are mostly like the first.
+        if part is parts[0] and not _are_right(loss, z_sums, None if counted is None else counted[part]):
+            return None
+    if options.divergence in _FINISH:
+        _FINISH[options.divergence](losses, sums)
+    if not _are_right(losses, sums, counted):
+        return None
+    losses.mul_(scale)
+    if counted is None:
+        return losses
+    # The factor of an ignored row is 0, and times 0 only what is not finite stays.
+    if gradient is not None and not _are_right(losses, sums, None):
+        gradient.masked_fill_(~counted, 0.0)
+    return losses.where(counted, 0.0)
+
+
+def _in_bits(z: Tensor, classes: slice, inverse: float | Tensor, out: Tensor) -> Tensor:
+    """``log2(e) (z - c) / T``, c being the largest of these classes."""
+    c, in_bits = z[:, classes].amax(1, keepdim=True).to(out.dtype), inverse / math.log(2.0)
+    # Logits near 0 are shifted and scaled in one pass; of others, the difference comes first.
+    if isinstance(in_bits, float) and c.abs().amax().item() * in_bits <= 32.0:
+        return torch.add(c.mul_(-in_bits), z, alpha=in_bits, out=out)
+    return torch.sub(z, c, out=out).mul_(in_bits)
 
 
 def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None) -> bool:
@@ -231,7 +220,7 @@ def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None) -> bool:
     if counted is None:
         return math.isfinite((losses.sum() + sums.sum()).item())
     right = losses.isfinite() & sums.isfinite().all(0)
-    return bool((right | ~counted[: len(losses)]).all().item())
+    return bool((right | ~counted).all().item())
 
 
 def _forward_kl(block: Block, _: float) -> None:
@@ -310,7 +299,7 @@ _BLOCKS: dict[str, Callable[[Block, float], None]] = {
     "jensen_shannon": _jensen_shannon,
     "total_variation": _total_variation,
 }
-# Where the number of calls is what counts, or classes that are not last; autograd has the gradient.
+# Few logits, of which the number of calls counts; autograd has the gradient.
 _SMALL: dict[str, Callable[[Tensor, Tensor, int, float], Tensor]] = {
     "forward_kl": _small_forward_kl,
     "reverse_kl": _small_reverse_kl,
