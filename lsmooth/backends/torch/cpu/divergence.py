@@ -165,19 +165,19 @@ def _losses(
     dtype, scale, counted = _dtype(student), options.scale, options.counted
     parts = list(layout.parts(thresholds.DIVERGENCE_BLOCK_ELEMENTS))
     losses = torch.empty(layout.column_shape, dtype=dtype)
-    sums = torch.empty((2, *layout.column_shape), dtype=dtype)
-    memory = scratch((4, student[parts[0]].numel()), dtype)
-    factor = scale * options.inverse
+    size, num_rows = (x[parts[0]].numel() for x in (student, losses))
+    memory = scratch((4 * size + 2 * num_rows,), dtype)
     if counted is not None:
-        factor = counted.to(dtype).mul_(factor)
-    factor = torch.as_tensor(factor, dtype=dtype)
+        scale = counted.to(dtype).mul_(scale)
+    factor = torch.as_tensor(scale * options.inverse, dtype=dtype)
     direct = gradient is None or (gradient.dtype == dtype and not add)
     classes = slice(None if careful else SAMPLE)
     for part in parts:
-        z_t, z_s, z_sums, loss = teacher[part], student[part], sums[:, *part], losses[part]
-        x_t, x_s, t, s = memory[:, : z_s.numel()].view(4, *z_s.shape)
+        z_t, z_s, loss = teacher[part], student[part], losses[part]
+        x_t, x_s, t, s = (memory[i * size :][: z_s.numel()].view(z_s.shape) for i in range(4))
+        sums = memory[4 * size :][: 2 * loss.numel()].view(2, *loss.shape)
         inverse = options.inverse[part] if isinstance(options.inverse, Tensor) else options.inverse
-        for z, x, power, z_sum in ((z_t, x_t, t, z_sums[0]), (z_s, x_s, s, z_sums[1])):
+        for z, x, power, z_sum in ((z_t, x_t, t, sums[0]), (z_s, x_s, s, sums[1])):
             torch.sum(torch.exp2(_in_bits(z, classes, inverse, x), out=power), 1, keepdim=True, out=z_sum)
         if careful:  # 0 times -inf - -inf, or times -inf
             missing = (s if options.divergence == "reverse_kl" else t) == 0
@@ -186,24 +186,25 @@ def _losses(
             x_t.masked_fill_(missing, 0.0)
             x_s.masked_fill_(missing, 0.0)
         out, column = None if gradient is None else gradient[part], factor[part] if factor.ndim else factor
-        block = Block(x_t, x_s, t, s, z_sums, column, loss, out if direct else x_s)
+        block = Block(x_t, x_s, t, s, sums, column, loss, out if direct else x_s)
         _BLOCKS[options.divergence](block, options.parameter)
         if out is not None and not direct:
             out.add_(x_s) if add else out.copy_(x_s)
         # The blocks to come are mostly like the first.
-        if part is parts[0] and not _are_right(loss, z_sums, None if counted is None else counted[part]):
+        if part is parts[0] and _finite(loss, None if counted is None else counted[part]) is None:
             return None
-    if options.divergence in _FINISH:
-        _FINISH[options.divergence](losses, sums)
-    if not _are_right(losses, sums, counted):
-        return None
-    losses.mul_(scale)
-    if counted is None:
-        return losses
+    found = _finite(losses, counted)
     # The factor of an ignored row is 0, and times 0 only what is not finite stays.
-    if gradient is not None and not _are_right(losses, sums, None):
+    if gradient is not None and counted is not None and found is not None and found is not losses:
         gradient.masked_fill_(~counted, 0.0)
-    return losses.where(counted, 0.0)
+    return None if found is None else found.mul_(scale)
+
+
+def _finite(losses: Tensor, counted: Tensor | None) -> Tensor | None:
+    """The losses, those of ignored rows 0 where one is not finite; None where one that counts is not."""
+    if math.isfinite(losses.sum().item()):
+        return losses
+    return None if counted is None else _finite(losses.where(counted, 0.0), None)
 
 
 def _in_bits(z: Tensor, classes: slice, inverse: float | Tensor, out: Tensor) -> Tensor:
@@ -215,38 +216,22 @@ def _in_bits(z: Tensor, classes: slice, inverse: float | Tensor, out: Tensor) ->
     return torch.sub(z, c, out=out).mul_(in_bits)
 
 
-def _are_right(losses: Tensor, sums: Tensor, counted: Tensor | None) -> bool:
-    # A sum that overflows can still lead to a finite loss.
-    if counted is None:
-        return math.isfinite((losses.sum() + sums.sum()).item())
-    right = losses.isfinite() & sums.isfinite().all(0)
-    return bool((right | ~counted).all().item())
-
-
 def _forward_kl(block: Block, _: float) -> None:
-    """``2 sum_k t_k (x_t - x_s)_k``, to be finished; the gradient is s - t."""
+    """``sum_k t_k (log t_k - log s_k)``; the gradient is s - t."""
     x_t, x_s, t, s, sums, factor, loss, gradient = block
     torch.sum(_twice_times(t, x_t, x_s, out=x_t), 1, keepdim=True, out=loss)
+    loss.mul_(0.5 * math.log(2.0)).div_(sums[0]).add_((sums[1] / sums[0]).log_())
     if gradient is not None:
         of_t, of_s = factor / sums
         torch.addcmul(s.mul_(of_s), t, of_t, value=-1, out=gradient)
 
 
-def _finish_forward_kl(losses: Tensor, sums: Tensor) -> None:
-    log_t, log_s = sums.log2()
-    losses.mul_(0.5).div_(sums[0]).add_(log_s).sub_(log_t).mul_(math.log(2.0))
-
-
 def _reverse_kl(block: Block, _: float) -> None:
-    """``sum_k s_k (x_s - x_t)_k``, to be finished."""
+    """``sum_k s_k (log s_k - log t_k)``."""
     s = block.s.div_(block.sums[1])
     in_nats = block.factor * math.log(2.0)
     _through_softmax(torch.sub(block.x_s, block.x_t, out=block.x_t), s, block._replace(factor=in_nats))
-
-
-def _finish_reverse_kl(losses: Tensor, sums: Tensor) -> None:
-    log_t, log_s = sums.log2()
-    losses.add_(log_t).sub_(log_s).mul_(math.log(2.0))
+    block.loss.mul_(math.log(2.0)).add_((block.sums[0] / block.sums[1]).log_())
 
 
 def _jensen_shannon(block: Block, beta: float) -> None:
@@ -257,6 +242,7 @@ def _jensen_shannon(block: Block, beta: float) -> None:
     of_t = torch.div(t, m, out=block.x_s).clamp_min_(tiny).log_().mul_(t).sum(1, keepdim=True)
     _through_softmax(torch.div(s, m, out=m).clamp_min_(tiny).log_().mul_(1.0 - beta), s, block)
     block.loss.add_(of_t, alpha=beta)
+    _without_overflow(block)
 
 
 def _total_variation(block: Block, _: float) -> None:
@@ -272,6 +258,12 @@ def _total_variation(block: Block, _: float) -> None:
     loss = torch.sub(s, t, out=block.x_t).mul_(signs).sum(1, keepdim=True).mul_(0.5)
     _through_softmax(torch.mul(signs, 0.5, out=block.x_t), s, block)
     block.loss.copy_(loss)
+    _without_overflow(block)
+
+
+def _without_overflow(block: Block) -> None:
+    """Make the losses NaN where a sum is not finite, which a quotient by it does not show."""
+    block.loss.addcmul_(block.sums[0], block.sums[1] * 0.0).addcmul_(block.sums[1], block.sums[0] * 0.0)
 
 
 def _through_softmax(d: Tensor, s: Tensor, block: Block) -> None:
@@ -303,9 +295,4 @@ _BLOCKS: dict[str, Callable[[Block, float], None]] = {
 _SMALL: dict[str, Callable[[Tensor, Tensor, int, float], Tensor]] = {
     "forward_kl": _small_forward_kl,
     "reverse_kl": _small_reverse_kl,
-}
-# What is done to the losses of all rows at once, since calls on a few numbers add up.
-_FINISH: dict[str, Callable[[Tensor, Tensor], None]] = {
-    "forward_kl": _finish_forward_kl,
-    "reverse_kl": _finish_reverse_kl,
 }
