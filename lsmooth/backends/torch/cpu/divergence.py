@@ -47,6 +47,7 @@ class Block(NamedTuple):
     t: Tensor  # 2^x_t, Z times the softmax
     s: Tensor
     sums: Tensor  # two columns, Z of both
+    spare: Tensor  # two columns
     factor: Tensor  # multiplies the gradient: a column, or one number
     loss: Tensor  # a column, to be written
     gradient: Tensor | None  # to be written
@@ -166,7 +167,7 @@ def _losses(
     parts = list(layout.parts(thresholds.DIVERGENCE_BLOCK_ELEMENTS))
     losses = torch.empty(layout.column_shape, dtype=dtype)
     size, num_rows = (x[parts[0]].numel() for x in (student, losses))
-    memory = scratch((4 * size + 2 * num_rows,), dtype)
+    memory = scratch((4 * size + 4 * num_rows,), dtype)
     if counted is not None:
         scale = counted.to(dtype).mul_(scale)
     factor = torch.as_tensor(scale * options.inverse, dtype=dtype)
@@ -175,7 +176,7 @@ def _losses(
     for part in parts:
         z_t, z_s, loss = teacher[part], student[part], losses[part]
         x_t, x_s, t, s = (memory[i * size :][: z_s.numel()].view(z_s.shape) for i in range(4))
-        sums = memory[4 * size :][: 2 * loss.numel()].view(2, *loss.shape)
+        sums, spare = memory[4 * size :][: 4 * loss.numel()].view(2, 2, *loss.shape)
         inverse = options.inverse[part] if isinstance(options.inverse, Tensor) else options.inverse
         for z, x, power, z_sum in ((z_t, x_t, t, sums[0]), (z_s, x_s, s, sums[1])):
             torch.sum(torch.exp2(_in_bits(z, classes, inverse, x), out=power), 1, keepdim=True, out=z_sum)
@@ -186,7 +187,7 @@ def _losses(
             x_t.masked_fill_(missing, 0.0)
             x_s.masked_fill_(missing, 0.0)
         out, column = None if gradient is None else gradient[part], factor[part] if factor.ndim else factor
-        block = Block(x_t, x_s, t, s, sums, column, loss, out if direct else x_s)
+        block = Block(x_t, x_s, t, s, sums, spare, column, loss, out if direct else x_s)
         _BLOCKS[options.divergence](block, options.parameter)
         if out is not None and not direct:
             out.add_(x_s) if add else out.copy_(x_s)
@@ -211,18 +212,19 @@ def _in_bits(z: Tensor, classes: slice, inverse: float | Tensor, out: Tensor) ->
     """``log2(e) (z - c) / T``, c being the largest of these classes."""
     c, in_bits = z[:, classes].amax(1, keepdim=True).to(out.dtype), inverse / math.log(2.0)
     # Logits near 0 are shifted and scaled in one pass; of others, the difference comes first.
-    if isinstance(in_bits, float) and c.abs().amax().item() * in_bits <= 32.0:
+    if isinstance(in_bits, float) and max(-c.amin().item(), c.amax().item()) * in_bits <= 32.0:
         return torch.add(c.mul_(-in_bits), z, alpha=in_bits, out=out)
     return torch.sub(z, c, out=out).mul_(in_bits)
 
 
 def _forward_kl(block: Block, _: float) -> None:
     """``sum_k t_k (log t_k - log s_k)``; the gradient is s - t."""
-    x_t, x_s, t, s, sums, factor, loss, gradient = block
+    x_t, x_s, t, s, sums, spare, factor, loss, gradient = block
     torch.sum(_twice_times(t, x_t, x_s, out=x_t), 1, keepdim=True, out=loss)
-    loss.mul_(0.5 * math.log(2.0)).div_(sums[0]).add_((sums[1] / sums[0]).log_())
+    log_ratio = torch.div(sums[1], sums[0], out=spare[0]).log_()
+    torch.addcdiv(log_ratio, loss, sums[0], value=0.5 * math.log(2.0), out=loss)
     if gradient is not None:
-        of_t, of_s = factor / sums
+        of_t, of_s = torch.div(factor, sums, out=spare)
         torch.addcmul(s.mul_(of_s), t, of_t, value=-1, out=gradient)
 
 
@@ -231,7 +233,7 @@ def _reverse_kl(block: Block, _: float) -> None:
     s = block.s.div_(block.sums[1])
     in_nats = block.factor * math.log(2.0)
     _through_softmax(torch.sub(block.x_s, block.x_t, out=block.x_t), s, block._replace(factor=in_nats))
-    block.loss.mul_(math.log(2.0)).add_((block.sums[0] / block.sums[1]).log_())
+    block.loss.mul_(math.log(2.0)).add_(torch.div(block.sums[0], block.sums[1], out=block.spare[0]).log_())
 
 
 def _jensen_shannon(block: Block, beta: float) -> None:
