@@ -172,14 +172,16 @@ def _losses(
         scale = counted.to(dtype).mul_(scale)
     factor = torch.as_tensor(scale * options.inverse, dtype=dtype)
     direct = gradient is None or (gradient.dtype == dtype and not add)
-    classes = slice(None if careful else SAMPLE)
+    classes = layout.shape[1] if careful else SAMPLE
     for part in parts:
         z_t, z_s, loss = teacher[part], student[part], losses[part]
-        x_t, x_s, t, s = (memory[i * size :][: z_s.numel()].view(z_s.shape) for i in range(4))
-        sums, spare = memory[4 * size :][: 4 * loss.numel()].view(2, 2, *loss.shape)
+        sizes = (4 * z_s.numel(), 4 * loss.numel())
+        large, small = memory[: sum(sizes)].split(sizes)
+        x_t, x_s, t, s = large.view(4, *z_s.shape).unbind()
+        sums, spare = small.view(2, 2, *loss.shape).unbind()
         inverse = options.inverse[part] if isinstance(options.inverse, Tensor) else options.inverse
-        for z, x, power, z_sum in ((z_t, x_t, t, sums[0]), (z_s, x_s, s, sums[1])):
-            torch.sum(torch.exp2(_in_bits(z, classes, inverse, x), out=power), 1, keepdim=True, out=z_sum)
+        for z, x, power, z_sum in zip((z_t, z_s), (x_t, x_s), (t, s), sums.unbind(), strict=True):
+            torch.sum(torch.exp2(_in_bits(z, classes, inverse, x, spare[0]), out=power), 1, keepdim=True, out=z_sum)
         if careful:  # 0 times -inf - -inf, or times -inf
             missing = (s if options.divergence == "reverse_kl" else t) == 0
             if options.divergence == "total_variation":
@@ -208,9 +210,10 @@ def _finite(losses: Tensor, counted: Tensor | None) -> Tensor | None:
     return None if counted is None else _finite(losses.where(counted, 0.0), None)
 
 
-def _in_bits(z: Tensor, classes: slice, inverse: float | Tensor, out: Tensor) -> Tensor:
-    """``log2(e) (z - c) / T``, c being the largest of these classes."""
-    c, in_bits = z[:, classes].amax(1, keepdim=True).to(out.dtype), inverse / math.log(2.0)
+def _in_bits(z: Tensor, classes: int, inverse: float | Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    """``log2(e) (z - c) / T``, c being the largest of the first classes."""
+    sample, in_bits = z[:, :classes] if z.shape[1] > classes else z, inverse / math.log(2.0)
+    c = torch.amax(sample, 1, True, out=spare) if z.dtype == out.dtype else sample.amax(1, True).to(out.dtype)
     # Logits near 0 are shifted and scaled in one pass; of others, the difference comes first.
     if isinstance(in_bits, float) and max(-c.amin().item(), c.amax().item()) * in_bits <= 32.0:
         return torch.add(c.mul_(-in_bits), z, alpha=in_bits, out=out)

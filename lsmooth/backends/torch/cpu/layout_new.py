@@ -46,7 +46,7 @@ class Layout(NamedTuple):
             return x
         return x.view(*self.rows[: self.axis], -1, *self.rows[self.axis :]).movedim(self.axis, -1)
 
-    def parts(self, elements: int) -> Iterator[tuple[slice, ...]]:
+    def parts(self, elements: int) -> Iterator[Any]:
         """The index of each block, of so many elements a thread: of tensors in ``shape``, and of columns.
 
         Blocks are of equal size, the last one perhaps smaller.
@@ -54,6 +54,9 @@ class Layout(NamedTuple):
         groups, classes, rows = (*self.shape, 1)[:3]
         block = block_rows(groups * rows, classes, elements)
         of_groups, of_rows = _share(groups, max(1, block // rows)), _share(rows, block)
+        if groups * rows <= block:
+            yield ...
+            return
         for i in range(0, groups, of_groups):
             if len(self.shape) == 2:
                 yield (slice(i, i + of_groups),)
