@@ -55,7 +55,7 @@ class Backend(Operations):
         loss: str,
         labels: Any,
         logits: Any,
-        label_smoothing: Any,
+        label_smoothing: Any = 0.0,
         ignore_index: Any = None,
         axis: Any = -1,
         class_weight: Any = None,

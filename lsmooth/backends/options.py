@@ -41,6 +41,8 @@ class SoftmaxOptions(NamedTuple):
 
     ALONG_ROWS = ("label_smoothing", "temperature", "counted", "scale")
     ALONG_CLASSES = ("prior", "class_weight")
+    # The options that do not change the softmax, nor which rows count: statistics of the softmax depend on the others.
+    OF_LOSS = ("label_smoothing", "prior", "class_weight", "z_loss", "scale", "total", "gamma")
 
 
 class SigmoidOptions(NamedTuple):
@@ -106,6 +108,11 @@ def are_known(options: Options, known: Collection[str]) -> bool:
 def without_arrays(xp: Backend, options: AnyOptions) -> tuple[AnyOptions, dict[str, Array], dict[str, Array]]:
     """The options with every array at its default, the arrays along the rows, and those along the classes."""
     arrays = {name: x for name, x in zip(options._fields, options, strict=True) if xp.is_array(x)}
+    for name in arrays:
+        if name not in options.ALONG_ROWS and name not in options.ALONG_CLASSES:
+            raise NotImplementedError(
+                f"{name} is an array, and {type(options).__name__} does not say what it is along."
+            )
     defaults = type(options)()
     numbers = options._replace(**{name: getattr(defaults, name) for name in arrays})
     rows = {name: arrays[name] for name in options.ALONG_ROWS if name in arrays}

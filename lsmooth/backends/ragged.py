@@ -68,9 +68,9 @@ def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Fun
             return call(function, arguments, logits, elementwise)
 
         called_again, signature_of = CalledAgainError, inspect.signature
-        # With the globals of the function, among whose module's functions doctest looks for examples.
-        code, closure = wrapper.__code__, wrapper.__closure__
-        wrapped = types.FunctionType(code, function.__globals__, function.__name__, None, closure)
+        # With the globals of the function's module, among whose functions doctest looks for examples.
+        code, closure, names = wrapper.__code__, wrapper.__closure__, inspect.unwrap(function).__globals__
+        wrapped = types.FunctionType(code, names, function.__name__, None, closure)
         functools.update_wrapper(wrapped, function)
         wrapped.__dict__["autograph_info__"] = {}  # by this name TensorFlow's AutoGraph leaves functions alone
         return wrapped  # type: ignore[return-value]

@@ -9,12 +9,13 @@ from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._keras_settings import refuse_a_mean
+from lsmooth.losses._quick import SIGMOID, SOFTMAX, quick_mean_first
 from lsmooth.losses._rows import RowOptions, Rows, per_class, prepare, prepare_binary, reduced
 from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
 @over_ragged_rows("logits")
+@quick_mean_first(SOFTMAX)
 def softmax_cross_entropy(
     labels: Array,
     logits: Array,
@@ -108,19 +109,6 @@ def softmax_cross_entropy(
         mask=mask,
         temperature=temperature,
     )
-    if (
-        smoothing_prior is sample_weight is logit_softcap is num_classes is None
-        and class_shards is row_shards is None
-        and type(temperature) is float
-        and temperature == 1.0
-        and (z_loss, reduction, overwrite_logits) == (0.0, "mean", False)
-    ):
-        refuse_a_mean(xp, logits, reduction)
-        loss = xp.quick_mean(
-            "softmax_cross_entropy", labels, logits, label_smoothing, ignore_index, axis, class_weight, mask
-        )
-        if loss is not None:
-            return loss
     xp.refuse_spread(logits)
     given = RowOptions(label_smoothing, sample_weight, ignore_index, mask, axis, num_classes, row_shards, reduction)
     given = given._replace(class_weight=class_weight, class_shards=class_shards)
@@ -139,6 +127,7 @@ def softmax_cross_entropy(
 
 
 @over_ragged_rows("logits", elementwise=True)
+@quick_mean_first(SIGMOID)
 def sigmoid_cross_entropy(
     labels: Array,
     logits: Array,
@@ -187,11 +176,6 @@ def sigmoid_cross_entropy(
         sample_weight=sample_weight,
         mask=mask,
     )
-    if sample_weight is row_shards is None and reduction == "mean":
-        refuse_a_mean(xp, logits, reduction)
-        loss = xp.quick_mean("sigmoid_cross_entropy", labels, logits, label_smoothing, None, -1, pos_weight, mask)
-        if loss is not None:
-            return loss
     given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction, row_shards=row_shards)
     rows = prepare_binary(xp, labels, logits, given)
     if pos_weight is not None:

@@ -189,13 +189,13 @@ def join_keras() -> None:
     _joined = True
 
 
-def refuse_a_mean(xp: Backend, logits: Array, reduction: str | None) -> None:
+def refuse_a_mean(xp: Backend, logits: Array, reduction: str | None, name: str = "") -> None:
     """Raise if Keras calls a function that returns a mean, which Keras would treat as the loss of every row."""
     if xp.name == "torch" and not xp.is_concrete(logits):  # torch.compile cannot trace frames
         return
     if reduction in (None, "none") or "keras" not in sys.modules:
         return
-    frame, name = sys._getframe(1), ""
+    frame = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(
         ("lsmooth.losses.", "lsmooth.backends.")
     ):

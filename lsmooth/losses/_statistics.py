@@ -8,7 +8,7 @@ from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, Head, StatisticsOfBlock, linear_rows, unstacked
 from lsmooth.backends.formulas.questions import CrossEntropyAnswer
 from lsmooth.backends.formulas.statistics import RowStatistics
-from lsmooth.backends.options import SoftmaxOptions
+from lsmooth.backends.options import SOFTMAX
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
 from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of, sharded_call
@@ -288,10 +288,10 @@ def _unstacked(checked: LinearCall, stacked: Array) -> SoftmaxStatistics:
 
 def _statistics_call(checked: LinearCall) -> tuple[StatisticsOfBlock, Call]:
     """The statistics of a block, and the call with only the arrays that they depend on."""
-    options, call = checked.options, checked.call
-    arrays = {name: x for name, x in call.rows.items() if name in ("labels", "temperature", "counted")}
-    options = SoftmaxOptions(temperature=options.temperature, logit_softcap=options.logit_softcap)
-    return StatisticsOfBlock(checked.rows.xp, options), call._replace(rows=arrays, shared={})
+    options, call, of_loss = checked.options, checked.call, checked.options.OF_LOSS
+    along_rows, shared = ({name: x for name, x in arrays.items() if name not in of_loss} for arrays in call[1:])
+    options = options._replace(**{name: getattr(SOFTMAX, name) for name in of_loss})
+    return StatisticsOfBlock(checked.rows.xp, options), call._replace(rows=along_rows, shared=shared)
 
 
 def with_correct(xp: Backend, rows: Rows, statistics: RowStatistics) -> SoftmaxStatistics:

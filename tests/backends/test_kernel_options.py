@@ -12,6 +12,7 @@ from lsmooth.backends.options import (
     with_arrays,
     without_arrays,
 )
+from lsmooth.testing import _kernels
 
 EVERY = (SoftmaxOptions, SigmoidOptions, DivergenceOptions)
 
@@ -54,3 +55,26 @@ def test_arrays_are_taken_out_and_put_back():
     behind = {"soft." + name: x for name, x in rows.items()}
     assert with_arrays(numbers, behind, prefix="soft.").counted is counted
     assert with_arrays(numbers, behind) == numbers
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        (SoftmaxOptions, _kernels._SOFTMAX_VALUES),
+        (SigmoidOptions, _kernels._SIGMOID_VALUES),
+        (DivergenceOptions, _kernels._DIVERGENCE_VALUES),
+    ],
+)
+def test_check_backend_tries_every_option(options, values):
+    assert values.keys() == set(options._fields)
+
+
+@pytest.mark.parametrize("options", EVERY)
+def test_every_option_that_may_be_an_array_lies_along_rows_or_classes(options):
+    arrays = {name for name, kind in options.__annotations__.items() if "Array" in str(kind)}
+    assert arrays == {*options.ALONG_ROWS, *options.ALONG_CLASSES}
+
+
+def test_an_array_that_lies_along_nothing_is_an_error():
+    with pytest.raises(NotImplementedError, match="z_loss"):
+        without_arrays(load_backend("numpy"), SoftmaxOptions(z_loss=np.zeros(3)))

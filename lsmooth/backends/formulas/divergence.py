@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, log_softmax, logits_over_temperature
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, log_softmax, logits_over_temperature, reduced
 from lsmooth.backends.options import DIVERGENCE, DivergenceOptions
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: Div
     losses = DIVERGENCES[options.divergence](xp, *pair, options.parameter)
     if options.divergence == "mse_logits":  # T comes after the difference of the logits, which may be large
         losses = losses / (temperature * temperature)
-    if options.scale is not None:
-        losses = losses * options.scale
-    return xp.sum(losses) if options.total else losses
+    return reduced(xp, losses, options)
 
 
 def tempered(

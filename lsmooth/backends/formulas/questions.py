@@ -27,6 +27,21 @@ from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arr
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
+# The options that `CrossEntropyQuestion` and `DivergenceQuestion` take; scale and total are applied to their answers.
+KNOWN_SOFTMAX = (
+    "label_smoothing",
+    "prior",
+    "class_weight",
+    "temperature",
+    "z_loss",
+    "logit_softcap",
+    "counted",
+    "scale",
+    "total",
+    "num_classes",
+)
+KNOWN_DIVERGENCE = ("divergence", "parameter", "temperature", "counted", "scale", "total", "constant_teacher")
+
 Columns = dict[str, "Array"]  # numbers of each row (...), by name
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
+    from lsmooth.backends.options import Options
 
 MINUS_INFINITY = float("-inf")
 # How far below 0 or above 1 the rounding of sums takes a probability: MixUp in float32 makes labels of 1 + 1e-7.
@@ -99,6 +100,15 @@ def log_sum_exp_of(xp: Backend, logits: Array, kept: Array) -> tuple[Array, Arra
 def is_number(value: Any, number: float) -> bool:
     """Whether an option is this Python number; a tensor of the same value is not."""
     return isinstance(value, float) and value == number
+
+
+def reduced(xp: Backend, losses: Array, options: Options) -> Array:
+    """The losses of rows, scaled, zeros in rows that do not count; or their sum, as the options say."""
+    if options.scale is not None:
+        losses = losses * options.scale
+    if options.counted is not None:
+        losses = xp.where(options.counted, losses, 0.0)
+    return xp.sum(losses) if options.total else losses
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:

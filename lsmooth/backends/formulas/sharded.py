@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lsmooth.backends.formulas import divergence as divergences
 from lsmooth.backends.formulas.linear import Call, Kernels, linear_rows, stacked_columns
 from lsmooth.backends.formulas.questions import (
+    KNOWN_DIVERGENCE,
+    KNOWN_SOFTMAX,
     Columns,
     CrossEntropyAnswer,
     CrossEntropyQuestion,
@@ -24,7 +26,7 @@ from lsmooth.backends.formulas.questions import (
     divergence_answer,
     finite,
 )
-from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions
+from lsmooth.backends.options import DivergenceOptions, Options, SoftmaxOptions, are_known
 
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
@@ -143,6 +145,11 @@ class PartsOfBlock(NamedTuple):
         return stacked_columns(self.xp, [columns[name] for question, columns in each for name in names_of(question)])
 
 
+def _check_known(options: Options, known: Sequence[str]) -> None:
+    if not are_known(options, known):
+        raise NotImplementedError(f"An option of this call cannot be computed from slices of the classes: {options}.")
+
+
 def cross_entropy(
     asked: Asked, question: CrossEntropyQuestion, options: SoftmaxOptions
 ) -> tuple[CrossEntropyAnswer, list[Array]]:
@@ -150,6 +157,7 @@ def cross_entropy(
 
     ``options`` have their arrays.
     """
+    _check_known(options, KNOWN_SOFTMAX)
     found, own = asked.known([question])
     answer = cross_entropy_answer(asked.xp, question, options, found[0], _valid(asked))
     return answer, _predicted(asked, question, own[0], found[0], options.counted) if question.statistics else []
@@ -164,10 +172,12 @@ def divergence_and_losses(
 ) -> tuple[Array, CrossEntropyAnswer | None]:
     """The rows' divergences, and their losses beside labels, of the same two exchanges."""
     xp = asked.xp
+    _check_known(options, KNOWN_DIVERGENCE)
     questions = [question] if hard is None else [question, hard]
     found, _ = asked.known(questions)
     answer = None
     if hard is not None and hard_options is not None:
+        _check_known(hard_options, KNOWN_SOFTMAX)
         answer = cross_entropy_answer(xp, hard, hard_options, found[1], _valid(asked))
     if options.divergence not in divergences.TERMS:
         losses = divergence_answer(xp, options, found[0])

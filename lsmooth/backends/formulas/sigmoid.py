@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lsmooth.backends.formulas.rows import MINUS_INFINITY, ROUNDING, accumulate, is_number, match_rank
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, ROUNDING, accumulate, is_number, match_rank, reduced
 from lsmooth.backends.options import SIGMOID, SigmoidOptions
 
 if TYPE_CHECKING:
@@ -34,22 +34,18 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: Si
     Returns:
         The losses, in the logits' shape; or their sum.
     """
-    label_smoothing, pos_weight, counted, scale, total, gamma, alpha = options
+    gamma, alpha = options.gamma, options.alpha
     logits = accumulate(xp, logits)
-    if counted is not None:
-        logits, labels = (xp.where(counted, x, 0.0) for x in (logits, labels))
-    labels = smooth_binary_labels(proper_binary_labels(xp, labels), label_smoothing)
+    if options.counted is not None:
+        logits, labels = (xp.where(options.counted, x, 0.0) for x in (logits, labels))
+    labels = smooth_binary_labels(proper_binary_labels(xp, labels), options.label_smoothing)
     if gamma:
         loss = focused_cross_entropy(xp, logits, labels, gamma)
     else:
-        loss = _binary_cross_entropy(xp, logits, labels, pos_weight)
+        loss = _binary_cross_entropy(xp, logits, labels, options.pos_weight)
     if alpha is not None:
         loss = loss * (alpha * labels + (1.0 - alpha) * (1.0 - labels))
-    if scale is not None:
-        loss = loss * scale
-    if counted is not None:
-        loss = xp.where(counted, loss, 0.0)
-    return xp.sum(loss) if total else loss
+    return reduced(xp, loss, options)
 
 
 def _binary_cross_entropy(xp: Backend, logits: Array, labels: Array, pos_weight: Array | None) -> Array:

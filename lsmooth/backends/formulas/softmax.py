@@ -18,6 +18,7 @@ from lsmooth.backends.formulas.rows import (
     match_rank,
     over_temperature,
     proper_rows,
+    reduced,
     row_maximum,
     without_padding,
 )
@@ -94,8 +95,8 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
     Returns:
         (...), the loss of each row; or their sum.
     """
-    label_smoothing, prior, class_weight, temperature, z_loss, logit_softcap, counted, scale, total, gamma, _ = options
-    logits = capped_logits(xp, seen_logits(xp, logits, options), logit_softcap)
+    eps, temperature, z_loss, gamma = options.label_smoothing, options.temperature, options.z_loss, options.gamma
+    logits = capped_logits(xp, seen_logits(xp, logits, options), options.logit_softcap)
     rows = ShiftedRows(xp, logits, row_maximum(xp, logits), temperature)
     lse = rows.log_sum_exp()
     focal = not is_number(gamma, 0.0)
@@ -103,17 +104,14 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
         scaled = logits_over_temperature(xp, logits, temperature)
         loss = expected_cost(xp, scaled, labels, options, focal_cost(xp, gamma))
     else:
-        loss = label_nll(rows, lse, labels, class_weight)
-    if not focal and not is_number(label_smoothing, 0.0):
-        loss = (1.0 - label_smoothing) * loss + label_smoothing * smooth_nll(rows, lse, prior, class_weight)
+        loss = label_nll(rows, lse, labels, options.class_weight)
+    if not focal and not is_number(eps, 0.0):
+        smooth = smooth_nll(rows, lse, options.prior, options.class_weight)
+        loss = (1.0 - eps) * loss + eps * smooth
     if not is_number(z_loss, 0.0):
         lse = lse + over_temperature(rows.shift, temperature)
         loss = loss + z_loss * lse * lse
-    if scale is not None:
-        loss = loss * scale
-    if counted is not None:
-        loss = xp.where(counted, loss, 0.0)
-    return xp.sum(loss) if total else loss
+    return reduced(xp, loss, options)
 
 
 def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:

@@ -17,6 +17,7 @@ from lsmooth.backends import formulas
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call
+from lsmooth.backends.formulas.questions import KNOWN_DIVERGENCE, KNOWN_SOFTMAX
 from lsmooth.backends.jax import divergence, linear, sigmoid, spread, thresholds
 from lsmooth.backends.jax.members import axis_members
 from lsmooth.backends.members import Members
@@ -156,9 +157,9 @@ class JaxBackend(NamespaceBackend):
         return _compiled(Backend.softmax_cross_entropy_with_statistics, self, *_fixed(options), logits, labels)
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
-        if spread.number_of_slices(student) > 1:
+        if spread.number_of_slices(student) > 1 and are_known(options, KNOWN_DIVERGENCE):
             return spread.divergence(self, teacher, student, options)
-        if not divergence.fits(student, options):
+        if not (are_known(options, divergence.KNOWN) and divergence.fits(student, options)):
             return _compiled(formulas.softmax_divergence, self, *_fixed(options), teacher, student)
         return divergence.blocks(self, teacher, student, options)
 
@@ -182,8 +183,7 @@ _LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma":
 
 
 def _has_slices(logits: Array, options: SoftmaxOptions) -> bool:
-    focal = not (isinstance(options.gamma, float) and options.gamma == 0.0)
-    return not focal and spread.number_of_slices(logits) > 1
+    return spread.number_of_slices(logits) > 1 and are_known(options, KNOWN_SOFTMAX)
 
 
 def _is_small(x: Array, limit: int = thresholds.SMALL) -> bool:

@@ -34,8 +34,11 @@ class Numbers(NamedTuple):
     temperature: Any
 
 
+KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", "constant_teacher")
+
+
 def fits(student: Array, options: DivergenceOptions) -> bool:
-    """Whether `blocks` knows these options, all others among them, and a loop is no worse than the formula."""
+    """Whether `blocks` takes these arguments, and a loop is no worse than the formula."""
     return (
         options.divergence not in divergence.OF_LOGITS  # their reductions share nothing
         and options.constant_teacher
@@ -58,16 +61,16 @@ def on_one_cpu() -> bool:
 
 def blocks(xp: Backend, teacher: Array, student: Array, options: DivergenceOptions) -> Array:
     """`formulas.softmax_divergence`, for arguments that fit."""
-    divergence, parameter, temperature, counted, scale, total, _ = options
     *lead, classes = student.shape
-    factor = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, precision(student)), lead)
+    dtype, counted = precision(student), options.counted
+    factor = jnp.broadcast_to(jnp.asarray(1.0 if options.scale is None else options.scale, dtype), lead).reshape(-1)
     if counted is not None:
         counted = jnp.reshape(counted, -1)
-        factor = jnp.where(counted, factor.reshape(-1), 0.0)
-    numbers = Numbers(*(jnp.asarray(x, precision(student)) for x in (parameter, temperature)))
-    rows = teacher.reshape(-1, classes), student.reshape(-1, classes), counted, factor.reshape(-1)
-    losses = _rows(Plan(xp, divergence), numbers, *rows)
-    return jnp.sum(losses) if total else losses.reshape(lead)
+        factor = jnp.where(counted, factor, 0.0)
+    numbers = Numbers(*(jnp.asarray(x, dtype) for x in (options.parameter, options.temperature)))
+    rows = teacher.reshape(-1, classes), student.reshape(-1, classes), counted, factor
+    losses = _rows(Plan(xp, options.divergence), numbers, *rows)
+    return jnp.sum(losses) if options.total else losses.reshape(lead)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -19,10 +19,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import questions, sharded
 from lsmooth.backends.formulas.linear import BlockLoss, Call, CrossEntropyOfBlock, Head
+from lsmooth.backends.formulas.rows import reduced
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.jax.members import AxisMembers
 from lsmooth.backends.members import Members
-from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
+from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, are_known, with_arrays, without_arrays
 
 # The axis of the slices.
 SLICES = "lsmooth: slices of the classes"
@@ -109,7 +110,7 @@ def over_slices(
 
 def cross_entropy(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
     """`formulas.softmax_cross_entropy`."""
-    return _reduced(_cross_entropy(xp, logits, labels, options, False)[0], options)
+    return reduced(xp, _cross_entropy(xp, logits, labels, options, False)[0], options)
 
 
 def cross_entropy_with_statistics(
@@ -117,7 +118,7 @@ def cross_entropy_with_statistics(
 ) -> tuple[Array, RowStatistics]:
     """`formulas.softmax_cross_entropy` and `formulas.statistics.row_statistics`."""
     losses, *statistics = _cross_entropy(xp, logits, labels, options, True)
-    return _reduced(losses, options), RowStatistics(*statistics)
+    return reduced(xp, losses, options), RowStatistics(*statistics)
 
 
 def _cross_entropy(
@@ -176,7 +177,7 @@ def divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceO
         ]
 
     classes = {"teacher": teacher, "student": student}
-    return _reduced(over_slices(of_slice, student, classes, _over_rows(rows, student)), options)
+    return reduced(xp, over_slices(of_slice, student, classes, _over_rows(rows, student)), options)
 
 
 def shares_head(loss: BlockLoss, call: Call) -> bool:
@@ -186,7 +187,12 @@ def shares_head(loss: BlockLoss, call: Call) -> bool:
         return False
     features = [_explicit(head.hidden)[-1] for head in call.heads] + [spec[1] for spec in weights]
     classes = {spec[0] for spec in weights}
-    if any(features) or len(classes) > 1 or (any(classes) and not isinstance(loss, CrossEntropyOfBlock)):
+    if any(features) or len(classes) > 1:
+        return False
+    if any(classes) and not (
+        isinstance(loss, CrossEntropyOfBlock)
+        and are_known(with_arrays(loss.options, call.rows, call.shared), questions.KNOWN_SOFTMAX)
+    ):
         return False
     return any(classes) or any(_explicit(hidden)[:-1])
 
@@ -208,18 +214,12 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
             options = with_arrays(loss.options._replace(scale=loss.scale, total=loss.total), call.rows, call.shared)
             own = options._replace(scale=None, total=False)
             losses = _losses_of_slice(xp, members, call.heads[0], call.rows["labels"], own, block_size=block_size)[0]
-            losses = _reduced(losses, options)
+            losses = reduced(xp, losses, options)
         return jax.lax.psum(losses, row_axes) if loss.total and row_axes else losses
 
     there = jax.tree.map(lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec)), call, specs)
     out = PartitionSpec() if loss.total else PartitionSpec(*along_rows)
     return jax.shard_map(of_device, mesh=mesh, in_specs=(specs,), out_specs=out)(there)
-
-
-def _reduced(losses: Array, options: SoftmaxOptions | DivergenceOptions) -> Array:
-    losses = losses if options.scale is None else losses * options.scale
-    losses = losses if options.counted is None else jnp.where(options.counted, losses, 0.0)
-    return jnp.sum(losses) if options.total else losses
 
 
 def _padded(x: Array, size: int) -> Array:

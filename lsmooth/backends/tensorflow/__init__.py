@@ -188,7 +188,7 @@ class TensorflowBackend(Backend):
         return cross_entropy.losses(logits, labels, options)
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
-        if not divergence.fits(options):
+        if not (are_known(options, divergence.KNOWN) and divergence.fits(options)):
             return super().softmax_divergence(teacher, student, options)
         return cross_entropy.reduced_rows(divergence.rows(teacher, student, options), options)
 

@@ -15,9 +15,11 @@ from lsmooth.backends.tensorflow.arrays import float_type, where
 from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, reduced, row_sum
 from lsmooth.backends.tensorflow.cross_entropy import softmax_of
 
+KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", "constant_teacher")
+
 
 def fits(options: DivergenceOptions) -> bool:
-    """Whether `rows` knows these options; the others are left to autodiff."""
+    """Whether `rows` takes these options; the others are left to autodiff."""
     return options.divergence == "forward_kl" and options.constant_teacher and isinstance(options.temperature, float)
 
 

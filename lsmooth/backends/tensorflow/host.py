@@ -22,20 +22,9 @@ from lsmooth.backends.tensorflow.arrays import float_type
 from lsmooth.backends.tensorflow.compilation import is_small
 from lsmooth.backends.tensorflow.tapes import is_followed
 
-# Of the softmax cross-entropy and of the sigmoid's.
-KNOWN = (
-    "label_smoothing",
-    "prior",
-    "class_weight",
-    "temperature",
-    "z_loss",
-    "counted",
-    "scale",
-    "total",
-    "gamma",
-    "pos_weight",
-    "alpha",
-)
+_SOFTMAX = ("label_smoothing", "prior", "class_weight", "temperature", "z_loss", "counted", "scale", "total", "gamma")
+_SIGMOID = ("label_smoothing", "pos_weight", "counted", "scale", "total", "gamma", "alpha")
+KNOWN: dict[type, tuple[str, ...]] = {SoftmaxOptions: _SOFTMAX, SigmoidOptions: _SIGMOID}
 _NUMPY = NumpyBackend()
 
 
@@ -57,7 +46,7 @@ def loss_of(
     """
     if not (tf.executing_eagerly() and is_small(logits) and "CPU" in logits.device):
         return None
-    if not are_known(options, KNOWN):
+    if not are_known(options, KNOWN[type(options)]):
         return None
     constants = [x for x in (labels, *options) if isinstance(x, tf.Tensor)]
     if is_followed(*constants):
@@ -93,18 +82,18 @@ def _with_gradient(logits: Array, *, value: Array, backward: Callable[[Array], A
 
 def softmax(z: np.ndarray, labels: np.ndarray, options: SoftmaxOptions) -> tuple[Any, Any]:
     """The losses of `formulas.softmax_cross_entropy` for finite logits, and their slopes by the logits."""
-    eps, prior, class_weight, temperature, z_loss, _, counted, scale, _, gamma, *_ = options
-    z, labels = _counted(z, counted, labels)
+    eps, temperature, z_loss, gamma = options.label_smoothing, options.temperature, options.z_loss, options.gamma
+    z, labels = _counted(z, options.counted, labels)
     top = z.max(-1, keepdims=True)
     shifted = _over(z - top, _column(temperature))
     p = np.exp(shifted)
     total = p.sum(-1, keepdims=True)
     p /= total
-    q = _targets(labels, z, _column(eps), prior)
+    q = _targets(labels, z, _column(eps), options.prior)
     if q is None:
         return None, None
-    if class_weight is not None:
-        q *= class_weight
+    if options.class_weight is not None:
+        q *= options.class_weight
     log_sum = np.log(total)
     if gamma:
         log_p, rest = log_probabilities(_NUMPY, shifted)
@@ -121,7 +110,7 @@ def softmax(z: np.ndarray, labels: np.ndarray, options: SoftmaxOptions) -> tuple
         lse = log_sum + _over(top, _column(temperature))
         losses = losses + z_loss * lse * lse
         slope = slope + 2.0 * z_loss * lse * p
-    factor = _factor(counted, scale, z.dtype)
+    factor = _factor(options, z.dtype)
     if factor is not None:
         factor = np.broadcast_to(factor, z.shape[:-1])[..., None]
         losses, slope = losses * factor, slope * factor
@@ -147,8 +136,8 @@ def _targets(labels: np.ndarray, z: np.ndarray, eps: Any, prior: Any) -> np.ndar
 
 def sigmoid(z: np.ndarray, labels: np.ndarray, options: SigmoidOptions) -> tuple[Any, Any]:
     """The losses of `formulas.sigmoid_cross_entropy` for finite logits, and their slopes by the logits."""
-    eps, pos_weight, counted, scale, _, gamma, alpha, *_ = options
-    z, labels = _counted(z, counted, labels)
+    eps, pos_weight, gamma, alpha = options.label_smoothing, options.pos_weight, options.gamma, options.alpha
+    z, labels = _counted(z, options.counted, labels)
     if not ((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING)).all():
         return None, None
     yes = labels.astype(z.dtype, copy=False) * (1.0 - eps) + 0.5 * eps
@@ -167,7 +156,7 @@ def sigmoid(z: np.ndarray, labels: np.ndarray, options: SigmoidOptions) -> tuple
     if alpha is not None:
         balance = alpha * yes + (1.0 - alpha) * no
         losses, slope = losses * balance, slope * balance
-    factor = _factor(counted, scale, z.dtype)
+    factor = _factor(options, z.dtype)
     return (losses, slope) if factor is None else (losses * factor, slope * factor)
 
 
@@ -189,8 +178,8 @@ def _over(x: np.ndarray, temperature: Any) -> np.ndarray:
     return x if isinstance(temperature, float) and temperature == 1.0 else x / temperature
 
 
-def _factor(counted: Any, scale: Any, dtype: Any) -> Any:
-    """What multiplies the losses, or None."""
-    if counted is None:
-        return scale
-    return np.where(counted, 1.0 if scale is None else scale, 0.0).astype(dtype)
+def _factor(options: Any, dtype: Any) -> Any:
+    """The factor of the losses, or None."""
+    if options.counted is None:
+        return options.scale
+    return np.where(options.counted, 1.0 if options.scale is None else options.scale, 0.0).astype(dtype)

@@ -294,7 +294,7 @@ class TorchBackend(Backend):
         loss: str,
         labels: Any,
         logits: Any,
-        label_smoothing: Any,
+        label_smoothing: Any = 0.0,
         ignore_index: Any = None,
         axis: Any = -1,
         class_weight: Any = None,

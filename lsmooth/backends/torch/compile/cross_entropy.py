@@ -16,8 +16,20 @@ from torch import Tensor
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.cpu import cross_entropy
-from lsmooth.backends.torch.cpu.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.sweep import PLAIN, is_transformed, needs_gradient
+
+KNOWN = (
+    "label_smoothing",
+    "prior",
+    "class_weight",
+    "temperature",
+    "z_loss",
+    "logit_softcap",
+    "counted",
+    "scale",
+    "total",
+    "num_classes",
+)
 
 # Asked while tracing, when the compiler is inside the same transforms.
 _is_transformed = torch.compiler.assume_constant_result(is_transformed)

@@ -16,12 +16,13 @@ from torch import Tensor
 from lsmooth.backends.formulas.linear import Call
 from lsmooth.backends.formulas.questions import Columns, CrossEntropyQuestion, DivergenceQuestion, Question, Slices
 from lsmooth.backends.formulas.sharded import PartsOfBlock
-from lsmooth.backends.options import with_arrays
+from lsmooth.backends.options import are_known, with_arrays
 from lsmooth.backends.torch.memory import empty_like
 from lsmooth.backends.torch.sweep import block_rows, is_batched, is_plain, needs_gradient
 
 WIDE = (torch.float32, torch.float64)
 LN2 = math.log(2.0)
+KNOWN = ("label_smoothing", "prior", "class_weight", "temperature", "z_loss", "counted")  # of the cross-entropy
 
 
 def whole(loss: PartsOfBlock, call: Call) -> Tensor | None:
@@ -49,7 +50,7 @@ def columns(question: Question, slices: Slices) -> Columns | None:
 def _cross_entropy(question: CrossEntropyQuestion, slices: Slices) -> Columns | None:
     options = with_arrays(with_arrays(question.options, slices.shared), slices.rows, prefix=question.prefix)
     temperature, prior, weight = options.temperature, options.prior, options.class_weight
-    if options.logit_softcap is not None or needs_gradient(temperature, prior, weight):
+    if not are_known(options, KNOWN) or needs_gradient(temperature, prior, weight):
         return None
     logits, labels = slices.logits[-1], slices.rows["labels"].long()
     here = (labels >= 0) & (labels < logits.shape[-1])

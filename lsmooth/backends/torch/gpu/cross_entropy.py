@@ -26,11 +26,23 @@ from torch import Tensor
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.formulas.statistics import RowStatistics
 from lsmooth.backends.options import SoftmaxOptions
-from lsmooth.backends.torch.cpu.cross_entropy import KNOWN as KNOWN
 from lsmooth.backends.torch.cpu.cross_entropy import without_padding
 from lsmooth.backends.torch.gpu.rows import DTYPES, as_rows, finite, multiply, number_or_rows, of_rows, write_zeros
 from lsmooth.backends.torch.gpu.rows import sweep as sweep_rows
 from lsmooth.backends.torch.sweep import is_plain, losses_alone, needs_gradient, run, times_upstream
+
+KNOWN = (
+    "label_smoothing",
+    "prior",
+    "class_weight",
+    "temperature",
+    "z_loss",
+    "logit_softcap",
+    "counted",
+    "scale",
+    "total",
+    "num_classes",
+)
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:

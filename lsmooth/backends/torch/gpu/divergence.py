@@ -21,7 +21,6 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
-from lsmooth.backends.torch.cpu.divergence import KNOWN as KNOWN
 from lsmooth.backends.torch.gpu.rows import (
     DTYPES,
     as_rows,
@@ -33,6 +32,8 @@ from lsmooth.backends.torch.gpu.rows import (
     write_zeros,
 )
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
+
+KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", "constant_teacher")
 
 
 def fits(teacher: Tensor, student: Tensor, options: DivergenceOptions) -> bool:
