@@ -67,7 +67,7 @@ class Backend(Operations):
         None for whatever is not as it should be: the caller then checks the arguments and calls the kernel.
 
         Args:
-            loss: ``"softmax_cross_entropy"`` or ``"sigmoid_cross_entropy"``.
+            loss: ``"softmax_cross_entropy"``.
             labels: as the user gave them, like the others.
             logits: z.
             label_smoothing: eps.
@@ -76,6 +76,12 @@ class Backend(Operations):
             class_weight: one number a class; of the sigmoid cross-entropy its ``pos_weight``.
             mask: True for the rows that count.
         """
+        return None
+
+    def quick_binary(
+        self, labels: Any, logits: Any, given: Any, pos_weight: Any, gamma: float, alpha: float | None
+    ) -> Array | None:
+        """The binary loss of arguments as the user gave them, like `quick_mean`; ``given`` is a `RowOptions`."""
         return None
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:

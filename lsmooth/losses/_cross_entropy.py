@@ -7,10 +7,10 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.linear import Head
-from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._quick import SIGMOID, SOFTMAX, quick_mean_first
-from lsmooth.losses._rows import RowOptions, Rows, per_class, prepare, prepare_binary, reduced
+from lsmooth.losses._quick import SOFTMAX, quick_mean_first
+from lsmooth.losses._rows import RowOptions, Rows, binary_loss, per_class, prepare, reduced
 from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
@@ -127,7 +127,6 @@ def softmax_cross_entropy(
 
 
 @over_ragged_rows("logits", elementwise=True)
-@quick_mean_first(SIGMOID)
 def sigmoid_cross_entropy(
     labels: Array,
     logits: Array,
@@ -177,12 +176,7 @@ def sigmoid_cross_entropy(
         mask=mask,
     )
     given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction, row_shards=row_shards)
-    rows = prepare_binary(xp, labels, logits, given)
-    if pos_weight is not None:
-        pos_weight = check.to_array(xp, "pos_weight", pos_weight, rows.dtype, like=rows.logits)
-        check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
-    options = SigmoidOptions(rows.label_smoothing, pos_weight, rows.counted, rows.scale, rows.reduction != "none")
-    return over_all_rows(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, options))
+    return binary_loss(xp, labels, logits, given, pos_weight)
 
 
 def kernel_options(

@@ -8,9 +8,9 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.softmax import expected_cost
-from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, finish, per_class, prepare, prepare_binary, prepare_logits
+from lsmooth.losses._rows import RowOptions, binary_loss, finish, per_class, prepare, prepare_logits
 from lsmooth.losses._shards import over_all_rows
 
 
@@ -143,11 +143,7 @@ def sigmoid_focal_loss(
         labels=labels, logits=logits, label_smoothing=label_smoothing, sample_weight=sample_weight, mask=mask
     )
     given = RowOptions(label_smoothing, sample_weight, mask=mask, reduction=reduction, row_shards=row_shards)
-    rows = prepare_binary(xp, labels, logits, given)
-    options = SigmoidOptions(
-        rows.label_smoothing, None, rows.counted, rows.scale, rows.reduction != "none", gamma, alpha
-    )
-    return over_all_rows(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, options))
+    return binary_loss(xp, labels, logits, given, gamma=gamma, alpha=alpha)
 
 
 @over_ragged_rows("logits")

@@ -13,7 +13,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # The options of a loss that `Backend.quick_mean` takes, by their names there.
 SOFTMAX = {name: name for name in ("label_smoothing", "ignore_index", "axis", "class_weight", "mask")}
-SIGMOID = {"label_smoothing": "label_smoothing", "pos_weight": "class_weight", "mask": "mask"}
 
 
 def quick_mean_first(names: dict[str, str]) -> Callable[[Function], Function]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lsmooth import _validation as check
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, without_padding
+from lsmooth.backends.options import SigmoidOptions
 from lsmooth.losses._keras_settings import refuse_a_mean
 from lsmooth.losses._reductions import check_reduction, reduce_rows
 from lsmooth.losses._shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
@@ -101,9 +102,32 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     return call._replace(spread=spread, divisor=divisor)
 
 
+def binary_loss(
+    xp: Backend,
+    labels: Any,
+    logits: Any,
+    given: RowOptions,
+    pos_weight: Any = None,
+    gamma: float = 0.0,
+    alpha: float | None = None,
+) -> Array:
+    """The reduced sigmoid cross-entropy, or focal loss, of arguments that are yet to be checked."""
+    refuse_a_mean(xp, logits, given.reduction)
+    loss = None if given.row_shards is not None else xp.quick_binary(labels, logits, given, pos_weight, gamma, alpha)
+    if loss is not None:
+        return loss
+    rows = prepare_binary(xp, labels, logits, given)
+    if pos_weight is not None:
+        pos_weight = check.to_array(xp, "pos_weight", pos_weight, rows.dtype, like=rows.logits)
+        check.check_broadcast("pos_weight", xp.shape(pos_weight), rows.shape)
+    options = SigmoidOptions(
+        rows.label_smoothing, pos_weight, rows.counted, rows.scale, rows.reduction != "none", gamma, alpha
+    )
+    return over_all_rows(rows, xp.sigmoid_cross_entropy(rows.logits, rows.labels, options))
+
+
 def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -> Rows:
     """Check the arguments of a binary loss, each element of which is a row."""
-    refuse_a_mean(xp, logits, options.reduction)
     reduction = check_reduction(options.reduction)
     logits = check.beside_labels(xp, "logits", logits, labels, "sigmoid_cross_entropy(labels, logits)")
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"

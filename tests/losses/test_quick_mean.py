@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 from conftest import require_backend
 
-from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses._quick import SIGMOID, SOFTMAX
+from lsmooth.losses import sigmoid_cross_entropy, sigmoid_focal_loss, softmax_cross_entropy
+from lsmooth.losses._quick import SOFTMAX
 
 LABELS, LOGITS = np.array([0, 2]), np.array([[2.0, 0.0, 1.0], [0.0, 0.5, 3.0]])
-BINARY = np.eye(3)[LABELS]
-LOSSES = [(softmax_cross_entropy, SOFTMAX, LABELS), (sigmoid_cross_entropy, SIGMOID, BINARY)]
+LOSSES = [(softmax_cross_entropy, SOFTMAX, LABELS)]
 # A value other than the default for each option.
 VALUES = {
     "label_smoothing": 0.1,
     "ignore_index": 2,
     "axis": 1,
     "class_weight": np.array([1.0, 2.0, 3.0]),
-    "pos_weight": np.array([1.0, 2.0, 3.0]),
     "mask": np.array([True, False]),
     "smoothing_prior": np.array([0.5, 0.25, 0.25]),
     "sample_weight": np.array([1.0, 2.0]),
@@ -76,3 +74,19 @@ def test_an_unknown_option_is_a_type_error(asked):
     with pytest.raises(TypeError, match="temprature"):
         softmax_cross_entropy(LABELS, LOGITS, temprature=2.0)
     assert not asked
+
+
+def test_binary_losses_ask_with_every_option(monkeypatch):
+    def quick_binary(self, labels, logits, given, *others):
+        return given, others
+
+    monkeypatch.setattr(type(require_backend("numpy")), "quick_binary", quick_binary)
+    common = {"label_smoothing": 0.1, "sample_weight": 2.0, "mask": np.ones((2, 3), bool), "reduction": "sum"}
+    for loss, own, defaults in (
+        (sigmoid_cross_entropy, {"pos_weight": 3.0}, (3.0, 0.0, None)),
+        (sigmoid_focal_loss, {"gamma": 1.5, "alpha": 0.3}, (None, 1.5, 0.3)),
+    ):
+        given, others = loss(np.eye(3)[LABELS], LOGITS, **common, **own)
+        assert {name: getattr(given, name) for name in common} == common
+        assert others == defaults
+        assert {*common, *own, "row_shards"} == {*defaults_of(loss)}

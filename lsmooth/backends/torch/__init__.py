@@ -30,7 +30,7 @@ from lsmooth.backends.options import (
 )
 from lsmooth.backends.ragged import SpreadArgumentError
 from lsmooth.backends.torch import linear, linear_statistics, statistics
-from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean
+from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean, sigmoid
 from lsmooth.backends.torch.cpu import slices as cpu_slices
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, is_transformed, needs_gradient
 
@@ -302,11 +302,16 @@ class TorchBackend(Backend):
     ) -> Array | None:
         if torch.compiler.is_compiling() or check.is_validating(self):
             return None
-        if loss == "softmax_cross_entropy":
-            return mean.softmax_cross_entropy(
-                labels, logits, label_smoothing, ignore_index, axis, class_weight, mask, self._softmax_formula
-            )
-        return mean.sigmoid_cross_entropy(labels, logits, label_smoothing, class_weight, mask, self._sigmoid_formula)
+        return mean.softmax_cross_entropy(
+            labels, logits, label_smoothing, ignore_index, axis, class_weight, mask, self._softmax_formula
+        )
+
+    def quick_binary(
+        self, labels: Any, logits: Any, given: Any, pos_weight: Any, gamma: float, alpha: float | None
+    ) -> Array | None:
+        if torch.compiler.is_compiling() or check.is_validating(self):
+            return None
+        return sigmoid.quick(labels, logits, given, pos_weight, gamma, alpha, self._sigmoid_formula)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         def formula(logits: Array, labels: Array) -> Array:
@@ -318,6 +323,7 @@ class TorchBackend(Backend):
         return formula(logits, labels) if losses is None else losses
 
     def _sigmoid_formula(self, logits: Array, labels: Array, options: SigmoidOptions) -> Array:
+        labels = labels.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
         return formulas.sigmoid_cross_entropy(self, logits, labels, options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lsmooth.backends.formulas.rows import ROUNDING
-from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions
+from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import thresholds
-from lsmooth.backends.torch.cpu import cross_entropy, sigmoid
+from lsmooth.backends.torch.cpu import cross_entropy
 from lsmooth.backends.torch.cpu.small_cross_entropy import MEAN, NO_LABEL
-from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_plain, is_transformed
+from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_transformed
 
 _cross_entropy = torch._C._nn.cross_entropy_loss  # pyright: ignore[reportAttributeAccessIssue]
 _is_tracing = torch._C._is_tracing  # pyright: ignore[reportAttributeAccessIssue]
@@ -160,38 +160,3 @@ def _by_kernel(
     if weight is not None and hard and label_smoothing == 0.0:  # the weight of a label is that of its row
         options = options._replace(class_weight=None, scale=weight.mul_(1.0 / total))
     return cross_entropy.rows(logits, labels if hard else labels.to(dtype), formula, options)
-
-
-def sigmoid_cross_entropy(
-    labels: Any, logits: Any, label_smoothing: Any, pos_weight: Any, mask: Any, formula: Callable[..., Tensor]
-) -> Tensor | None:
-    """`Backend.quick_mean` of the sigmoid cross-entropy."""
-    if not (
-        is_plain(logits, labels)
-        and type(label_smoothing) is float
-        and 0.0 <= label_smoothing <= 1.0
-        and logits.dtype in FLOATS
-        and labels.shape == logits.shape
-        and not labels.requires_grad
-        and not labels.is_complex()
-        and (pos_weight is None or _is_weight(pos_weight, logits.shape))
-        and (mask is None or _is_option(mask, logits.shape, (torch.bool,)))
-    ):
-        return None
-    count = labels.numel() if mask is None else mask.sum().item()
-    if not count:
-        return None
-    labels = labels.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    pos_weight = None if pos_weight is None else pos_weight.to(labels.dtype)
-    return sigmoid.rows(logits, labels, formula, SigmoidOptions(label_smoothing, pos_weight, mask, 1.0 / count, True))
-
-
-def _is_weight(x: Any, shape: torch.Size) -> bool:
-    """Whether ``x`` is a tensor of weights, which get no gradient, and broadcasts to the shape."""
-    return (
-        is_plain(x)
-        and x.dtype in FLOATS
-        and not x.requires_grad
-        and x.ndim <= len(shape)
-        and all(a in (1, b) for a, b in zip(reversed(x.shape), reversed(shape), strict=False))
-    )
