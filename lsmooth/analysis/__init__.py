@@ -1,4 +1,4 @@
-"""What smoothing does to a network: its clusters, the information it keeps, and what a teacher tells."""
+"""The effects of smoothing on a network: clusters, mutual information, and a teacher's wrong classes."""
 
 from lsmooth.analysis._information import mutual_information
 from lsmooth.analysis._projection import Projection, cluster_tightness, penultimate_projection

@@ -1,4 +1,4 @@
-"""What a network's answer still tells about the example it was given."""
+"""The information of a network's logits about its input."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def mutual_information(differences: Array) -> Array:
     """Information, in nats, between an example and a network's logit difference of two classes.
 
     With d_xl the difference for draw l of example x (the example under a random augmentation),
-    mu_x = mean_l d_xl and sigma^2 = mean_xl (d_xl - mu_x)^2, each example's answers are taken to
-    be normal around mu_x with variance sigma^2, and
+    mu_x = mean_l d_xl and sigma^2 = mean_xl (d_xl - mu_x)^2, the differences of an example are
+    modelled as normal around mu_x with variance sigma^2, and
 
     ``I = mean_xl [ -(d_xl - mu_x)^2 / (2 sigma^2) - log mean_x' exp(-(d_xl - mu_x')^2 / (2 sigma^2)) ]``.
 
-    At most log(examples): then each answer tells its example. log(2) if it tells the class and no
-    more. A little below 0 where it tells nothing, by the noise of the draws.
+    It is at most log(examples), if each difference identifies its example; log(2) if it identifies the class alone; and
+    0 without information, or slightly below by the noise of the draws.
 
     Args:
-        differences: (examples, draws), floating point. Memory for examples^2 x draws is taken.
+        differences: (examples, draws), floating point. It takes memory for examples^2 x draws numbers.
 
     Returns:
         A scalar, float64 for float64 differences, else float32.
@@ -47,7 +47,7 @@ def mutual_information(differences: Array) -> Array:
     center = xp.sum(differences, axis=1) / draws
     own = (differences - center[:, None]) ** 2
     variance = xp.cast(long_sum(xp, own), xp.dtype(own)) / (examples * draws)
-    # Draws that do not differ: the limit of ever smaller noise.
+    # Draws without variance: the limit of small noise.
     variance = xp.where(xp.equal(variance, 0), 1e-30, variance)
     distance = (differences[:, :, None] - center[None, None, :]) ** 2
     count = xp.sum(xp.ones_like(differences[:, 0], dtype))

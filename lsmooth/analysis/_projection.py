@@ -1,4 +1,4 @@
-"""The last hidden layer, seen on the plane through three classes' templates."""
+"""The last hidden layer, projected on the plane through three classes' templates."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def cluster_tightness(points: Array, labels: Array) -> Array:
 
     ``sqrt(mean_i |x_i - m_{y_i}|^2) / mean_{j < k} |m_j - m_k|``,
 
-    which neither moves nor scales with the points.
+    which does not change if the points are shifted or scaled.
 
     Args:
         points: (rows, dimensions), floating point: activations, or their projection.
@@ -138,12 +138,12 @@ def cluster_tightness(points: Array, labels: Array) -> Array:
 
 
 def _tensor(xp: Backend, *arrays: Array) -> Array | None:
-    """The first that is of the framework, so that others can join it on its device."""
+    """The first array of the framework, on whose device the others are put."""
     return next((array for array in arrays if xp.is_array(array)), None)
 
 
 def _read(labels: Array, rows: int) -> np.ndarray:
-    """The labels' values, which decide how many rows there are."""
+    """The values of the labels, which determine the number of rows."""
     xp = backend_of(labels=labels)
     labels = check.to_array(xp, "labels", labels)
     if not check.is_integer(xp, labels):
@@ -151,7 +151,7 @@ def _read(labels: Array, rows: int) -> np.ndarray:
     if not check.same_shape(xp.shape(labels), (rows,)):
         raise ValueError(f"labels must have shape ({rows},), one for each row; got {xp.shape(labels)}.")
     if not xp.is_concrete(labels):
-        raise TypeError("labels must have values that can be read, and these are traced; call this outside of jit.")
+        raise TypeError("labels must have values that can be read, but they are traced; call this outside of jit.")
     return xp.to_numpy(labels)
 
 

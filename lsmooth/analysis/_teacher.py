@@ -1,4 +1,4 @@
-"""What a teacher tells a student beside the label."""
+"""A teacher's probabilities of wrong classes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def teacher_wrong_class_mass(
 
     ``gamma = mean_i sum_{k != y_i} softmax(z_i / T)_k K / (K - 1)``
 
-    A student of soft targets of a given gamma is pulled away from the labels as much as by label
-    smoothing of that amount; what differs is how the mass is spread over the wrong classes.
+    Soft targets with this gamma take as much mass from the labels as label smoothing of that amount; they differ in
+    how the mass is distributed over the wrong classes.
 
     Args:
         labels: class ids, integers in the shape of the logits without ``axis``.
@@ -31,7 +31,7 @@ def teacher_wrong_class_mass(
         axis: the class axis.
 
     Returns:
-        A scalar, float64 for float64 logits, else float32. NaN if a label is no class, or without rows.
+        A scalar, float64 for float64 logits, else float32. NaN if a label is not a class, or without rows.
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
@@ -94,7 +94,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
     """The temperature at which a teacher's mass on wrong classes is ``gamma``.
 
     Solves ``teacher_wrong_class_mass(labels, teacher_logits, temperature=T) == gamma`` for T by
-    bisection of log(T): teachers can then be compared at one gamma.
+    bisection of log(T), so that teachers can be compared at one gamma.
 
     Args:
         labels: class ids, integers in the shape of the logits without ``axis``.
@@ -121,7 +121,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
     gamma = check.check_number("gamma", gamma)
     xp, labels, logits = _labels_and_logits(labels, teacher_logits, axis)
     if not xp.is_concrete(logits):
-        raise TypeError("teacher_logits must have values that can be read, and these are traced; call it outside.")
+        raise TypeError("teacher_logits must have values that can be read, but they are traced; call it outside.")
 
     def excess(log_t: float) -> float:
         return float(_gamma(xp, labels, logits, math.exp(log_t))) - gamma
@@ -151,13 +151,13 @@ def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Arr
 
 
 def _count(xp: Backend, x: Array) -> Any:
-    """The number of elements: an int, or an array of the dtype of x where it is not known before the run."""
+    """The number of elements: an int, or an array of the dtype of x if it is unknown before the run."""
     size = xp.size(x)
     return xp.cast(size, xp.dtype(x)) if xp.is_array(size) else size
 
 
 def _centered(xp: Backend, logits: Array) -> Array:
-    """Logits less their row's maximum, so that a number common to a row takes no digits."""
+    """Logits minus the maximum of their row, so that a large common offset costs no precision."""
     top = xp.stop_gradient(xp.max(logits, axis=-1))
     return logits - xp.where(xp.equal(top, MINUS_INFINITY), 0.0, top)[..., None]
 

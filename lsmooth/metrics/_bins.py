@@ -1,4 +1,4 @@
-"""Confidences into bins, each library's way, and sums per bin."""
+"""The bins of each library's convention, and sums per bin."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lsmooth.backends import Array, Backend
 
 
 class BinSums(NamedTuple):
-    """What a binned calibration error needs to know, (groups, bins) each; tables of two sets of rows add up."""
+    """The sums of a binned calibration error, (groups, bins) each; those of two sets of rows can be added."""
 
     weight: Array
     confidence: Array
     correct: Array
     gap: Array
-    """correct - confidence, which float32 sums of many rows would have no digits for."""
+    """correct - confidence, summed apart, since the difference of two float32 sums would lose its digits."""
 
 
 def exact_edges(n_bins: int, dtype: str) -> list[float]:
@@ -32,7 +32,7 @@ def numpy_edges(n_bins: int, dtype: str) -> np.ndarray:
 
 
 def torch_edges(n_bins: int, dtype: str) -> np.ndarray:
-    """``torch.linspace``, which counts its upper half down from 1 and rounds once, to the dtype of what is binned."""
+    """``torch.linspace``, which computes its upper half downwards from 1 and rounds to the dtype of the values."""
     step = (np.asarray(1.0, dtype) / np.asarray(n_bins, dtype)).astype(np.longdouble)
     up = np.arange(n_bins + 1)
     return np.where(up < (n_bins + 1) // 2, step * up, 1.0 - step * up[::-1]).astype(dtype)
@@ -63,15 +63,15 @@ class Convention(NamedTuple):
     """How a library bins."""
 
     edges: Callable[[int, str], Sequence[float] | np.ndarray]
-    """Of the number of bins and the dtype of what is binned."""
+    """The edges for a number of bins and the dtype of the values."""
     closed: str
     """``"right"``: (lo, hi], with 0 in the first bin; ``"left"``: [lo, hi)."""
     one_apart: bool = False
-    """Whether 1 has a bin of its own; else it is in the last."""
+    """Whether 1 has a bin of its own instead of being in the last."""
     positive: bool = False
-    """Whether two classes are binned by the probability of class 1; else by that of the likelier one."""
+    """Whether two classes are binned by P(class 1) instead of the probability of the likelier class."""
     wide: bool = False
-    """Whether values are compared with the edges in float64; else in their own dtype."""
+    """Whether values are compared with the edges in float64 instead of their own dtype."""
 
 
 CONVENTIONS = {
@@ -85,7 +85,7 @@ CONVENTIONS = {
 
 
 def number_of_bins(n_bins: int, convention: str) -> int:
-    """The length of the table: one more than asked for where 1 has its own bin."""
+    """The length of the table: one more if 1 has its own bin."""
     return n_bins + CONVENTIONS[convention].one_apart
 
 
@@ -95,7 +95,7 @@ def bin_index(xp: Backend, values: Array, n_bins: int, convention: str) -> Array
     A product with n_bins may be rounded across an edge, so its bin is checked against the edges.
     """
     rule = CONVENTIONS[convention]
-    values = xp.where(values >= 0, xp.where(values <= 1, values, 1.0), 0.0)  # NaN shows in the sums
+    values = xp.where(values >= 0, xp.where(values <= 1, values, 1.0), 0.0)  # NaN remains in the sums
     last = n_bins if rule.one_apart else n_bins - 1
     dtype = xp.dtype(values)
     values = xp.cast(values, "float64") if rule.wide else values
@@ -114,7 +114,7 @@ def bin_index(xp: Backend, values: Array, n_bins: int, convention: str) -> Array
 def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> Array:
     """Bins of equal weight along the last axis: ``floor(n W(below) / W)``, W(below) being the weight of smaller values.
 
-    Equal values share a bin, so that the order of the rows does not matter.
+    Equal values share a bin, so the order of the rows does not matter.
     """
     order = xp.argsort(values)
     ranked = xp.gather(values, order)
@@ -128,7 +128,7 @@ def equal_mass_index(xp: Backend, values: Array, weight: Array, n_bins: int) -> 
     whole = running[..., -1:]
     shape = tuple(-1 if n is None else n for n in xp.shape(order))  # the rows may be unknown before the run
     share = xp.reshape(before, shape) * n_bins / xp.where(xp.equal(whole, 0), 1.0, whole)
-    index = _clipped(xp, _floor(xp, xp.where(share >= 0, share, 0.0)), n_bins - 1)  # NaN shows in the sums
+    index = _clipped(xp, _floor(xp, xp.where(share >= 0, share, 0.0)), n_bins - 1)  # NaN remains in the sums
     return xp.put(xp.ones_like(order, "int32"), order, index)
 
 

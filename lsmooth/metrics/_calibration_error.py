@@ -1,4 +1,4 @@
-"""How far stated confidence is from observed accuracy, bin by bin."""
+"""The distance between confidence and accuracy, bin by bin."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def expected_calibration_error(
             confidences in the same.
         norm: ``"l1"``; ``"l2"``: ``sqrt(sum_b (n_b / N) (acc_b - conf_b)^2)``; ``"max"``: the
             largest distance of any bin.
-        debias: for ``"l2"``: subtract the variance that chance adds to each bin, acc (1 - acc) / (n_b - 1).
-        convention: whose bins; see the table.
+        debias: for ``"l2"``: subtract the variance of each bin's accuracy, acc (1 - acc) / (n_b - 1).
+        convention: the library whose bins are used; see the table.
         binary: labels are 0 or 1, and predictions the probability (or logit) of 1, in the same
             shape: yes-or-no questions, multi-label ones too.
         axis: the class axis.
@@ -105,7 +105,7 @@ def maximum_calibration_error(
         from_logits: whether ``predictions`` are logits.
         n_bins: the number of bins.
         binning: ``"equal_width"`` or ``"equal_mass"``.
-        convention: whose bins.
+        convention: the library whose bins are used.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -115,8 +115,7 @@ def maximum_calibration_error(
         A scalar, float64 for float64 predictions, else float32.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
 
@@ -168,8 +167,8 @@ def classwise_calibration_error(
         binning: ``"equal_width"`` (static), or ``"equal_mass"`` (adaptive).
         norm: ``"l1"``; ``"l2"``, the root of the mean over classes of squared errors; ``"max"``, of
             all bins of all classes.
-        debias: for ``"l2"``: subtract the variance that chance adds.
-        reduction: ``"mean"``; or ``"none"``: the error of each class, whose mean the error is for ``"l1"``.
+        debias: for ``"l2"``: subtract the variance of each bin's frequency.
+        reduction: ``"mean"``; or ``"none"``: the error of each class.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -179,8 +178,7 @@ def classwise_calibration_error(
         A scalar, or (classes,) if ``reduction="none"``; float64 for float64 predictions, else float32.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning" (static calibration error);
         Kumar et al. 2019 (marginal calibration error, ``norm="l2"``).
@@ -216,7 +214,7 @@ def adaptive_calibration_error(
 
     ``mean_k sum_b (n_kb / N) |freq_kb - conf_kb|``, each class's bins holding about N / n_bins rows.
 
-    Others give this name to other numbers: for torch-uncertainty's, over top labels, use
+    Other libraries use this name for other numbers: for torch-uncertainty's, over top labels, use
     `expected_calibration_error` with ``binning="equal_mass"``; netcal's is an unweighted mean over
     the bins of equal width that are not empty.
 
@@ -235,8 +233,7 @@ def adaptive_calibration_error(
         A scalar, float64 for float64 predictions, else float32.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning".
 

@@ -1,4 +1,4 @@
-"""Calibration without bins: the isotonic fit of what came true to what was stated (CORP)."""
+"""Calibration without bins: the isotonic regression of correctness on confidence (CORP)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCORES = ("brier", "log")
 
 
 class CorpCurve(NamedTuple):
-    """The isotonic fit of accuracy to confidence, one entry for each part where it is flat."""
+    """The isotonic fit of accuracy to confidence, one entry for each flat part."""
 
     low: Array
     """(parts,): the least confidence of the part's rows."""
@@ -25,7 +25,7 @@ class CorpCurve(NamedTuple):
     confidence: Array
     """(parts,): the mean."""
     accuracy: Array
-    """(parts,): the fraction of them that is right, which never falls."""
+    """(parts,): the fraction of them that is right, not decreasing."""
     weight: Array
     """(parts,): their number, or the sum of their weights."""
 
@@ -36,11 +36,11 @@ class CorpDecomposition(NamedTuple):
     score: Array
     """The mean score of the confidences."""
     miscalibration: Array
-    """How much of it the isotonic fit would take away: 0 if calibrated."""
+    """How much the isotonic fit reduces the score: 0 if calibrated."""
     discrimination: Array
-    """How much better the fit is than one number for all rows."""
+    """How much better the fit is than one confidence for all rows."""
     uncertainty: Array
-    """The score of that number, the accuracy of all rows."""
+    """The score of that confidence, the accuracy of all rows."""
 
 
 def corp_reliability_curve(
@@ -53,10 +53,10 @@ def corp_reliability_curve(
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
 ) -> CorpCurve:
-    """Accuracy against confidence without bins: the best function of confidence that never falls.
+    """Accuracy against confidence without bins: the best function that does not decrease.
 
-    ``argmin_f sum_i w_i (correct_i - f(conf_i))^2`` over functions f that never fall. Its flat parts
-    are the bins that the data choose.
+    ``argmin_f sum_i w_i (correct_i - f(conf_i))^2`` over functions f that do not decrease. Its flat
+    parts are bins that the data determine.
 
     Args:
         labels: as in `expected_calibration_error`.
@@ -68,13 +68,11 @@ def corp_reliability_curve(
         sample_weight: of rows.
 
     Returns:
-        A `CorpCurve`, float64 for float64 predictions, else float32. Computed on the host: the call
-        cannot be traced.
+        A `CorpCurve`, float64 for float64 predictions, else float32. Computed on the host.
 
     Raises:
         ImportError: if SciPy is not installed.
-        TypeError: if tensors of two frameworks meet, a dtype is wrong, or the call is traced.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `expected_calibration_error`; TypeError if the call is traced.
 
     Source: Dimitriadis, Gneiting and Jordan 2021, "Stable reliability diagrams for probabilistic
         classifiers" (consistent, optimally binned, reproducible, PAV: CORP).
@@ -118,7 +116,7 @@ def corp_decomposition(
     Args:
         labels: as in `corp_reliability_curve`, and so are the other arguments.
         predictions: probabilities, or logits if ``from_logits``.
-        score: ``"brier"``, (correct - conf)^2; or ``"log"``, -log of the confidence in what came true.
+        score: ``"brier"``, (correct - conf)^2; or ``"log"``, -log of the probability given to the outcome.
         from_logits: whether ``predictions`` are logits.
         binary: whether predictions are the probability of 1, which is then binned itself.
         axis: the class axis.
@@ -166,7 +164,7 @@ def corp_decomposition(
 def corp_band(
     confidence: np.ndarray, weight: np.ndarray, level: float, n_resamples: int = 100, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where chance takes the curve of a calibrated classifier: confidences, and the two ends of the curve there."""
+    """The consistency band of the curve of a calibrated classifier: confidences, and the two ends of the band."""
     level = check.check_fraction("band", level)
     confidence, _, weight = _counted(confidence, confidence, weight)
     x, index = np.unique(confidence, return_inverse=True)

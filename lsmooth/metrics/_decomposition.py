@@ -1,4 +1,4 @@
-"""What a Brier score is made of."""
+"""The decomposition of the Brier score."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class BrierDecomposition(NamedTuple):
     reliability: Array
     """Squared distance of each bin's frequency from its mean probability: 0 if calibrated."""
     resolution: Array
-    """Squared distance of each bin's frequency from that of all rows: what the predictions tell apart."""
+    """Squared distance of each bin's frequency from that of all rows: how well the predictions separate rows."""
     uncertainty: Array
     """The Brier score of predicting the frequencies of all rows."""
     within_bins: Array
-    """What binning hides: 0 where the probabilities in each bin are equal."""
+    """The part that binning hides: 0 if the probabilities in each bin are equal."""
 
 
 def brier_decomposition(
@@ -41,7 +41,7 @@ def brier_decomposition(
     """The Brier score as reliability, resolution and uncertainty.
 
     ``sum_k [ sum_b (n_kb / N) (f_kb - c_kb)^2 - sum_b (n_kb / N) (f_kb - f_k)^2 + f_k (1 - f_k) ]``, and
-    what is left of the score, ``within_bins``. For class k and bin b, c_kb is the mean of p_k, f_kb
+    the rest of the score, ``within_bins``. For class k and bin b, c_kb is the mean of p_k, f_kb
     the frequency of label k, and f_k that of all rows.
 
     Args:
@@ -59,8 +59,7 @@ def brier_decomposition(
         A `BrierDecomposition`, float64 for float64 predictions, else float32; zeros without rows.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Murphy 1973, "A New Vector Partition of the Probability Score"; Stephenson et al. 2008 for
         the part within bins.

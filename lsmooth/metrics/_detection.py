@@ -1,4 +1,4 @@
-"""Calibration of object detectors: how far a detection's score is from the share of detections that match."""
+"""Calibration of object detectors: the distance between scores and the precision of detections."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def detection_calibration_error(
     given, of each of their coordinates.
 
     Args:
-        matches: 1 or True where a detection matches an object, by whichever rule (such as IoU >= 0.5);
-            0 or False where it does not; any shape.
+        matches: 1 or True if a detection matches an object by a rule of yours (such as IoU >= 0.5), else 0 or False;
+            any shape.
         scores: the detections' confidences, in the shape of the matches.
         boxes: (..., coordinates), such as centre x, centre y, width and height, relative to the
             image: in [0, 1].
         n_bins: the number of bins of the score and of each coordinate; or one number for each, the
             score's first.
-        min_count: cells of fewer detections are left out, of N too. (Küppers et al. take 8.)
-        convention: ``"guo"``: bins (lo, hi], 0 in the first; ``"netcal"``: [lo, hi), 1 in the last, and N counts
-            the detections of cells that are left out too.
+        min_count: cells with fewer detections are left out, of N too. (Küppers et al. use 8.)
+        convention: ``"guo"``: bins (lo, hi], 0 in the first; ``"netcal"``: [lo, hi), 1 in the last, and N includes
+            the detections of cells that are left out.
         ignore_index: detections whose match is this number do not count.
         sample_weight: of detections.
 
@@ -50,8 +50,7 @@ def detection_calibration_error(
         coordinate outside [0, 1] makes it NaN.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is out of range.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Küppers et al. 2020, "Multivariate Confidence Calibration for Object Detection"; netcal's
         ``ECE(detection=True)``.

@@ -1,4 +1,4 @@
-"""Why two libraries give two calibration errors."""
+"""The reasons why two libraries compute different calibration errors."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Explanation:
     """The calibration error of the same data by each convention; ``print`` it."""
 
     n_bins: int
-    """The number of bins that all were given."""
+    """The number of bins of ``errors``."""
     errors: dict[str, float]
-    """The error by each convention, of ``n_bins`` bins."""
+    """The error by each convention, with ``n_bins`` bins."""
     errors_by_default: dict[str, float]
     """The same, with each library's default number of bins."""
     on_edge: int
     """Rows whose confidence is on an edge between two bins, where (lo, hi] and [lo, hi) differ."""
     at_one: int
-    """Rows of confidence 1, which some put into a bin of their own."""
+    """Rows of confidence 1, for which some conventions have a bin of its own."""
     rounded: int
-    """Rows that a library bins otherwise than their exact place, by its rounding."""
+    """Rows that a library puts into another bin by rounding."""
     reasons: tuple[str, ...]
-    """Which choices make a difference here, in words."""
+    """The choices that make a difference here, as sentences."""
 
     def __str__(self) -> str:
         """A table, and the reasons below."""
@@ -53,7 +53,7 @@ def explain_difference(
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
 ) -> Explanation:
-    """The calibration error by every convention, and which of their choices makes the difference.
+    """The calibration error by every convention, and the choices that make the difference.
 
     Args:
         labels: as in `expected_calibration_error`.
@@ -69,8 +69,7 @@ def explain_difference(
         An `Explanation`.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: the libraries named in `expected_calibration_error`.
 
@@ -97,7 +96,7 @@ def explain_difference(
     edges = (np.arange(1, n_bins) / n_bins).astype(confidence.dtype)
     on_edge = np.isin(confidence, edges)
     by_one = [name for name in CONVENTIONS if by_class_one(inputs, name, binary)]
-    plain = ~on_edge & (confidence < 1)  # where all agree, but for rounding
+    plain = ~on_edge & (confidence < 1)  # all conventions agree on these, except for rounding
     moved = {name: (index[name] != index["guo"]) & plain for name in CONVENTIONS if name not in by_one}
     rounded = int(np.any(list(moved.values()), axis=0).sum())
     shifted = [name for name, rows in moved.items() if rows.any()]

@@ -1,4 +1,4 @@
-"""What every metric does first: labels and predictions that fit, classes last, and the rows that count."""
+"""The arguments of a metric: checks of labels and predictions, classes last, and the rows that count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lsmooth.backends.formulas.rows import accumulate
 
 
 class Inputs(NamedTuple):
-    """The arguments of a metric, checked; rows are flat and classes are last."""
+    """The checked arguments of a metric; rows are flat and classes are last."""
 
     xp: Backend
     labels: Array
@@ -24,17 +24,17 @@ class Inputs(NamedTuple):
     predictions: Array
     """(rows, classes), float32 or float64; uniform where a row does not count."""
     weight: Array
-    """(rows,), 0 where a row does not count, NaN where its label is no class."""
+    """(rows,), 0 where a row does not count, NaN where its label is not a class."""
     dtype: str
     from_logits: bool
     home: Backend
-    """Of the predictions as they were given; ``xp`` is NumPy's where that is quicker."""
+    """The backend of the given predictions; ``xp`` is NumPy's where that is faster."""
     given: Array
     memo: dict[Hashable, Any]
-    """What `once` has computed of labels and predictions."""
+    """The results of `once`."""
 
     def once(self, name: Hashable, function: Callable[[], Any]) -> Any:
-        """``function()``, which does not depend on the weights; computed once for all weights of these rows."""
+        """``function()``, computed once for these rows, since it does not depend on their weights."""
         if name not in self.memo:
             self.memo[name] = function()
         return self.memo[name]
@@ -58,10 +58,10 @@ class Inputs(NamedTuple):
         return x if self.home is self.xp else self.home.asarray(x, like=self.given)
 
 
-# Up to this many predictions on a processor, NumPy's calls cost less than a framework's.
+# Up to this many predictions on the host, NumPy's calls cost less than a framework's.
 SMALL = 2**20
 BLOCK = 2**17
-"""Predictions of a block of rows."""
+"""The predictions in a block of rows."""
 
 
 def prepare(
@@ -73,14 +73,13 @@ def prepare(
     from_logits: bool,
     binary: bool | None = None,
 ) -> Inputs:
-    """Check labels and predictions; of a yes-or-no question make two classes.
+    """Check labels and predictions; binary predictions become two classes.
 
-    ``binary`` is None for a metric that has no such option. Inputs in place of the labels are taken as they
-    are, with ``sample_weight`` as a factor of their weights.
+    ``binary`` is None for a metric without this option. If the labels are `Inputs`, only their weights are multiplied
+    by ``sample_weight``.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `expected_calibration_error`.
     """
     if isinstance(labels, Inputs):
         return labels.weighted(sample_weight)
@@ -134,7 +133,7 @@ def prepare(
     if not from_logits:
         possible = are_probabilities(xp, predictions)
         valid = valid & possible
-        if xp.name == "numpy" and not possible.all():  # NumPy warns of logarithms of negative numbers
+        if xp.name == "numpy" and not possible.all():  # NumPy would warn of logarithms of negative numbers
             predictions = np.where(possible[:, None], predictions, np.asarray(1.0 / classes, dtype))
     weight = xp.where(valid, weight, float("nan"))
     labels = xp.where(weight > 0, labels, 0)
@@ -142,9 +141,9 @@ def prepare(
 
 
 def row_blocks(labels: Any, predictions: Any, sample_weight: Any, axis: int, binary: bool) -> Iterator[tuple[Any, ...]]:
-    """Labels, predictions and weights in blocks of rows that stay in a processor's cache; all at once elsewhere.
+    """Labels, predictions and weights in blocks of rows that fit the processor's cache, for sums over rows.
 
-    Blocks are for sums over rows. Arrays on an accelerator, traced ones, and those of a gradient stay whole.
+    Arrays on an accelerator, traced ones, and those that require a gradient stay whole.
     """
     arrays = [x for x in (labels, predictions, sample_weight) if x is not None]
     whole = labels, predictions, sample_weight
@@ -177,9 +176,9 @@ def row_blocks(labels: Any, predictions: Any, sample_weight: Any, axis: int, bin
 
 
 def are_probabilities(xp: Backend, predictions: Array) -> Array:
-    """(rows,), whether all of a row is in [0, 1], rounding aside; NaN passes, since it shows in the result."""
+    """(rows,), whether a row is in [0, 1] up to rounding; NaN passes, since it remains in the result."""
     if xp.name == "numpy" and predictions.size and predictions.min() >= 0 and predictions.max() <= 1:
-        return np.ones(len(predictions), bool)  # two quick passes, where those along the rows are slow
+        return np.ones(len(predictions), bool)  # two passes over the whole array are faster than two along the rows
     below, above = xp.max(-predictions, axis=-1), xp.max(predictions, axis=-1)
     return ~((below > ROUNDING) | (above > 1.0 + ROUNDING))
 
@@ -187,7 +186,7 @@ def are_probabilities(xp: Backend, predictions: Array) -> Array:
 def _check_values(
     xp: Backend, labels: Array, predictions: Array, weight: Array, from_logits: bool, binary: bool
 ) -> None:
-    """Under `validate`: labels that are classes, predictions that are probabilities, weights of at least 0."""
+    """Under `validate`, check that labels are classes, predictions probabilities, and weights at least 0."""
     y, p, w = (xp.to_numpy(x) for x in (labels, predictions, weight))
     counted = ~(w == 0)
     if (w < 0).any() or np.isnan(w).any():
@@ -203,7 +202,7 @@ def _check_values(
 
 
 def _on_host(xp: Backend, *arrays: Any) -> list[Any] | None:
-    """Labels, predictions and weights for NumPy, where it can read them and is faster or has more digits."""
+    """Labels, predictions and weights as NumPy arrays if it can read them, and is faster or more precise."""
     own = [x for x in arrays if xp.is_array(x)]
     if xp.name == "numpy" or not all(xp.is_concrete(x) for x in own):
         return None
@@ -216,10 +215,10 @@ def _on_host(xp: Backend, *arrays: Any) -> list[Any] | None:
 def _two_classes(
     xp: Backend, labels: Any, predictions: Array, from_logits: bool, ignore_index: int | None
 ) -> tuple[Array, Array, Array]:
-    """Labels as they are, and as ids, 2 or 3 where they are neither 0 nor 1; the class 0 before the class 1."""
+    """The labels; their ids, 2 or 3 if they are neither 0 nor 1; and predictions of the classes 0 and 1."""
     labels = check.to_array(xp, "labels", labels, like=predictions)
     if len(xp.shape(predictions)) == len(xp.shape(labels)) + 1 and xp.shape(predictions)[-1] == 1:
-        predictions = predictions[..., 0]  # a column, as models with one output give it
+        predictions = predictions[..., 0]  # a column, the output of models with one unit
     if not check.same_shape(xp.shape(labels), xp.shape(predictions)):
         raise ValueError(
             f"labels must have the shape of the predictions, {xp.shape(predictions)}, where binary=True; "
@@ -246,19 +245,19 @@ def _top_label(inputs: Inputs) -> tuple[Array, Array]:
     xp, predictions = inputs.xp, inputs.predictions
     top, correct = xp.top(predictions, inputs.labels)
     if inputs.from_logits:
-        # No rounding can take it out of (0, 1]: the sum holds exp(0).
+        # The sum contains exp(0), so rounding cannot take the quotient out of (0, 1].
         top = 1.0 / xp.sum(xp.exp(predictions - top[:, None]), axis=-1)
     return top, xp.cast(correct, inputs.dtype)
 
 
 def centered(inputs: Inputs) -> Array:
-    """Logits less the largest of their row, so that a number common to all of them takes no digits."""
+    """Logits minus the maximum of their row, so that a large common offset costs no precision."""
     xp = inputs.xp
     return inputs.predictions - xp.stop_gradient(xp.max(inputs.predictions, axis=-1))[:, None]
 
 
 def probabilities(inputs: Inputs) -> Array:
-    """(rows, classes), from whichever of logits and probabilities were given."""
+    """(rows, classes) probabilities; the softmax of logits."""
     if not inputs.from_logits:
         return inputs.predictions
     return inputs.once("probabilities", lambda: _softmax(inputs))
@@ -270,15 +269,15 @@ def _softmax(inputs: Inputs) -> Array:
 
 
 def mean(xp: Backend, values: Array, weight: Array, dtype: str) -> Array:
-    """The mean of the rows by weight; 0 of nothing."""
+    """The weighted mean of the rows; 0 without rows."""
     summed, weights = weighted_sums(xp, values, weight)
     return xp.cast(summed / xp.where(xp.equal(weights, 0), 1.0, weights), dtype)
 
 
 def weighted_sums(xp: Backend, values: Array, weight: Array) -> tuple[Array, Array]:
-    """The sum of values by weight, and that of the weights, in float64 where there is one."""
+    """The weighted sum of values and the sum of the weights, in float64 if the backend has it."""
     if has_float64(xp, weight):
         values, weight = xp.cast(values, "float64"), xp.cast(weight, "float64")
-    with quiet(xp):  # an infinite loss of a row that does not count
+    with quiet(xp):  # a row that does not count may have an infinite loss
         values = weight * values
     return long_sum(xp, xp.where(xp.equal(weight, 0), 0.0, values)), long_sum(xp, weight)

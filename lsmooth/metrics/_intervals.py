@@ -1,4 +1,4 @@
-"""How much of a metric is chance."""
+"""Intervals of metrics by resampling."""
 
 from __future__ import annotations
 
@@ -39,14 +39,12 @@ def metric_interval(
     seed: int = 0,
     **options: Any,
 ) -> Interval:
-    """A metric, and where it could as well have been.
+    """A metric and its interval by resampling.
 
-    ``"bootstrap"``: how far the data pin the metric down, by the percentiles of the metric over rows
-    drawn with replacement. Where the draws show that the metric is biased, as a calibration error is
-    that grows with every draw, the percentiles are moved back by the bias; see `bootstrap_interval`.
-    The value of the data is always within. ``"consistency"``: the metric's percentiles over labels
-    drawn from the predictions themselves: what a perfectly calibrated model of these predictions
-    would show. The value is outside where the model is not calibrated.
+    ``"bootstrap"``: percentiles of the metric over rows drawn with replacement. If the draws are biased, as those of
+    a calibration error are, the percentiles are shifted back by the bias; see `bootstrap_interval`. The interval
+    always contains the value. ``"consistency"``: percentiles over labels drawn from the predictions, as of a perfectly
+    calibrated model; the value is outside if the model is not calibrated.
 
     Args:
         metric: a function of this module, such as `expected_calibration_error`.
@@ -54,7 +52,7 @@ def metric_interval(
         predictions: as the metric takes them, classes along ``axis``.
         method: ``"bootstrap"`` or ``"consistency"``.
         confidence_level: between 0 and 1.
-        n_resamples: how many times the metric is computed anew.
+        n_resamples: the number of draws.
         seed: of NumPy's generator, on every backend.
         **options: of the metric.
 
@@ -81,9 +79,9 @@ def metric_interval(
     xp = backend_of(labels=labels, predictions=predictions)
     labels, predictions = xp.asarray(labels, like=predictions), xp.asarray(predictions)
     value = _number(metric(labels, predictions, **options))
-    # Labels are drawn from probabilities; those of which rows are drawn may be scores of any kind.
+    # Drawing labels needs probabilities; drawing rows takes scores of any kind.
     inputs = _rows(labels, predictions, options, any_scores=metric is top_k_accuracy and method == "bootstrap")
-    # A function of lsmooth takes the rows as they were prepared, with what it has computed of them.
+    # Functions of lsmooth take prepared rows, which keep the parts that do not depend on the draw.
     own = getattr(metric, "__module__", "").startswith("lsmooth.metrics.")
     of_draw = _of_rows(metric, inputs, options) if own else _of_arrays(metric, labels, predictions, options)
     rng = np.random.default_rng(seed)
@@ -107,22 +105,21 @@ def bootstrap_interval(
 ) -> Interval:
     """The interval of a metric from its draws, corrected for their bias.
 
-    The bias of the draws, b = mean(draws) - value, is that of the value where it is far from the
-    least that it can be. A calibration error that should be 0 is nothing but bias: a draw has twice
-    its variance, so its mean is sqrt(2) times as large, and the bias is (1 + sqrt(2)) b. It is not
-    known which of the two holds. So both percentiles are moved by b, and the end on the side of the
-    bias by (1 + sqrt(2)) b more. A b that is within the error of a mean of so many draws is taken as 0.
+    Far from its minimum, the value is as biased as the draws: by b = mean(draws) - value. A calibration error whose
+    true value is 0 consists of bias alone: a draw has twice its variance, so its mean is sqrt(2) times as large, and
+    the bias is (1 + sqrt(2)) b. Either may hold, so both percentiles are shifted by b, and the end on the side of the
+    bias by another (1 + sqrt(2)) b. A b within the standard error of the mean of the draws counts as 0.
 
     Args:
         value: the metric of the data.
         draws: the metric of each draw, (draws,).
         confidence_level: between 0 and 1.
-        least: what no value of the metric is below.
-        center: the metric of the rows that were drawn from, where they are a part of the data.
-        narrowing: of deviations, the root of that part.
+        least: a lower bound of the metric.
+        center: the metric of the rows that the draws are from, if they are a part of the data.
+        narrowing: the factor of deviations, the square root of that part.
 
     Returns:
-        An `Interval` that holds the value.
+        An `Interval` that contains the value.
     """
     center = value if center is None else center
     low, high = _percentiles(draws, confidence_level)
@@ -138,7 +135,7 @@ def bootstrap_interval(
 
 def _percentiles(draws: np.ndarray, confidence_level: float) -> tuple[float, float]:
     tail = 0.5 * (1.0 - confidence_level)
-    finite = bool(np.isfinite(draws).all())  # else one of the draws, since inf - inf is no number
+    finite = bool(np.isfinite(draws).all())  # else take one of the draws, since inf - inf is NaN
     low, high = np.quantile(draws, [tail, 1.0 - tail], method="linear" if finite else "nearest")
     return float(low), float(high)
 
@@ -151,7 +148,7 @@ def _rows(labels: Array, predictions: Array, options: dict[str, Any], any_scores
 
 
 def _bootstrap(inputs: Inputs, n: int, rng: np.random.Generator) -> Iterator[tuple[None, np.ndarray]]:
-    """Rows drawn with replacement: how often each is."""
+    """Rows drawn with replacement, as the number of times that each was drawn."""
     rows = inputs.xp.shape(inputs.labels)[0]
     for _ in range(n):
         drawn = rng.integers(rows, size=rows) if rows else np.zeros(0, np.int64)
@@ -173,7 +170,7 @@ def _consistency(inputs: Inputs, n: int, rng: np.random.Generator) -> Iterator[t
 
 
 def _of_rows(metric: Callable[..., Array], inputs: Inputs, options: dict[str, Any]) -> Callable[..., float]:
-    """The metric of drawn labels or counts, of rows that were prepared."""
+    """A function of lsmooth, called with prepared rows and drawn labels or counts."""
     options = {name: value for name, value in options.items() if name != "sample_weight"}
 
     def of_draw(labels: np.ndarray | None, counts: np.ndarray | None) -> float:
@@ -186,7 +183,7 @@ def _of_rows(metric: Callable[..., Array], inputs: Inputs, options: dict[str, An
 def _of_arrays(
     metric: Callable[..., Array], labels: Array, predictions: Array, options: dict[str, Any]
 ) -> Callable[..., float]:
-    """The same of a function that takes arrays; logits become probabilities once, and not at every draw."""
+    """Any other function, called with arrays; logits are converted to probabilities once for all draws."""
     xp, weight = backend_of(labels=labels, predictions=predictions), options.get("sample_weight")
     if options.get("from_logits"):
         predictions = _probabilities(xp, predictions, options.get("axis", -1), options.get("binary", False))

@@ -14,7 +14,7 @@ from lsmooth.metrics._tables import Scheme, check_concrete, classwise_table
 
 
 class ReliabilityCurve(NamedTuple):
-    """Accuracy against confidence, bin by bin: what a reliability diagram shows."""
+    """Accuracy against confidence, bin by bin: the data of a reliability diagram."""
 
     edges: Array
     """(n_bins + 1,): bin b holds confidences in (edges[b], edges[b + 1]], the first one 0 too."""
@@ -27,7 +27,7 @@ class ReliabilityCurve(NamedTuple):
 
 
 class ConsistencyBand(NamedTuple):
-    """Where the accuracy of each bin would be if every confidence were right."""
+    """The interval of each bin's accuracy if every confidence were right."""
 
     low: Array
     """(n_bins,): the lower end, NaN in an empty bin."""
@@ -58,8 +58,8 @@ def reliability_curve(
         from_logits: as there.
         n_bins: the number of bins.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
-        by: ``"confidence"``, in the likeliest class; or ``"positive"``, for two classes: P(class 1), beside
-            how often that is the label.
+        by: ``"confidence"``, in the likeliest class; or ``"positive"``, for two classes: P(class 1), and the
+            frequency of that label.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
@@ -69,8 +69,7 @@ def reliability_curve(
         A `ReliabilityCurve`, float64 for float64 predictions, else float32.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Guo et al. 2017; Niculescu-Mizil and Caruana 2005.
 
@@ -118,8 +117,7 @@ def classwise_reliability_curve(
         A `ReliabilityCurve` of shape (classes, n_bins); the edges are those of every class.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is unknown.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Nixon et al. 2019, "Measuring Calibration in Deep Learning".
 
@@ -150,21 +148,21 @@ def consistency_band(
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
 ) -> ConsistencyBand:
-    """How far chance alone takes the accuracy of each bin from its confidence.
+    """The interval of each bin's accuracy under perfect calibration.
 
-    Percentiles of ``acc_b`` where each row is right with the probability that it states. A bin whose
-    accuracy lies outside is not calibrated. The predictions are held fixed.
+    Percentiles of ``acc_b`` if each row is right with the probability of its confidence. A bin whose accuracy lies
+    outside is not calibrated. The predictions are held fixed.
 
     Args:
-        labels: as in `reliability_curve`; they say which rows count, and nothing more.
+        labels: as in `reliability_curve`; they only determine which rows count.
         predictions: as there.
         from_logits: as there.
         n_bins: the number of bins.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
-        by: ``"confidence"``, in the likeliest class; or ``"positive"``, for two classes: P(class 1), beside
-            how often that is the label.
-        confidence_level: between 0 and 1, of each bin by itself.
-        n_resamples: how many times it is drawn which rows are right.
+        by: ``"confidence"``, in the likeliest class; or ``"positive"``, for two classes: P(class 1), and the
+            frequency of that label.
+        confidence_level: between 0 and 1, for each bin.
+        n_resamples: the number of draws.
         seed: of NumPy's generator, on every backend.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
@@ -176,8 +174,7 @@ def consistency_band(
         call cannot be traced.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, a dtype is wrong, or the call is traced.
-        ValueError: if shapes do not fit or an option is out of range.
+        TypeError, ValueError: as `expected_calibration_error`; TypeError if the call is traced.
 
     Source: Bröcker and Smith 2007, "Increasing the Reliability of Reliability Diagrams".
 
@@ -207,7 +204,7 @@ def consistency_band(
 
 
 def _confidence_and_outcome(inputs: Inputs, by: str) -> tuple[Array, Array]:
-    """The probability to be binned, and whether its prediction came true."""
+    """The probability to be binned, and whether its class is the label."""
     if by not in ("confidence", "positive"):
         raise ValueError(f"by must be confidence or positive, got {by!r}.")
     if by == "confidence":

@@ -1,4 +1,4 @@
-"""Scores of predicted probabilities, row by row: likelihood, squared distance, and being right."""
+"""Scores of predicted probabilities, row by row: likelihood, squared distance, and top-k accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def negative_log_likelihood(
 ) -> Array:
     """Mean negative logarithm of the probability of the label: ``mean_i -log p_i[y_i]``.
 
-    Nothing is clipped: a label of probability 0 makes it infinite. Without rows it is 0.
+    Probabilities are not clipped: a label of probability 0 makes it infinite. Without rows it is 0.
 
     Args:
         labels: class ids, integers in the shape of the predictions without ``axis``. One outside
@@ -37,8 +37,7 @@ def negative_log_likelihood(
         A scalar, float64 for float64 predictions, else float32.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: scikit-learn's ``log_loss``, without its clipping.
 
@@ -79,8 +78,7 @@ def brier_score(
         A scalar, float64 for float64 predictions, else float32; 0 without rows.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
 
@@ -155,7 +153,7 @@ def squared_distances(inputs: Inputs) -> Array:
 def _squared_distances(inputs: Inputs) -> Array:
     xp, p = inputs.xp, probabilities(inputs)
     picked = xp.pick(p, inputs.labels)
-    # The label's own term is taken apart: 1 - 2 p_y + sum p^2 would lose what is near 0.
+    # The term of the label is computed apart: 1 - 2 p_y + sum p^2 would lose small differences.
     with quiet(xp):
         squares = p * p
     others = xp.sum(squares * (1.0 - xp.one_hot(inputs.labels, xp.shape(p)[-1], inputs.dtype)), axis=-1)
@@ -173,5 +171,5 @@ def _among_k(inputs: Inputs, k: int) -> Array:
     picked = xp.pick(p, labels)[:, None]
     before = (p > picked) | (xp.equal(p, picked) & (classes[None, :] < labels[:, None]))
     rank = xp.sum(xp.cast(before, inputs.dtype), axis=-1)
-    # No class is before one whose prediction is NaN: that row has no rank.
+    # A label whose prediction is NaN has no rank.
     return xp.where(xp.equal(picked[:, 0], picked[:, 0]), xp.cast(rank < k, inputs.dtype), 0.0)

@@ -1,4 +1,4 @@
-"""Selective prediction: the error of the rows that one is most sure of."""
+"""Selective prediction: the error rate of the most confident rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lsmooth.metrics._inputs import Inputs, prepare, top_label
 
 
 class RiskCoverageCurve(NamedTuple):
-    """Error rate against the fraction of rows that is answered, the surest first."""
+    """Error rate against coverage, the most confident rows first."""
 
     coverage: Array
     """(rows,): rising to 1."""
     risk: Array
-    """(rows,): the error rate of the rows up to there."""
+    """(rows,): the error rate of the rows up to this one."""
 
 
 def risk_coverage_curve(
@@ -28,9 +28,9 @@ def risk_coverage_curve(
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
 ) -> RiskCoverageCurve:
-    """Error rate of the surest rows: ``risk_i = (errors among the i surest rows) / i``.
+    """Error rate of the most confident rows: ``risk_i = (errors among the i most confident rows) / i``.
 
-    Rows of equal confidence come in no order: each counts as wrong by the error rate of all of them.
+    Rows of equal confidence have no order: each counts as wrong by the error rate of all of them.
 
     Args:
         labels: as in `expected_calibration_error`.
@@ -45,8 +45,7 @@ def risk_coverage_curve(
         A `RiskCoverageCurve`; rows that do not count come first, at coverage 0 and risk 0.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
 
@@ -73,9 +72,9 @@ def area_under_risk_coverage(
     ignore_index: int | None = None,
     sample_weight: Array | None = None,
 ) -> Array:
-    """Mean over coverages of the error rate of the surest rows (AURC): ``mean_i risk_i``.
+    """Area under the risk-coverage curve (AURC): ``mean_i risk_i``.
 
-    Low where the rows that are wrong are those one is least sure of.
+    It is low if the wrong rows are those of least confidence.
 
     Args:
         labels: as in `risk_coverage_curve`.
@@ -90,8 +89,7 @@ def area_under_risk_coverage(
         A scalar, float64 for float64 predictions, else float32; 0 without rows.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `expected_calibration_error`.
 
     Source: Geifman et al. 2019, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers".
 
@@ -108,7 +106,7 @@ def area_under_risk_coverage(
 
 
 def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
-    """Each row's weight, the weight up to it and the wrong weight up to it, the surest first; and the total."""
+    """By descending confidence each row's weight, and the weight and the wrong weight up to it; and the total."""
     confidence, correct = top_label(inputs)
     doubt = xp.where(xp.equal(inputs.weight, 0), float("-inf"), -confidence)
     order = xp.argsort(doubt)
@@ -116,7 +114,7 @@ def _ranked(xp: Backend, inputs: Inputs) -> tuple[Array, Array, Array, Array]:
     weight = xp.cast(weight, "float64")
     covered = xp.cumsum(weight)
     errors = xp.cumsum(weight * xp.cast(wrong, "float64"))
-    # Among equals the errors are spread evenly: a straight line between the group's two ends.
+    # Errors are spread evenly over rows of equal confidence: interpolate between the two ends of the group.
     first, last = xp.searchsorted(doubt, doubt, "left"), xp.searchsorted(doubt, doubt, "right")
     sums = [_before(xp, x, end) for x in (covered, errors) for end in (first, last)]
     held = sums[1] - sums[0]

@@ -1,4 +1,4 @@
-"""Calibration slope and intercept, as clinical papers report them."""
+"""Calibration slope and intercept, as in clinical papers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class CalibrationSlope(NamedTuple):
     """The logistic recalibration of P(class 1); scalars."""
 
     slope: Array
-    """a of sigmoid(a z + b): 1 if calibrated, below 1 if too sure."""
+    """a of sigmoid(a z + b): 1 if calibrated, below 1 if overconfident."""
     intercept: Array
-    """b beside that slope."""
+    """b of sigmoid(a z + b)."""
     in_the_large: Array
     """c of sigmoid(z + c): 0 if calibrated in the large, below 0 if probabilities are too high."""
 
@@ -35,8 +35,8 @@ def calibration_slope(
 ) -> CalibrationSlope:
     """Slope and intercept of the labels' logistic regression on the logits, and calibration-in-the-large.
 
-    ``P(y = 1) = sigmoid(slope z + intercept)`` and ``P(y = 1) = sigmoid(z + in_the_large)``, each of
-    greatest likelihood; z is the logit of class 1.
+    ``P(y = 1) = sigmoid(slope z + intercept)`` and ``P(y = 1) = sigmoid(z + in_the_large)``, both
+    of greatest likelihood; z is the logit of class 1.
 
     Args:
         labels: 0 or 1, as in `expected_calibration_error`.
@@ -48,8 +48,8 @@ def calibration_slope(
         sample_weight: of rows.
 
     Returns:
-        A `CalibrationSlope`, float64 for float64 predictions, else float32. NaN where a counted row has the
-        probability 0 or 1, whose logit is infinite, and where the likelihood has no greatest value. Computed
+        A `CalibrationSlope`, float64 for float64 predictions, else float32. NaN if a row that counts has the
+        probability 0 or 1, whose logit is infinite, and if the likelihood has no maximum. Computed
         on the host: the call cannot be traced.
 
     Raises:

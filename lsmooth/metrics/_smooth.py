@@ -1,4 +1,4 @@
-"""Smooth calibration error: kernels in place of bins, and the bandwidth chosen by the error itself."""
+"""Smooth calibration error: a kernel in place of bins, with a bandwidth that the error determines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONVENTIONS = ("exact", "relplot")
 _NODES = 2**18
 _NODES_PER_BANDWIDTH = 256
 _WIDEST_FREQUENCY = 9.0
-"""exp(-x^2 / 2) is 0 in float64's digits from here on."""
+"""From here on exp(-x^2 / 2) is below the precision of float64."""
 
 
 def smooth_calibration_error(
@@ -35,17 +35,17 @@ def smooth_calibration_error(
     """Distance between confidence and accuracy, both smoothed by a kernel: no bins, no jumps.
 
     ``integral_0^1 | mean_i K(t, conf_i) (correct_i - conf_i) | dt``, K the Gaussian of the given bandwidth,
-    reflected at 0 and 1 as often as it takes: ``K(t, x) = sum_j phi(t - x + 2 j) + phi(t + x + 2 j)``.
+    reflected at 0 and 1: ``K(t, x) = sum_j phi(t - x + 2 j) + phi(t + x + 2 j)``.
 
-    Unless it is given, the bandwidth is the least at which it exceeds the error itself, found to
-    1 / 1024: wide enough to average out chance, and no wider than what is measured.
+    By default the bandwidth is the least one that exceeds the error itself, to 1 / 1024: wide enough to average out
+    chance, and no wider than the error.
 
     Args:
         labels: as in `expected_calibration_error`, and so are the arguments that follow.
         predictions: probabilities, or logits if ``from_logits``.
         bandwidth: the kernel's standard deviation, above 0.
-        convention: ``"exact"``; or ``"relplot"``, which reflects a confidence of 0 or 1 once and not
-            twice, and divides by the smoothed number of rows, so that its error can be larger.
+        convention: ``"exact"``; or ``"relplot"``, which reflects a confidence of 0 or 1 once, not
+            twice, and divides by the smoothed number of rows, so its error can be larger.
         from_logits: whether ``predictions`` are logits.
         binary: whether predictions are the probability of 1, which is then binned itself.
         axis: the class axis.
@@ -54,11 +54,10 @@ def smooth_calibration_error(
 
     Returns:
         A scalar, float64 for float64 predictions, else float32; 0 without rows. Computed on the
-        host: the call cannot be traced.
+        host.
 
     Raises:
-        TypeError: if tensors of two frameworks meet, a dtype is wrong, or the call is traced.
-        ValueError: if shapes do not fit, or an option is out of range.
+        TypeError, ValueError: as `expected_calibration_error`; TypeError if the call is traced.
 
     Source: Błasiok and Nakkiran 2023, "Smooth ECE: Principled Reliability Diagrams via Kernel
         Smoothing"; ``convention="relplot"``: relplot 1.0's ``smECE``.
@@ -85,7 +84,7 @@ def smooth_calibration_error(
 
 
 def _error(at_bandwidth: Callable[[float], float], bandwidth: float | None) -> float:
-    """The error of the given bandwidth, or of the one that relplot's bisection chooses."""
+    """The error at the given bandwidth, or at the one found by relplot's bisection."""
     if bandwidth is not None:
         return at_bandwidth(float(bandwidth))
     low, high = 0.0, 1.0
@@ -100,7 +99,7 @@ def _error(at_bandwidth: Callable[[float], float], bandwidth: float | None) -> f
 
 
 class _Exact:
-    """The error of any bandwidth, from the cosine transform of the residuals.
+    """The error as a function of the bandwidth, from the cosine transform of the residuals.
 
     On [0, 1] with both ends reflecting, the kernel is ``1 + 2 sum_k exp(-(pi k s)^2 / 2) cos(pi k t) cos(pi k x)``.
     Residuals are shared between the nodes of a fine grid, with an error of (its spacing / bandwidth)^2 / 12.
@@ -112,7 +111,7 @@ class _Exact:
 
     @np.errstate(all="ignore")
     def __call__(self, bandwidth: float) -> float:
-        """The integral of the smoothed residuals' magnitude, per unit of weight."""
+        """The integral of the absolute smoothed residuals, per unit of weight."""
         nodes = max(4097, math.ceil(_NODES_PER_BANDWIDTH / bandwidth) + 1)
         coefficients = self._coefficients
         if nodes > _NODES:

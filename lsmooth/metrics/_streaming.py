@@ -1,4 +1,4 @@
-"""Metrics over batches: a small table of sums that grows batch by batch and adds up across shards."""
+"""Metrics over batches: sums of fixed size, which can be merged across shards."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lsmooth.metrics._tables import Scheme, calibration_error, classwise_table, 
 
 
 class Metric:
-    """Sums in float64 on the host, whatever framework and device the batches are on.
+    """Sums in float64 on the host; batches may be of any framework and on any device.
 
-    A subclass makes a tuple of arrays of one batch, in `_sums`, and a number of their total, in
-    `_value`. The state has a fixed size, merges exactly, and can be pickled. `lsmooth.integrations.keras`
+    A subclass computes the sums of a batch in `_sums` and the metric of their total in `_value`. The state has a fixed
+    size, merges exactly, and can be pickled. `lsmooth.integrations.keras`
     and `lsmooth.integrations.torchmetrics` keep the same sums in their frameworks' metrics.
     """
 
@@ -40,11 +40,11 @@ class Metric:
         self._state: tuple[np.ndarray, ...] | None = None
 
     def update_state(self, labels: Array, predictions: Array, sample_weight: Array | None = None) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
-            labels: as the function of this metric takes them.
-            predictions: as it takes them.
+            labels: as in the function of this metric.
+            predictions: as in the function.
             sample_weight: of rows.
 
         Raises:
@@ -63,7 +63,7 @@ class Metric:
     def batch_state(
         self, labels: Array, predictions: Array, sample_weight: Array | None = None, *, row_shards: Any = None
     ) -> dict[str, Any]:
-        """The state of one batch, which `merge_state` takes in; this metric stays as it is.
+        """The state of one batch, for `merge_state`; this metric does not change.
 
         It can be computed in ``jax.jit``, ``tf.function`` and ``torch.compile``.
 
@@ -71,8 +71,8 @@ class Metric:
             labels: as in `update_state`.
             predictions: as in `update_state`.
             sample_weight: of rows.
-            row_shards: over whose members the rows are spread, as in `softmax_cross_entropy`: the state is of the
-                rows of all.
+            row_shards: the group over whose members the rows are spread, as in `softmax_cross_entropy`: the state is
+                that of all rows.
 
         Returns:
             What `get_state` returns, with arrays of the batch's framework, on its device.
@@ -102,17 +102,17 @@ class Metric:
         return 0.0 if self._state is None else float(self._value(load_backend("numpy"), self._state))
 
     def reset_state(self) -> None:
-        """Forget all batches."""
+        """Remove all batches."""
         self._state = None
 
     def merge_state(self, *others: Self | dict[str, Any], row_shards: Any = None) -> Self:
-        """Take in what other metrics have seen, of other processes or devices.
+        """Add the batches of other metrics, of other processes or devices.
 
         Args:
             *others: metrics of the same class and options, or states of them, from `get_state` or `batch_state`.
-            row_shards: a group of whose members each has a metric that has seen other rows: a
+            row_shards: a group whose members each have a metric with batches of their own: a
                 ``torch.distributed.ProcessGroup``, a ``DeviceMesh`` dimension, or ``tf.distribute``'s replica
-                context. Afterwards the metric of every member has seen the rows of all: call it once.
+                context. Afterwards every member has the metric of all batches, so call it once.
 
         Returns:
             This metric.
@@ -143,11 +143,11 @@ class Metric:
         return metric
 
     def get_state(self) -> dict[str, Any]:
-        """The sums so far, in lists of numbers: ready for JSON."""
+        """The sums so far as lists of numbers, for JSON."""
         return {"sums": None if self._state is None else [x.tolist() for x in self._state]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over what `get_state` gave.
+        """Restore a state from `get_state`.
 
         Args:
             state: of a metric of the same class and options.
@@ -190,7 +190,7 @@ class Metric:
         raise NotImplementedError
 
     def _value(self, xp: Backend, sums: tuple[Array, ...]) -> Array:
-        """The metric of the sums, on their framework."""
+        """The metric of the sums, in their framework."""
         raise NotImplementedError
 
 
@@ -206,8 +206,8 @@ class CalibrationError(Metric):
     Args:
         n_bins: the number of bins, of equal width.
         norm: ``"l1"``, ``"l2"`` or ``"max"``.
-        debias: for ``"l2"``: subtract the variance that chance adds.
-        convention: whose bins; see `expected_calibration_error`.
+        debias: for ``"l2"``: subtract the variance of each bin's accuracy.
+        convention: the library whose bins are used; see `expected_calibration_error`.
         classwise: whether it is the error of every class, as in `classwise_calibration_error`.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         from_logits: whether predictions are logits.

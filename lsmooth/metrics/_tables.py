@@ -1,4 +1,4 @@
-"""From the rows of a metric to its table of sums per bin, and from the table to the error."""
+"""The table of sums per bin of a metric's rows, and the error of a table."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ BINNINGS = ("equal_width", "equal_mass")
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a calibration error bins and sums up.
+    """The options of a binned calibration error.
 
     Raises:
-        ValueError: if an option is unknown, or does not go with another.
+        ValueError: if an option is unknown, or conflicts with another.
     """
 
     n_bins: int = 15
@@ -79,14 +79,14 @@ class Scheme:
         return xp.where(xp.equal(bound, self.n_bins), 1.0, xp.where(below > 0, highest, 0.0))
 
     def index_of(self, inputs: Inputs, name: Hashable, values: Array, weight: Array) -> Array:
-        """`index`, computed once for all weights of the rows where it does not depend on them."""
+        """`index`; bins that do not depend on the weights are computed once for the rows."""
         if self.binning == "equal_mass":
             return self.index(inputs.xp, values, weight)
         return inputs.once((self.n_bins, self.convention, name), lambda: self.index(inputs.xp, values, weight))
 
 
 def top_label_table(inputs: Inputs, scheme: Scheme, binary: bool = False) -> BinSums:
-    """(1, bins): by the confidence in the likeliest class, or in class 1 where the convention has it so."""
+    """(1, bins): by the confidence in the likeliest class, or P(class 1) if the convention uses it."""
     xp = inputs.xp
     confidence, correct = confidence_and_outcome(inputs, scheme.convention, binary)
     index = scheme.index_of(inputs, ("top_label", binary), confidence, inputs.weight)
@@ -94,17 +94,17 @@ def top_label_table(inputs: Inputs, scheme: Scheme, binary: bool = False) -> Bin
 
 
 def confidence_and_outcome(inputs: Inputs, convention: str, binary: bool = False) -> tuple[Array, Array]:
-    """The confidence to be binned, and whether its prediction came true."""
+    """The confidence to be binned, and whether that class is the label."""
     xp = inputs.xp
     if by_class_one(inputs, convention, binary):
         return probabilities(inputs)[:, 1], xp.cast(xp.equal(inputs.labels, 1), inputs.dtype)
     confidence, correct = top_label(inputs)
-    # torchmetrics takes the likeliest class's probability, and no other, to float32.
+    # torchmetrics casts the probability of the likeliest class, and no other, to float32.
     return xp.cast(confidence, "float32") if convention == "torchmetrics" else confidence, correct
 
 
 def check_concrete(name: str, inputs: Inputs) -> None:
-    """Raise where a metric that reads values is traced."""
+    """Raise if a metric that reads values is traced."""
     if not inputs.xp.is_concrete(inputs.predictions):
         raise TypeError(f"{name} reads values on the host; call it outside tracing.")
 
@@ -118,7 +118,7 @@ def rows_on_host(name: str, inputs: Inputs, binary: bool) -> tuple[np.ndarray, n
 
 
 def by_class_one(inputs: Inputs, convention: str, binary: bool = False) -> bool:
-    """Whether the probability of class 1 is binned, and not that of the likelier class."""
+    """Whether P(class 1) is binned instead of the probability of the likelier class."""
     # torchmetrics' and relplot's functions for yes-or-no questions, and netcal's and scikit-learn's for two classes.
     two = CONVENTIONS[convention].positive and inputs.xp.shape(inputs.predictions)[-1] == 2
     return two or (binary and convention in ("torchmetrics", "relplot"))
@@ -136,7 +136,7 @@ def classwise_table(inputs: Inputs, scheme: Scheme) -> BinSums:
 
 
 def calibration_error(xp: Backend, sums: BinSums, norm: str, debias: bool = False, reduction: str = "mean") -> Array:
-    """The error of a table; 0 where nothing has been counted. Of several groups the mean, or the maximum.
+    """The error of a table, 0 without rows; the mean, or the maximum, over several groups.
 
     With p the l1 or l2 of ``norm``: ``(mean over groups of sum_b (n_b / N) |acc_b - conf_b|^p)^(1/p)``;
     if ``reduction="none"``, that of each group, (groups,).
@@ -156,7 +156,7 @@ def _error(xp: Backend, sums: BinSums, norm: str, debias: bool, each: bool) -> A
     if norm == "l2":
         squares = (gap / filled) * (gap / filled)
         if debias:
-            # Less what chance adds: the variance of the mean of n_b labels. One row tells nothing of it.
+            # Subtract the variance of the mean of n_b labels, which chance adds; it is unknown for one row.
             accuracy = sums.correct / filled
             several = sums.weight > 1
             spare = xp.where(several, sums.weight - 1.0, 1.0)

@@ -25,7 +25,7 @@ def projection(
 ) -> Axes:
     """Points on a plane in the colours of their classes, and the classes' templates.
 
-    Made for what `lsmooth.analysis.penultimate_projection` returns.
+    It shows the result of `lsmooth.analysis.penultimate_projection`.
 
     Args:
         points: (rows, 2).

@@ -1,4 +1,4 @@
-"""Pictures of confidence, of the fit of a temperature, and of selective prediction."""
+"""Pictures of confidence, of a temperature's likelihood, and of selective prediction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from lsmooth.backends import Array
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.metrics import area_under_risk_coverage, negative_log_likelihood, reliability_curve, risk_coverage_curve
+from lsmooth.metrics._inputs import prepare
 from lsmooth.plots._style import BLUE, GREY, RED, axes_or_current, legend, note, remove_frame, to_numpy
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def confidence_histogram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """How confidence is spread over the rows, those that are right in blue and those that are wrong in red.
+    """A histogram of confidence, right rows in blue and wrong rows in red.
 
-    Two lines mark mean confidence and accuracy; a calibrated classifier has them in one place.
+    Two lines mark the mean confidence and the accuracy; those of a calibrated classifier coincide.
 
     Args:
         labels: as in `lsmooth.metrics.expected_calibration_error`.
@@ -53,8 +54,7 @@ def confidence_histogram(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is out of range.
+        TypeError, ValueError: as `lsmooth.metrics.expected_calibration_error`.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1.
 
@@ -67,16 +67,8 @@ def confidence_histogram(
     ax = axes_or_current(ax)
     from matplotlib.ticker import PercentFormatter
 
-    curve = reliability_curve(
-        labels,
-        predictions,
-        from_logits=from_logits,
-        n_bins=n_bins,
-        binary=binary,
-        axis=axis,
-        ignore_index=ignore_index,
-        sample_weight=sample_weight,
-    )
+    rows: Any = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
+    curve = reliability_curve(rows, rows, n_bins=n_bins)
     edges, confidence, accuracy, weight = (to_numpy(part).astype(np.float64) for part in curve)
     share = weight / (weight.sum() or 1.0)
     right = np.where(weight == 0, 0.0, share * accuracy)
@@ -151,16 +143,11 @@ def temperature_curve(
     best, least = scaler.temperature_, scaler.nll_after_
     ends = min(1.0, best) / 2, max(1.0, best) * 2
     temperatures = np.geomspace(*ends, _TEMPERATURES)
-    options: dict[str, Any] = {
-        "binary": binary,
-        "axis": axis,
-        "ignore_index": ignore_index,
-        "sample_weight": sample_weight,
-    }
 
     def likelihood(t: float) -> float:
         scaled = apply_temperature(logits, t, axis=axis)
-        return float(to_numpy(negative_log_likelihood(labels, scaled, from_logits=True, **options)))
+        rows: Any = prepare(labels, scaled, sample_weight, axis, ignore_index, True, binary)
+        return float(to_numpy(negative_log_likelihood(rows, rows)))
 
     ax.plot(temperatures, [likelihood(float(t)) for t in temperatures], color=BLUE, linewidth=2)
     ax.plot(best, least, "o", color=RED, markersize=7, zorder=3, label=f"T = {best:.3g}, {least:.3f}")
@@ -200,11 +187,11 @@ def risk_coverage(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Error rate of the surest rows against the fraction of rows that is answered.
+    """Error rate of the most confident rows against coverage.
 
-    Falls steeply to the left where confidence tells right from wrong. The legend has the area below
-    (AURC); a dashed line shows the best order there could be, all errors last. Draw several models on
-    the same axes, each with its ``name`` and ``color``.
+    It falls steeply to the left if confidence separates right from wrong rows. The legend shows the area below (AURC);
+    a dashed line shows the best order, all errors last. Several models can share the axes, each with its ``name`` and
+    ``color``.
 
     Args:
         labels: as in `lsmooth.metrics.risk_coverage_curve`.
@@ -224,8 +211,7 @@ def risk_coverage(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit.
+        TypeError, ValueError: as `lsmooth.metrics.expected_calibration_error`.
 
     Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
 
@@ -238,20 +224,14 @@ def risk_coverage(
     ax = axes_or_current(ax)
     from matplotlib.ticker import PercentFormatter
 
-    options: dict[str, Any] = {
-        "from_logits": from_logits,
-        "binary": binary,
-        "axis": axis,
-        "ignore_index": ignore_index,
-        "sample_weight": sample_weight,
-    }
-    curve = risk_coverage_curve(labels, predictions, **options)
+    rows: Any = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
+    curve = risk_coverage_curve(rows, rows)
     coverage, risk = (to_numpy(part).astype(np.float64) for part in curve)
-    area = float(to_numpy(area_under_risk_coverage(labels, predictions, **options)))
+    area = float(to_numpy(area_under_risk_coverage(rows, rows)))
     counted = coverage > 0
     coverage, risk = coverage[counted], risk[counted]
     label = f"AURC {area:.3f}" if name is None else f"{name}, AURC {area:.3f}"
-    # Lines of one colour when printed differ by their strokes.
+    # Strokes distinguish lines that are printed in one colour.
     stroke = _STROKES[sum(line.get_linewidth() == 2 for line in ax.lines) % len(_STROKES)]
     ax.plot(coverage, risk, color=color, linewidth=2, linestyle=stroke, label=label)
     ax.fill_between(coverage, risk, color=color, alpha=0.1, linewidth=0)

@@ -34,9 +34,9 @@ def corp_reliability_diagram(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against confidence by isotonic regression: a line that never falls, and no bins.
+    """Accuracy against confidence by isotonic regression: a line that does not decrease, without bins.
 
-    In the corner is the score's decomposition: MCB miscalibration, DSC discrimination, UNC uncertainty.
+    A corner shows the decomposition of the score: MCB miscalibration, DSC discrimination, UNC uncertainty.
 
     Args:
         labels: as in `lsmooth.metrics.corp_reliability_curve`.
@@ -46,10 +46,10 @@ def corp_reliability_diagram(
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
-        score: ``"brier"`` or ``"log"``, which is decomposed.
-        counts: whether to draw below how the confidences are spread.
-        band: the level, such as 0.95, of a band in which chance puts the line of a calibrated classifier,
-            of 100 draws of the labels from the confidences.
+        score: the score to decompose, ``"brier"`` or ``"log"``.
+        counts: whether to draw the distribution of the confidences below.
+        band: the level, such as 0.95, of a band for the line of a calibrated classifier, from 100 draws of the
+            labels from the confidences.
         title: above the diagram.
         ax: where to draw; the current axes if None.
 
@@ -58,8 +58,7 @@ def corp_reliability_diagram(
 
     Raises:
         ImportError: if matplotlib or SciPy is not installed.
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is out of range.
+        TypeError, ValueError: as `lsmooth.metrics.expected_calibration_error`.
 
     Source: Dimitriadis, Gneiting and Jordan 2021, "Stable reliability diagrams for probabilistic
         classifiers".
@@ -71,17 +70,10 @@ def corp_reliability_diagram(
         ['MCB 0.090', 'DSC 0.000', 'UNC 0.250']
     """
     ax = axes_or_current(ax)
-    options: dict[str, Any] = {
-        "from_logits": from_logits,
-        "binary": binary,
-        "axis": axis,
-        "ignore_index": ignore_index,
-        "sample_weight": sample_weight,
-    }
-    curve = [to_numpy(part).astype(np.float64) for part in corp_reliability_curve(labels, predictions, **options)]
-    _, *parts = corp_decomposition(labels, predictions, score=score, **options)
-    inputs = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
-    confidence, _, weight = rows_on_host("corp_reliability_diagram", inputs, binary)
+    rows: Any = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
+    curve = [to_numpy(part).astype(np.float64) for part in corp_reliability_curve(rows, rows, binary=binary)]
+    _, *parts = corp_decomposition(rows, rows, score=score, binary=binary)
+    confidence, _, weight = rows_on_host("corp_reliability_diagram", rows, binary)
     if band is not None:
         x, lower, upper = corp_band(confidence, weight, band)
         ax.fill_between(x, lower, upper, color=GREY, alpha=0.35, linewidth=0, label=f"{band:.0%} if calibrated")

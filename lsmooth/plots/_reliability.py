@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lsmooth.backends import Array, backend_of
+from lsmooth.backends import Array
 from lsmooth.metrics import ReliabilityCurve, classwise_reliability_curve, consistency_band, reliability_curve
+from lsmooth.metrics._inputs import prepare
 from lsmooth.plots._style import (
     BLUE,
     RED,
@@ -21,6 +22,7 @@ from lsmooth.plots._style import (
     remove_frame,
     shares,
     strip_below,
+    to_numpy,
 )
 
 if TYPE_CHECKING:
@@ -48,9 +50,9 @@ def reliability_diagram(
 ) -> Axes:
     """Accuracy against confidence, bin by bin, with the gap between them shaded.
 
-    Bars end at the accuracy; those of a calibrated classifier end at the diagonal. Hatched is the gap
-    to the confidence: above an overconfident bin's bar (red), within an underconfident one's (blue).
-    The expected calibration error stands in the corner, each bin's share of the rows below.
+    Bars end at the accuracy; those of a calibrated classifier end at the diagonal. The gap to the confidence is
+    hatched: above the bar of an overconfident bin (red), within that of an underconfident one (blue). A corner shows
+    the expected calibration error; each bin's share of the rows is drawn below.
 
     Args:
         labels: as in `lsmooth.metrics.expected_calibration_error`.
@@ -58,14 +60,14 @@ def reliability_diagram(
         from_logits: as there.
         n_bins: the number of bins.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each bin.
-        by: ``"confidence"``; or ``"positive"``, for two classes: by P(class 1) and how often that is the label.
+        by: ``"confidence"``; or ``"positive"``, for two classes: P(class 1) and the frequency of that label.
         binary: whether predictions are the probability of 1, in the shape of the labels.
         axis: the class axis.
         ignore_index: rows with this label do not count.
         sample_weight: of rows.
         counts: whether to draw the share of rows below.
-        band: the level, such as 0.95, of a `lsmooth.metrics.consistency_band`: bars that end
-            within its brackets are where chance may have put those of a calibrated classifier.
+        band: the level, such as 0.95, of a `lsmooth.metrics.consistency_band`, drawn as brackets: the bars of a
+            calibrated classifier end within them.
         title: above the diagram.
         ax: where to draw; the current axes if None.
 
@@ -74,8 +76,7 @@ def reliability_diagram(
 
     Raises:
         ImportError: if matplotlib is not installed.
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit or an option is out of range.
+        TypeError, ValueError: as `lsmooth.metrics.expected_calibration_error`.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1; Bröcker and Smith
         2007, "Increasing the Reliability of Reliability Diagrams".
@@ -88,21 +89,11 @@ def reliability_diagram(
         (True, 'ECE 0.400')
     """
     ax = axes_or_current(ax)
-    options: dict[str, Any] = {
-        "from_logits": from_logits,
-        "n_bins": n_bins,
-        "binning": binning,
-        "by": by,
-        "binary": binary,
-        "axis": axis,
-        "ignore_index": ignore_index,
-        "sample_weight": sample_weight,
-    }
-    curve = _on_host(reliability_curve(labels, predictions, **options))
+    rows: Any = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
+    curve = _on_host(reliability_curve(rows, rows, n_bins=n_bins, binning=binning, by=by))
     if band is not None:
-        ends = consistency_band(labels, predictions, confidence_level=band, **options)
-        xp = backend_of(low=ends.low)
-        low, high = (xp.to_numpy(end) for end in ends)
+        ends = consistency_band(rows, rows, n_bins=n_bins, binning=binning, by=by, confidence_level=band)
+        low, high = (to_numpy(end) for end in ends)
         _band(ax, curve, low, high, f"{100 * band:g}% by chance")
     where, name = ("confidence", "accuracy") if by == "confidence" else ("probability", "frequency")
     _bars(ax, curve, name)
@@ -181,7 +172,7 @@ def reliability_diagrams(
             title=title,
             ax=ax,
         )
-        if index:  # they share what the first one says
+        if index:  # the first diagram has the labels
             for part in (ax, *ax.child_axes):
                 part.set_ylabel("")
     return drawn
@@ -201,9 +192,9 @@ def classwise_reliability_diagrams(
     names: Sequence[str] | None = None,
     axes: Sequence[Axes] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """A reliability diagram of each class: how often the label is k where p_k was stated.
+    """A reliability diagram of each class: the frequency of label k against p_k.
 
-    In the corner stands the class's own calibration error,
+    A corner shows the calibration error of the class,
     ``sum_b (n_kb / N) |freq_kb - conf_kb|``; their mean is
     `lsmooth.metrics.classwise_calibration_error`.
 
@@ -238,18 +229,8 @@ def classwise_reliability_diagrams(
         >>> [ax.get_title() for ax in axes]
         ['class 0', 'class 1']
     """
-    curve = _on_host(
-        classwise_reliability_curve(
-            labels,
-            predictions,
-            from_logits=from_logits,
-            n_bins=n_bins,
-            binary=binary,
-            axis=axis,
-            ignore_index=ignore_index,
-            sample_weight=sample_weight,
-        )
-    )
+    rows: Any = prepare(labels, predictions, sample_weight, axis, ignore_index, from_logits, binary)
+    curve = _on_host(classwise_reliability_curve(rows, rows, n_bins=n_bins))
     known = len(curve.weight)
     if classes is None:
         frequency = np.nansum(curve.accuracy * curve.weight, axis=1)
@@ -263,7 +244,7 @@ def classwise_reliability_diagrams(
         _bars(ax, ReliabilityCurve(curve.edges, *(part[k] for part in curve[1:])), "frequency")
         ax.set(xlabel="probability", ylabel="frequency", title=f"class {k}" if names is None else names[k])
         ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    if axes is None:  # inner ones share what the outer ones say
+    if axes is None:  # only the outer diagrams have labels
         for index, ax in enumerate(drawn):
             if index % columns:
                 ax.set_ylabel("")
@@ -276,8 +257,7 @@ def classwise_reliability_diagrams(
 
 
 def _on_host(curve: ReliabilityCurve) -> ReliabilityCurve:
-    xp = backend_of(labels=curve.edges)
-    return ReliabilityCurve(*(xp.to_numpy(part).astype(np.float64) for part in curve))
+    return ReliabilityCurve(*(to_numpy(part).astype(np.float64) for part in curve))
 
 
 def _bars(ax: Axes, curve: ReliabilityCurve, name: str) -> None:
@@ -298,7 +278,7 @@ def _bars(ax: Axes, curve: ReliabilityCurve, name: str) -> None:
             colors = {"facecolor": face, "edgecolor": edge, "hatch": "///"}
             ax.bar(left[seen], gap[seen], width[seen], base[seen], label=label, **colors, **style)
     ax.plot([0, 1], [0, 1], color="black", linestyle=(0, (4, 3)), linewidth=1)
-    counted = curve.weight != 0  # NaN among them shows in the error
+    counted = curve.weight != 0  # NaN remains in the error
     gaps = np.where(counted, curve.weight * np.abs(curve.accuracy - curve.confidence), 0.0)
     note(ax, f"ECE {gaps.sum() / (curve.weight.sum() if counted.any() else 1.0):.3f}")
     ax.set(xlim=(0, 1), ylim=(0, 1))

@@ -1,4 +1,4 @@
-"""What the pictures share: colours, where to draw, and what an axis looks like."""
+"""Colours, axes and labels that the pictures share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CLASS_COLORS = (BLUE, "#e09f3e", "#7b4b94", "#3a7d44", RED, "#5bb0ba", "#8c6d46"
 
 
 def axes_or_current(ax: Axes | None) -> Axes:
-    """The axes that were given, or the current ones."""
+    """The given axes, or the current ones."""
     return _pyplot().gca() if ax is None else ax
 
 
 def grid_of_axes(
     axes: Sequence[Axes] | np.ndarray | None, name: str, count: int, columns: int, size: tuple[float, float]
 ) -> np.ndarray:
-    """The axes that were given, flat, or those of a new figure; each of that size in inches."""
+    """The given axes, flat, or those of a new figure, each of that size in inches."""
     if count == 0:
         raise ValueError(f"{name} must not be empty.")
     if axes is None:
@@ -42,7 +42,7 @@ def grid_of_axes(
 
 
 def check_names(names: Sequence[str] | None, count: int) -> None:
-    """There is a name for each class."""
+    """Raise unless there is a name for each class."""
     if names is not None and len(names) < count:
         raise ValueError(f"names must have a name for each of the {count} classes, got {len(names)}: {list(names)}.")
 
@@ -61,12 +61,12 @@ def remove_frame(ax: Axes) -> None:
 
 
 def legend(ax: Axes, **options: Any) -> None:
-    """A small legend without a frame that lets through what is behind it."""
+    """A small, translucent legend without a frame."""
     ax.legend(fontsize="small", handlelength=1.4, framealpha=0.85, edgecolor="none", **options)
 
 
 def note(ax: Axes, text: str, x: float = 0.96, y: float = 0.04) -> None:
-    """A word in a corner, by default the lower right one."""
+    """A text in a corner, by default the lower right one."""
     box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": GREY, "alpha": 0.9}
     sides: dict[str, Any] = {"ha": "right" if x > 0.5 else "left", "va": "top" if y > 0.5 else "bottom"}
     ax.text(x, y, text, transform=ax.transAxes, bbox=box, zorder=4, **sides)
@@ -80,7 +80,7 @@ def strip_below(ax: Axes) -> Axes:
         box = ax.get_position(original=True)
         return Bbox.from_extents(box.x0, box.y0 + 0.26 * box.height, box.x1, box.y1)
 
-    # A child of the axes, within the place they were given: every layout engine allows for it.
+    # A child of the axes, within their position, so that every layout engine reserves space for it.
     ax.set_axes_locator(upper_part)
     strip = ax.inset_axes((0.0, -0.26 / 0.74, 1.0, 0.22 / 0.74), sharex=ax)
     strip.spines[["top", "right"]].set_visible(False)
@@ -89,7 +89,7 @@ def strip_below(ax: Axes) -> Axes:
 
 
 def shares(ax: Axes, edges: np.ndarray, weight: np.ndarray) -> None:
-    """The share of the rows in each bin, as bars."""
+    """Bars of the share of the rows in each bin."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     filled = weight > 0

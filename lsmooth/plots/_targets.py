@@ -25,8 +25,8 @@ def target_distribution(
 ) -> Axes:
     """Target distributions as a heat map: a row for each example, a column for each class.
 
-    Shows at a glance where the smoothing mass goes: to every class, past a padding class, by a
-    prior. Few classes have their numbers written in.
+    It shows where the smoothing mass goes: to every class, not to a padding class, or by a prior. Small heat maps
+    contain the numbers.
 
     Args:
         targets: (examples, classes), such as `lsmooth.smoothing.smooth_labels` returns, or
