@@ -1,4 +1,4 @@
-"""Scalers that make predicted probabilities honest: fit on held-out logits, transform new ones."""
+"""Calibrators of predicted probabilities: fit on held-out logits, transform new ones."""
 
 from lsmooth.calibration._affine_classes import (
     BiasCorrectedTemperatureScaling,

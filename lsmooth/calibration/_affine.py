@@ -12,13 +12,13 @@ import numpy as np
 from lsmooth.calibration._moments import Rows
 
 _KEPT_BYTES = 2**30
-"""Rows up to this size are prepared once for all evaluations; those of larger files anew for each."""
+"""Rows up to this size are prepared once for all evaluations, larger ones for each evaluation."""
 _MATRIX_ELEMENTS = 2**20
-"""Of the rows that are multiplied by a matrix at a time, where there are as many."""
+"""The elements of a block that is multiplied by a matrix."""
 _LOOKED_AT = 2**20
-"""Elements of the rows from which curvatures are estimated, where there are more."""
+"""The most elements that curvatures are estimated from."""
 _LEAST = 1e-4
-"""The least curvature of a class, against the mean of all."""
+"""The least curvature of a class, relative to the mean."""
 
 
 class Map(NamedTuple):
@@ -35,45 +35,45 @@ class Map(NamedTuple):
 
 
 class Ridge(NamedTuple):
-    """Penalties of a map's squared distance to the identity, each of a sum of squares."""
+    """Penalties of the squared distance of a map from the identity."""
 
     diagonal: float = 0.0
     off_diagonal: float = 0.0
     intercept: float = 0.0
 
     def of(self, shape: tuple[int, ...]) -> Any:
-        """Of each entry of a weight of that shape."""
+        """The penalty of each entry of a weight of that shape."""
         if len(shape) < 2:
             return self.diagonal
         return np.where(np.eye(shape[0], dtype=bool), self.diagonal, self.off_diagonal)
 
 
 class Block(NamedTuple):
-    """Rows as every evaluation needs them."""
+    """A block of prepared rows."""
 
     features: np.ndarray
     """(rows, classes); 0 where a class is masked."""
     masked: np.ndarray | None
-    """Which classes are; None if none is."""
+    """The masked classes; None if there are none."""
     target: np.ndarray
     """(rows,) class ids; or (rows, classes), distributions times the weight."""
     weight: np.ndarray
     """(rows,)."""
     narrow: np.ndarray | None = None
-    """The features in float32, where products with them are."""
+    """The features in float32, if products with them are in float32."""
 
 
 class Fit(NamedTuple):
-    """What a fit of a map has found."""
+    """The result of a fit."""
 
     map: Map
     value: float
     """The mean negative log-likelihood, without penalties."""
     iterations: int
     converged: bool
-    """Whether the gradient's largest entry came below the tolerance."""
+    """Whether the largest entry of the gradient is below the tolerance."""
     separates: bool
-    """Whether every row's label has the largest of its mapped logits."""
+    """Whether every label has the largest mapped logit of its row."""
 
 
 class Objective:
@@ -81,9 +81,9 @@ class Objective:
 
     Args:
         rows: logits, labels and weights.
-        features: makes of logits (rows, classes) what is mapped; may overwrite them.
-        shape: of the weight.
-        has_bias: whether the bias is fitted; else it is 0.
+        features: maps logits (rows, classes) to features; may overwrite them.
+        shape: the shape of the weight.
+        has_bias: whether a bias is fitted; otherwise it is 0.
         ridge: the penalties.
     """
 
@@ -96,7 +96,7 @@ class Objective:
         ridge: Ridge,
     ):
         self._rows, self._features = rows, features
-        # Products with weights that mix classes have digits enough in float32 where penalties keep them small.
+        # float32 suffices for products with weights that mix classes if penalties keep them small.
         self._narrow = len(shape) == 2 and ridge.off_diagonal >= 1.0 and ridge.diagonal > 0 and rows.dtype == "float32"
         self.shape, self.has_bias, self.ridge = shape, has_bias, ridge
         self.classes = rows.classes
@@ -158,7 +158,7 @@ class Objective:
         return self.value + penalty, slopes
 
     def of_diagonal(self) -> Objective:
-        """The same rows under a map of a factor for each class."""
+        """The objective of the same rows and a factor for each class."""
         other = copy.copy(self)
         other.shape, other.identity, other._narrow = (
             (self.classes,),
@@ -169,10 +169,10 @@ class Objective:
 
     @np.errstate(all="ignore")
     def coordinates(self) -> Coordinates:
-        """Parameters in which the objective curves about as much in every direction.
+        """Coordinates in which the curvature is about the same in every direction.
 
-        The curvature of the map of class k is ``E[v_k x x^T]``, v_k = p_k (1 - p_k); of a matrix, one average over
-        the classes stands for that of each.
+        The curvature of the map of class k is ``E[v_k x x^T]``, v_k = p_k (1 - p_k); for a matrix, the average over
+        the classes is used for all of them.
         """
         matrix, ridge = len(self.shape) == 2, self.ridge
         variance, first, second = self._curvature(False)
@@ -183,7 +183,7 @@ class Objective:
         if not matrix:
             return Coordinates(self.identity, self.has_bias, (spread + strength) ** -0.5, held**-0.5, center, None)
         spread = spread / np.maximum(variance, floor)
-        if 2.0 * ridge.off_diagonal <= variance.mean() * spread.mean():  # else the penalties are what curves most
+        if 2.0 * ridge.off_diagonal <= variance.mean() * spread.mean():  # else the penalties dominate the curvature
             _, first, second = self._curvature(True)
             mean = first.sum(axis=0) / variance.sum()
             shared = second / variance.sum() - np.outer(mean, mean) * (variance.sum() / held.sum()) * self.has_bias
@@ -214,13 +214,13 @@ class Objective:
         return variance, first, second
 
     def _sample(self) -> Iterator[Block]:
-        """Blocks from all over the rows."""
+        """Blocks spread over all rows."""
         every = max(1, self._rows.count * self.classes // _LOOKED_AT)
         blocks = self._kept[::every] if self._kept is not None else itertools.islice(self._blocks(), 0, None, every)
         return iter(blocks)
 
     def _blocks(self) -> Iterator[Block]:
-        """The rows; small blocks fit a processor's cache, but for products with a matrix large ones are quicker."""
+        """The rows in small blocks, which fit the cache, or in large ones for products with a matrix."""
         held: list[Block] = []
         for block in self._small_blocks():
             if len(self.shape) < 2:
@@ -239,7 +239,7 @@ class Objective:
             masked = z == -np.inf
             x = self._features(z)
             x[masked] = 0.0
-            if labels.ndim == 2:  # its sum is in the weight
+            if labels.ndim == 2:  # the weight contains its sum
                 mass = labels.sum(axis=1)
                 weight = mass if weight is None else weight
                 labels = labels * np.where(weight == 0, 0.0, weight / np.where(mass == 0, 1.0, mass))[:, None]
@@ -250,7 +250,7 @@ class Objective:
 
 
 def _joined(blocks: list[Block]) -> Block:
-    """Blocks as one."""
+    """The concatenation of blocks."""
     if len(blocks) == 1:
         return blocks[0]
     features, target, weight = (
@@ -274,11 +274,11 @@ class Coordinates(NamedTuple):
 
     @classmethod
     def plain(cls, origin: Map, has_bias: bool) -> Coordinates:
-        """The parameters as they are."""
+        """Coordinates without a change of scale."""
         return cls(origin, has_bias, np.ones_like(origin.weight), np.ones_like(origin.bias), None, None)
 
     def map(self, parameters: np.ndarray) -> Map:
-        """The map that flat parameters stand for."""
+        """The map of flat parameters."""
         size = self.origin.weight.size
         moved = self.steps * parameters[:size].reshape(self.origin.weight.shape)
         moved = moved if self.basis is None else moved @ self.basis.T
@@ -291,7 +291,7 @@ class Coordinates(NamedTuple):
         return Map(self.origin.weight + moved, bias)
 
     def slopes(self, slopes: Map) -> np.ndarray:
-        """The gradient by the parameters, of that by the map."""
+        """The gradient by the parameters, from the gradient by the map."""
         weight, bias = slopes
         if self.has_bias and self.center is not None:
             weight = weight - (bias[:, None] if weight.ndim == 2 else bias) * self.center
@@ -315,8 +315,8 @@ def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None =
     positive = not objective.shape
     origin = objective.identity if start is None else start
     parameters = np.zeros(origin.weight.size + objective.has_bias * origin.bias.size)
-    known: list[Any] = [parameters, *objective(origin)]  # where it was asked for last, its value and slopes
-    # Few parameters need none; labels that the logits separate leave no optimum whose curvature could be known.
+    known: list[Any] = [parameters, *objective(origin)]  # the last parameters, their value and slopes
+    # Few parameters need no scaling; separable labels have no optimum with a curvature.
     plain = not any(objective.ridge) and (len(objective.shape) < 2 or objective.separates)
     coordinates = Coordinates.plain(origin, objective.has_bias) if plain else objective.coordinates()
     coordinates = coordinates._replace(origin=origin)
@@ -330,13 +330,13 @@ def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None =
         return max(float(np.abs(slope).max()) for slope in (known[2] if objective.has_bias else known[2][:1]))
 
     def callback(_: np.ndarray) -> None:
-        # Where the likelihood is flat, the second says how far the optimum may still be.
+        # If the likelihood is flat, the scaled gradient tells how far the optimum may be.
         if largest() <= tol and float(np.abs(coordinates.slopes(known[2])).max()) <= tol * unit:
             raise StopIteration
 
     iterations = 0
     length, unit = float(np.linalg.norm(function(parameters)[1])), 1.0
-    if not plain and 0 < length < np.inf:  # L-BFGS-B begins with a step of length 1; this makes it Newton's
+    if not plain and 0 < length < np.inf:  # scale the first step of L-BFGS-B, of length 1, to Newton's
         coordinates = coordinates._replace(steps=length * coordinates.steps, bias_steps=length * coordinates.bias_steps)
         unit = length
     bounds: Any = [(1e-8 - 1.0, None)] + [(None, None)] * objective.classes if positive else None
@@ -348,6 +348,6 @@ def fit_map(objective: Objective, max_iter: int, tol: float, start: Map | None =
         )
         parameters, iterations = result.x, iterations + int(result.nit)
         function(parameters)
-    # Line searches end where rounding begins; that is convergence too, if it is near enough.
+    # A line search that ends by rounding has converged too, if the gradient is small enough.
     converged = largest() <= (10 * tol if iterations < max_iter else tol)
     return Fit(coordinates.map(parameters), objective.value, iterations, converged, objective.separates)

@@ -1,4 +1,4 @@
-"""The base of the affine calibrators: z -> W z + b, of greatest likelihood."""
+"""The base of the affine calibrators: the map z -> W z + b of greatest likelihood."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _NUMPY = load_backend("numpy")
 
 
 class Problem(NamedTuple):
-    """What `AffineCalibrator.fit` fits."""
+    """The problem that `AffineCalibrator.fit` solves."""
 
     features: Callable[[np.ndarray], np.ndarray]
-    """Of logits (rows, classes)."""
+    """Maps logits (rows, classes) to features."""
     scale: float
-    """What the features are multiplied by, which the fitted weight takes over."""
+    """The factor of the features, which the fitted weight is multiplied by."""
     ridge: Ridge
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class AffineCalibrator(Calibrator):
-    """Base of the affine calibrators: z -> W z + b, of greatest likelihood, found from the best temperature."""
+    """Base of the affine calibrators, maps z -> W z + b of greatest likelihood; fits start at a temperature."""
 
     status_: str = field(init=False)
     n_iter_: int = field(init=False)
@@ -65,7 +65,7 @@ class AffineCalibrator(Calibrator):
         problem = self._problem(rows, scale)
         objective = Objective(rows, problem.features, self._weight_shape(rows.classes), self._has_bias(), problem.ridge)
         start, before = None, 0
-        if problem.ridge.off_diagonal and problem.ridge.diagonal:  # weights off the diagonal will be small
+        if problem.ridge.off_diagonal and problem.ridge.diagonal:  # start at the fit of the diagonal
             of_diagonal = fit_map(objective.of_diagonal(), self.max_iter, self.tol)
             start, before = Map(np.diag(of_diagonal.map.weight), of_diagonal.map.bias), of_diagonal.iterations
         fit = fit_map(objective, self.max_iter, self.tol, start)
@@ -93,7 +93,7 @@ class AffineCalibrator(Calibrator):
         return p[..., 1] if self.binary else xp.moveaxis(p, -1, self.axis)
 
     def _mapped(self, xp: Backend, logits: Any, centered: bool = False) -> Array:
-        """The map, with the classes last; if ``centered``, less a number that is common to the classes of a row.
+        """The mapped logits, classes last; if ``centered``, up to a common offset of each row.
 
         The maximum m of a row, which may be large, is subtracted before the product: ``W z = W (z - m) + m W 1``.
         """
@@ -152,13 +152,13 @@ class AffineCalibrator(Calibrator):
         return {}
 
     def _problem(self, rows: Rows, scale: float) -> Problem:
-        """The features, logits times ``scale``, for which the map is close to the identity; and the penalties."""
+        """Features for which the map is close to the identity, logits times ``scale``; and the penalties."""
         classes, given = rows.classes, self._penalties()
         mixing = given.get("off_diagonal", 0.0) / max(1, classes * (classes - 1)) * scale**2
         ridge = Ridge(0.0, mixing, given.get("intercept", 0.0) / classes)
 
         def features(z: np.ndarray) -> np.ndarray:
-            if self._normalize or not self._weight_shape(classes):  # a number common to a row changes nothing
+            if self._normalize or not self._weight_shape(classes):  # a common offset of a row changes nothing
                 z -= z.max(axis=1, keepdims=True)
             z = self._features(_NUMPY, z)
             z *= scale
@@ -167,7 +167,7 @@ class AffineCalibrator(Calibrator):
         return Problem(features, scale, ridge)
 
     def _features(self, xp: Backend, z: Array) -> Array:
-        """Of logits less the maximum of each row, classes last, what is mapped."""
+        """The features of logits minus the maximum of their row, classes last."""
         return log_softmax(xp, z) if self._normalize else z
 
     def _keep(self, mapping: Map) -> None:
@@ -179,7 +179,7 @@ class AffineCalibrator(Calibrator):
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class WeightCalibrator(AffineCalibrator):
-    """Base of the affine calibrators that keep W, or its diagonal, as it was fitted."""
+    """Base of the affine calibrators whose fitted value is W or its diagonal."""
 
     weight_: np.ndarray = field(init=False)
 

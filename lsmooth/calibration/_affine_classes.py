@@ -1,4 +1,4 @@
-"""Calibrators that move classes against each other: bias-corrected, vector, matrix and Dirichlet."""
+"""Affine calibrators: bias-corrected temperature, vector, matrix and Dirichlet."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lsmooth.calibration._moments import Rows
 class BiasCorrectedTemperatureScaling(AffineCalibrator):
     """A temperature, and one number for each class: ``softmax(z / T + b)``.
 
-    For test data whose classes are as frequent as those of the rows it is fitted on, but not as
-    the model believes.
+    For classes that are as frequent in the test data as in the rows of the fit, but not as in the model's
+    predictions.
 
     Args:
         axis: the class axis.
@@ -33,10 +33,10 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
     Attributes:
         temperature_: T, above 0.
         bias_: b, (classes,), a NumPy array.
-        status_: ``"converged"``; ``"separable"``, if every label gets the largest logit, so that
-            there is no optimum; ``"max_iter"``.
+        status_: ``"converged"``; ``"separable"``, without an optimum, if every label gets the largest logit;
+            ``"max_iter"``.
         n_iter_: iterations.
-        nll_before_: mean negative log-likelihood of the logits as they came.
+        nll_before_: mean negative log-likelihood of the given logits.
         nll_after_: the same after the map.
 
     Source: Alexandari et al. 2020, "Maximum Likelihood with Bias-Corrected Calibration".
@@ -87,7 +87,7 @@ class VectorScaling(WeightCalibrator):
         bias_: b, (classes,).
         status_: as in `BiasCorrectedTemperatureScaling`, and so are the diagnostics.
         n_iter_: iterations.
-        nll_before_: mean negative log-likelihood of the logits as they came.
+        nll_before_: mean negative log-likelihood of the given logits.
         nll_after_: the same after the map.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
@@ -115,8 +115,8 @@ class VectorScaling(WeightCalibrator):
 class MatrixScaling(WeightCalibrator):
     """A full linear map of the logits: ``softmax(W z + b)``.
 
-    Without penalties it overfits unless there are many rows for each of its classes^2
-    parameters, and it warns below 20. The penalties add
+    Without penalties it overfits unless there are many rows for each of its classes^2 parameters: it warns below 20.
+    The penalties add
 
     ``off_diagonal mean_{i != j} W_ij^2 + intercept mean_k b_k^2`` (ODIR).
 
@@ -136,7 +136,7 @@ class MatrixScaling(WeightCalibrator):
         bias_: b, (classes,).
         status_: as in `BiasCorrectedTemperatureScaling`, and so are the diagnostics.
         n_iter_: iterations.
-        nll_before_: mean negative log-likelihood of the logits as they came.
+        nll_before_: mean negative log-likelihood of the given logits.
         nll_after_: the same after the map.
 
     Source: Guo et al. 2017; ODIR: Kull et al. 2019, "Beyond temperature scaling".
@@ -172,8 +172,8 @@ class MatrixScaling(WeightCalibrator):
 class DirichletCalibration(MatrixScaling):
     """`MatrixScaling` of log-probabilities: ``softmax(W log p + b)``.
 
-    Calibrated if the probabilities of each class are Dirichlet-distributed. The arguments and
-    attributes are those of `MatrixScaling`; logits are normalised first. If ``binary``, it is beta
+    It is exact if the probabilities of each class are Dirichlet-distributed. The arguments and attributes are those of
+    `MatrixScaling`; logits are normalised first. If ``binary``, it is beta
     calibration, ``sigmoid(a log p - b log(1 - p) + c)``, with a and b of any sign.
 
     Source: Kull et al. 2019, "Beyond temperature scaling: Obtaining well-calibrated multiclass

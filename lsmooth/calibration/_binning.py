@@ -1,4 +1,4 @@
-"""Calibrators of probabilities one class at a time: by bins, and by a rising step function."""
+"""Calibrators of probabilities one class at a time: histogram binning and isotonic regression."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ STRATEGIES = ("one_vs_rest", "top_versus_all")
 _NUMPY = load_backend("numpy")
 _COLUMNS = 16
 Column = tuple[np.ndarray, np.ndarray]
-"""A class's probabilities, and how much of each row's label is that class."""
+"""A class's probabilities, and the share of that class in each row's label."""
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class ClasswiseCalibrator(Calibrator):
-    """Base: each class's probability goes through a function of its own; rows are scaled to sum to one.
+    """Base: a function for each class's probability; the mapped rows are scaled to sum to one.
 
-    With ``strategy="top_versus_all"`` there is one function, for the probability of the likeliest class and
-    whether it is the label, and the other classes share what is left in proportion. If ``binary``, there is
-    one function, for the probability of class 1, and nothing to scale.
+    With ``strategy="top_versus_all"`` one function maps the probability of the likeliest class, and the other classes
+    are scaled to the rest. If ``binary``, one function maps the probability of class 1.
 
-    The functions are steps or broken lines, without a useful gradient, so they run in NumPy; the
-    result is of the predictions' framework and on their device.
+    The functions are piecewise constant or linear, without a useful gradient, so they run in NumPy; results are in the
+    predictions' framework, on their device.
     """
 
     strategy: str = "one_vs_rest"
@@ -48,7 +47,7 @@ class ClasswiseCalibrator(Calibrator):
             if y.ndim == 2:
                 mass = y.sum(axis=1, keepdims=True)
                 y = y / np.where(mass == 0, 1.0, mass)
-            if self.binary:  # of the columns (0, z) or (1 - p, p) the second
+            if self.binary:  # the second of the columns (0, z) or (1 - p, p)
                 z, y = z[:, 1:], y[:, 1:] if y.ndim == 2 else y[:, None]
             p = (sigmoid(_NUMPY, z) if self.binary else _softmax(z)) if self.from_logits else z
             parts.append((p, y, np.ones(len(z)) if w is None else w))
@@ -103,7 +102,7 @@ class ClasswiseCalibrator(Calibrator):
         return self.strategy == "top_versus_all" and not self.binary
 
     def _map_top(self, p: np.ndarray) -> np.ndarray:
-        """The likeliest class's probability through the function, the others scaled to what is left."""
+        """Map the probability of the likeliest class, and scale the others to the rest."""
         top = p.argmax(axis=-1)[..., None]
         confidence = np.take_along_axis(p, top, -1)
         calibrated = self._map_classes(confidence)
@@ -116,7 +115,7 @@ class ClasswiseCalibrator(Calibrator):
     def _map_classes(self, p: np.ndarray) -> np.ndarray:
         flat = p.reshape(-1, p.shape[-1])
         mapped, functions = np.empty_like(flat), list(self._functions())
-        for first in range(0, len(functions), _COLUMNS):  # each cache line is read and written once
+        for first in range(0, len(functions), _COLUMNS):  # so that each cache line is read and written once
             part = slice(first, first + _COLUMNS)
             columns = zip(functions[part], flat[:, part].T.copy(), strict=True)
             mapped[:, part] = np.stack([function(column) for function, column in columns]).T
@@ -145,10 +144,10 @@ class HistogramBinning(ClasswiseCalibrator):
         axis: the class axis.
         ignore_index: rows with this label have no part in the fit.
         from_logits: False for probabilities.
-        binary: every element is the logit (or probability) of a label of its own, and a row of its own;
-            all share one function. For one of each label, fit a calibrator to each.
+        binary: every element is the logit (or probability) of a label of its own; one function maps all. For
+            one of each label, fit a calibrator to each.
         strategy: ``"one_vs_rest"``: a function for each class; ``"top_versus_all"``: one for the confidence in
-            the likeliest class, for many classes of few rows each. The other classes share what is left.
+            the likeliest class, for many classes of few rows each.
 
     Attributes:
         edges_: (classes, n_bins + 1), a NumPy array.
@@ -214,15 +213,14 @@ class HistogramBinning(ClasswiseCalibrator):
         if self.values_.ndim != 2 or shape[1] != self.n_bins or self.edges_.shape != (shape[0], self.n_bins + 1):
             raise ValueError(f"edges_ of shape {self.edges_.shape} and values_ of shape {shape} do not fit each other.")
         if (np.diff(self.edges_, axis=1) < 0).any() or (self.values_ < 0).any() or (self.values_ > 1).any():
-            raise ValueError("edges_ must not fall, and values_ must be in [0, 1].")
+            raise ValueError("edges_ must not decrease, and values_ must be in [0, 1].")
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class IsotonicCalibration(ClasswiseCalibrator):
-    """A class's probability goes through the best function that never falls; rows are scaled to sum to one.
+    """Isotonic regression of each class on its probability; rows are scaled to sum to one.
 
-    Between the points of the function it is a straight line, beyond them constant. The points are those
-    of SciPy's ``isotonic_regression``.
+    The function is linear between its points, those of SciPy's ``isotonic_regression``, and constant beyond them.
 
     Args:
         axis: the class axis.
@@ -232,7 +230,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
         strategy: as there.
 
     Attributes:
-        points_: (points, 3), a NumPy array: the class, a probability, and what it becomes.
+        points_: (points, 3), a NumPy array: the class, a probability, and its calibrated value.
 
     Source: Zadrozny and Elkan 2002, "Transforming classifier scores into accurate multiclass
         probability estimates"; scikit-learn's ``IsotonicRegression``.
@@ -273,15 +271,15 @@ class IsotonicCalibration(ClasswiseCalibrator):
         if points[0, 0] != 0 or not np.isin(steps[:, 0], (0, 1)).all():
             raise ValueError("points_ must name the classes 0, 1, ... in order.")
         if (steps[steps[:, 0] == 0, 1:] < 0).any():
-            raise ValueError("points_ must not fall within a class.")
+            raise ValueError("points_ must not decrease within a class.")
         if (points[:, 1:] < 0).any() or (points[:, 1:] > 1).any():
             raise ValueError("points_ must map [0, 1] to [0, 1].")
 
 
 def interpolated(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The broken line through points (x, y), constant beyond them; always between two neighbours of ``at``.
+    """Linear interpolation between points (x, y), constant beyond them, never outside the two neighbours.
 
-    The share of the way from one point to the next is in [0, 1], where the slope between them may overflow.
+    It computes the share of the way from one point to the next, since the slope between them may overflow.
     """
     width, following = np.append(np.diff(x), 1.0), np.append(y[1:], y[-1])
     left = np.searchsorted(x[1:], at, side="left")

@@ -31,12 +31,12 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
     "histogram": HistogramBinning,
     "isotonic": IsotonicCalibration,
 }
-"""Those that need no groups, by the names that commands and `lsmooth.integrations.sklearn` take."""
+"""The calibrators without groups, by their names in commands and `lsmooth.integrations.sklearn`."""
 CLASSES = {kind.__name__: kind for kind in sorted([*CALIBRATORS.values(), GroupTemperatureScaling], key=str)}
 
 
 def load(path: str | PathLike[str]) -> Calibrator:
-    """Read a calibrator that ``save`` has written, of whichever class it is; nothing in the file is executed.
+    """Read a calibrator of any class that was written by ``save``; nothing in the file is executed.
 
     Args:
         path: the file.
@@ -45,7 +45,7 @@ def load(path: str | PathLike[str]) -> Calibrator:
         The fitted calibrator.
 
     Raises:
-        ValueError: if the file is not one that ``save`` writes, with what is wrong in it.
+        ValueError: if the file was not written by ``save``; the message names the fault.
 
     Examples:
         >>> import tempfile

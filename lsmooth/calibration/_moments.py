@@ -4,11 +4,11 @@ With d = z - max(z), t = beta d, p = softmax(t), a row of weight w and label y a
 
     value      w (log sum exp t - t_y)
     slope      w (E_p[t] - t_y)      the derivative of the value by log beta
-    curvature  w Var_p[t]            that of the value by beta twice, times beta^2
+    curvature  w Var_p[t]            the second derivative of the value by beta, times beta^2
 
-and for a soft label q, t_y stands for q . t. A binary logit z is the row (0, z). Where rows are in
-groups, each sum is an array with an entry for each group. Rows are visited in blocks that stay in the
-processor's cache, so that no temporary has the size of the logits.
+and for a soft label q, t_y stands for q . t. A binary logit z is the row (0, z). Of rows in
+groups, each sum is an array with an entry for each group. Rows are read in blocks that fit the processor's cache, so no
+temporary has the size of the logits.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from lsmooth.calibration._row_checks import RowChecks
 HOST_BLOCK_BYTES = 2**19
 """Two buffers of this size fit a processor's second-level cache."""
 DEVICE_BLOCK = 2**26
-"""Elements of a block on an accelerator: enough to fill it, little against its memory."""
+"""Elements of a block on an accelerator."""
 _MAPPED_BYTES = 2**26
-"""How much of a mapped file is held in memory at a time."""
+"""The most bytes of a mapped file that stay in memory."""
 _VANISHED = -750.0
-"""exp of it is 0 in float64, and times it still 0, where -inf would give NaN."""
+"""exp(x) and x exp(x) are 0 in float64, where -inf would give NaN."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a fit needs to know of the rows beside their sums."""
+    """Sums of the rows that do not depend on beta."""
 
     count: Any = 0.0
     """The sum of the rows' weights."""
@@ -71,7 +71,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class _Block:
-    """Where a block lies in the logits, and what is kept of its rows; weight None: all 1."""
+    """The index of a block in the logits, and the arrays of its rows; weight None means 1."""
 
     index: tuple[Any, ...]
     top: Array
@@ -81,7 +81,7 @@ class _Block:
 
 
 class Rows:
-    """Logits and labels, visited block by block; the first visit, made here, checks and measures them.
+    """Logits and labels, read block by block; the constructor checks them in a first pass.
 
     Args:
         xp: the backend of the logits.
@@ -94,13 +94,13 @@ class Rows:
         binary: every element is a row, the logit or probability of its label, which is 0, 1 or between.
         groups: the group of each row, 0..n_groups-1, in the rows' shape; one for all if None.
         n_groups: how many there are.
-        clip: smaller probabilities count as this one.
-        any_label: whether labels may have the probability 0; then only `blocks` can be asked for.
+        clip: smaller probabilities are raised to this one.
+        any_label: whether labels may have the probability 0; then only `blocks` can be called.
         validate: whether sums of probabilities are checked too.
 
     Raises:
-        ValueError: if a row that counts has a logit that is no number, or a label that is no
-            class or one of probability 0.
+        ValueError: if a row that counts has a logit that is not a number, or a label that is not a class or has
+            the probability 0.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Rows:
     ):
         host = xp.host_values(xp.stop_gradient(logits))
         if host is not None:
-            # The framework's own memory, worked through by NumPy in place: the fastest on a processor.
+            # NumPy reads the framework's memory in place, which is the fastest on the host.
             labels, weight = (None if x is None else xp.to_numpy(x) for x in (labels, weight))
             logits, xp = host, load_backend("numpy")
         self._binary, self._groups, self._n_groups = binary, groups, n_groups
@@ -151,7 +151,7 @@ class Rows:
         self.totals = Totals()
         self.passes = 1
         self.known: dict[float, Sums] = {}
-        """Sums at the betas that have been asked for."""
+        """Sums at the betas so far."""
         with np.errstate(all="ignore"):
             self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
         if self._lost:
@@ -163,9 +163,9 @@ class Rows:
             )
 
     def sums(self, beta: float | np.ndarray) -> Sums:
-        """The sums at ``beta``, by a pass over the rows unless it is one that has been asked for before.
+        """The sums at ``beta``, by a pass over the rows unless they are known.
 
-        Where rows are in groups, it may be an array with an entry for each, of which none is remembered.
+        Of rows in groups, ``beta`` may be an array with an entry for each; these sums are not kept.
         """
         if isinstance(beta, np.ndarray):
             self.passes += 1
@@ -176,7 +176,7 @@ class Rows:
         return self.known[beta]
 
     def part(self, every: int) -> Rows | None:
-        """Every ``every``-th block of rows, on which a fit can start; None where that is too little."""
+        """Every ``every``-th block of rows, to start a fit on; None if there are too few blocks."""
         if len(self._blocks) < 2 * every:
             return None
         part = copy.copy(self)
@@ -184,10 +184,10 @@ class Rows:
         return part
 
     def blocks(self, as_given: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Logits (rows, classes), labels as they were given, and weights or None, of each block, in NumPy.
+        """Logits (rows, classes), labels, and weights or None of each block, in NumPy.
 
-        With ``as_given`` probabilities stay what they are; else their logarithms are the logits.
-        Rows of weight 0 have logits of 0 and the label 0.
+        With ``as_given`` probabilities are returned, else their logarithms. Rows of weight 0 have logits of 0 and the
+        label 0.
         """
         to_numpy = self._xp.to_numpy
         for block in self._blocks:
@@ -208,7 +208,7 @@ class Rows:
 
     @property
     def dtype(self) -> str:
-        """In which logits are read, float32 or float64."""
+        """The dtype in which logits are read, float32 or float64."""
         return "float64" if self._xp.dtype(self._logits) == "float64" else "float32"
 
     @property
@@ -230,7 +230,7 @@ class Rows:
         return total
 
     def _forget(self) -> None:
-        """Give back what has been read of a mapped file, which counts as this process's memory."""
+        """Drop the pages of a mapped file that have been read, which count as memory of this process."""
         self._unforgotten += self._buffers[0].nbytes if self._buffers is not None else 0
         if self._mapping is not None and self._unforgotten > _MAPPED_BYTES:
             self._mapping.madvise(mmap.MADV_DONTNEED)
@@ -288,7 +288,7 @@ class Rows:
         return self._measured(index, shifted, top, gap, weight)
 
     def _measured(self, index: tuple[Any, ...], shifted: Array, top: Array, gap: Array, weight: Array | None) -> _Block:
-        """A block whose rows are right, its totals added to those of the others."""
+        """A checked block; adds its totals."""
         xp, dtype, classes = self._xp, self._xp.dtype(shifted), self._xp.shape(shifted)[-1]
         group = None if self._groups is None else self._groups[index].reshape(-1)
         ones = xp.ones_like(gap, dtype)
@@ -306,7 +306,7 @@ class Rows:
         return _Block(index, top, gap, weight, group)
 
     def _count_lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> None:
-        """Count rows whose label has the probability 0, of which no map of the logits can make another."""
+        """Count rows whose label has the probability 0, which no map of the logits can change."""
         count = 0 if self._any_label else int(self._number(self._xp.sum(self._xp.cast(lost, "float32"))))
         if count and not self._lost:
             self._first_lost = self._checks.lost(index, lost, labels)
@@ -335,7 +335,7 @@ class Rows:
         return float(self._xp.to_numpy(scalar))
 
     def _are_probabilities(self, index: tuple[Any, ...], weight: Array | None) -> Array:
-        """Whether each row of a block is one of probabilities; of their sums only if they are to be validated."""
+        """Whether each row of a block is in [0, 1]; under `validate` also whether it sums to one."""
         xp, p = self._xp, self._block_of(index, as_given=True)
         inside = ~((xp.max(-p, axis=-1) > ROUNDING) | (xp.max(p, axis=-1) > 1.0 + ROUNDING))
         if self._validate:
@@ -351,7 +351,7 @@ def two_columns(xp: Backend, x: Array, from_logits: bool) -> Array:
 
 
 def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tuple[Array, Array, Array]:
-    """`Rows._moments` in two buffers: the sums are products with ones, which are BLAS calls."""
+    """`Rows._moments` in two buffers; sums are products with ones, which are BLAS calls."""
     ones = np.ones(z.shape[-1], t.dtype)
     np.subtract(z, top[:, None], out=t)
     t *= t.dtype.type(beta) if isinstance(beta, float) else beta[:, None]
@@ -362,7 +362,7 @@ def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tu
         return total, first, np.einsum("ij,ij->i", e, t)
 
     total, first, second = sums()
-    if not np.isfinite(second).all():  # -inf times 0: looked for afterwards, since most logits have none
+    if not np.isfinite(second).all():  # -inf times 0; checked afterwards, since most logits have no -inf
         np.fmax(t, t.dtype.type(_VANISHED), out=t)
         total, first, second = sums()
     first /= total
@@ -370,7 +370,7 @@ def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tu
 
 
 def _mapping_of(array: np.ndarray | None) -> mmap.mmap | None:
-    """The file mapping behind an array that was opened read-only: what is dropped of it can be read again."""
+    """The file mapping of an array that was opened read-only, whose pages can be dropped and read again."""
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap) and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
             mapping = getattr(array, "_mmap", None)
@@ -380,7 +380,7 @@ def _mapping_of(array: np.ndarray | None) -> mmap.mmap | None:
 
 
 def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[Any, ...]]:
-    """Indices of the rows' axes that cut them into blocks of at most about ``rows`` rows."""
+    """Indices of blocks of at most about ``rows`` rows."""
     if not shape:
         yield ()
         return

@@ -1,4 +1,4 @@
-"""The one-parameter fit: Newton's method that cannot leave a bracket, and what there is without an optimum."""
+"""The one-parameter fit: Newton's method within a bracket, and a substitute if there is no optimum."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lsmooth.calibration._moments import Rows, Sums, Totals
 
 _LONGEST_STEP = 6.0
 _EXACT_STEP = 3e-5
-"""Newton's error after a step of this length is its square: below 1e-8, and no further pass is needed."""
+"""The error after a step of this length is about its square, below 1e-8: no further pass is needed."""
 _PART = 16
-"""The first steps are made on every 16th block of rows, where there are at least twice as many blocks."""
+"""The first steps use every 16th block of rows, if there are at least twice as many blocks."""
 _INDISTINGUISHABLE = 0.5
-"""Of the total log-likelihood: one standard error from its supremum."""
+"""A difference of total log-likelihoods: one standard error from the supremum."""
 
 
 class Known(Protocol):
-    """What is known of rows before any sum is asked for, and how often they have been passed through."""
+    """The totals of rows, and the number of passes over them."""
 
     @property
     def totals(self) -> Totals:
@@ -35,7 +35,7 @@ class Known(Protocol):
 
 
 class Source(Known, Protocol):
-    """Rows, wherever they are: their sums at any beta, at the price of a pass."""
+    """Rows with sums at any beta, which take a pass."""
 
     def sums(self, beta: float) -> Sums:
         """The sums at ``beta``."""
@@ -44,11 +44,11 @@ class Source(Known, Protocol):
 
 Found = tuple[float, Sums, str]
 Search = Generator[float, Sums, Any]
-"""A search yields the beta at which it wants the sums, and is sent them: so many can share one pass."""
+"""A search yields a beta and receives the sums there, so that several searches can share a pass."""
 
 
 def solve(source: Source, start: float, low: float, high: float, max_passes: int) -> Found:
-    """The beta of greatest likelihood, or where there is none the one nearest to 1 that is as good.
+    """The beta of greatest likelihood; if there is none, the beta nearest to 1 that is as good.
 
     Args:
         source: the rows.
@@ -69,18 +69,18 @@ def solve(source: Source, start: float, low: float, high: float, max_passes: int
 
 
 def solve_groups(rows: Rows, fitted: np.ndarray, start: float, low: float, high: float, max_passes: int) -> list[Found]:
-    """`solve` for groups of rows, all in the same passes.
+    """`solve` for groups of rows, in the same passes.
 
     Args:
-        rows: each in a group.
-        fitted: which groups are wanted, bool; each has a row that counts.
+        rows: rows in groups.
+        fitted: which groups to fit, bool; each has a row that counts.
         start: log beta to begin with.
         low: the least log beta.
         high: the greatest.
         max_passes: the most passes over the rows.
 
     Returns:
-        What `solve` returns, for each group that is wanted.
+        The result of `solve` for each group to fit.
     """
     groups = {int(i): _Group(rows, int(i)) for i in np.flatnonzero(fitted)}
     searches = {i: search(group, start, low, high, max_passes) for i, group in groups.items()}
@@ -101,7 +101,7 @@ def solve_groups(rows: Rows, fitted: np.ndarray, start: float, low: float, high:
 
 @dataclass
 class _Group:
-    """One group of the rows, as its search sees it."""
+    """One group of the rows, for its search."""
 
     rows: Rows
     index: int
@@ -117,7 +117,7 @@ class _Group:
         return self.rows.passes
 
     def ask(self, steps: Search, answer: Sums | None) -> float:
-        """The next beta at which the search wants sums that are not known."""
+        """The next beta of the search whose sums are unknown."""
         beta = steps.send(answer)  # type: ignore[arg-type]  # None starts it
         while beta in self.known:
             beta = steps.send(self.known[beta])
@@ -130,7 +130,7 @@ def entry(sums: Any, index: int) -> Any:
 
 
 def run(source: Source, steps: Search) -> Any:
-    """Follow one search to its end."""
+    """Run one search to its end."""
     try:
         beta = next(steps)
         while True:
@@ -155,9 +155,9 @@ def find_root(
 ) -> Search:
     """The log beta where the slope is zero.
 
-    The slope divided by beta grows with beta. From the soft side the step is Newton's in beta,
-    from the sharp side Newton's in 1 / beta: neither can change the sign of beta, and both agree
-    with Newton's in log beta near the optimum. A step out of the bracket goes to its middle.
+    The slope divided by beta increases with beta. Below the optimum the step is Newton's in beta, above it Newton's in
+    1 / beta: neither can change the sign of beta, and both agree with Newton's in log beta near the optimum. A step
+    that leaves the bracket is replaced by its middle.
 
     Returns:
         log beta, the sums there, and ``"converged"``, ``"at_bound"`` or ``"max_iter"``.
@@ -177,7 +177,7 @@ def find_root(
             following = 0.5 * (left + right)
         step = following - log_beta
         if abs(step) <= exact:
-            # To the second order in the step, which is exact to twice the precision of a float32.
+            # Second order in the step, exact to twice the precision of float32.
             value = sums.value + step * (sums.slope + 0.5 * step * (sums.curvature + sums.slope))
             return following, Sums(value, 0.0, sums.curvature), "converged"
         if source.passes >= max_passes:
@@ -195,8 +195,8 @@ def _step(sums: Sums) -> float:
 def sharpen(source: Known, high: float, max_passes: int) -> Search:
     """The least beta from 1 on whose likelihood is indistinguishable from the limit, beta to infinity.
 
-    For labels that all have the largest logit. What the likelihood can still gain is about the
-    squared slope over the curvature, and falls exponentially in beta.
+    For labels that all have the largest logit. The remaining gain of the likelihood is about the squared slope over the
+    curvature, and falls exponentially in beta.
     """
     beta, sums = 1.0, (yield 1.0)
     while sums.curvature > 0 and beta < high and source.passes < max_passes:
@@ -212,8 +212,8 @@ def sharpen(source: Known, high: float, max_passes: int) -> Search:
 def soften(source: Known, low: float, max_passes: int) -> Search:
     """The greatest beta up to 1 whose likelihood is indistinguishable from that of uniform predictions.
 
-    For labels that the logits tell nothing about. The value is convex in beta and grows, so
-    Newton's method comes down to the point from above.
+    For logits without information about the labels. The value is convex and increasing in beta, so Newton's method
+    converges from above.
     """
     beta, sums = 1.0, (yield 1.0)
     while beta > low and source.passes < max_passes:
@@ -226,6 +226,6 @@ def soften(source: Known, low: float, max_passes: int) -> Search:
 
 
 def warm_start(rows: Rows, low: float, high: float) -> float:
-    """The optimum of a part of the rows, where they are many."""
+    """The optimum of a part of the rows if there are many, else 0."""
     part = rows.part(_PART)
     return 0.0 if part is None else run(part, find_root(part, 0.0, low, high, 20, exact=1e-3))[0]

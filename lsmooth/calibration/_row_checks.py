@@ -1,4 +1,4 @@
-"""Checks of the rows of a fit: errors name the first row that is wrong."""
+"""Checks of the rows of a fit: errors name the first wrong row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lsmooth.backends import Array, Backend
 
 
 class RowChecks(NamedTuple):
-    """How the rows of a fit are given, and what is wrong with a block of them."""
+    """The form of a fit's rows, and the errors of a block of them."""
 
     xp: Backend
     shape: tuple[int, ...]  # of the rows
@@ -23,11 +23,11 @@ class RowChecks(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the rows are called."""
+        """The name of the rows in messages."""
         return "logits" if self.from_logits else "predictions"
 
     def row(self, index: tuple[Any, ...], row: int) -> str:
-        """Where a block's row is among all rows, as a user would index it."""
+        """The index of a block's row among all rows."""
         start, shape = [i.start if isinstance(i, slice) else i for i in index], self.shape
         if not shape:
             return "row ()"
@@ -36,7 +36,7 @@ class RowChecks(NamedTuple):
         return f"row {position[0] if len(position) == 1 else tuple(position)}"
 
     def one_hot(self, index: tuple[Any, ...], dtype: str, labels: Array, weight: Array | None) -> None:
-        """Integer labels in the shape of the logits are one-hot rows, and so are floating-point ones of 0 and 1."""
+        """Raise unless labels of 0 and 1 in the shape of the logits are one-hot rows."""
         if self.binary:
             return
         xp = self.xp
@@ -71,20 +71,20 @@ class RowChecks(NamedTuple):
         weight: Array | None,
         improbable: tuple[Array, Array] | None,
     ) -> None:
-        """Raise the error of the first row that is not good.
+        """Raise the error of the first wrong row.
 
         Args:
-            index: of the block.
-            good: (rows,), bool.
+            index: the block's index.
+            good: (rows,), bool: which rows are right.
             logits: (rows, classes).
             labels: of the rows.
             weight: of the rows, or None.
-            improbable: for probabilities, which rows are some, and what was given.
+            improbable: for probabilities, which rows are probabilities, and the given rows.
         """
         xp = self.xp
         row = int(np.argmin(xp.to_numpy(good)))
         z, y, where = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row], f"at {self.row(index, row)}"
-        given = self.weighted and np.isfinite(y).all()  # else the labels are at fault, if the weight is
+        given = self.weighted and np.isfinite(y).all()  # NaN in the labels makes the weight NaN too
         if weight is not None and given and not 0 <= xp.to_numpy(weight)[row] < math.inf:
             raise ValueError(
                 f"sample_weight must be finite numbers of at least 0, got {xp.to_numpy(weight)[row]} {where}."

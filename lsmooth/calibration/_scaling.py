@@ -52,9 +52,9 @@ class TemperatureCalibrator(Calibrator):
         return rows_of(self, logits, labels, sample_weight, groups=groups, n_groups=n_groups)
 
     def _scaled(self, logits: Array, temperature: Any, centered: bool = False) -> Array:
-        """Logits over temperatures, which are a number or an array that broadcasts to the rows.
+        """Logits over temperatures, a number or an array that broadcasts to the rows.
 
-        ``centered`` logits have the maximum 0 in each row, so that a number common to a row takes no digits.
+        ``centered`` logits have the maximum 0 in each row, so that a large common offset costs no precision.
         """
         xp = backend_of(logits=logits, temperature=temperature)
         z = predictions_of(self, xp, logits)
@@ -108,6 +108,6 @@ def apply_temperature(logits: Array, temperature: float | Array, *, axis: int = 
     if isinstance(divisor, float):
         return logits / divisor
     leading = len(xp.shape(divisor)) - (len(shape) - 1 - front)
-    if leading > 0:  # its axes align with the rows' from the end; the class axis goes between them
+    if leading > 0:  # its last axes are those of the rows; the class axis is inserted between them
         divisor = divisor[(slice(None),) * leading + (None,)]
     return xp.divide_logits(logits, divisor)

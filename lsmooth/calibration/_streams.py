@@ -1,4 +1,4 @@
-"""Rows that are never together: batches read again in every pass, and tables that shards add up to."""
+"""Rows in batches: batches that are read in every pass, and tables of sums that can be merged."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lsmooth.calibration._newton import entry, find_root, run
 
 
 class Batches:
-    """A source that reads its batches anew in each pass and keeps nothing of them but sums.
+    """A source that reads its batches in each pass and keeps only sums.
 
-    The first pass, made here, finds the first batch's own optimum, and the sums of all at it and at
-    beta = 1: so there are few passes to come.
+    The constructor makes the first pass: it finds the optimum of the first batch, and the sums of all batches there and
+    at beta = 1, so that few passes remain.
 
     Args:
         batches: an iterable that can be read again.
@@ -26,15 +26,15 @@ class Batches:
         high: the greatest.
 
     Raises:
-        TypeError: if ``batches`` is an iterator, which one pass would use up.
-        ValueError: if there are none.
+        TypeError: if ``batches`` is an iterator, which can be read only once.
+        ValueError: if there are no batches.
     """
 
     def __init__(self, batches: Iterable[Any], rows_of: Callable[[Any], Rows], low: float, high: float):
         if isinstance(batches, Iterator):
             raise TypeError(
-                f"batches must be readable more than once, got a {type(batches).__name__}, which is used up by one "
-                "pass; give a list, a DataLoader or any object whose __iter__ starts anew."
+                f"batches must be readable more than once, got a {type(batches).__name__}, which can be read "
+                "only once; give a list, a DataLoader or another object whose __iter__ starts from the beginning."
             )
         self._batches, self._rows_of = batches, rows_of
         self.passes = 1
@@ -52,7 +52,7 @@ class Batches:
                 self._known[beta] += rows.sums(beta)
 
     def sums(self, beta: float) -> Sums:
-        """The sums at ``beta``, by a pass over the batches unless it is known."""
+        """The sums at ``beta``, by a pass over the batches unless they are known."""
         if beta not in self._known:
             self.passes += 1
             total = Sums()
@@ -63,11 +63,10 @@ class Batches:
 
 
 class Table:
-    """Sums of rows at fixed betas, between which they are interpolated; tables of shards add up.
+    """Sums of rows at fixed betas, interpolated between them; the tables of shards can be added.
 
-    The betas are the powers of sqrt(2) from 1/64 to 64. Through the value and its first two
-    derivatives by log beta at the four nearest of them goes a polynomial of degree 11, whose
-    error is below 1e-8 of the value.
+    The betas are the powers of sqrt(2) from 1/64 to 64. A polynomial of degree 11 interpolates the value and its first
+    two derivatives by log beta at the four nearest betas; its error is below 1e-8 of the value.
     """
 
     NODES = np.arange(-12, 13) * (0.5 * math.log(2.0))
@@ -80,14 +79,14 @@ class Table:
         """Value, and its first and second derivative by log beta, at each node."""
 
     def add(self, rows: Rows) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         self.totals += rows.totals
         for i, node in enumerate(self.NODES):
             sums = rows.sums(math.exp(node))
             self.rows[i] += (sums.value, sums.slope, sums.curvature + sums.slope)
 
     def merge(self, other: Table) -> None:
-        """Take in what another table has seen."""
+        """Add the rows of another table."""
         self.totals += other.totals
         self.rows += other.rows
 
@@ -98,10 +97,10 @@ class Table:
 
     @classmethod
     def of(cls, totals: Any, rows: Any) -> Table:
-        """A table of what `arrays` gives, in arrays or lists.
+        """The table of `arrays`, or of lists of their numbers.
 
         Raises:
-            ValueError: if the shapes are others.
+            ValueError: if the shapes differ.
         """
         table = cls()
         totals, rows = np.asarray(totals, np.float64), np.asarray(rows, np.float64)
@@ -126,7 +125,7 @@ class Table:
 
 
 def add_groups(tables: dict[int, Table], rows: Rows, groups: Iterable[int]) -> None:
-    """Take a batch in groups into the table of each; a group's id says which it is."""
+    """Add a batch of rows in groups to the groups' tables, by their ids."""
     sums = [rows.sums(math.exp(node)) for node in Table.NODES]
     for index, group in enumerate(groups):
         table = tables.setdefault(group, Table())

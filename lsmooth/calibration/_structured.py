@@ -17,7 +17,7 @@ from lsmooth.calibration._moments import Rows
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class StructuredVectorScaling(WeightCalibrator):
-    """A temperature, then a factor and a bias for each class that are held near 1 and 0 (SVS).
+    """A temperature, then a factor and a bias for each class, penalised towards 1 and 0 (SVS).
 
     ``softmax(w log q + b)``, q being the probabilities after a temperature of greatest likelihood,
     mixed with 1 / (n + 1) of the uniform distribution. w and b minimise the mean negative
@@ -25,7 +25,7 @@ class StructuredVectorScaling(WeightCalibrator):
 
     ``K^rho / n^tau (diagonal sum_k (w_k - 1)^2 + intercept sum_k b_k^2)``,
 
-    n rows and K classes: few rows leave the temperature, many let each class move.
+    with n rows and K classes: with few rows little but the temperature remains.
 
     Args:
         diagonal: the penalty of factors.
@@ -114,7 +114,7 @@ class StructuredVectorScaling(WeightCalibrator):
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class StructuredMatrixScaling(StructuredVectorScaling):
-    """A temperature, then a full linear map of log-probabilities that is held near the identity (SMS).
+    """A temperature, then a full linear map of log-probabilities, penalised towards the identity (SMS).
 
     ``softmax(W log q + b)``, q as in `StructuredVectorScaling`. The penalty is
 

@@ -132,8 +132,8 @@ def test_bad_arguments_are_errors():
         ([[0, 0.0, 0.5], [1e18, 0.0, 0.5]], "must name the classes"),
         ([[0, 0.0, 0.5], [2, 0.0, 0.5]], "must name the classes"),
         ([[1, 0.0, 0.5]], "must name the classes"),
-        ([[0, 0.5, 0.5], [0, 0.2, 0.6]], "must not fall"),
-        ([[0, 0.2, 0.5], [0, 0.5, 0.4]], "must not fall"),
+        ([[0, 0.5, 0.5], [0, 0.2, 0.6]], "must not decrease"),
+        ([[0, 0.2, 0.5], [0, 0.5, 0.4]], "must not decrease"),
         ([[0, 0.2, 0.5], [0, 0.5, 1.4]], r"map \[0, 1\] to \[0, 1\]"),
     ],
 )
