@@ -1,6 +1,8 @@
-"""Drop-ins that repeat another library's signatures and numbers, on any backend's tensors.
+"""Drop-in replacements with another library's signatures and numbers, for the tensors of any backend.
 
-One module a library. Each says which version it repeats, NaN and errors included.
+There is one module per library. Its docstring names the version that it reproduces, including NaN. All functions
+and classes raise a TypeError if tensors of two frameworks meet or an argument has a wrong type or dtype, and a
+ValueError if shapes do not fit, a number is out of range or a name is unknown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Class axes that are several, and classes that are masked: what Optax' functions take and others do not."""
+"""Several class axes and masked classes, as in Optax' functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def counted_axes(axis: Axes, rank: int) -> list[int]:
 
 
 def classes_last(xp: Backend, x: Array, axis: Axes) -> Array:
-    """``x`` with the class axes last, made one."""
+    """``x`` with the class axes moved to the end and merged into one."""
     order = list(range(len(xp.shape(x))))
     axes = counted_axes(axis, len(order))
     for a in axes:
@@ -36,7 +36,7 @@ def classes_last(xp: Backend, x: Array, axis: Axes) -> Array:
 
 
 def mask(xp: Backend, where: Any, like: Array, axis: Axes) -> Array | None:
-    """``where`` in the shape of ``like``; a mask of another rank covers whole rows."""
+    """``where`` in the shape of ``like``; a mask of another rank applies to rows."""
     if where is None:
         return None
     where = xp.asarray(where, xp.dtype(like), like=like)
@@ -47,31 +47,31 @@ def mask(xp: Backend, where: Any, like: Array, axis: Axes) -> Array | None:
 
 
 def any_left(xp: Backend, where: Array) -> Array:
-    """Whether a row has a class left."""
+    """Whether a row has an unmasked class."""
     return xp.sum(xp.cast(where, "float32"), axis=-1) > 0
 
 
 def masked(xp: Backend, logits: Array, where: Array | None) -> Array:
-    """-inf where a class is taken out; 0 in rows with none left, whose gradient would be NaN."""
+    """Logits of masked classes replaced by -inf; by 0 in rows without other classes, to avoid NaN gradients."""
     if where is None:
         return logits
-    nothing = xp.ones_like(logits, xp.dtype(logits)) - 1.0
-    return xp.where(where, logits, xp.where(any_left(xp, where)[..., None], MINUS_INFINITY, nothing))
+    zeros = xp.ones_like(logits, xp.dtype(logits)) - 1.0
+    return xp.where(where, logits, xp.where(any_left(xp, where)[..., None], MINUS_INFINITY, zeros))
 
 
 def masked_log_softmax(xp: Backend, logits: Array, where: Array | None) -> Array:
-    """Log-probabilities of the classes that are left, and 0 for the others."""
+    """Log-probabilities of the unmasked classes, and 0 for the others."""
     log_probs = _rows.log_softmax(xp, masked(xp, logits, where))
     return log_probs if where is None else xp.where(where, log_probs, 0.0)
 
 
 def masked_sum(xp: Backend, terms: Array, where: Array | None) -> Array:
-    """The sum over the last axis of the terms that are left."""
+    """The sum of the unmasked terms over the last axis."""
     return xp.sum(terms if where is None else xp.where(where, terms, 0.0), axis=-1)
 
 
 def sum_over(xp: Backend, terms: Array, axis: Axes, where: Any) -> Array:
-    """The sum over the class axes of the terms that are left."""
+    """The sum of the unmasked terms over the class axes."""
     if where is not None:
         terms = xp.where(mask(xp, where, terms, ()), terms, 0.0)
     return xp.sum(classes_last(xp, terms, axis), axis=-1)

@@ -1,4 +1,4 @@
-"""What the drop-ins share: arguments turned into arrays, and the two sums that smoothed losses are made of."""
+"""Shared parts of the drop-in replacements: checked arguments, and the two sums of smoothed losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lsmooth.smoothing import smooth_labels
 
 
 def scores(xp: Backend, name: str, value: Any, like: Any = None, least_rank: int = 1) -> tuple[Array, str]:
-    """Logits or log-probabilities in the precision that is reduced in, and the dtype that they came in."""
+    """Logits or log-probabilities in the precision of reductions, and their original dtype."""
     array = check.beside_labels(xp, name, value, like, f"loss({name}, labels)")
     if len(xp.shape(array)) < least_rank:
         raise ValueError(f"{name} must have at least one axis, the classes; got a scalar.")
@@ -22,7 +22,7 @@ def scores(xp: Backend, name: str, value: Any, like: Any = None, least_rank: int
 
 
 def number(name: str, value: Any) -> Any:
-    """A number, or an array of no axes, as Python's float; what is traced or differentiated stays as it is."""
+    """A number or a scalar array as Python's float; traced or differentiated arrays unchanged."""
     if hasattr(value, "__array__") and not isinstance(value, np.generic):
         xp = backend_of(value=value)
         if not xp.is_concrete(value) or getattr(value, "requires_grad", False):
@@ -33,7 +33,7 @@ def number(name: str, value: Any) -> Any:
 
 
 def real_numbers(name: str, value: Any, rank: int | None = None) -> Any:
-    """``value`` as given: None, or an array, a tensor or numbers that hold no text and nothing complex."""
+    """``value`` unchanged, if it is None or holds real numbers."""
     if value is None:
         return None
     xp = backend_of(value=value)
@@ -41,24 +41,24 @@ def real_numbers(name: str, value: Any, rank: int | None = None) -> Any:
     if xp.dtype(array) == "bool":
         raise TypeError(f"{name} must hold real numbers, got bool.")
     if rank is not None and len(xp.shape(array)) != rank:
-        raise ValueError(f"{name} must have shape (classes,), one number a class; got shape {xp.shape(array)}.")
+        raise ValueError(f"{name} must have shape (classes,), one number per class; got shape {xp.shape(array)}.")
     return value
 
 
 def class_id(name: str, value: Any) -> int:
-    """An integer as Python's int; a bool is none."""
+    """An integer as Python's int; bools are refused."""
     if not check.is_integer_number(value):
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     return int(value)
 
 
 def class_count(xp: Backend, array: Array) -> Any:
-    """The size of the last axis: an int, or a scalar of the array's dtype where it is not known before the run."""
+    """The size of the last axis: an int, or a scalar of the array's dtype if it is known only at run time."""
     return xp.length(array, -1, xp.dtype(array))
 
 
 def integers(xp: Backend, name: str, value: Any, like: Array) -> Array:
-    """Class ids of any shape, in a dtype that can hold any number of classes."""
+    """Class ids of any shape, in a dtype that is large enough for any number of classes."""
     labels = check.to_array(xp, name, value, like=like)
     if not check.is_integer(xp, labels):
         raise TypeError(f"{name} must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
@@ -68,11 +68,11 @@ def integers(xp: Backend, name: str, value: Any, like: Array) -> Array:
 def class_ids(
     xp: Backend, name: str, value: Any, log_probs: Array, ignore_index: int | None = None, are_all: bool = True
 ) -> Array:
-    """Class ids in the shape of the rows; under `lsmooth.validate` their range is checked, if all classes are here."""
+    """Class ids in the shape of the rows; `lsmooth.validate` checks their range if this member has all classes."""
     labels = integers(xp, name, value, log_probs)
     rows = xp.shape(log_probs)[:-1]
     if not check.same_shape(xp.shape(labels), rows):
-        raise ValueError(f"{name} must have shape {rows}, one class id a row; got {xp.shape(labels)}.")
+        raise ValueError(f"{name} must have shape {rows}, one class id per row; got {xp.shape(labels)}.")
     if are_all and check.is_validating(xp, labels):
         counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
         check.check_class_ids(xp, labels, xp.shape(log_probs)[-1], counted)
@@ -85,17 +85,17 @@ def log_softmax(xp: Backend, logits: Array) -> Array:
 
 
 def pick(xp: Backend, log_probs: Array, labels: Array) -> Array:
-    """The label's log-probability in each row; 0 where there are no classes."""
+    """The label's log-probability in each row; 0 without classes."""
     return xp.sum(log_probs, axis=-1) if xp.shape(log_probs)[-1] == 0 else xp.pick(log_probs, labels)
 
 
 def per_class(xp: Backend, eps: float, log_probs: Array) -> float:
-    """``eps / classes``, which is infinite where there are no classes."""
+    """``eps / classes``, which is infinite without classes."""
     return float("inf") if xp.shape(log_probs)[-1] == 0 else eps / class_count(xp, log_probs)
 
 
 def divide(xp: Backend, numerator: Array, divisor: Any) -> Array:
-    """A quotient that is NaN where 0 is divided by 0, and is no error where NumPy is told to raise."""
+    """A quotient with 0 / 0 = NaN, which does not raise under ``numpy.errstate``."""
     if not xp.is_array(divisor):
         divisor = xp.asarray(divisor, xp.dtype(numerator), like=numerator)
     empty = xp.equal(divisor, 0)
@@ -103,17 +103,11 @@ def divide(xp: Backend, numerator: Array, divisor: Any) -> Array:
 
 
 def nll_and_spread(
-    xp: Backend,
-    log_probs: Array,
-    labels: Array,
-    *,
-    class_weight: Array | None = None,
-    ignore_index: int | None = None,
+    xp: Backend, log_probs: Array, labels: Array, *, class_weight: Array | None = None, ignore_index: int | None = None
 ) -> tuple[Array, Array]:
     """``-w_y log p_y`` and ``-sum_k w_k log p_k`` of each row: every smoothed loss is a mixture of the two.
 
-    Both are 0 where the label is ``ignore_index``. No class is masked: -inf costs inf, as in
-    the libraries that are repeated.
+    Both are 0 in rows whose label is ``ignore_index``. As in the original libraries, -inf does not mask a class.
     """
     counted = None if ignore_index is None else ~xp.equal(labels, ignore_index)
     if counted is not None:
@@ -130,7 +124,7 @@ def nll_and_spread(
 
 
 def mix_with_others(xp: Backend, nll: Array, spread: Array, eps: float, log_probs: Array) -> Array:
-    """The label's own class keeps 1 - eps, and each of the others gets eps / (classes - 1)."""
+    """The loss with 1 - eps on the label's class and eps / (classes - 1) on each of the others."""
     if xp.shape(log_probs)[-1] == 1:
         raise ValueError("Smoothing over the other classes needs at least two classes, got 1.")
     others = eps / (class_count(xp, log_probs) - 1)
@@ -145,7 +139,7 @@ def padded_kl_divergence(
     padding_idx: int,
     eps: float,
 ) -> tuple[Array, Array]:
-    """``sum q log q - q x`` for log-probabilities x, and q, the smoothed targets without the padding class."""
+    """``sum q log q - q x`` for log-probabilities x; and q, the smoothed targets without the padding class."""
     log_probs, dtype = scores(xp, *named_log_probs, like=named_labels[1])
     if xp.shape(log_probs)[-1] not in (size, None):
         raise ValueError(f"{named_log_probs[0]} must have {size} classes, got shape {xp.shape(log_probs)}.")
@@ -158,18 +152,18 @@ def padded_kl_divergence(
 
 
 def mean(xp: Backend, losses: Array) -> Array:
-    """The mean of all losses; NaN where there are none."""
+    """The mean of all losses; NaN if there are none."""
     return divide(xp, xp.sum(losses), xp.sum(xp.ones_like(losses, xp.dtype(losses))))
 
 
 def reduced(xp: Backend, losses: Array, reduction: str) -> Array:
-    """Torch's three reductions."""
+    """The losses reduced by one of torch's three reductions."""
     if reduction == "none":
         return losses
     return mean(xp, losses) if reduction == "mean" else xp.sum(losses)
 
 
 def check_torch_reduction(reduction: Any) -> None:
-    """Raise a ValueError for any other than torch's three reductions."""
+    """Raise a ValueError unless ``reduction`` is one of torch's three."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be one of none, mean, sum; got {reduction!r}.")

@@ -1,4 +1,4 @@
-"""TensorFlow tensors whose number of axes only the run tells, as that of a placeholder without a shape."""
+"""TensorFlow tensors whose rank is known only at run time, such as a placeholder without a shape."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 from lsmooth.backends import Array
 
-# More than TensorFlow's operations take.
+# More axes than TensorFlow's operations support.
 MOST_AXES = 16
 
 
 def any_unknown(*arrays: Array) -> bool:
-    """Whether one of the tensors has an unknown rank; only TensorFlow's have."""
+    """Whether one of the tensors has an unknown rank, which only TensorFlow has."""
     return any(getattr(x.shape, "rank", 0) is None for x in arrays)
 
 
 def with_shape_of(name: str, labels: Array, logits: Array) -> Array:
-    """The labels; the run fails unless they have the shape of the logits."""
+    """The labels, which are checked at run time to have the shape of the logits."""
     import tensorflow as tf
 
     message = f"{name} must have the shape of the logits: got"
@@ -26,7 +26,7 @@ def with_shape_of(name: str, labels: Array, logits: Array) -> Array:
 def flat_rows(labels: Array, logits: Array) -> tuple[Array, Array, Array]:
     """Labels (rows,) and logits (rows, classes), and the shape of the losses.
 
-    A last dimension of 1 too many, of labels or logits, is dropped, as `tf.compat.v1.losses` does.
+    As in ``tf.compat.v1.losses``, an extra last dimension of size 1, of labels or logits, is removed.
     """
     import tensorflow as tf
 
@@ -40,14 +40,14 @@ def flat_rows(labels: Array, logits: Array) -> tuple[Array, Array, Array]:
 
 
 def without_last_axis(weights: Array, losses: Array) -> Array:
-    """The weights; without their last dimension, which must be 1, where they have one more than the losses."""
+    """The weights without their last dimension, which must be 1, if they have one more than the losses."""
     import tensorflow as tf
 
     return tf.reshape(weights, tf.shape(weights)[: tf.rank(losses)])
 
 
 def fitting_weights(weights: Array, losses: Array) -> Array:
-    """The weights; the run fails unless they are a scalar or of the losses' rank, each dimension 1 or equal."""
+    """The weights, checked at run time: a scalar, or of the losses' rank with each dimension 1 or equal."""
     import tensorflow as tf
 
     of_weights, of_losses = tf.shape(weights), tf.shape(losses)
@@ -59,7 +59,7 @@ def fitting_weights(weights: Array, losses: Array) -> Array:
 def _equal_shapes(a: Array, b: Array, or_one: bool = False) -> Array:
     import tensorflow as tf
 
-    # Filled up to one length, so that they can be compared whatever their ranks are.
+    # Pad both shapes to the same length, so that they can be compared for any ranks.
     x, y = (tf.concat([shape, tf.fill([MOST_AXES], -1)], 0)[:MOST_AXES] for shape in (a, b))
     equal = tf.equal(x, y) | tf.equal(x, 1) if or_one else tf.equal(x, y)
     return tf.equal(tf.size(a), tf.size(b)) & tf.reduce_all(equal)

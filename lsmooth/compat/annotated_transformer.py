@@ -1,6 +1,6 @@
-"""The label smoothing of The Annotated Transformer, on any backend's tensors.
+"""The label smoothing of The Annotated Transformer, for the tensors of any backend.
 
-Repeats the notebook of 2022, on the ``KLDivLoss`` of PyTorch 2.13.
+Reproduces the notebook of 2022 with the ``KLDivLoss`` of PyTorch 2.13.
 """
 
 from __future__ import annotations
@@ -13,20 +13,16 @@ from lsmooth.compat import _rows
 class LabelSmoothing:
     """``LabelSmoothing``: the KL divergence of log-probabilities x from smoothed targets q, summed.
 
-    ``sum q log q - q x``. The label keeps 1 - eps, each other class gets eps / (size - 2), the
-    padding class nothing, and a row whose target is padding is all zeros.
+    ``sum q log q - q x``. In q, the label has 1 - eps, the padding class 0, and each other class
+    eps / (size - 2); rows whose target is padding are 0.
 
     Args:
-        size: the number of classes, padding among them.
-        padding_idx: the class that stands for padding.
-        smoothing: eps.
+        size: the number of classes including padding, at least 3.
+        padding_idx: the padding class.
+        smoothing: eps in [0, 1].
 
     Attributes:
         true_dist: q of the last call, (rows, size), in the dtype of x.
-
-    Raises:
-        TypeError: if an option is of another type.
-        ValueError: if ``size`` is below 3, or ``smoothing`` is not in [0, 1].
 
     Source: Harvard NLP, The Annotated Transformer, ``LabelSmoothing``.
 
@@ -59,10 +55,6 @@ class LabelSmoothing:
 
         Returns:
             A scalar, in the dtype of x.
-
-        Raises:
-            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-            ValueError: if shapes do not fit, or ``padding_idx`` is no class.
         """
         xp = backend_of(x=x, target=target)
         loss, self.true_dist = _rows.padded_kl_divergence(

@@ -1,6 +1,6 @@
-"""The loss that DistillKit computes from a teacher's top-k classes, on any backend's tensors.
+"""DistillKit's loss from a teacher's top-k classes, for the tensors of any backend.
 
-Repeats ``distillkit.lossfuncs.sparse_kl_div`` as of 2025.
+Reproduces ``distillkit.lossfuncs.sparse_kl_div`` as of 2025.
 """
 
 from __future__ import annotations
@@ -27,32 +27,28 @@ def sparse_kl_div(
     student_generation_temperature: float = 1.0,
     chunk_length: int | None = None,
 ) -> Array:
-    """The forward KL of a teacher's top-k classes and a student's logits, summed over tokens, without T^2.
+    """The forward KL between a teacher's top-k classes and a student's logits, summed over tokens, without T^2.
 
-    With ``missing="zero"`` the teacher is renormalised over its kept classes, and the student's log-softmax goes over
-    all classes. With ``"symmetric_uniform"`` what either side gives to the other classes is one class more. At
-    another temperature than that of the teacher's values, with the exponent a = T_teacher / T, the teacher's
-    probabilities become ``t_j^a / (sum_j t_j^a + (1 - sum_j t_j)^a)``, and the student's ``softmax(a z)``.
+    With ``missing="zero"`` the teacher is renormalised over its stored classes, and the student's log-softmax is over
+    all classes. With ``"symmetric_uniform"`` the other classes form one more class on both sides. If T differs from
+    the temperature of the teacher's values, with a = T_teacher / T, the teacher's probabilities become
+    ``t_j^a / (sum_j t_j^a + (1 - sum_j t_j)^a)``, and the student's ``softmax(a z)``.
 
     Args:
         logits: of the student, (..., classes).
         target_ids: class ids, (..., k).
-        target_values: (..., k), log-probabilities of the teacher; or logits where ``log_target`` is False.
+        target_values: (..., k), log-probabilities of the teacher; logits if ``log_target`` is False.
         mask: in the rows' shape, multiplies the rows.
-        eps: the mass of the other classes is at least about this; a teacher's at most this counts as none.
+        eps: the least mass of the other classes, approximately; a teacher's mass of at most eps counts as 0.
         missing: ``"zero"`` or ``"symmetric_uniform"``.
         log_target: whether the values are log-probabilities.
         temperature: T.
-        target_generation_temperature: T of the values.
-        student_generation_temperature: T of the student's logits.
-        chunk_length: has no influence on the number.
+        target_generation_temperature: the temperature of the values.
+        student_generation_temperature: the temperature of the student's logits.
+        chunk_length: not used.
 
     Returns:
         A scalar in the precision of the logits, at least float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or ``missing`` is unknown.
 
     Source: Arcee AI's DistillKit, ``distillkit.lossfuncs.sparse_kl_div``.
 
@@ -101,7 +97,7 @@ def _teacher(xp: Backend, values: Array, exponent: float, missing: str) -> Array
 
 
 def _log_missing(xp: Backend, log_p: Array, eps: float) -> Array:
-    """``log(1 - sum(p))``, of a sum of at most ``exp(-eps)``."""
+    """``log(1 - sum(p))``, with the sum limited to ``exp(-eps)``."""
     lowest = -math.expm1(-eps)
     rest = 1.0 - xp.sum(xp.exp(log_p), axis=-1)
     return xp.log(xp.where(rest < lowest, lowest, rest))

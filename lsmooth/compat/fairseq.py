@@ -1,7 +1,7 @@
-"""The smoothed loss of fairseq, on any backend's tensors.
+"""The smoothed loss of fairseq, for the tensors of any backend.
 
-Repeats fairseq since February 2021, which spreads eps over the other classes; before that it
-spread eps over all of them, as `lsmooth.losses.softmax_cross_entropy` does.
+Reproduces fairseq 0.12.3, which distributes eps over the other classes. Before February 2021 fairseq distributed it
+over all classes, as `lsmooth.losses.softmax_cross_entropy` does.
 """
 
 from __future__ import annotations
@@ -16,26 +16,19 @@ def label_smoothed_nll_loss(
 ) -> tuple[Array, Array]:
     """``fairseq.criterions.label_smoothed_cross_entropy.label_smoothed_nll_loss``.
 
-    ``-(1 - eps - e) log p_y - e sum_k log p_k`` with ``e = eps / (classes - 1)``: the label's own
-    class keeps 1 - eps, each of the others gets e.
+    ``-(1 - eps - e) log p_y - e sum_k log p_k`` with ``e = eps / (classes - 1)``: the label's class has
+    the target 1 - eps, each other class e.
 
     Args:
         lprobs: log-probabilities, (..., classes).
         target: class ids, integers (...) or (..., 1).
         epsilon: eps.
-        ignore_index: rows with this class id cost nothing.
+        ignore_index: rows with this class id have a loss of 0.
         reduce: whether both results are summed.
 
     Returns:
-        The smoothed loss and the plain one, ``-log p_y``: sums, or the losses of the rows, which
-        have a last dimension of 1 if ``ignore_index`` is given, as in fairseq. In the dtype of
-        ``lprobs``.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or there is one class alone.
-
-    Source: fairseq 0.12.3, ``label_smoothed_nll_loss``.
+        The smoothed loss and the plain loss ``-log p_y``, in the dtype of ``lprobs``: sums, or the losses of the
+        rows, with a last dimension of size 1 if ``ignore_index`` is given, as in fairseq.
 
     Examples:
         >>> import numpy as np

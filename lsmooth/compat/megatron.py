@@ -1,8 +1,8 @@
-"""The smoothed loss of Megatron-LM, on any backend's tensors.
+"""The smoothed loss of Megatron-LM, for the tensors of any backend.
 
-Repeats Megatron-Core 0.15 on one tensor-parallel rank, and gives its number on any number of
-them. There Megatron itself smooths over each rank's slice of the vocabulary, so that its loss is
-wrong and differs by rank (Megatron-LM 737); that is not repeated.
+Reproduces Megatron-Core 0.15 on one tensor-parallel rank, with the same result on any number of ranks. Megatron
+itself smooths over each rank's slice of the vocabulary, so that its loss is wrong and differs between ranks
+(Megatron-LM 737); this is not reproduced.
 """
 
 from __future__ import annotations
@@ -21,28 +21,20 @@ def vocab_parallel_cross_entropy(
 ) -> Array:
     """``megatron.core.tensor_parallel.vocab_parallel_cross_entropy``.
 
-    ``-(1 - e) log p_y - (e / classes) sum_k log p_k`` with ``e = eps classes / (classes - 1)``:
-    the label's own class keeps 1 - eps, each of the others gets eps / (classes - 1).
+    ``-(1 - e) log p_y - (e / classes) sum_k log p_k`` with ``e = eps classes / (classes - 1)``: the label's class
+    has the target 1 - eps, each other class eps / (classes - 1).
 
     Args:
-        vocab_parallel_logits: the logits of the vocabulary, (..., classes); with a ``tp_group`` those of this
-            rank's slice of it.
+        vocab_parallel_logits: logits, (..., classes); with a ``tp_group``, this rank's slice of them.
         target: class ids of the whole vocabulary, integers (...).
         label_smoothing: eps, below 1; no smoothing at 0 and below.
-        tp_group: over whose members the vocabulary is split, as ``class_shards`` of
-            `lsmooth.losses.softmax_cross_entropy`. None for no split: Megatron's default is its
-            tensor-parallel group, ``parallel_state.get_tensor_model_parallel_group()``.
+        tp_group: the group that the vocabulary is split over, as ``class_shards`` of
+            `lsmooth.losses.softmax_cross_entropy`; None for no split, unlike in Megatron, whose default is
+            ``parallel_state.get_tensor_model_parallel_group()``.
 
     Returns:
-        (...), the loss of each row, the same on every rank: float64 for float64 logits, else float32. (Megatron casts
-        float64 to float32.)
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, ``label_smoothing`` is 1 or more, one class alone is smoothed, or
-            ``tp_group`` is no group of this framework.
-
-    Source: Megatron-Core 0.15, ``vocab_parallel_cross_entropy``.
+        (...), the loss of each row, the same on every rank: float64 for float64 logits, for which Megatron returns
+        float32, else float32.
 
     Examples:
         >>> import numpy as np
@@ -67,7 +59,7 @@ def vocab_parallel_cross_entropy(
 
 
 def _of_slice(xp: Backend, logits: Array, target: Array, eps: Any, tp_group: Any) -> Array:
-    """The losses, of a rank's slice of the vocabulary."""
+    """The losses of the rows, from a rank's slice of the vocabulary."""
     members = xp.members(tp_group, "tp_group")
     smoothed = eps > 0.0
     options = SOFTMAX._replace(label_smoothing=1.0) if smoothed else SOFTMAX

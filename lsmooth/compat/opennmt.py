@@ -1,6 +1,6 @@
-"""The label smoothing of OpenNMT-py, on any backend's tensors.
+"""The label smoothing of OpenNMT-py, for the tensors of any backend.
 
-Repeats OpenNMT-py 2; version 3 uses torch's cross-entropy, which is `lsmooth.compat.torch`.
+Reproduces OpenNMT-py 2.3. Version 3 uses torch's cross-entropy; see `lsmooth.compat.torch`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,14 @@ from lsmooth.compat import _rows
 class LabelSmoothingLoss:
     """``onmt.utils.loss.LabelSmoothingLoss``: the KL divergence of log-probabilities x from smoothed targets q, summed.
 
-    ``sum q log q - q x``. The label keeps 1 - eps, each other class gets
-    eps / (tgt_vocab_size - 2), the ignored class nothing, and rows labelled with it cost nothing.
+    ``sum q log q - q x``. In q, the label has 1 - eps, the ignored class 0, and each other class
+    eps / (tgt_vocab_size - 2); rows labelled with the ignored class have a loss of 0.
 
     Args:
         label_smoothing: eps, above 0 and up to 1.
-        tgt_vocab_size: the number of classes, the ignored one among them.
-        ignore_index: the class that stands for padding. The default is the original's, which
-            names no class; the original indexes its vocabulary from the end with it, here the
-            call is refused.
-
-    Raises:
-        TypeError: if an option is of another type.
-        ValueError: if ``label_smoothing`` is out of range, or ``tgt_vocab_size`` is below 3.
-
-    Source: OpenNMT-py 2.3, ``LabelSmoothingLoss``.
+        tgt_vocab_size: the number of classes including the ignored one, at least 3.
+        ignore_index: the padding class. The original's default, -100, is not a class: the original counts it from
+            the end of the vocabulary; here the call raises a ValueError.
 
     Examples:
         >>> import numpy as np
@@ -56,10 +49,6 @@ class LabelSmoothingLoss:
 
         Returns:
             A scalar, in the dtype of the output.
-
-        Raises:
-            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-            ValueError: if shapes do not fit, or ``ignore_index`` is no class.
         """
         xp = backend_of(output=output, target=target)
         loss, _ = _rows.padded_kl_divergence(

@@ -1,7 +1,7 @@
-"""The smoothed cross-entropies and divergences of Optax, on any backend's tensors.
+"""The smoothed cross-entropies and divergences of Optax, for the tensors of any backend.
 
-Repeats Optax 0.2.8: losses of each example, which the caller reduces; ``where`` masks classes.
-A class id below 0 counts from the end, and one that is too large gives NaN, as there.
+Reproduces Optax 0.2.8: functions return the loss of each example, and ``where`` masks classes. Negative class ids
+count from the end; ids that are too large give NaN.
 """
 
 from __future__ import annotations
@@ -48,16 +48,10 @@ def smooth_labels(labels: Array, alpha: Any, *, axis: Axes = -1, where: Array | 
         labels: distributions, floating point.
         alpha: the smoothing, a number or an array that broadcasts to the labels.
         axis: the class axis, or axes, or None for all.
-        where: bool, broadcasts to the labels; the number of classes counts only what is True.
+        where: bool, broadcasts to the labels; only classes that are True are counted.
 
     Returns:
         The labels' shape and dtype.
-
-    Raises:
-        TypeError: if the labels are not floating point.
-        ValueError: if there is no such axis.
-
-    Source: Optax 0.2.8.
 
     Examples:
         >>> import numpy as np
@@ -85,11 +79,6 @@ def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
     Returns:
         The shape of both, in the dtype of the logits.
 
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-
-    Source: Optax 0.2.8.
-
     Examples:
         >>> import numpy as np
         >>> sigmoid_binary_cross_entropy(np.array([3.0, -1.0]), np.array([0.95, 0.05])).round(6)
@@ -104,22 +93,16 @@ def sigmoid_binary_cross_entropy(logits: Array, labels: Array) -> Array:
 def softmax_cross_entropy(logits: Array, labels: Array, axis: Axes = -1, where: Array | None = None) -> Array:
     """``optax.softmax_cross_entropy``: ``-sum_k t_k log softmax(z)_k`` of each row.
 
-    A class whose logit is -inf costs NaN or inf; `safe_softmax_cross_entropy` does without the NaN.
+    A logit of -inf gives NaN or inf; `safe_softmax_cross_entropy` avoids the NaN.
 
     Args:
         logits: z, floating point.
         labels: t, any dtype, broadcasts to the logits.
         axis: the class axis, or axes, or None for all.
-        where: bool, broadcasts to the logits, or of the rows' shape: False takes a class out.
+        where: bool, broadcasts to the logits, or of the rows' shape; classes that are False are masked.
 
     Returns:
-        The logits' shape without the class axes. A row with no class left costs 0.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-        ValueError: if there is no such axis.
-
-    Source: Optax 0.2.8.
+        The logits' shape without the class axes. The loss of a row without unmasked classes is 0.
 
     Examples:
         >>> import numpy as np
@@ -141,11 +124,6 @@ def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     Returns:
         (...), the loss of each row; inf where the label has mass on a class whose logit is -inf.
 
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-
-    Source: Optax 0.2.8.
-
     Examples:
         >>> import numpy as np
         >>> safe_softmax_cross_entropy(np.array([[0.0, 0.0, -np.inf]]), np.array([[0.5, 0.5, 0.0]])).round(6)
@@ -154,7 +132,7 @@ def safe_softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     xp = backend_of(logits=logits, labels=labels)
     logits, labels, _, dtype = _rows_of_classes(xp, logits, labels, -1, None)
     log_probs = _rows.log_softmax(xp, logits)
-    # Only where both are so: elsewhere a label of 0 has a gradient.
+    # Only if both hold: otherwise a label of 0 has a gradient.
     log_probs = xp.where(xp.equal(labels, 0) & xp.equal(log_probs, MINUS_INFINITY), 0.0, log_probs)
     return xp.cast(-xp.sum(labels * log_probs, axis=-1), dtype)
 
@@ -166,20 +144,12 @@ def softmax_cross_entropy_with_integer_labels(
 
     Args:
         logits: z, floating point.
-        labels: y, integers, in the shape of the logits without the class axes. Below 0 they
-            count from the end; too large they give NaN.
-        axis: the class axis, or axes, over which a label is a flat index in the order given.
-        where: bool, broadcasts to the logits, or of the rows' shape: False takes a class out of
-            the softmax.
+        labels: y, integers, in the shape of the logits without the class axes.
+        axis: the class axis; or several, in which case a label is a flat index over them in this order.
+        where: bool, broadcasts to the logits, or of the rows' shape; classes that are False are masked.
 
     Returns:
-        The labels' shape, in the dtype of the logits. A row with no class left costs 0.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or there is no such axis.
-
-    Source: Optax 0.2.8.
+        The labels' shape, in the dtype of the logits. The loss of a row without unmasked classes is 0.
 
     Examples:
         >>> import numpy as np
@@ -200,7 +170,7 @@ def softmax_cross_entropy_with_integer_labels(
     if xp.shape(logits)[-1] == 0:
         losses = xp.sum(left, axis=-1) + MINUS_INFINITY  # Optax' logarithm of an empty sum
     else:
-        # The largest logit first: a common offset of float32 logits would cost the digits of the difference.
+        # Subtract the largest logit first: a large common offset would round off the difference in float32.
         top = xp.stop_gradient(xp.max(left, axis=-1))
         top = xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
         losses = factor * (xp.logsumexp(left - top[..., None], axis=-1) - (xp.pick(logits, labels) - top))
@@ -217,16 +187,12 @@ def poly_loss_cross_entropy(
         labels: t, any dtype, broadcasts to the logits.
         epsilon: the weight of the first polynomial term, a number or an array that broadcasts to the rows.
         axis: the class axis, or axes, or None for all.
-        where: bool, broadcasts to the logits, or of the rows' shape: False takes a class out.
+        where: bool, broadcasts to the logits, or of the rows' shape; classes that are False are masked.
 
     Returns:
         The logits' shape without the class axes.
 
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-        ValueError: if there is no such axis.
-
-    Source: Optax 0.2.8; Leng et al. 2022, "PolyLoss".
+    Source: Leng et al. 2022, "PolyLoss".
 
     Examples:
         >>> import numpy as np
@@ -248,16 +214,10 @@ def kl_divergence(log_predictions: Array, targets: Array, axis: Axes = -1, where
         log_predictions: log p, floating point.
         targets: t, floating point, broadcasts with the predictions.
         axis: the class axis, or axes, or None for all.
-        where: bool, broadcasts to both: False takes a class out.
+        where: bool, broadcasts to both; classes that are False are masked.
 
     Returns:
         The shape of both without the class axes.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if there is no such axis.
-
-    Source: Optax 0.2.8.
 
     Examples:
         >>> import numpy as np
@@ -279,16 +239,10 @@ def kl_divergence_with_log_targets(
         log_predictions: log p, floating point.
         log_targets: log t, floating point, broadcasts with the predictions.
         axis: the class axis, or axes, or None for all.
-        where: bool, broadcasts to both: False takes a class out.
+        where: bool, broadcasts to both; classes that are False are masked.
 
     Returns:
         The shape of both without the class axes.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if there is no such axis.
-
-    Source: Optax 0.2.8.
 
     Examples:
         >>> import numpy as np
@@ -307,18 +261,12 @@ def generalized_kl_divergence(
 
     Args:
         log_predictions: log p, floating point; p need not sum to one.
-        targets: t, floating point, broadcasts with the predictions; nor need t.
+        targets: t, floating point, broadcasts with the predictions; t need not sum to one.
         axis: the class axis, or axes, or None for all.
-        where: bool, broadcasts to both: False takes a class out.
+        where: bool, broadcasts to both; classes that are False are masked.
 
     Returns:
         The shape of both without the class axes.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if there is no such axis.
-
-    Source: Optax 0.2.8.
 
     Examples:
         >>> import numpy as np
@@ -349,16 +297,13 @@ def sigmoid_focal_loss(logits: Array, labels: Array, *, alpha: Any = None, gamma
     Args:
         logits: z, floating point.
         labels: l in [0, 1], any dtype, broadcasts with the logits.
-        alpha: the weight of the positives, 1 - alpha that of the negatives; None weighs neither.
-        gamma: the focus. Numbers or arrays, both.
+        alpha: the weight of the positives, with 1 - alpha for the negatives; a number or an array, None for no weights.
+        gamma: the focus, a number or an array.
 
     Returns:
         The shape of both, in the dtype of the logits.
 
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-
-    Source: Optax 0.2.8; Lin et al. 2017, "Focal Loss for Dense Object Detection".
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection".
 
     Examples:
         >>> import numpy as np
@@ -384,7 +329,7 @@ def _option(xp: Backend, name: str, value: Any, like: Array) -> Any:
 
 
 def _floats(xp: Backend, **arrays: Any) -> tuple[list[Array], str]:
-    """Floating arrays in the precision that is reduced in, and the dtype of the result, the wider of theirs."""
+    """Floating arrays in the precision of reductions, and the dtype of the result, the widest of theirs."""
     like = next((array for array in arrays.values() if xp.is_array(array)), None)
     pairs = [_rows.scores(xp, name, array, like=like, least_rank=0) for name, array in arrays.items()]
     return _promoted(xp, [array for array, _ in pairs], [dtype for _, dtype in pairs])

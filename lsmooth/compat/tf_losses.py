@@ -1,11 +1,9 @@
-"""The cross-entropies of ``tf.compat.v1.losses`` (``tf.losses`` of TensorFlow 1), on any backend's tensors.
+"""The cross-entropies of ``tf.compat.v1.losses`` (``tf.losses`` of TensorFlow 1), for the tensors of any backend.
 
-Repeats TensorFlow 2.21: losses in the logits' precision, weights and reductions in float32,
-the result in the logits' dtype; Python numbers are float32. In a TensorFlow graph ranks may be
-unknown: what does not fit then fails in the run. ``scope`` names the ops and
-``loss_collection`` collects the losses of a TensorFlow graph; both are ignored elsewhere, as
-TensorFlow ignores the collection in eager mode. A class id out of range, an error on
-TensorFlow's CPU, makes its row NaN, as on its GPU.
+Reproduces TensorFlow 2.21: losses in the logits' precision, weights and reductions in float32, results in the
+logits' dtype; Python numbers are float32. In a TensorFlow graph, tensors of unknown rank are checked at run time.
+``scope`` and ``loss_collection`` have an effect only on TensorFlow, the latter only in graph mode. A class id out of
+range makes its row NaN, as on TensorFlow's GPU; on its CPU it is an error.
 """
 
 from __future__ import annotations
@@ -20,14 +18,14 @@ from lsmooth.compat import _unknown_ranks
 
 
 class Reduction:
-    """The names of the reductions, those of ``tf.compat.v1.losses.Reduction``.
+    """The names of the reductions, as in ``tf.compat.v1.losses.Reduction``.
 
     | name | the weighted losses are |
     |---|---|
-    | NONE | left as they are |
+    | NONE | not reduced |
     | SUM | summed |
     | SUM_OVER_BATCH_SIZE | summed, divided by the number of losses |
-    | MEAN | summed, divided by the sum of the weights, spread over the losses |
+    | MEAN | summed, divided by the sum of the weights, broadcast to the losses |
     | SUM_BY_NONZERO_WEIGHTS, SUM_OVER_NONZERO_WEIGHTS | summed, divided by the number of losses whose weight is not 0 |
 
     Examples:
@@ -44,7 +42,7 @@ class Reduction:
 
     @classmethod
     def all(cls) -> tuple[str, ...]:
-        """Every name there is."""
+        """All names."""
         return cls.NONE, cls.SUM, cls.SUM_OVER_BATCH_SIZE, cls.MEAN, cls.SUM_BY_NONZERO_WEIGHTS
 
     @classmethod
@@ -65,9 +63,9 @@ def softmax_cross_entropy(
 ) -> Array:
     """``tf.compat.v1.losses.softmax_cross_entropy``: ``-sum_k q_k log softmax(z)_k`` of each row, weighted.
 
-    q = (1 - eps) t + eps / classes. As in TensorFlow the gradient is softmax(z) - q even where
-    q does not sum to one, none flows to the labels, and a class whose logit is -inf costs NaN or
-    inf: `lsmooth.losses.softmax_cross_entropy` masks it instead.
+    q = (1 - eps) t + eps / classes. As in TensorFlow, the gradient is softmax(z) - q even if q does not sum to one,
+    the labels get no gradient, and a logit of -inf gives NaN or inf; in `lsmooth.losses.softmax_cross_entropy`
+    it masks its class.
 
     Args:
         onehot_labels: t, (..., classes), any dtype.
@@ -75,18 +73,11 @@ def softmax_cross_entropy(
         weights: a scalar, or of the losses' rank, each dimension 1 or equal.
         label_smoothing: eps; no smoothing at 0 and below.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
+        loss_collection: the collection of a TensorFlow graph that the loss is added to, or None.
         reduction: one of `Reduction`.
 
     Returns:
         A scalar, or (...) for ``Reduction.NONE``, in the logits' dtype.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-        ValueError: if an argument is None, shapes differ, the weights do not broadcast, or the
-            reduction is unknown.
-
-    Source: TensorFlow 2.21, ``tf.compat.v1.losses.softmax_cross_entropy``.
 
     Examples:
         >>> import numpy as np
@@ -109,7 +100,7 @@ def softmax_cross_entropy(
             labels = labels * (1.0 - eps) + eps / (classes or _length(xp, logits, dtype))
         labels, logits = accumulate(xp, xp.stop_gradient(labels)), accumulate(xp, logits)
         losses = -xp.sum(labels * log_softmax(xp, logits), axis=-1)
-        # Adds 0: TensorFlow's gradient is softmax(z) - q, and not sum(q) softmax(z) - q.
+        # Adds 0 to the loss, but makes its gradient softmax(z) - q, as in TensorFlow, not sum(q) softmax(z) - q.
         missing = (1.0 - xp.sum(labels, axis=-1)) * xp.logsumexp(logits, axis=-1)
         losses = losses + (missing - xp.stop_gradient(missing))
         return compute_weighted_loss(xp.cast(losses, dtype), weights, scope, loss_collection, reduction)
@@ -126,8 +117,7 @@ def sigmoid_cross_entropy(
 ) -> Array:
     """``tf.compat.v1.losses.sigmoid_cross_entropy``: ``max(z, 0) - z l + log(1 + exp(-|z|))``, weighted.
 
-    l = (1 - eps) t + eps / 2. As in TensorFlow an infinite logit costs NaN or inf, and the
-    labels have a gradient.
+    l = (1 - eps) t + eps / 2. As in TensorFlow, an infinite logit gives NaN or inf, and the labels get a gradient.
 
     Args:
         multi_class_labels: t in [0, 1], any dtype, in the shape of the logits.
@@ -135,18 +125,11 @@ def sigmoid_cross_entropy(
         weights: a scalar, or of the logits' rank, each dimension 1 or equal.
         label_smoothing: eps; no smoothing at 0 and below.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
+        loss_collection: the collection of a TensorFlow graph that the loss is added to, or None.
         reduction: one of `Reduction`.
 
     Returns:
         A scalar, or the logits' shape for ``Reduction.NONE``, in the logits' dtype.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or the logits are not floating point.
-        ValueError: if an argument is None, shapes differ, the weights do not broadcast, or the
-            reduction is unknown.
-
-    Source: TensorFlow 2.21, ``tf.compat.v1.losses.sigmoid_cross_entropy``.
 
     Examples:
         >>> import numpy as np
@@ -178,25 +161,18 @@ def sparse_softmax_cross_entropy(
 ) -> Array:
     """``tf.compat.v1.losses.sparse_softmax_cross_entropy``: ``-log softmax(z)_y`` of each row, weighted.
 
-    A last dimension of 1 too many, of labels, logits or weights, is dropped.
+    An extra last dimension of size 1, of labels, logits or weights, is removed.
 
     Args:
         labels: y, class ids, integers (...).
         logits: z, floating point, (..., classes).
         weights: a scalar, or of the labels' rank, each dimension 1 or equal.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
+        loss_collection: the collection of a TensorFlow graph that the loss is added to, or None.
         reduction: one of `Reduction`.
 
     Returns:
         A scalar, or (...) for ``Reduction.NONE``, in the logits' dtype.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if an argument is None, shapes do not fit, the weights do not broadcast, or the
-            reduction is unknown.
-
-    Source: TensorFlow 2.21, ``tf.compat.v1.losses.sparse_softmax_cross_entropy``.
 
     Examples:
         >>> import numpy as np
@@ -235,17 +211,11 @@ def compute_weighted_loss(
         losses: floating point, any shape.
         weights: a scalar, or of the losses' rank, each dimension 1 or equal.
         scope: the name scope of the ops, on TensorFlow.
-        loss_collection: the collection that the loss joins in a TensorFlow graph; None for no collection.
+        loss_collection: the collection of a TensorFlow graph that the loss is added to, or None.
         reduction: one of `Reduction`; a sum divided by 0 is 0.
 
     Returns:
         A scalar, or the losses' shape for ``Reduction.NONE``, in the losses' dtype.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet.
-        ValueError: if an argument is None, the weights do not broadcast, or the reduction is unknown.
-
-    Source: TensorFlow 2.21, ``tf.compat.v1.losses.compute_weighted_loss``.
 
     Examples:
         >>> float(compute_weighted_loss([1.0, 2.0, 3.0], [1.0, 1.0, 0.0]))
@@ -291,7 +261,7 @@ def _check_given(**arguments: Any) -> None:
 
 
 def _arrays(xp: Backend, name: str, labels: Any, logits: Any) -> tuple[Array, Array]:
-    """Labels as they are, and logits, which are float32 if they come as Python numbers."""
+    """Labels, and logits, which are float32 if they are Python numbers."""
     _check_given(**{name: labels, "logits": logits})
     array = xp.asarray(logits, like=labels if xp.is_array(labels) else None)
     check.check_float("logits", xp.dtype(array))
@@ -310,7 +280,7 @@ def _same_shape(xp: Backend, name: str, labels: Any, logits: Any) -> tuple[Array
 
 
 def _rows(xp: Backend, labels: Array, logits: Array) -> tuple[Array, Array]:
-    """Labels (...) and logits (..., classes), without a last dimension of 1 too many."""
+    """Labels (...) and logits (..., classes), without an extra last dimension of size 1."""
     if len(xp.shape(labels)) == len(xp.shape(logits)):
         labels = _squeezed(xp, "labels", labels)
     elif len(xp.shape(labels)) == len(xp.shape(logits)) - 2:
@@ -324,7 +294,7 @@ def _rows(xp: Backend, labels: Array, logits: Array) -> tuple[Array, Array]:
 
 
 def _weights_of_rows(xp: Backend, weights: Array, losses: Array) -> Array:
-    """The weights, without a last dimension of 1 too many."""
+    """The weights without an extra last dimension of size 1."""
     if _unknown_ranks.any_unknown(weights, losses):
         return _unknown_ranks.without_last_axis(weights, losses)
     one_more = len(xp.shape(weights)) == len(xp.shape(losses)) + 1
@@ -339,7 +309,7 @@ def _length(xp: Backend, logits: Array, dtype: str) -> Array:
 def _squeezed(xp: Backend, name: str, array: Array) -> Array:
     shape = xp.shape(array)
     if not shape or shape[-1] not in (1, None):
-        raise ValueError(f"{name} has one dimension too many, and its last one is not 1: got shape {shape}.")
+        raise ValueError(f"{name} has an extra dimension, which must be last and of size 1; got shape {shape}.")
     return array[..., 0]
 
 

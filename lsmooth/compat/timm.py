@@ -1,6 +1,6 @@
-"""The smoothed losses of timm, on any backend's tensors.
+"""The smoothed losses of timm, for the tensors of any backend.
 
-Repeats timm 1.0.31. ``smoothing`` of 1 and above is refused, as there.
+Reproduces timm 1.0.31.
 """
 
 from __future__ import annotations
@@ -17,12 +17,6 @@ class LabelSmoothingCrossEntropy:
 
     Args:
         smoothing: eps, below 1.
-
-    Raises:
-        TypeError: if ``smoothing`` is no number.
-        ValueError: if ``smoothing`` is 1 or more.
-
-    Source: timm 1.0.31.
 
     Examples:
         >>> import numpy as np
@@ -53,8 +47,6 @@ class LabelSmoothingCrossEntropy:
 class SoftTargetCrossEntropy:
     """``timm.loss.SoftTargetCrossEntropy``: the mean of ``-sum_k t_k log p_k``.
 
-    Source: timm 1.0.31.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.compat.timm import SoftTargetCrossEntropy
@@ -75,25 +67,19 @@ class SoftTargetCrossEntropy:
 
 
 class BinaryCrossEntropy:
-    """``timm.loss.BinaryCrossEntropy``: yes-or-no cross-entropies of every class, from class ids or soft targets.
+    """``timm.loss.BinaryCrossEntropy``: a binary cross-entropy for every class, from class ids or soft targets.
 
     ``(1 - t) z + (1 + (p - 1) t) log(1 + exp(-z))``, times the weight. A class id y becomes
-    ``t = (1 - eps) onehot(y) + eps / classes``; targets of the logits' shape stay as they are.
+    ``t = (1 - eps) onehot(y) + eps / classes``; targets in the logits' shape are not smoothed by default.
 
     Args:
         smoothing: eps in [0, 1).
         target_threshold: if given, targets above it become 1, the others 0.
         weight: multiplies the losses: (classes), or broadcasts to the logits.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        sum_classes: whether to add the classes up and average over the batch instead.
-        pos_weight: p, the weight of yes: a number, (classes), or broadcasts to the logits.
-        smooth_dense: whether targets of the logits' shape become ``(1 - eps) t + eps / 2``.
-
-    Raises:
-        TypeError: if an option is of another type.
-        ValueError: if ``smoothing`` is out of range or the reduction unknown.
-
-    Source: timm 1.0.31.
+        sum_classes: whether to sum over the classes and average over the batch instead.
+        pos_weight: p, the weight of positive targets: a number, (classes), or broadcasts to the logits.
+        smooth_dense: whether targets in the logits' shape become ``(1 - eps) t + eps / 2``.
 
     Examples:
         >>> import numpy as np

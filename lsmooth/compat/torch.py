@@ -1,9 +1,8 @@
-"""The cross-entropies of ``torch.nn``, on any backend's tensors.
+"""The cross-entropies of ``torch.nn``, for the tensors of any backend.
 
-Repeats PyTorch 2.13: its class axis, its two ways of averaging class weights, and NaN for a
-mean over nothing. Differs in that class ids of any integer dtype are taken, and that an id out
-of range, an IndexError on torch's CPU, makes its row NaN. `lsmooth.integrations.torch` has losses that are
-``nn.Module``s.
+Reproduces PyTorch 2.13: its class axis, its two ways of averaging with class weights, and NaN for a mean of no rows.
+Unlike in PyTorch, class ids may have any integer dtype, and an id out of range, an IndexError on torch's CPU, makes
+its row NaN. `lsmooth.integrations.torch` has losses that are ``nn.Module``s.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def cross_entropy(
 ) -> Array:
     """``torch.nn.functional.cross_entropy``.
 
-    A row costs, with p = softmax(input), K classes and w the weights,
+    With p = softmax(input), K classes and the weights w, the loss of a row is
 
     - for a class id y: ``-(1 - eps) w_y log p_y - (eps / K) sum_k w_k log p_k``; the mean divides
       by the sum of w_y over the rows that are not ignored;
@@ -45,24 +44,14 @@ def cross_entropy(
         target: class ids, integers in the shape of the input without its classes; or
             probabilities, floating point, in the shape of the input.
         weight: w, (classes,).
-        ignore_index: rows with this class id cost nothing and are not counted.
+        ignore_index: rows with this class id are excluded; below 0 for probabilities.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         label_smoothing: eps in [0, 1].
-        size_average: deprecated in torch: False stands for ``reduction="sum"``.
-        reduce: deprecated in torch: False stands for ``reduction="none"``.
+        size_average: deprecated in torch, whose fourth positional argument it is; False means ``reduction="sum"``.
+        reduce: deprecated in torch, whose sixth positional argument it is; False means ``reduction="none"``.
 
     Returns:
-        A scalar, or the rows' losses for ``reduction="none"``, in the dtype of the input. NaN for
-        a mean over nothing.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, a dtype is wrong, or a fourth positional
-            argument is torch's ``size_average``.
-        ValueError: if shapes do not fit, ``label_smoothing`` is out of range, the reduction is
-            unknown, or an ``ignore_index`` of 0 and above meets probabilities.
-
-    Source: PyTorch 2.13, ``torch.nn.functional.cross_entropy``, whose fourth and sixth positional
-        arguments are the deprecated ones that are keyword-only here.
+        A scalar, or the rows' losses for ``reduction="none"``, in the dtype of the input. A mean of no rows is NaN.
 
     Examples:
         >>> import numpy as np
@@ -87,7 +76,7 @@ def cross_entropy(
         weight = check.to_array(xp, "weight", weight, xp.dtype(logits), like=logits)
         if not check.same_shape(xp.shape(weight), xp.shape(logits)[-1:]):
             raise ValueError(
-                f"weight must have shape ({xp.shape(logits)[-1]},), one number a class; got {xp.shape(weight)}."
+                f"weight must have shape ({xp.shape(logits)[-1]},), one number per class; got {xp.shape(weight)}."
             )
     target = _probabilities(xp, target, logits, ignore_index) if soft else _class_ids(xp, target, logits, ignore_index)
     loss = _by_kernel(xp, logits, target, soft, weight, ignore_index, reduction, eps)
@@ -99,22 +88,15 @@ def cross_entropy(
 
 
 class CrossEntropyLoss:
-    """``torch.nn.CrossEntropyLoss``: `cross_entropy` with its options kept.
+    """``torch.nn.CrossEntropyLoss``: `cross_entropy` as an object.
 
     Args:
         weight: (classes,).
-        size_average: deprecated in torch: False stands for ``reduction="sum"``.
-        ignore_index: rows with this class id cost nothing and are not counted.
-        reduce: deprecated in torch: False stands for ``reduction="none"``.
+        size_average: deprecated in torch; False means ``reduction="sum"``.
+        ignore_index: rows with this class id are excluded.
+        reduce: deprecated in torch; False means ``reduction="none"``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         label_smoothing: eps in [0, 1].
-
-    Raises:
-        TypeError: if an option is of another type.
-        ValueError: if ``label_smoothing`` is out of range, the reduction is unknown, or the weight has other than one
-            axis.
-
-    Source: PyTorch 2.13, ``torch.nn.CrossEntropyLoss``.
 
     Examples:
         >>> import numpy as np
@@ -155,7 +137,7 @@ class CrossEntropyLoss:
 
 
 def _quick_mean(xp: Backend, input: Any, target: Any, weight: Any, ignore_index: int, eps: float) -> Array | None:
-    """The backend's quick mean of finite logits; of others lsmooth's loss is not PyTorch's, as in `_by_kernel`."""
+    """The backend's quick mean; None if logits are not finite, for which lsmooth's loss differs from PyTorch's."""
     if not (xp.is_array(input) and xp.is_array(target)):
         return None
     soft = "float" in xp.dtype(target)
@@ -179,7 +161,7 @@ def _by_kernel(
     reduction: str,
     eps: float,
 ) -> Array | None:
-    """The loss by the backend's kernel; None where PyTorch's would be infinite or NaN, or that cannot be known."""
+    """The loss by the backend's kernel; None if PyTorch's may be infinite or NaN."""
     values = xp.stop_gradient(logits)
     if 0 in xp.shape(logits) or not xp.is_concrete(values):
         return None
@@ -194,9 +176,9 @@ def _by_kernel(
             factor = 1.0 if counted is None else xp.cast(counted, xp.dtype(logits))
             total = xp.sum(factor if weight is None else weight_of_ids(xp, target, weight) * factor)
             total = float(xp.to_numpy(total))
-    # The kernel gives no smoothing mass to a masked class, and skips rows that are ignored whatever they hold.
-    masked_alike = not soft and eps == 0.0 and counted is None and weight is None
-    if total == 0 or not (masked_alike or math.isfinite(logits_sum)):
+    # Unlike PyTorch, the kernel gives no smoothing mass to masked classes, and ignores NaN in ignored rows.
+    infinite_alike = not soft and eps == 0.0 and counted is None and weight is None
+    if total == 0 or not (infinite_alike or math.isfinite(logits_sum)):
         return None
     scale = 1.0 / total if reduction == "mean" else None
     options = SoftmaxOptions(eps, None, weight, counted=counted, scale=scale, total=reduction != "none")
@@ -221,7 +203,7 @@ def _of_class_ids(
         nll, spread = _rows.divide(xp, xp.sum(nll), total), _rows.divide(xp, xp.sum(spread), total)
     elif reduction == "sum":
         nll, spread = xp.sum(nll), xp.sum(spread)
-    # Mixed last, as torch does: a mean over no weight is NaN and not inf.
+    # Mixed after the reduction, as in torch: a mean with zero weights is NaN, not inf.
     return nll if eps == 0.0 else (1.0 - eps) * nll + _rows.per_class(xp, eps, log_probs) * spread
 
 
@@ -248,8 +230,7 @@ def _of_probabilities(
 def _ignored_class(ignore_index: Any) -> int:
     if not check.is_integer_number(ignore_index):
         raise TypeError(
-            f"ignore_index must be an integer, got {ignore_index!r}; torch's positional size_average and reduce are "
-            "taken by keyword alone."
+            f"ignore_index must be an integer, got {ignore_index!r}; pass torch's size_average and reduce by keyword."
         )
     return int(ignore_index)
 

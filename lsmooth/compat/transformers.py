@@ -1,6 +1,6 @@
-"""The label smoother of Hugging Face's Trainer, on any backend's tensors.
+"""The label smoother of Hugging Face's Trainer, for the tensors of any backend.
 
-Repeats transformers 5.24.
+Reproduces transformers 5.24, except that float64 logits are summed in float64.
 """
 
 from __future__ import annotations
@@ -17,18 +17,12 @@ from lsmooth.compat import _rows
 class LabelSmoother:
     """``transformers.trainer_pt_utils.LabelSmoother``: ``-(1 - eps) log p_y - (eps / classes) sum_k log p_k``.
 
-    The mean is over the rows that are not ignored, and NaN if there are none, or over
-    ``num_items_in_batch``. As there, another label below 0 counts as class 0.
+    The sum is divided by ``num_items_in_batch`` or by the number of rows that are not ignored; the loss is NaN if
+    there are none. Other negative labels count as class 0, as in the original.
 
     Args:
         epsilon: eps.
-        ignore_index: rows with this label cost nothing.
-
-    Raises:
-        TypeError: if an option is of another type.
-
-    Source: transformers 5.24, ``LabelSmoother``. It adds the smooth part up in float32 whatever
-        the logits; here float64 stays float64.
+        ignore_index: rows with this label are ignored.
 
     Examples:
         >>> import numpy as np
@@ -51,17 +45,13 @@ class LabelSmoother:
         """The loss of a model's output.
 
         Args:
-            model_output: logits (..., classes), under ``"logits"`` or in the first place.
+            model_output: a mapping with logits (..., classes) under ``"logits"``, or a sequence that starts with them.
             labels: class ids, integers (...).
-            shift_labels: whether the row at one position predicts the label at the next.
-            num_items_in_batch: what to divide by in place of the number of rows that count.
+            shift_labels: whether position t predicts label t + 1.
+            num_items_in_batch: the divisor of the sum; by default the number of rows that are not ignored.
 
         Returns:
             A scalar: float64 for float64 logits, else float32.
-
-        Raises:
-            TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-            ValueError: if shapes do not fit.
         """
         logits = model_output["logits"] if isinstance(model_output, Mapping) else model_output[0]
         xp = backend_of(logits=logits, labels=labels, num_items_in_batch=num_items_in_batch)

@@ -1,4 +1,4 @@
-"""The smoothed yes-or-no targets of YOLO."""
+"""The smoothed binary targets of YOLO, as in Ultralytics YOLOv5 7.0."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ from lsmooth.compat import _rows
 
 
 def smooth_BCE(eps: float = 0.1) -> tuple[float, float]:  # noqa: N802, their name
-    """``smooth_BCE`` of YOLOv3 and YOLOv5: the targets of yes and of no, ``(1 - eps / 2, eps / 2)``.
-
-    They are what `lsmooth.smoothing.binary_smooth_labels` makes of 1 and 0.
+    """``smooth_BCE`` of YOLOv3 and YOLOv5: the smoothed targets of 1 and 0, ``(1 - eps / 2, eps / 2)``.
 
     Args:
         eps: the smoothing.
 
     Returns:
-        Two numbers.
-
-    Raises:
-        TypeError: if eps is no number.
-
-    Source: Ultralytics YOLOv5 7.0, ``utils.loss.smooth_BCE``.
+        Two numbers, the results of `lsmooth.smoothing.binary_smooth_labels` for 1 and 0.
 
     Examples:
         >>> smooth_BCE(0.1)

@@ -135,7 +135,7 @@ def has_values(tensor: torch.Tensor) -> bool:
 def per_class(name: str, value: Any) -> torch.Tensor | None:
     tensor = real_tensor(name, value)
     if tensor is not None and tensor.dim() != 1:
-        raise ValueError(f"{name} must have shape (classes,), one number a class; got shape {tuple(tensor.shape)}.")
+        raise ValueError(f"{name} must have shape (classes,), one number per class; got shape {tuple(tensor.shape)}.")
     return tensor
 
 

@@ -218,7 +218,7 @@ def check_head(
         bias = check.float_array(xp, f"{prefix}bias", bias, like=hidden)
         if not check.same_shape(xp.shape(bias), xp.shape(weight)[:1]):
             raise ValueError(
-                f"{prefix}bias must have shape {xp.shape(weight)[:1]}, one number a class; got {xp.shape(bias)}."
+                f"{prefix}bias must have shape {xp.shape(weight)[:1]}, one number per class; got {xp.shape(bias)}."
             )
     if check.is_validating(xp, weight):
         check.check_not_nan(xp, f"{prefix}weight", weight)

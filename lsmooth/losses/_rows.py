@@ -208,7 +208,7 @@ def per_class(xp: Backend, name: str, value: Any, count: int | None, like: Array
         return None
     array = check.to_array(xp, name, value, dtype, like=like)
     if not check.same_shape(xp.shape(array), (count,)):
-        raise ValueError(f"{name} must have shape ({count},), one number a class; got {xp.shape(array)}.")
+        raise ValueError(f"{name} must have shape ({count},), one number per class; got {xp.shape(array)}.")
     return array
 
 

@@ -155,4 +155,4 @@ def label_aware_smoothing(
 def _check_table(shape: tuple[int | None, ...], classes: int | None, name: str = "class_smoothing") -> None:
     if len(shape) != 1 or shape[0] == 0 or (None not in (classes, shape[0]) and shape[0] != classes):
         wanted = "classes" if classes is None else classes
-        raise ValueError(f"{name} must have shape ({wanted},), one number a class; got {shape}.")
+        raise ValueError(f"{name} must have shape ({wanted},), one number per class; got {shape}.")

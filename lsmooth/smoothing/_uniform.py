@@ -61,7 +61,7 @@ def smooth_labels(
     if prior is not None:
         prior = xp.asarray(prior, dtype, like=target)
         if not check.same_shape(xp.shape(prior), (classes,)):
-            raise ValueError(f"prior must have shape ({classes},), one number a class; got {xp.shape(prior)}.")
+            raise ValueError(f"prior must have shape ({classes},), one number per class; got {xp.shape(prior)}.")
         prior = match_rank(xp, prior, target)
     if classes == 0:
         return target

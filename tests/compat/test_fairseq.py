@@ -45,7 +45,7 @@ def test_half_precision_comes_back_as_it_went_in(backend):
 
 def test_bad_targets_are_named(backend):
     lprobs = backend.asarray(LPROBS)
-    with pytest.raises(ValueError, match=r"target must have shape \(4,\), one class id a row; got \(3,\)"):
+    with pytest.raises(ValueError, match=r"target must have shape \(4,\), one class id per row; got \(3,\)"):
         label_smoothed_nll_loss(lprobs, backend.asarray(TARGET[:3]), 0.1)
     with pytest.raises(TypeError, match="target must be integer class ids"):
         label_smoothed_nll_loss(lprobs, backend.asarray(TARGET + 0.5), 0.1)
