@@ -1,4 +1,4 @@
-"""Losses of pairs of answers, one of which was preferred."""
+"""Losses of pairs of a chosen and a rejected answer."""
 
 from __future__ import annotations
 
@@ -27,34 +27,33 @@ def dpo_loss(
     mask: Array | None = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Direct preference optimisation: the loss of a language model on pairs of a chosen and a rejected answer.
+    """Direct preference optimisation (DPO) of a language model on pairs of a chosen and a rejected answer.
 
     With m = (policy_chosen - policy_rejected) - (reference_chosen - reference_rejected), x = beta m, and
-    eps the label smoothing, a pair costs
+    eps the label smoothing, the loss of a pair is
 
     | loss_type | loss | label_smoothing |
     |---|---|---|
     | sigmoid | ``-(1 - eps) log sigmoid(x) - eps log sigmoid(-x)`` | in [0, 1]; above 0, conservative DPO |
     | robust | ``(-(1 - eps) log sigmoid(x) + eps log sigmoid(-x)) / (1 - 2 eps)`` | in [0, 1/2) |
-    | exo_pair | ``KL((p, 1 - p), (1 - eps, eps))``, p = sigmoid(x) | in (0, 1); the paper takes 0.001 |
+    | exo_pair | ``KL((p, 1 - p), (1 - eps, eps))``, p = sigmoid(x) | in (0, 1); 0.001 in the paper |
     | hinge | ``max(0, 1 - x)`` | must be 0 |
     | ipo | ``(m - 1 / (2 beta))^2`` | must be 0 |
 
     eps is the probability that the annotator swapped the two answers. ``sigmoid`` is the cross-entropy with smoothed
-    preferences. ``robust`` is an unbiased estimate: its expectation over swapped answers is the ``sigmoid`` loss, with
-    eps = 0, of the pairs in their right order.
+    preferences. ``robust`` is an unbiased estimate: its expectation over swapped answers is the ``sigmoid`` loss with
+    eps = 0 of the pairs in their correct order.
 
     Args:
-        policy_chosen: log-probabilities of the chosen answers under the model in training, floating point, any shape,
-            one number a pair: what `sequence_log_prob` gives.
+        policy_chosen: log-probabilities of the chosen answers under the trained model, as of `sequence_log_prob`;
+            floating point, any shape, one number per pair.
         policy_rejected: those of the rejected answers, in the same shape.
-        reference_chosen: log-probabilities of the chosen answers under the reference model, in the same shape. They get
-            no gradient.
-        reference_rejected: those of the rejected answers.
+        reference_chosen: those of the chosen answers under the reference model, treated as constants.
+        reference_rejected: those of the rejected answers under the reference model, treated as constants.
         beta: above 0, a number; or a tensor that broadcasts to the pairs.
         label_smoothing: eps, a number; or a tensor that broadcasts to the pairs.
-        loss_type: one of the table. TRL divides the log-probabilities of ``ipo`` by the number of tokens; so does
-            ``sequence_log_prob(..., length_normalized=True)``.
+        loss_type: one of the table. For ``ipo``, TRL divides the log-probabilities by the number of tokens, as
+            ``sequence_log_prob(..., length_normalized=True)`` does.
         sample_weight: weights of the pairs: a scalar, or of the pairs' rank, each dimension equal or 1.
         mask: bool, in the shape of the pairs; pairs that are False are excluded.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each pair being a row.
@@ -65,8 +64,7 @@ def dpo_loss(
 
     Raises:
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or a name is unknown; if the loss type has no
-            label smoothing and one is given.
+        ValueError: if shapes do not fit, a number is out of range, or a name is unknown.
 
     Source: Rafailov et al. 2023, "Direct Preference Optimization"; Mitchell 2023, "A note on DPO with noisy
         preferences and relationship to IPO"; Chowdhury et al. 2024, "Provably Robust DPO"; Ji et al. 2024, "Towards
@@ -114,26 +112,21 @@ def reward_loss(
     mask: Array | None = None,
     reduction: str | None = "mean",
 ) -> Array:
-    """Bradley-Terry: the loss of a reward model on pairs of a chosen and a rejected answer.
+    """Bradley-Terry loss of a reward model on pairs of a chosen and a rejected answer.
 
     ``-(1 - eps) log sigmoid(x) - eps log sigmoid(-x)``, with x = chosen - rejected - margin.
 
     Args:
-        chosen: the rewards of the chosen answers, floating point, any shape, one number a pair.
+        chosen: the rewards of the chosen answers, floating point, any shape, one number per pair.
         rejected: those of the rejected answers, in the same shape.
-        margin: by how much the chosen answer is to be better: a number, or a tensor that broadcasts to the pairs.
-        label_smoothing: eps in [0, 1], the probability that a preference is wrong: a number, or a tensor that
-            broadcasts to the pairs.
+        margin: subtracted from the difference of the rewards: a number, or a tensor that broadcasts to the pairs.
+        label_smoothing: eps in [0, 1], the probability that a preference is wrong; a number or a tensor likewise.
         sample_weight: weights of the pairs: a scalar, or of the pairs' rank, each dimension equal or 1.
         mask: bool, in the shape of the pairs; pairs that are False are excluded.
         reduction: as in `lsmooth.losses.softmax_cross_entropy`, each pair being a row.
 
     Returns:
         A scalar; or the pairs' losses for ``reduction="none"``. float64 if a reward is, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
 
     Source: Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs"; the margin: Touvron et al. 2023,
         "Llama 2"; the label smoothing: Wang et al. 2024, "Secrets of RLHF in Large Language Models Part II".
@@ -170,17 +163,17 @@ def reward_loss(
     return _reduced(xp, losses, dtype, sample_weight, counted, reduction)
 
 
-# The formulas: of x = beta m, the label smoothing, and beta.
+# The formulas, as functions of x = beta m, the label smoothing and beta.
 
 
 def _cross_entropy(xp: Backend, x: Array, eps: Any, beta: Any = None) -> Array:
-    if isinstance(eps, float) and eps == 0.0:  # without 0 * inf, where a sequence is impossible
+    if isinstance(eps, float) and eps == 0.0:  # avoids 0 * inf for a sequence of probability 0
         return xp.softplus(-x)
     return (1.0 - eps) * xp.softplus(-x) + eps * xp.softplus(x)
 
 
 def _robust(xp: Backend, x: Array, eps: Any, beta: Any) -> Array:
-    # softplus(x) = x + softplus(-x): so no two large terms are subtracted.
+    # Uses softplus(x) = x + softplus(-x), to avoid the difference of two large terms.
     loss = xp.softplus(-x)
     return loss if isinstance(eps, float) and eps == 0.0 else loss - eps / (1.0 - 2.0 * eps) * x
 
@@ -207,7 +200,7 @@ def _ipo(xp: Backend, x: Array, eps: Any, beta: Any) -> Array:
 
 
 class _LossType(NamedTuple):
-    """A formula, and the label smoothing that it has a meaning for."""
+    """A formula, and the label smoothing that it allows."""
 
     loss: Callable[[Backend, Array, Any, Any], Array]
     allows: Callable[[Any], Any]
@@ -230,7 +223,7 @@ def _loss_type(name: str) -> _LossType:
 
 
 def _smoothing(xp: Backend, eps: Any, rows: Array, dtype: str, name: str = "sigmoid") -> Any:
-    """The label smoothing as a float, or as an array in the rank of the rows, in the range of the loss type."""
+    """The label smoothing, checked, as a float or as an array of the rows' rank."""
     kind, shape = _LOSS_TYPES[name], xp.shape(rows)
     if isinstance(eps, Real):
         eps = check.check_number("label_smoothing", eps)  # pyright: ignore[reportArgumentType]
@@ -247,7 +240,7 @@ def _smoothing(xp: Backend, eps: Any, rows: Array, dtype: str, name: str = "sigm
 
 
 def _pair(xp: Backend, pair: dict[str, Any], mask: Any) -> tuple[list[Array], Array | None, str]:
-    """Both numbers of every pair in the dtype of the result, which pairs count, and that dtype."""
+    """Both arrays in the dtype of the result, the mask or None, and that dtype."""
     (name, chosen), (other, rejected) = pair.items()
     chosen = check.float_array(xp, name, chosen, rejected if xp.is_array(rejected) else None)
     rejected = check.float_array(xp, other, rejected, chosen)
@@ -262,7 +255,7 @@ def _pair(xp: Backend, pair: dict[str, Any], mask: Any) -> tuple[list[Array], Ar
 
 
 def _like_policy(xp: Backend, name: str, value: Any, policy: Array) -> Array:
-    """A floating array in the shape and dtype of the policy's log-probabilities."""
+    """A floating array, checked to have the shape of the policy's log-probabilities, in their dtype."""
     value = check.float_array(xp, name, value, policy)
     if not check.same_shape(xp.shape(value), xp.shape(policy)):
         raise ValueError(f"{name} must have the shape of policy_chosen, {xp.shape(policy)}; got {xp.shape(value)}.")
@@ -274,7 +267,7 @@ def _counted(xp: Backend, x: Array, counted: Array | None) -> Array:
 
 
 def _of_rows(xp: Backend, value: Any, rows: Array) -> Any:
-    """A number as it is; a tensor that broadcasts, in the rank of the rows."""
+    """A number unchanged; a tensor with leading axes added up to the rank of the rows."""
     return match_rank(xp, value, rows) if xp.is_array(value) else value
 
 

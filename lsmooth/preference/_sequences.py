@@ -25,28 +25,25 @@ def sequence_log_prob(
 ) -> Array:
     """The log-probability of each sequence of tokens.
 
-    ``sum_t log softmax(logits_t)[labels_t]`` over the tokens that count; with ``length_normalized``, their mean.
+    ``sum_t log softmax(logits_t)[labels_t]`` over the tokens that are not excluded; their mean if
+    ``length_normalized``.
 
-    A causal language model predicts the next token: pass ``labels=ids[:, 1:]`` and ``logits=logits[:, :-1]``, with
-    -100 in place of the tokens of the prompt.
+    For a causal language model, which predicts the next token, pass ``labels=ids[:, 1:]`` and
+    ``logits=logits[:, :-1]``, with the label -100 for the tokens of the prompt.
 
     Args:
         labels: token ids, integers, (..., tokens).
         logits: floating point, (..., tokens, vocabulary).
-        mask: bool, (..., tokens), True for the tokens that count.
-        ignore_index: tokens with this label do not count; None if there is no such label.
+        mask: bool, (..., tokens); tokens that are False are excluded.
+        ignore_index: tokens with this label are excluded; None if there is no such label.
         temperature: T > 0, a number, or a tensor that broadcasts to the tokens; the softmax is of ``logits / T``.
         logit_softcap: c > 0; the logits become ``c tanh(logits / c)``, before the temperature.
-        num_classes: the size of the vocabulary, where logits from there on are padding.
-        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: over whose members the vocabulary is spread.
-        length_normalized: whether the sum is divided by the number of tokens that count.
+        num_classes: the size of the vocabulary; later logits are padding.
+        class_shards: the group that the vocabulary is spread over, as in `lsmooth.losses.softmax_cross_entropy`.
+        length_normalized: whether the sum is divided by the number of tokens that are not excluded.
 
     Returns:
-        (...), one number a sequence, 0 for one without tokens. float64 for float64 logits, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        (...), one number per sequence, 0 for a sequence without tokens. float64 for float64 logits, else float32.
 
     Source: Rafailov et al. 2023, "Direct Preference Optimization"; the mean: Meng et al. 2024, "SimPO".
 
@@ -93,29 +90,24 @@ def linear_sequence_log_prob(
 ) -> Array:
     """The log-probability of each sequence of tokens, from the hidden states before the output layer.
 
-    `sequence_log_prob` of ``hidden @ weight.T + bias``, whose logits are computed block by block and never held
-    together.
+    `sequence_log_prob` of ``hidden @ weight.T + bias``, computed block by block.
 
     Args:
         labels: token ids, integers, (..., tokens).
         hidden: floating point, (..., tokens, features).
-        weight: (vocabulary, features), as ``torch.nn.Linear`` keeps it.
+        weight: (vocabulary, features), as in ``torch.nn.Linear``.
         bias: (vocabulary,), or None.
-        mask: bool, (..., tokens), True for the tokens that count.
-        ignore_index: tokens with this label do not count; None if there is no such label.
+        mask: bool, (..., tokens); tokens that are False are excluded.
+        ignore_index: tokens with this label are excluded; None if there is no such label.
         temperature: T > 0, a number, or a tensor that broadcasts to the tokens.
         logit_softcap: c > 0; the logits become ``c tanh(logits / c)``, before the temperature.
-        num_classes: the size of the vocabulary, where rows of the weight from there on are padding.
-        class_shards: as in `lsmooth.losses.softmax_cross_entropy`: over whose members the vocabulary is spread.
-        length_normalized: whether the sum is divided by the number of tokens that count.
-        block_size: the tokens of a block; chosen from the sizes if None.
+        num_classes: the size of the vocabulary; later rows of the weight are padding.
+        class_shards: the group that the vocabulary is spread over, as in `lsmooth.losses.softmax_cross_entropy`.
+        length_normalized: whether the sum is divided by the number of tokens that are not excluded.
+        block_size: tokens per block; chosen from the sizes if None.
 
     Returns:
-        (...), one number a sequence, 0 for one without tokens. float64 for float64 inputs, else float32.
-
-    Raises:
-        TypeError: if tensors of two frameworks meet, or a dtype is wrong.
-        ValueError: if shapes do not fit, or a number is out of range.
+        (...), one number per sequence, 0 for a sequence without tokens. float64 for float64 inputs, else float32.
 
     Source: as `sequence_log_prob`.
 
@@ -151,7 +143,7 @@ def _token_ids(xp: Backend, labels: Any, rows: Array, name: str) -> Array:
     """Labels as token ids, one for each row of the logits or hidden states."""
     shape = xp.shape(rows)
     if len(shape) < 2:
-        raise ValueError(f"{name} must have an axis of tokens and one more, got shape {shape}.")
+        raise ValueError(f"{name} must have at least two axes, the tokens and one more; got shape {shape}.")
     labels = check.to_array(xp, "labels", labels, like=rows)
     if not check.same_shape(xp.shape(labels), shape[:-1]):
         raise ValueError(
@@ -166,7 +158,7 @@ def _over_tokens(
     xp: Backend, losses: Array, labels: Array, mask: Any, ignore_index: int | None, length_normalized: bool
 ) -> Array:
     """The sum, or the mean, of the tokens' log-probabilities."""
-    total = 0.0 - xp.sum(losses, axis=-1)  # not -sum: a sequence without tokens has 0, and no -0
+    total = 0.0 - xp.sum(losses, axis=-1)  # not -sum, which gives -0 for a sequence without tokens
     if not check.check_flag("length_normalized", length_normalized):
         return total
     dtype = xp.dtype(total)

@@ -1,11 +1,10 @@
-"""Smoothed target distributions, as plain functions of labels."""
+"""Smoothed target distributions, as plain functions of labels.
 
-from lsmooth.smoothing._circular import (
-    circular_angles,
-    circular_bins,
-    circular_smooth_labels,
-    ordinal_smooth_labels,
-)
+All raise a TypeError if tensors of two frameworks meet or an argument has a wrong type or dtype, and a ValueError
+if shapes do not fit, a number is out of range or a name is unknown.
+"""
+
+from lsmooth.smoothing._circular import circular_angles, circular_bins, circular_smooth_labels, ordinal_smooth_labels
 from lsmooth.smoothing._online import OnlineLabelSmoothing
 from lsmooth.smoothing._priors import class_prior, label_aware_smoothing, smoothing_of_labels
 from lsmooth.smoothing._schedules import cosine_schedule, linear_schedule

@@ -1,4 +1,4 @@
-"""Targets on a circle and on a line: mass spread over the classes next to the label."""
+"""Targets for ordered classes, on a circle or a line: mass on the classes near the label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOWS = ("pulse", "rectangle", "triangle", "gaussian")
 def circular_smooth_labels(
     labels: Array, num_classes: int, *, window: str = "gaussian", radius: float = 6.0, normalize: bool = False
 ) -> Array:
-    """Circular smooth labels (CSL): a window around the label, on classes that form a circle.
+    """Circular smooth labels (CSL): a window around the label, for classes on a circle.
 
     With d the distance ``min(|k - y| mod K, K - |k - y| mod K)`` and r the radius, class k gets
 
@@ -26,20 +26,14 @@ def circular_smooth_labels(
     | gaussian | exp(-d^2 / (2 r^2)) |
 
     Args:
-        labels: y, integer class ids of any shape, counted modulo ``num_classes``; `circular_bins`
-            makes them of angles.
-        num_classes: K, the classes once around the circle.
-        window: one of ``"pulse"``, ``"rectangle"``, ``"triangle"``, ``"gaussian"``.
+        labels: y, integer class ids of any shape, modulo ``num_classes``; see `circular_bins` for angles.
+        num_classes: K, the number of classes around the circle.
+        window: one of the table.
         radius: r > 0, in classes.
-        normalize: whether rows sum to one, for a softmax; else their peak is 1, for K sigmoids as in
-            the paper.
+        normalize: whether rows sum to one, for a softmax; else their maximum is 1, for K sigmoids as in the paper.
 
     Returns:
         (..., num_classes), in the framework's default dtype.
-
-    Raises:
-        TypeError: if labels are not integers.
-        ValueError: if the window is unknown, or a number is out of range.
 
     Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
 
@@ -70,16 +64,12 @@ def circular_bins(angles: Array, num_classes: int, *, period: float = 180.0, sta
 
     Args:
         angles: a, floating point, any shape, in the unit of ``period``.
-        num_classes: K, the classes once around the circle.
-        period: the angle after which things look the same: 180 or 360 degrees, pi or 2 pi.
-        start: where class 0 begins.
+        num_classes: K, the number of classes around the circle.
+        period: the period of the angles: 180 or 360 degrees, pi or 2 pi.
+        start: the angle where class 0 begins.
 
     Returns:
         Class ids in 0..num_classes-1, int32, in the shape of the angles.
-
-    Raises:
-        TypeError: if angles are not floating point.
-        ValueError: if a number is out of range.
 
     Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
 
@@ -97,22 +87,18 @@ def circular_bins(angles: Array, num_classes: int, *, period: float = 180.0, sta
 
 
 def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0) -> Array:
-    """Back to an angle: the middle of the class with the largest score.
+    """The angle at the middle of the class with the largest score, the inverse of `circular_bins`.
 
-    ``start + (argmax_k + 1/2) period / K``; where neighbouring classes share the largest score, as
-    under a rectangle window, the middle of their run.
+    ``start + (argmax_k + 1/2) period / K``; if neighbouring classes share the largest score, as with a
+    rectangular window, the middle of their range.
 
     Args:
         scores: (..., K), floating point: logits, probabilities, or smoothed labels.
-        period: as given to `circular_bins`.
-        start: as given to `circular_bins`.
+        period: as in `circular_bins`.
+        start: as in `circular_bins`.
 
     Returns:
         (...), angles in the unit of ``period``, in the dtype of the scores.
-
-    Raises:
-        TypeError: if scores are not floating point.
-        ValueError: if period is out of range.
 
     Source: Yang and Yan 2020, "Arbitrary-Oriented Object Detection with Circular Smooth Label".
 
@@ -130,25 +116,21 @@ def circular_angles(scores: Array, *, period: float = 180.0, start: float = 0.0)
     before = xp.moveaxis(xp.take(xp.moveaxis(top, -1, 0), (_arange(xp, classes, scores, "int32") - 1) % classes), 0, -1)
     first = xp.argmax(xp.cast(top & ~before, xp.dtype(scores)), axis=-1)[..., None]
     after = (match_rank(xp, _arange(xp, classes, scores, xp.dtype(first)), first) - first) % classes
-    last = -xp.max(xp.where(top, -classes, -after), axis=-1)[..., None] - 1  # of the run, from its first on
+    last = -xp.max(xp.where(top, -classes, -after), axis=-1)[..., None] - 1  # relative to the first class of the range
     middle = (xp.cast(first, xp.dtype(scores)) + 0.5 * xp.cast(last, xp.dtype(scores)) + 0.5) % classes
     return start + xp.where(xp.equal(largest, largest), middle, float("nan"))[..., 0] * (period / classes)
 
 
 def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0) -> Array:
-    """Targets for classes in an order: ``q_k ~ exp(-(k - y)^2 / (2 sigma^2))``, rows summing to one.
+    """Targets for ordered classes: ``q_k ~ exp(-(k - y)^2 / (2 sigma^2))``, rows summing to one.
 
     Args:
-        labels: y, integer class ids of any shape; one outside 0..num_classes-1 gives a row of NaN.
+        labels: y, integer class ids of any shape; an id outside 0..num_classes-1 gives a row of NaN.
         num_classes: the number of classes.
         sigma: the spread, above 0, in classes.
 
     Returns:
         (..., num_classes), in the framework's default dtype.
-
-    Raises:
-        TypeError: if labels are not integers.
-        ValueError: if a number is out of range.
 
     Source: Diaz and Marathe 2019, "Soft Labels for Ordinal Regression", with the squared distance.
 

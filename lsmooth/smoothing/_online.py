@@ -1,4 +1,4 @@
-"""Targets learned from the model's own right answers, epoch by epoch."""
+"""Targets learned from the model's correct predictions, updated every epoch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lsmooth.smoothing._structured import similarity_smooth_labels
 
 
 class OnlineLabelSmoothing:
-    """Online label smoothing (OLS): a class's target is what the model said of it when it was right.
+    """Online label smoothing (OLS): a class's target is the model's mean prediction for it when correct.
 
-    ``q = alpha t + (1 - alpha) S_y``, with S_y the mean of the softmax over the rows of class y that
-    the model classified right in the last epoch. The first epoch's S is uniform; a class that was
-    never right keeps the S it had. As cross-entropy is linear in the target, a loss on q is the
-    paper's ``alpha CE(t) + (1 - alpha) CE(S_y)``.
+    ``q = alpha t + (1 - alpha) S_y``, with S_y the mean softmax over the rows of class y that the model classified
+    correctly in the last epoch. In the first epoch S is uniform; a class without correct predictions keeps its
+    previous S. Because the cross-entropy is linear in the target, a loss with q equals the paper's
+    ``alpha CE(t) + (1 - alpha) CE(S_y)``.
 
-    Under ``jax.jit`` or ``tf.function``, where the matrix would be compiled in, hand it over as an
-    argument: ``similarity_smooth_labels(labels, 1 - alpha, similarity=targets)``, from ``ols.targets``.
+    ``jax.jit`` and ``tf.function`` would compile S in as a constant. There, pass ``ols.targets`` as an argument and
+    use ``similarity_smooth_labels(labels, 1 - alpha, similarity=targets)``.
 
     Args:
         num_classes: K, the number of classes.
@@ -29,9 +29,6 @@ class OnlineLabelSmoothing:
 
     Attributes:
         targets: S, a NumPy array (classes, classes), float64, rows summing to one.
-
-    Raises:
-        ValueError: if a number is out of range.
 
     Source: Zhang et al. 2021, "Delving Deep into Label Smoothing".
 
@@ -66,15 +63,11 @@ class OnlineLabelSmoothing:
         return similarity_smooth_labels(labels, 1.0 - self.alpha, similarity=self.targets)
 
     def update_state(self, labels: Array, logits: Array) -> None:
-        """Take note of a batch: the softmax of the rows that are classified right.
+        """Add the softmax of the rows of a batch that are classified correctly. Call it outside ``jit``.
 
         Args:
-            labels: integer class ids of any shape; one outside 0..classes-1 is passed over.
-            logits: floating point, the shape of the labels and the classes last. Their values are
-                read: outside ``jit``, please.
-
-        Raises:
-            ValueError: if shapes do not fit.
+            labels: integer class ids of any shape; ids outside 0..classes-1 are skipped.
+            logits: floating point, in the shape of the labels with the classes appended.
         """
         xp = backend_of(labels=labels, logits=logits)
         logits = accumulate(xp, check.float_array(xp, "logits", logits))
@@ -87,35 +80,25 @@ class OnlineLabelSmoothing:
         logits = xp.stop_gradient(xp.reshape(logits, (-1, self.num_classes)))
         labels = xp.reshape(labels, (-1,))
         p = xp.exp(logits - xp.logsumexp(logits, axis=-1)[..., None])
-        right = xp.cast(xp.cast(xp.argmax(logits, axis=-1), xp.dtype(labels)) == labels, xp.dtype(p))
-        chosen = xp.one_hot(labels, self.num_classes, xp.dtype(p)) * right[..., None]
+        correct = xp.cast(xp.cast(xp.argmax(logits, axis=-1), xp.dtype(labels)) == labels, xp.dtype(p))
+        chosen = xp.one_hot(labels, self.num_classes, xp.dtype(p)) * correct[..., None]
         self._sums = self._sums + xp.to_numpy(xp.moveaxis(chosen, 0, 1) @ p)
         self._counts = self._counts + xp.to_numpy(xp.sum(chosen, axis=0))
 
     def next_epoch(self) -> None:
-        """Make what was noted the targets, and start to note anew."""
+        """Update the targets from the predictions of this epoch, and start a new epoch."""
         seen = self._counts > 0
         self.targets = self.targets.copy()
         self.targets[seen] = self._sums[seen] / self._counts[seen, None]
-        self._forget()
+        self._reset_sums()
 
     def reset_state(self) -> None:
-        """Back to the first epoch."""
+        """Return to the first epoch."""
         self.targets = np.full((self.num_classes, self.num_classes), 1.0 / self.num_classes)
-        self._forget()
+        self._reset_sums()
 
     def merge_state(self, *others: OnlineLabelSmoothing) -> Self:
-        """Add what others noted in the same epoch, on other devices or in other processes.
-
-        Args:
-            *others: with the same number of classes.
-
-        Returns:
-            This one.
-
-        Raises:
-            ValueError: if the number of classes differs.
-        """
+        """Add the predictions of other objects in the same epoch, e.g. on other devices, and return this one."""
         for other in others:
             if other.num_classes != self.num_classes:
                 raise ValueError(
@@ -126,31 +109,20 @@ class OnlineLabelSmoothing:
         return self
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make another like this one."""
+        """The constructor's arguments."""
         return {"num_classes": self.num_classes, "alpha": self.alpha}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> OnlineLabelSmoothing:
-        """Make one from `get_config`."""
+        """The object with the arguments that `get_config` returned, without its state."""
         return cls(**config)
 
     def get_state(self) -> dict[str, Any]:
-        """What was learned, in lists of numbers: ready for JSON.
-
-        Returns:
-            ``targets``, and what was noted since the epoch began: ``sums`` and ``counts``.
-        """
+        """The ``targets``, and the ``sums`` and ``counts`` of this epoch, as lists of numbers for JSON."""
         return {"targets": self.targets.tolist(), "sums": self._sums.tolist(), "counts": self._counts.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over what `get_state` gave.
-
-        Args:
-            state: of one with the same number of classes.
-
-        Raises:
-            ValueError: if the number of classes differs.
-        """
+        """Restore the result of `get_state`; a ValueError if the number of classes differs."""
         targets = np.asarray(state["targets"], np.float64)
         if targets.shape != (self.num_classes, self.num_classes):
             raise ValueError(f"state must be of {self.num_classes} classes, got targets of shape {targets.shape}.")
@@ -158,6 +130,6 @@ class OnlineLabelSmoothing:
         self._sums = np.asarray(state["sums"], np.float64)
         self._counts = np.asarray(state["counts"], np.float64)
 
-    def _forget(self) -> None:
+    def _reset_sums(self) -> None:
         self._sums = np.zeros((self.num_classes, self.num_classes))
         self._counts = np.zeros(self.num_classes)

@@ -1,4 +1,4 @@
-"""What the frequency of classes says: a prior, and a smoothing of its own for each class."""
+"""Smoothing by class frequency: a prior, and a smoothing for each class."""
 
 from __future__ import annotations
 
@@ -20,22 +20,18 @@ def class_prior(
 ) -> Array:
     """The share of each class among labels: the prior of unigram smoothing.
 
-    ``(n_k + c) / sum_j (n_j + c)``, n_k being the weighted count of class k and c the pseudo-count.
+    ``(n_k + c) / sum_j (n_j + c)``, with n_k the weighted count of class k and c the pseudo-count.
 
     Args:
-        labels: integer class ids of any shape. One outside 0..num_classes-1 makes the prior NaN.
+        labels: integer class ids of any shape. An id outside 0..num_classes-1 makes the prior NaN.
         num_classes: the number of classes.
-        sample_weight: one weight a label, in their shape.
+        sample_weight: weights of the labels, in their shape.
         ignore_index: labels of this value are not counted.
-        pseudo_count: c, at least 0: keeps classes that do not occur from getting no mass.
+        pseudo_count: c, at least 0; a positive c gives mass to classes that do not occur.
 
     Returns:
         (num_classes,), summing to one, in the framework's default dtype: the ``smoothing_prior`` of
         `lsmooth.losses.softmax_cross_entropy`, the ``prior`` of `smooth_labels`.
-
-    Raises:
-        TypeError: if labels are not integers.
-        ValueError: if shapes do not fit, or a number is out of range.
 
     Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
         Distributions" (unigram smoothing).
@@ -78,13 +74,10 @@ def smoothing_of_labels(labels: Array, class_smoothing: Array) -> Array:
     Args:
         labels: integer class ids of any shape; or floating distributions t, (..., classes), which give
             ``sum_k t_k eps_k``. An id outside 0..classes-1 gives 0.
-        class_smoothing: eps, (classes,), one smoothing a class, each in [0, 1].
+        class_smoothing: eps, (classes,), one smoothing in [0, 1] per class.
 
     Returns:
         The rows' smoothing, in their shape: the ``label_smoothing`` of the losses and of `smooth_labels`.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     Source: Zhong et al. 2021, "Improving Calibration for Long-Tailed Recognition".
 
@@ -111,22 +104,18 @@ def label_aware_smoothing(
 ) -> Array:
     """Label-aware smoothing: the more examples a class has, the more its labels are smoothed.
 
-    With x the count of the class between the smallest (0) and the largest (1),
-    ``eps = tail + (head - tail) f(x)``, f being ``sin(pi x / 2)`` (concave), ``x`` (linear) or
-    ``1 - cos(pi x / 2)`` (convex).
+    ``eps = tail + (head - tail) f(x)``, where x is the count of the class scaled to [0, 1], and f is
+    ``sin(pi x / 2)`` (concave), ``x`` (linear) or ``1 - cos(pi x / 2)`` (convex).
 
     Args:
-        class_counts: (classes,), the examples of each class; read on the host.
+        class_counts: (classes,), the number of examples of each class; read on the host.
         head: the smoothing of the most frequent class, in [0, 1].
-        tail: that of the rarest, in [0, 1].
+        tail: the smoothing of the rarest class, in [0, 1].
         shape: ``"concave"``, ``"linear"`` or ``"convex"``.
 
     Returns:
-        (classes,), the ``class_smoothing`` of `smoothing_of_labels`, in the framework's default dtype.
-        All of it is ``head`` where the counts are equal.
-
-    Raises:
-        ValueError: if a number is out of range, or the shape unknown.
+        (classes,), the ``class_smoothing`` of `smoothing_of_labels`, in the framework's default dtype; ``head``
+        for all classes if the counts are equal.
 
     Source: Zhong et al. 2021, "Improving Calibration for Long-Tailed Recognition" (MiSLAS).
 

@@ -1,4 +1,4 @@
-"""A label smoothing that changes as training goes on: plain functions of the step."""
+"""Schedules of the label smoothing, as plain functions of the training step."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ from lsmooth import _validation as check
 from lsmooth.backends import Array, backend_of
 
 Schedule = Callable[[Any], Any]
-"""A function of the step: a number gives a float, a tensor, traced or not, a tensor of its framework."""
+"""A function of the step: a number gives a float; a tensor, also a traced one, gives a tensor of its framework."""
 
 
 def linear_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> Schedule:
-    """From ``start`` to ``end`` in a straight line over ``steps``, after ``delay`` steps of ``start``.
+    """A linear change from ``start`` to ``end`` over ``steps``, after ``delay`` steps at ``start``.
 
     ``start + (end - start) clip((step - delay) / steps, 0, 1)``.
 
     Args:
-        start: eps at first, in [0, 1].
-        end: eps at last, in [0, 1].
-        steps: how many steps the change takes, at least 1.
-        delay: how many steps pass before it.
+        start: the first eps, in [0, 1].
+        end: the last eps, in [0, 1].
+        steps: the length of the change, at least 1.
+        delay: the number of steps before the change.
 
     Returns:
-        A function of the step that gives eps, the ``label_smoothing`` of a loss: of a Python number a
-        float; of a tensor, such as an optimizer's counter inside ``jit`` or ``tf.function``, a tensor.
+        A function of the step that returns eps, the ``label_smoothing`` of a loss: a float for a Python number; a
+        tensor for a tensor, such as an optimizer's counter under ``jit`` or ``tf.function``.
 
-    Raises:
-        ValueError: if a number is out of range.
-
-    Source: ``optax.linear_schedule``, for the names of the shapes and for steps that may be traced.
+    Source: ``optax.linear_schedule``.
 
     Examples:
         >>> from lsmooth.smoothing import linear_schedule
@@ -45,21 +42,18 @@ def linear_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> 
 
 
 def cosine_schedule(start: float, end: float, steps: int, *, delay: int = 0) -> Schedule:
-    """From ``start`` to ``end`` along half a cosine over ``steps``: slow, fast, slow.
+    """A change from ``start`` to ``end`` along half a cosine period over ``steps``.
 
     ``start + (end - start) (1 - cos(pi x)) / 2``, ``x = clip((step - delay) / steps, 0, 1)``.
 
     Args:
-        start: eps at first, in [0, 1].
-        end: eps at last, in [0, 1].
-        steps: how many steps the change takes, at least 1.
-        delay: how many steps pass before it.
+        start: the first eps, in [0, 1].
+        end: the last eps, in [0, 1].
+        steps: the length of the change, at least 1.
+        delay: the number of steps before the change.
 
     Returns:
-        A function of the step that gives eps, as `linear_schedule` returns one.
-
-    Raises:
-        ValueError: if a number is out of range.
+        A function of the step that returns eps, as in `linear_schedule`.
 
     Source: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts", for learning rates.
 
@@ -91,7 +85,7 @@ def _progress(start: float, end: float, steps: int, delay: int) -> Schedule:
 
 
 def _cosine(x: float | Array) -> float | Array:
-    """cos(pi x) for x in [0, 1]; of a tensor by the series of sin(pi (1 - 2 x) / 2), to the last digit of float64."""
+    """cos(pi x) for x in [0, 1]; for tensors by the series of sin(pi (1 - 2 x) / 2), accurate to float64."""
     if isinstance(x, float):
         return math.cos(math.pi * x)
     angle = 0.5 * math.pi * (1.0 - 2.0 * x)

@@ -1,4 +1,4 @@
-"""Label maps whose borders are uncertain: mass spread over the neighbours' classes."""
+"""Label maps with uncertain borders: mass on the classes of neighbouring pixels."""
 
 from __future__ import annotations
 
@@ -20,31 +20,27 @@ def spatial_smooth_labels(
     spatial_dims: int = 2,
     ignore_index: int | None = None,
 ) -> Array:
-    """Spatially varying label smoothing (SVLS): labels mixed with those around them.
+    """Spatially varying label smoothing (SVLS): each label is mixed with those of its neighbours.
 
-    ``(1 - eps) t_i + eps sum_j g_ij t_j``, over the neighbours j != i within ``radius`` along every
-    spatial axis, with ``g_ij ~ exp(-|i - j|^2 / (2 sigma^2))`` summing to one over those that count.
-    Beyond its edge a map goes on with its last value. Inside a region labels stay one-hot.
+    ``(1 - eps) t_i + eps sum_j g_ij t_j``, over the neighbours j != i within ``radius`` along every spatial axis,
+    with ``g_ij ~ exp(-|i - j|^2 / (2 sigma^2))``, normalised over the valid neighbours. The map is padded with its
+    edge values. Labels inside a region stay one-hot.
 
     Args:
-        labels: integer class ids (..., height, width): an image, a volume, a batch of either. An id
-            outside 0..num_classes-1 gives NaN in its place, and is no neighbour to others.
+        labels: integer class ids (..., height, width): an image, a volume, or a batch of either. An id outside
+            0..num_classes-1 gives NaN at its pixel and is not a neighbour of others.
         num_classes: the number of classes.
-        label_smoothing: eps in [0, 1], the mass that goes to the neighbours; the paper's 0.5.
-        sigma: the width of the Gaussian, above 0, in pixels.
-        radius: how far neighbours are, at least 1, in pixels.
-        spatial_dims: how many of the last axes are spatial: 1, 2, 3, ...; their sizes must be known.
-        ignore_index: places with this label get a row of zeros, and are no neighbour to others.
+        label_smoothing: eps in [0, 1], the mass of the neighbours; 0.5 in the paper.
+        sigma: the standard deviation of the Gaussian, above 0, in pixels.
+        radius: the largest distance of neighbours along an axis, at least 1, in pixels.
+        spatial_dims: the number of spatial axes, which come last: 1, 2, 3, ...; their sizes must be known.
+        ignore_index: pixels with this label get zeros and are not neighbours of others.
 
     Returns:
         (..., height, width, num_classes), in the framework's default dtype.
 
-    Raises:
-        TypeError: if labels are not integers.
-        ValueError: if a number is out of range, or a spatial size is not known.
-
     Source: Islam and Glocker 2021, "Spatially Varying Label Smoothing: Capturing Uncertainty from
-        Expert Annotations"; its code has sigma 1, radius 1.
+        Expert Annotations", whose code uses sigma 1 and radius 1.
 
     Examples:
         >>> from lsmooth.smoothing import spatial_smooth_labels
@@ -87,7 +83,7 @@ def spatial_smooth_labels(
 
 
 def _filter(xp: Backend, values: Array, weights: np.ndarray, sizes: Sequence[int | None]) -> Array:
-    """A separable filter along the spatial axes, which come before the last one; edges are repeated."""
+    """A separable filter along the spatial axes, which precede the last one; edge values are repeated."""
     reach = len(weights) // 2
     for axis, size in enumerate(sizes):
         axis -= len(sizes) + 1

@@ -1,9 +1,9 @@
-"""Mass spread over the classes that are like the label: by similarity, or by a hierarchy."""
+"""Mass on the classes that are similar to the label, by a similarity matrix or a hierarchy."""
 
 from __future__ import annotations
 
 from lsmooth import _validation as check
-from lsmooth.backends import Array, Backend, backend_of
+from lsmooth.backends import Array, backend_of
 from lsmooth.smoothing._uniform import _distributions
 
 
@@ -14,14 +14,11 @@ def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, s
         labels: integer class ids of any shape; or floating distributions t, (..., classes). An id
             outside 0..classes-1 gives a row of NaN.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        similarity: S, (classes, classes), non-negative; row y says how the smoothing mass of class y
-            is shared out, and is scaled to sum to one.
+        similarity: S, (classes, classes), non-negative; row y is the distribution of the smoothing mass of
+            class y, and is scaled to sum to one.
 
     Returns:
         (..., classes): in the dtype of floating labels, else in the framework's default.
-
-    Raises:
-        ValueError: if shapes do not fit, or a number is out of range.
 
     Source: Li et al. 2020, "Regularization via Structural Label Smoothing"; with
         `hierarchy_similarity`, Bertinetto et al. 2020, "Making Better Mistakes".
@@ -44,7 +41,7 @@ def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, s
     eps = check.number_or_rows(xp, "label_smoothing", label_smoothing, shape[:-1], target, dtype, low=0.0, high=1.0)
     eps = eps if isinstance(eps, float) else eps[..., None]
     table = table / xp.sum(table, axis=-1)[..., None]
-    if ids:  # rows of a label that is no class are NaN already
+    if ids:  # rows with a label out of range are NaN already
         labels = check.class_ids(xp, labels)
         spread = xp.take(table, xp.where((labels >= 0) & (labels < classes), labels, 0))
     else:
@@ -53,24 +50,20 @@ def similarity_smooth_labels(labels: Array, label_smoothing: float | Array, *, s
 
 
 def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
-    """How like each other classes are in a tree: ``S_yk ~ exp(-beta h(y, k))``, rows summing to one.
+    """The similarity of classes in a tree: ``S_yk ~ exp(-beta h(y, k))``, rows summing to one.
 
-    h is the height of the lowest common ancestor, over the height of the tree: 0 for a class and
-    itself, 1 for two that meet only at the root.
+    h is the height of the lowest common ancestor divided by the height of the tree: 0 for a class and itself, 1
+    for classes that have only the root in common.
 
     Args:
-        ancestors: (classes, levels), integers: the group that a class belongs to on each level,
-            coarsest first. Two classes share a level if they share all coarser ones too.
-        beta: how fast the mass falls with the height, above 0. Large values come near to one-hot
-            labels, small ones to the uniform distribution.
+        ancestors: (classes, levels), integers: the group of each class at each level, coarsest first. Two
+            classes share a level if they share all coarser levels too.
+        beta: the decay of the mass with the height, above 0; one-hot labels in the limit of large values, the
+            uniform distribution in the limit of small ones.
 
     Returns:
         (classes, classes), in the framework's default dtype: the ``similarity`` of
         `similarity_smooth_labels`.
-
-    Raises:
-        TypeError: if ancestors are not integers.
-        ValueError: if they are not a table, or beta is out of range.
 
     Source: Bertinetto et al. 2020, "Making Better Mistakes: Leveraging Class Hierarchies with Deep
         Networks", soft labels: eps = 1 with this table.
@@ -93,16 +86,11 @@ def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
     levels = check.known_classes("ancestors", xp.shape(ancestors))
     classes = check.known_classes("ancestors", xp.shape(ancestors)[:1])
     dtype = xp.dtype(xp.asarray(1.0))
-    other = 1.0 - _identity(xp, classes, ancestors, dtype)
-    together, shared = 1.0, 0.0
+    identity = xp.one_hot(xp.asarray(list(range(classes)), "int32", like=ancestors), classes, dtype)
+    same, shared = 1.0, 0.0
     for level in range(levels):
         group = ancestors[:, level]
-        together = together * xp.cast(xp.equal(group[:, None], group[None, :]), dtype)
-        shared = shared + together
-    height = other * (levels + 1.0 - shared) / (levels + 1.0)
-    values = xp.exp(-beta * height)
+        same = same * xp.cast(xp.equal(group[:, None], group[None, :]), dtype)
+        shared = shared + same
+    values = xp.exp(-beta * (1.0 - identity) * (levels + 1.0 - shared) / (levels + 1.0))
     return values / xp.sum(values, axis=-1)[..., None]
-
-
-def _identity(xp: Backend, size: int, like: Array, dtype: str) -> Array:
-    return xp.one_hot(xp.asarray(list(range(size)), "int32", like=like), size, dtype)

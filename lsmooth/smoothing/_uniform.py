@@ -1,4 +1,4 @@
-"""Mass taken from the label and spread over the classes, by a prior or evenly."""
+"""Mass taken from the label and distributed over the classes, uniformly or by a prior."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ def smooth_labels(
 
     | form | target of the label | of the others |
     |---|---|---|
-    | as is | 1 - eps + eps u_y | eps u_k, u being 1 / classes unless given |
+    | default | 1 - eps + eps u_y | eps u_k, with u_k = 1 / classes by default |
     | ``exclude_target`` | 1 - eps | eps u_k / (1 - u_y): eps / (classes - 1) for the uniform u |
-    | ``padding_idx`` | 1 - eps | the same without the padding class, eps / (classes - 2), which gets 0 |
+    | ``padding_idx`` | 1 - eps | the same without the padding class, which gets 0: eps / (classes - 2) |
 
     Args:
-        labels: class ids, integers of any shape, with ``num_classes`` given; or distributions
-            (..., classes) without ``num_classes``; integers among them must be one-hot. An id
-            outside 0..num_classes-1 gives a row of NaN.
+        labels: class ids, integers of any shape, with ``num_classes``; or distributions (..., classes) without
+            ``num_classes``, which must be one-hot if they are integers. An id outside 0..num_classes-1 gives a
+            row of NaN.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         num_classes: the number of classes, for class ids.
         prior: u, (classes,), non-negative; scaled to sum to one.
-        padding_idx: the class that stands for padding; rows labelled with it are 0.
-        exclude_target: whether the label's own class gets none of the mass that is spread.
+        padding_idx: the padding class; rows labelled with it are 0.
+        exclude_target: whether the smoothing mass goes only to the other classes.
 
     Returns:
         (..., classes): in the dtype of floating labels, else in the framework's default.
 
     Raises:
-        ValueError: if class ids come without ``num_classes``, a number is out of range, or too
-            few classes are left to spread the mass over.
+        ValueError: if class ids come without ``num_classes``, a number is out of range, or there are too few classes.
 
     Source: Szegedy et al. 2016; fairseq's ``label_smoothed_nll_loss`` (``exclude_target``); the
         Annotated Transformer (``padding_idx``).
@@ -80,13 +79,13 @@ def smooth_labels(
         padding = xp.one_hot(xp.asarray(padding_idx, "int32", like=target), classes, dtype)
         kept = 1.0 - match_rank(xp, padding, target)
         target, mass = target * kept, mass * kept
-    # What label j gives class k is eps u_k / (1 - u_j): the sum over all j, less the term k = j.
-    given = target / (xp.sum(mass, axis=-1)[..., None] - mass)
-    return (1.0 - eps) * target + eps * mass * (xp.sum(given, axis=-1)[..., None] - given)
+    # Class k gets eps u_k / (1 - u_j) from label j: the sum over all j minus the term j = k.
+    share = target / (xp.sum(mass, axis=-1)[..., None] - mass)
+    return (1.0 - eps) * target + eps * mass * (xp.sum(share, axis=-1)[..., None] - share)
 
 
 def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array:
-    """Smoothed yes-or-no targets: ``(1 - eps) t + eps / 2``.
+    """Smoothed binary targets: ``(1 - eps) t + eps / 2``.
 
     Args:
         labels: t in [0, 1], any shape and dtype; integers must be 0 or 1.
@@ -95,11 +94,7 @@ def binary_smooth_labels(labels: Array, label_smoothing: float | Array) -> Array
     Returns:
         The labels' shape: in the dtype of floating labels, else in the framework's default.
 
-    Raises:
-        ValueError: if ``label_smoothing`` is out of range or does not broadcast.
-
-    Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; Ultralytics' ``smooth_BCE`` gives the
-        two values, 1 - eps / 2 and eps / 2.
+    Source: ``tf.compat.v1.losses.sigmoid_cross_entropy``; Ultralytics' ``smooth_BCE``.
 
     Examples:
         >>> from lsmooth.smoothing import binary_smooth_labels
@@ -139,7 +134,7 @@ def _distributions(xp: Backend, labels: Array, num_classes: int | None) -> Array
 
 
 def _one_hot_rows(xp: Backend, labels: Array) -> Array:
-    """Integer rows with at most a single 1; others are an error, or NaN where values cannot be read."""
+    """Integer rows with at most a single 1; other rows are an error, or NaN if values cannot be read."""
     target = _floating(xp, labels)
     mass = xp.sum(target, axis=-1)
     # t (t - 1) is positive for every integer but 0 and 1.
@@ -154,18 +149,16 @@ def _one_hot_rows(xp: Backend, labels: Array) -> Array:
 
 
 def _binary_targets(xp: Backend, labels: Array) -> Array:
-    """Floating labels as they are; integers must be 0 or 1, others are an error, or NaN where they cannot be read."""
+    """Floating labels; integers other than 0 and 1 are an error, or NaN if values cannot be read."""
     target = _floating(xp, labels)
     if not check.is_integer(xp, labels):
         return target
-    message = (
-        "labels must be 0 or 1, one for each yes-or-no question; for class ids use smooth_labels(num_classes=...)."
-    )
+    message = "labels must be 0 or 1 for binary smoothing; for class ids use smooth_labels(num_classes=...)."
     return _where_valid(xp, target, xp.equal(target * target, target), message)
 
 
 def _where_valid(xp: Backend, target: Array, valid: Array, message: str) -> Array:
-    """``target``, NaN where it is not valid; a ValueError if the values can be read without a synchronisation."""
+    """``target``, with NaN where it is invalid; a ValueError if values can be read without synchronisation."""
     values = None if xp.host_values(target) is None else xp.host_values(valid)
     if values is not None and not values.all():
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""Smoothing beyond one label and beyond [0, 1]: several labels at once, and negative smoothing."""
+"""Smoothing of multi-label targets, and negative smoothing."""
 
 from __future__ import annotations
 
@@ -14,27 +14,23 @@ def multilabel_smooth_labels(
     negative_smoothing: float | Array | None = None,
     normalize: bool = False,
 ) -> Array:
-    """Targets where several classes are right: ``(1 - a) t + b (1 - t)``.
+    """Smoothed multi-label targets: ``(1 - a) t + b (1 - t)``.
 
-    | form | what it is for |
+    | form | use |
     |---|---|
-    | a = b = eps / 2 | symmetric: `binary_smooth_labels`, for one sigmoid a class |
-    | a != b | missing labels: b above a says that an absent label may be an omission |
-    | ``normalize`` | a softmax: t over its sum first, then the mass a spread evenly over all classes |
+    | a = b = eps / 2 | symmetric, as `binary_smooth_labels`, for one sigmoid per class |
+    | a < b | missing labels: an absent label may be an omission |
+    | ``normalize`` | softmax: t is divided by its sum, then the mass a is distributed uniformly over all classes |
 
     Args:
-        labels: t, (..., classes), 1 where the class is right and 0 elsewhere, or anything between.
-        label_smoothing: a in [0, 1], a number, what is taken from the positives; or a tensor that
-            broadcasts to the rows.
-        negative_smoothing: b in [0, 1], what is given to the negatives; a unless given.
-        normalize: whether rows sum to one, ``(1 - a) t / sum(t) + a / classes``; rows without any
-            label are uniform.
+        labels: t in [0, 1], (..., classes), 1 for positive classes.
+        label_smoothing: a in [0, 1], the mass taken from the positives; a number, or a tensor that broadcasts
+            to the rows.
+        negative_smoothing: b in [0, 1], the mass given to the negatives; a by default.
+        normalize: whether rows sum to one, ``(1 - a) t / sum(t) + a / classes``; rows without labels are uniform.
 
     Returns:
         The labels' shape: in the dtype of floating labels, else in the framework's default.
-
-    Raises:
-        ValueError: if a number is out of range, or both ``normalize`` and ``negative_smoothing`` are given.
 
     Source: Mahajan et al. 2018, "Exploring the Limits of Weakly Supervised Pretraining"
         (``normalize``); Cole et al. 2021, "Multi-Label Learning from Single Positive Labels" (smoothed negatives).
@@ -47,7 +43,7 @@ def multilabel_smooth_labels(
         array([[0.45, 0.45, 0.05, 0.05]])
     """
     if normalize and negative_smoothing is not None:
-        raise ValueError("negative_smoothing has no meaning where rows are normalized; leave one of the two out.")
+        raise ValueError("negative_smoothing cannot be combined with normalize=True; leave one of the two out.")
     xp = backend_of(labels=labels, label_smoothing=label_smoothing, negative_smoothing=negative_smoothing)
     labels = xp.asarray(labels)
     target = _floating(xp, labels) if normalize else _binary_targets(xp, labels)
@@ -72,26 +68,19 @@ def multilabel_smooth_labels(
 def negative_smooth_labels(labels: Array, label_smoothing: float, *, num_classes: int | None = None) -> Array:
     """Negative label smoothing: ``(1 - eps) t + eps / classes``, with eps below 0 allowed.
 
-    A negative eps puts more than 1 on the label and less than 0 on the others: the rows still sum to
-    one, but are no distributions, and a cross-entropy with them has no lower bound. What makes it
-    meaningful is noise. If a label is flipped to any other class with probability r in all, the
-    labels one sees are smoothed on average, and `noise_correcting_smoothing` undoes that: the mean of
-    the target is the true label. Below its value for r = 1 - 1 / classes, where labels say nothing
-    any more, an eps means nothing.
+    With a negative eps, targets are above 1 for the label and below 0 for the others: rows still sum to one, but
+    the cross-entropy has no lower bound. Negative smoothing corrects label noise. If labels are flipped to another
+    class with probability r < 1 - 1 / classes, the observed labels are smoothed on average, and with the eps of
+    `noise_correcting_smoothing` the expected target is the true label.
 
     Args:
-        labels: class ids, integers of any shape, with ``num_classes`` given; or distributions
-            (..., classes) without.
+        labels: class ids, integers of any shape, with ``num_classes``; or distributions (..., classes) without.
         label_smoothing: eps, a finite number of at most 1.
         num_classes: the number of classes, for class ids.
 
     Returns:
-        (..., classes): in the dtype of floating labels, else in the framework's default. lsmooth's losses take
-        no negative mass. Since a cross-entropy is linear in the labels, that of these targets is
-        ``(1 - eps) CE(t) + eps CE(1 / classes)``.
-
-    Raises:
-        ValueError: if ``label_smoothing`` is above 1 or not finite, or class ids come without ``num_classes``.
+        (..., classes): in the dtype of floating labels, else in the framework's default. The losses refuse negative
+        mass; as the cross-entropy is linear in the labels, use ``(1 - eps) CE(t) + eps CE(1 / classes)``.
 
     Source: Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels".
 
@@ -110,8 +99,8 @@ def negative_smooth_labels(labels: Array, label_smoothing: float, *, num_classes
 def noise_correcting_smoothing(noise_rate: float, num_classes: int) -> float:
     """The negative smoothing that undoes symmetric label noise.
 
-    Labels flipped to any other of K classes with probability r in all are, on average, smoothed with
-    ``s = r K / (K - 1)``; the eps that inverts it is ``-s / (1 - s)``.
+    Labels that are flipped to another of K classes with probability r are on average smoothed with
+    ``s = r K / (K - 1)``, whose inverse is the eps ``-s / (1 - s)``.
 
     Args:
         noise_rate: r, in [0, 1 - 1 / K).
@@ -119,9 +108,6 @@ def noise_correcting_smoothing(noise_rate: float, num_classes: int) -> float:
 
     Returns:
         eps, at most 0, for `negative_smooth_labels`.
-
-    Raises:
-        ValueError: if a number is out of range.
 
     Source: Wei et al. 2022, "To Smooth or Not? When Label Smoothing Meets Noisy Labels"; Patrini et
         al. 2017, "Making Deep Neural Networks Robust to Label Noise" (backward correction).
