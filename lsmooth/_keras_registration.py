@@ -42,4 +42,4 @@ def register_with_keras() -> None:
 
 
 def _register() -> None:
-    importlib.import_module("lsmooth.losses._keras_settings").join_keras()
+    importlib.import_module("lsmooth._keras_settings").join_keras()

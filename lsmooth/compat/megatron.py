@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lsmooth._rows.shards import cross_entropy_call
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SOFTMAX
 from lsmooth.compat import _rows
-from lsmooth.losses._shards import cross_entropy_call
 
 
 def vocab_parallel_cross_entropy(

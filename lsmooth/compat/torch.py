@@ -12,11 +12,11 @@ import warnings
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import weight_of_ids
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import label_factor
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.compat import _rows
-from lsmooth.losses._rows import weight_of_ids
 
 
 def cross_entropy(

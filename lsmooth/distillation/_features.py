@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import row_weight
+from lsmooth._rows.reductions import check_reduction, reduce_rows, row_scale
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
-from lsmooth.losses._rows import row_weight
 
 
 def hint_loss(

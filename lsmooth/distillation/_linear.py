@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import over_rows, rows_of
+from lsmooth._rows.heads import check_block_size, check_head, head_without_padding
+from lsmooth._rows.shards import over_all_rows
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, Head, Kernels, linear_rows
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arrays, without_arrays
@@ -13,9 +16,6 @@ from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._pair import Arguments, LogitOptions, Pair, PairOptions, parameter_of, prepare
 from lsmooth.distillation._shards import spread_loss
 from lsmooth.distillation._sparse import check_tail, kept_divergence, kept_indices
-from lsmooth.losses._linear import check_block_size, check_head, head_without_padding, over_rows
-from lsmooth.losses._rows import rows_of
-from lsmooth.losses._shards import over_all_rows
 
 SOFT, HARD = "soft.", "hard."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.shards import over_all_rows
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.divergence import relative_entropy
 from lsmooth.backends.formulas.linear import Head
@@ -22,7 +23,6 @@ from lsmooth.distillation._pair import (
     tempered,
 )
 from lsmooth.distillation._shards import spread_loss
-from lsmooth.losses._shards import over_all_rows
 
 
 @over_ragged_rows("student_logits")

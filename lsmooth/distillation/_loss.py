@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows import checks as _rows
+from lsmooth._rows.reductions import check_reduction
+from lsmooth._rows.shards import over_all_rows
 from lsmooth.backends import Array
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions
@@ -12,9 +15,6 @@ from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._logits import divergence_options
 from lsmooth.distillation._pair import Arguments, PairOptions, parameter_of, prepare
 from lsmooth.distillation._shards import spread_loss
-from lsmooth.losses import _rows
-from lsmooth.losses._reductions import check_reduction
-from lsmooth.losses._shards import over_all_rows
 
 
 class DistillationLoss:

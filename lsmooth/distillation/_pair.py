@@ -6,14 +6,14 @@ import warnings
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import row_mask, row_weight, rows_of
+from lsmooth._rows.reductions import check_reduction, reduce_rows
+from lsmooth._rows.shards import Spread, over_all_rows, scale_and_divisor, spread_of
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import divergence
 from lsmooth.backends.formulas.divergence import DIVERGENCES
 from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.formulas.softmax import capped_logits
-from lsmooth.losses._reductions import check_reduction, reduce_rows
-from lsmooth.losses._rows import row_mask, row_weight, rows_of
-from lsmooth.losses._shards import Spread, over_all_rows, scale_and_divisor, spread_of
 
 
 def parameter_of(divergence: str, *, beta: float = 0.5, alpha: float = 0.5) -> float:

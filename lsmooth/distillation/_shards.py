@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from lsmooth._rows.checks import over_rows, rows_of
+from lsmooth._rows.shards import over_members, shared_head, signature
 from lsmooth.backends import Array
 from lsmooth.backends.formulas.linear import Call, Head
 from lsmooth.backends.formulas.questions import CrossEntropyQuestion, DivergenceQuestion
 from lsmooth.backends.formulas.sharded import Asked, divergence_and_losses
 from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, without_arrays
 from lsmooth.distillation._pair import LogitOptions, Pair, squared_temperature
-from lsmooth.losses._rows import over_rows, rows_of
-from lsmooth.losses._shards import over_members, shared_head, signature
 
 HARD = "hard."
 

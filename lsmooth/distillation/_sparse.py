@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.shards import over_all_rows
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.divergence import jensen_shannon_terms, relative_terms, tempered
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, along_classes, log_softmax, row_maximum
@@ -13,7 +14,6 @@ from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._logits import divergence_options
 from lsmooth.distillation._pair import Arguments, PairOptions, parameter_of, prepare
-from lsmooth.losses._shards import over_all_rows
 
 TAILS = ("renormalize", "drop", "bucket")
 # Replaces logits that are left out, because TensorFlow's `enable_check_numerics` refuses -inf.

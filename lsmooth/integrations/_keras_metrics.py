@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from lsmooth import metrics
+from lsmooth._keras_settings import get_mask
 from lsmooth._sums import has_float64
 from lsmooth.backends import Array, backend_of, load_backend
 from lsmooth.integrations._sums import KeptSums
-from lsmooth.losses._keras_settings import get_mask
 
 _register = keras.saving.register_keras_serializable("lsmooth")
 

@@ -26,6 +26,7 @@ with needs("keras", "keras"):
 
 from lsmooth import _validation as check
 from lsmooth import distillation
+from lsmooth._keras_settings import get_mask, join_keras, logits_behind, share_of_replica
 from lsmooth.backends import Array, backend_of
 from lsmooth.calibration import TemperatureScaling, apply_temperature
 from lsmooth.distillation._pair import parameter_of
@@ -39,7 +40,6 @@ from lsmooth.losses import (
     KLDivergence,
     SparseCategoricalCrossentropy,
 )
-from lsmooth.losses._keras_settings import get_mask, join_keras, logits_behind, share_of_replica
 
 __all__ = [
     "BinaryCrossentropy",

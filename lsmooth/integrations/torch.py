@@ -11,6 +11,7 @@ with needs("torch", "torch"):
 
 from lsmooth import _validation as check
 from lsmooth import distillation
+from lsmooth._rows.reductions import check_reduction
 from lsmooth.backends.torch import BACKEND
 from lsmooth.integrations._torch_options import (
     LossModule,
@@ -26,7 +27,6 @@ from lsmooth.integrations._torch_options import (
 )
 from lsmooth.integrations._torch_temperature import TemperatureScaled
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses._reductions import check_reduction
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "DistillationLoss", "TemperatureScaled"]
 

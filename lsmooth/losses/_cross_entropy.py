@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import RowOptions, Rows, binary_loss, per_class, prepare, reduced
+from lsmooth._rows.shards import cross_entropy_call, over_all_rows
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.linear import Head
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._quick import SOFTMAX, quick_mean_first
-from lsmooth.losses._rows import RowOptions, Rows, binary_loss, per_class, prepare, reduced
-from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
 @over_ragged_rows("logits")

@@ -6,12 +6,12 @@ from numbers import Real
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import RowOptions, binary_loss, finish, per_class, prepare, prepare_logits
+from lsmooth._rows.shards import over_all_rows
 from lsmooth.backends import Array, backend_of
 from lsmooth.backends.formulas.softmax import expected_cost
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, binary_loss, finish, per_class, prepare, prepare_logits
-from lsmooth.losses._shards import over_all_rows
 
 
 @over_ragged_rows("logits")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from lsmooth import _keras_settings as keras_settings
 from lsmooth import _validation as check
+from lsmooth._keras_settings import logits_behind, value_of
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, label_factor
-from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._cross_entropy import sigmoid_cross_entropy
-from lsmooth.losses._keras_settings import logits_behind, value_of
 from lsmooth.smoothing import binary_smooth_labels, smooth_labels
 
 

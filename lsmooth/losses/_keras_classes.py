@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from lsmooth import _keras_settings as keras_settings
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.losses import _keras_functions as keras_functions
-from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._keras_arrays import row_labels
 from lsmooth.losses._loss import Loss, squeeze_or_expand_to_same_rank
 

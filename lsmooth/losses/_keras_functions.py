@@ -7,10 +7,11 @@ softmax or sigmoid, or of one in the same graph, are replaced by its logits.
 
 from __future__ import annotations
 
+from lsmooth import _keras_settings as keras_settings
+from lsmooth._keras_settings import logits_behind, value_of
 from lsmooth.backends import Array
 from lsmooth.backends.formulas.rows import accumulate
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses import _keras_settings as keras_settings
 from lsmooth.losses._cross_entropy import softmax_cross_entropy
 from lsmooth.losses._focal import sigmoid_focal_loss, softmax_focal_loss
 from lsmooth.losses._keras_arrays import (
@@ -24,7 +25,6 @@ from lsmooth.losses._keras_arrays import (
     targets_and_probabilities,
     warn_of_one_class,
 )
-from lsmooth.losses._keras_settings import logits_behind, value_of
 from lsmooth.smoothing import binary_smooth_labels
 
 

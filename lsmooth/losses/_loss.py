@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Self
 
+from lsmooth import _keras_settings as keras_settings
+from lsmooth._keras_settings import join_keras
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, quotient
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses import _keras_settings as keras_settings
-from lsmooth.losses._keras_settings import join_keras
 
 KERAS_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import RowOptions, Rows, finish, prepare_logits
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import MINUS_INFINITY, centered, entropy
 from lsmooth.backends.formulas.softmax import log_probabilities
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, Rows, finish, prepare_logits
 
 
 @over_ragged_rows("logits")

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from lsmooth._keras_settings import refuse_a_mean
 from lsmooth.backends import Array, backend_of
-from lsmooth.losses._keras_settings import refuse_a_mean
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import RowOptions, finish, prepare_logits
 from lsmooth.backends import Array
 from lsmooth.backends.formulas.rows import entropy, expectation
 from lsmooth.backends.formulas.softmax import log_probabilities, smoothed_targets
 from lsmooth.backends.ragged import over_ragged_rows
-from lsmooth.losses._rows import RowOptions, finish, prepare_logits
 
 
 @over_ragged_rows("logits")

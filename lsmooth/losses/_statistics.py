@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from lsmooth._rows.checks import RowOptions, Rows, prepare, reduced
+from lsmooth._rows.shards import cross_entropy_call, over_all_rows
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.linear import Call, Head, StatisticsOfBlock, linear_rows, unstacked
 from lsmooth.backends.formulas.questions import CrossEntropyAnswer
@@ -12,8 +14,6 @@ from lsmooth.backends.options import SOFTMAX
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.losses._cross_entropy import kernel_options
 from lsmooth.losses._linear import LinearCall, block_loss, check_linear_call, loss_of, sharded_call
-from lsmooth.losses._rows import RowOptions, Rows, prepare, reduced
-from lsmooth.losses._shards import cross_entropy_call, over_all_rows
 
 
 class SoftmaxStatistics(NamedTuple):

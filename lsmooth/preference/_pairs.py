@@ -8,10 +8,10 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import row_mask, row_weight
+from lsmooth._rows.reductions import check_reduction, reduce_rows, row_scale
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import match_rank
-from lsmooth.losses._reductions import check_reduction, reduce_rows, row_scale
-from lsmooth.losses._rows import row_mask, row_weight
 
 
 def dpo_loss(

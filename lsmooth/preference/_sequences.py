@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lsmooth import _validation as check
+from lsmooth._rows.checks import row_mask
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.losses._cross_entropy import softmax_cross_entropy
-from lsmooth.losses._linear import linear_softmax_cross_entropy
-from lsmooth.losses._rows import row_mask
+from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy
 
 
 def sequence_log_prob(

@@ -192,7 +192,7 @@ def row_factor(
     """What each row's loss is multiplied by, so that the reduction is the sum of the products.
 
     Args:
-        reduction: one of `lsmooth.losses._reductions.REDUCTIONS`.
+        reduction: one of `lsmooth._rows.reductions.REDUCTIONS`.
         rows: their shape.
         sample_weight: None, a scalar, or of the rows' rank.
         counted: bool, (rows); False where a row is ignored.

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
+from lsmooth import _keras_settings as keras_settings
 from lsmooth import losses
-from lsmooth.losses import _keras_settings as keras_settings
 
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet(np.ones(5), (4, 3))

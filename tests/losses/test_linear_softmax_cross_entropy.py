@@ -7,8 +7,8 @@ import pytest
 from conftest import assert_close, require_backend
 from loss_parity import as_dtype, distributions, float32_exact, jax_jit
 
+from lsmooth._rows.reductions import REDUCTIONS
 from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy
-from lsmooth.losses._reductions import REDUCTIONS
 from lsmooth.testing import reference
 
 ROWS, FEATURES, CLASSES = 7, 3, 5

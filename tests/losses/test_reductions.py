@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from loss_parity import check_parity, distributions, float32_exact
 
+from lsmooth._rows.reductions import REDUCTIONS
 from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
-from lsmooth.losses._reductions import REDUCTIONS
 
 LABELS = np.array([[0, 2, 4], [2, 1, 3]])
 WEIGHTS = {

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loss_parity import DRAWN, check_parity, float32_exact
 
+from lsmooth._rows.reductions import REDUCTIONS
 from lsmooth.losses import sigmoid_cross_entropy
-from lsmooth.losses._reductions import REDUCTIONS
 
 SIGMOID = {"loss": "sigmoid_cross_entropy"}
 OPTIONS = {

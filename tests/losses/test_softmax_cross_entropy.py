@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loss_parity import DRAWN, check_parity, distributions, float32_exact
 
+from lsmooth._rows.reductions import REDUCTIONS
 from lsmooth.losses import softmax_cross_entropy
-from lsmooth.losses._reductions import REDUCTIONS
 
 ROWS, CLASSES = 6, 5
 OPTIONS = {

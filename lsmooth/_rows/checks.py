@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
+from lsmooth._keras_settings import refuse_a_mean
+from lsmooth._rows.reductions import check_reduction, reduce_rows
+from lsmooth._rows.shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, without_padding
 from lsmooth.backends.options import SigmoidOptions
-from lsmooth.losses._keras_settings import refuse_a_mean
-from lsmooth.losses._reductions import check_reduction, reduce_rows
-from lsmooth.losses._shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
 
 
 class RowOptions(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from lsmooth._rows.reductions import row_divisor, row_factor, row_scale
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.linear import Call, Head, stacked_columns
 from lsmooth.backends.formulas.questions import CrossEntropyAnswer, CrossEntropyQuestion
@@ -11,7 +12,6 @@ from lsmooth.backends.formulas.rows import quotient
 from lsmooth.backends.formulas.sharded import Asked, cross_entropy
 from lsmooth.backends.members import Members
 from lsmooth.backends.options import Options, SoftmaxOptions, without_arrays
-from lsmooth.losses._reductions import row_divisor, row_factor, row_scale
 
 
 class Spread(NamedTuple):
@@ -90,7 +90,7 @@ def cross_entropy_call(
     block_size: int | None = None,
 ) -> tuple[CrossEntropyAnswer, list[Array]]:
     """`lsmooth.backends.formulas.sharded.cross_entropy` of a head whose classes are spread over the members."""
-    from lsmooth.losses._rows import over_rows, rows_of  # which imports this module
+    from lsmooth._rows.checks import over_rows, rows_of  # which imports this module
 
     kept = options._replace(scale=None, total=False, num_classes=None)
     numbers, along_rows, along_classes = without_arrays(xp, kept)
