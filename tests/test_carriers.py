@@ -20,7 +20,7 @@ def carriers(names):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_one_or_two_arrays_carry_the_framework(backend, row):
+def test_any_one_or_two_arrays_decide_the_framework(backend, row):
     converted = public_calls.converted(backend, row)
     for names in carriers(converted):
         arrays = {name: x if name in names else public_calls.INPUTS[name] for name, x in converted.items()}
@@ -47,7 +47,7 @@ INPUTS["count"] = np.asarray(5)
     ],
     ids=["DistillationLoss, options by row", "compute_loss_func"],
 )
-def test_options_carry_the_framework_too(backend, call, names):
+def test_options_may_decide_the_framework(backend, call, names):
     expected = call(**{name: INPUTS[name] for name in names})
     for chosen in carriers(names):
         result = call(**{name: backend.asarray(INPUTS[name]) if name in chosen else INPUTS[name] for name in names})

@@ -50,7 +50,7 @@ def test_a_binary_label_outside_0_and_1_makes_its_element_nan(backend, loss, wro
     assert np.isnan(backend.to_numpy(loss(labels, backend.asarray(LOGITS), label_smoothing=eps)))
 
 
-def test_integer_labels_of_255_are_no_binary_labels(backend):
+def test_integer_labels_of_255_are_not_binary(backend):
     labels = (BINARY * 255).astype(np.uint8)
     found = losses.sigmoid_cross_entropy(backend.asarray(labels), backend.asarray(LOGITS), reduction="none")
     assert (np.isnan(backend.to_numpy(found)) == (labels == 255)).all()
@@ -102,7 +102,7 @@ def test_validate_checks_tensors_of_numbers(backend):
         ("temperature", distillation_loss),
     ],
 )
-def test_what_is_no_number_is_refused_by_name(backend, name, call, value):
+def test_options_that_are_not_numbers_are_named(backend, name, call, value):
     with pytest.raises(TypeError, match=f"{name} must be a number"):
         call(SOFT, backend.asarray(LOGITS), **{name: value})
 
@@ -112,7 +112,7 @@ def test_what_is_no_number_is_refused_by_name(backend, name, call, value):
 )
 @pytest.mark.parametrize("name", ["labels", "logits"])
 @pytest.mark.parametrize("loss", [losses.softmax_cross_entropy, losses.sigmoid_cross_entropy])
-def test_what_is_no_array_is_refused_by_name(backend, loss, name, value):
+def test_arguments_that_are_not_arrays_are_named(backend, loss, name, value):
     arguments = {"labels": backend.asarray(SOFT), "logits": backend.asarray(LOGITS)}
     with pytest.raises(TypeError, match=f"{name} must be an array, a tensor or numbers"):
         loss(**{**arguments, name: value})
@@ -163,7 +163,7 @@ def test_float32_stays_float32_beside_numbers_of_numpy(backend, call, options):
     np.testing.assert_allclose(backend.to_numpy(numpy), backend.to_numpy(plain), rtol=1e-6)
 
 
-def test_labels_off_by_rounding_are_labels(backend):
+def test_labels_off_by_rounding_are_accepted(backend):
     """As MixUp makes them in float32: neither NaN nor an error."""
     logits = backend.asarray(LOGITS)
     binary = BINARY + np.where(BINARY == 1, 2e-7, -2e-7)

@@ -121,7 +121,7 @@ def test_the_html_report_is_one_file(tmp_path, any_trainer):
     assert report["translation"]["runs"][1]["BLEU beam"] == [61.25]
 
 
-def test_own_data_are_studied(tmp_path, any_trainer):
+def test_user_data_can_be_studied(tmp_path, any_trainer):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 80)
     np.savez(tmp_path / "own.npz", x=rng.normal(size=(80, 3)) + 2 * y[:, None], y=y)
@@ -170,13 +170,13 @@ def test_choices_are_in_the_help_and_in_the_error(monkeypatch, command, option, 
         assert repr(str(choice)) in refused.output.partition("'caffe' is not one of")[2]
 
 
-def test_the_studys_choices_are_those_of_the_library():
+def test_the_choices_of_the_study_match_the_library():
     assert tuple(_choices.Framework) == BACKENDS
     assert tuple(_choices.Dataset) == DATASETS
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
-def test_nothing_in_a_table_is_cut(tmp_path, monkeypatch, any_trainer, width):
+def test_tables_are_not_truncated(tmp_path, monkeypatch, any_trainer, width):
     monkeypatch.setattr(study.console, "_width", width)
     monkeypatch.setattr("lsmooth.study.report.figures", lambda results: dict.fromkeys(PICTURES, b""))
     for arguments in (["study", "--dataset", "wine", "--seeds", 2, "--output", tmp_path], ["info"]):
@@ -198,7 +198,7 @@ def test_a_report_needs_a_folder(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write into is needed")
 @pytest.mark.parametrize("command", [["study"], ["calibrate", "z.npy"], ["bench", "overhead"]], ids=lambda c: c[0])
 @pytest.mark.parametrize("option", ["--output", "--out", "-o"])
-def test_the_folder_is_tried_before_the_work_begins(monkeypatch, command, option):
+def test_the_output_folder_is_checked_first(monkeypatch, command, option):
     def work(*_, **__):
         raise AssertionError("the work has begun")
 
@@ -218,7 +218,7 @@ def test_the_folder_is_tried_before_the_work_begins(monkeypatch, command, option
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_an_interrupted_command_says_what_it_has_left(tmp_path, monkeypatch, any_trainer, command, work, left):
+def test_an_interrupted_command_lists_its_files(tmp_path, monkeypatch, any_trainer, command, work, left):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -230,7 +230,7 @@ def test_an_interrupted_command_says_what_it_has_left(tmp_path, monkeypatch, any
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_of_an_earlier_run_does_not_stay(tmp_path):
+def test_pictures_of_earlier_runs_are_removed(tmp_path):
     for name in ("projection.png", "reliability.png", "own.png"):
         (tmp_path / name).write_text("earlier")
     with staged(tmp_path, ["projection.png", "reliability.png", "distillation.png"]) as content:
@@ -246,7 +246,7 @@ def test_the_version_is_that_of_the_package():
 
 
 @pytest.mark.parametrize("command", ["", "study", "calibrate", "bench", "info"])
-def test_h_is_help(command):
+def test_h_is_short_for_help(command):
     short, long = run(*command.split(), "-h"), run(*command.split(), "--help")
     assert short.exit_code == 0
     assert short.output == long.output
@@ -262,7 +262,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, any_trainer):
     assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
 
 
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
+def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("lsmooth.study.trainers._missing", lambda name: [name])
     result = run("study", "--output", tmp_path / "report")
     assert result.exit_code == 2
@@ -307,7 +307,7 @@ def test_importing_the_command_line_imports_no_framework():
     assert run.stdout.strip() == "[]"
 
 
-def test_without_typer_the_command_says_what_to_install():
+def test_the_command_without_typer_says_what_to_install():
     code = "import sys; sys.modules['typer'] = None; from lsmooth.cli import main; main()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 1

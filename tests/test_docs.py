@@ -56,7 +56,7 @@ def check_block(code: str, filename: str = "block") -> None:
 
 
 @pytest.mark.parametrize(("page", "line", "code"), [block for page in PAGES for block in blocks_of(page)])
-def test_a_block_runs_on_its_own_and_prints_what_it_says(page, line, code, tmp_path, monkeypatch):
+def test_every_code_block_runs_and_prints_its_output(page, line, code, tmp_path, monkeypatch):
     assert ">>>" not in code, "the prompts would be copied with the code: show output as comments"
     needed = {*IMPORT.findall(code), *(["matplotlib"] if "plots" in code else [])}
     for name in needed:
@@ -71,7 +71,7 @@ def test_a_block_runs_on_its_own_and_prints_what_it_says(page, line, code, tmp_p
 @pytest.mark.parametrize(
     "code", ["print(1)  # 2\n", "print(1)\n", "print(1)\nprint(2)\n# 1\n", "for i in range(2):\n    print(i)\n# 0\n"]
 )
-def test_a_block_that_prints_something_else_is_found(code):
+def test_a_code_block_with_wrong_output_is_found(code):
     with pytest.raises(AssertionError, match="prints"):
         check_block(code)
 

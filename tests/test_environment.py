@@ -46,7 +46,7 @@ def test_the_environment_holds_the_frameworks_that_it_names_and_no_other():
     assert set(installed_backends()) >= set(REQUIRED)
 
 
-def test_a_backend_that_is_not_installed_says_what_to_install():
+def test_the_error_for_a_missing_backend_says_what_to_install():
     missing = [name for name in ALL_BACKENDS if importlib.util.find_spec(name) is None]
     if not missing:
         pytest.skip("every framework is installed")

@@ -18,7 +18,7 @@ def run(example: str):
     return runpy.run_path(str(EXAMPLES / f"{example}.py"))["main"]()
 
 
-def test_numpy_a_sure_answer_costs_more_than_a_moderate_one_once_labels_are_smoothed():
+def test_numpy_smoothed_labels_penalise_overconfidence():
     losses = run("numpy_labels")
     assert losses["sure, label_smoothing=0.0"] < losses["moderate, label_smoothing=0.0"]
     assert losses["sure, label_smoothing=0.1"] > losses["moderate, label_smoothing=0.1"]
@@ -72,7 +72,7 @@ def test_translators_are_compared_with_and_without_smoothing(translation, framew
     assert len(amounts) == 1 or "Müller et al.: higher" in capsys.readouterr().out
 
 
-def test_every_right_answer_of_a_date_is_known(translation):
+def test_every_target_date_is_in_the_vocabulary(translation):
     corpus = translation["corpus"](500, 0)
     assert all(text in right for text, right in zip(translation["texts"](corpus.target), corpus.answers, strict=True))
     assert {len(right) for right in corpus.answers} == {1, 2, 4}
@@ -134,7 +134,7 @@ def test_spread_classes_send_five_floats_a_row_and_gathered_logits_a_slice(scale
     assert scale["gathered_logits"](job).sent == pytest.approx(7 * 10 * 100 * 2 + 2 * 3 / 4 * 2 * 4)
 
 
-def test_ways_differ_in_products_and_in_logits(scale):
+def test_the_ways_differ_in_products_and_in_logits(scale):
     job = scale["Job"](rows=10, classes=800, features=3, class_devices=8, flops=1.0, logit=5.0, gathered_logit=2.0)
     product = 2 * 10 * 3 * 100
     head, logits, gathered = (scale[f"{way}"](job) for way in ("spread_head", "spread_logits", "gathered_logits"))
@@ -150,7 +150,7 @@ def test_one_device_sends_nothing(scale):
         assert scale[way](job).sent == scale[way](job).sending == 0.0
 
 
-def test_a_collective_takes_its_bytes_over_the_link_and_its_steps(scale):
+def test_the_time_of_a_collective_is_bytes_over_bandwidth_plus_steps(scale):
     assert scale["all_reduce"](100.0, 4, 10.0, 1.0).sending == 2 * 3 / 4 * 100 / 10 + 2 * 2
     assert scale["all_gather"](100.0, 4, 10.0, 1.0).sending == 3 * 100 / 10 + 2
 
@@ -165,7 +165,7 @@ def test_the_page_on_scale_shows_what_the_script_prints(scale, capsys):
         assert table == "".join(line for line in printed if line.startswith("|"))
 
 
-def test_the_times_of_a_logit_can_be_measured(scale):
+def test_the_times_per_logit_can_be_measured(scale):
     require_backend("torch")
     spread, gathered = scale["measured_logits"](4, 16, 1)
     assert min(spread, gathered) > 0

@@ -30,7 +30,7 @@ PACKAGES = ["losses", "metrics", "calibration", "distillation", "smoothing", "pr
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_a_package_hands_out_what_it_lists_and_no_modules(name: str) -> None:
+def test_packages_export_exactly_their_public_names(name: str) -> None:
     if name == "plots":
         pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     package = importlib.import_module(f"lsmooth.{name}")

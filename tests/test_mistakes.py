@@ -40,12 +40,12 @@ SWAPPED = {
 
 
 @pytest.mark.parametrize("call", SWAPPED.values(), ids=SWAPPED)
-def test_swapped_labels_and_logits_are_told_that_labels_come_first(backend: Backend, call) -> None:
+def test_the_error_for_swapped_labels_and_logits_says_labels_come_first(backend: Backend, call) -> None:
     with pytest.raises(TypeError, match=r"^labels come first, as in \w+\(labels, .*, and labels got float32"):
         call(backend.asarray(IDS), backend.asarray(LOGITS))
 
 
-def test_swapped_lists_are_told_that_labels_come_first() -> None:
+def test_the_error_for_swapped_lists_says_labels_come_first() -> None:
     with pytest.raises(TypeError, match=r"labels come first, as in softmax_cross_entropy\(labels, logits\)"):
         losses.softmax_cross_entropy([[0.5, 1.5], [2.0, 0.0]], [0, 1])
 
@@ -58,7 +58,7 @@ def test_integer_logits_in_the_right_place_are_to_be_cast(backend: Backend) -> N
 @pytest.mark.parametrize(
     "name", ["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "kl_divergence"]
 )
-def test_swapped_arguments_of_functions_by_keras_names_are_told_their_order(backend: Backend, name: str) -> None:
+def test_the_error_for_swapped_keras_arguments_says_their_order(backend: Backend, name: str) -> None:
     with pytest.raises(ValueError, match="y_true comes first, y_pred second"):
         getattr(losses, name)(backend.asarray(LOGITS), backend.asarray(IDS))
 
@@ -73,17 +73,17 @@ def test_swapped_arguments_of_functions_by_keras_names_are_told_their_order(back
     ],
     ids=repr,
 )
-def test_fit_with_swapped_arguments_is_told_that_logits_come_first(backend: Backend, scaler) -> None:
+def test_the_error_for_swapped_fit_arguments_says_logits_come_first(backend: Backend, scaler) -> None:
     with pytest.raises(TypeError, match=r"^logits come first, as in fit\(logits, labels\)"):
         scaler.fit(backend.asarray(IDS), backend.asarray(LOGITS))
 
 
-def test_swapped_arguments_of_torchs_order_are_told_that_the_input_comes_first(backend: Backend) -> None:
+def test_the_error_for_swapped_torch_arguments_says_input_comes_first(backend: Backend) -> None:
     with pytest.raises(TypeError, match=r"^input comes first, as in loss\(input, labels\)"):
         compat_torch.cross_entropy(backend.asarray(IDS), backend.asarray(LOGITS))
 
 
-def test_swapped_arguments_of_torch_modules_are_told_that_the_input_comes_first() -> None:
+def test_the_error_for_swapped_module_arguments_says_input_comes_first() -> None:
     require_backend("torch")
     import torch
 
@@ -98,14 +98,14 @@ def test_swapped_arguments_of_torch_modules_are_told_that_the_input_comes_first(
 
 
 @pytest.mark.parametrize("order", ["student first", "indices second"])
-def test_a_sparse_teacher_in_another_order_is_told_that_its_indices_come_first(backend: Backend, order: str) -> None:
+def test_the_error_for_swapped_sparse_teachers_says_indices_come_first(backend: Backend, order: str) -> None:
     indices, kept, student = (backend.asarray(x) for x in (np.zeros((4, 2), np.int64), LOGITS[:, :2], LOGITS))
     arguments = (student, indices, kept) if order == "student first" else (kept, indices, student)
     with pytest.raises(TypeError, match=r"^teacher_indices come first, as in sparse_distillation_loss\("):
         distillation.sparse_distillation_loss(*arguments)
 
 
-def test_swapped_teacher_and_student_are_seen_by_their_gradients() -> None:
+def test_swapped_teacher_and_student_are_detected_by_their_gradients() -> None:
     require_backend("torch")
     import torch
 
@@ -139,33 +139,33 @@ FITTING = {
 
 
 @pytest.mark.parametrize("call", FITTING.values(), ids=FITTING)
-def test_labels_that_fit_another_class_axis_are_told_which(backend: Backend, call) -> None:
+def test_labels_that_fit_another_class_axis_get_an_axis_hint(backend: Backend, call) -> None:
     with pytest.raises(ValueError, match=r"labels fit axis=1\."):
         call(backend.asarray(PIXELS), backend.asarray(IMAGES))
 
 
-def test_a_mask_that_fits_another_class_axis_is_told_which(backend: Backend) -> None:
+def test_a_mask_that_fits_another_class_axis_gets_an_axis_hint(backend: Backend) -> None:
     images = backend.asarray(IMAGES)
     with pytest.raises(ValueError, match=r"got \(2, 4, 5\)\. The mask fits axis=1\."):
         distillation.distillation_loss(images, images, mask=backend.asarray(PIXELS == 0))
 
 
-def test_labels_of_one_column_are_to_drop_their_axis(backend: Backend) -> None:
+def test_the_error_for_labels_of_one_column_asks_to_drop_the_axis(backend: Backend) -> None:
     with pytest.raises(ValueError, match=r"got \(4, 1\)\. Drop the last axis: labels\[\.\.\., 0\]"):
         losses.softmax_cross_entropy(backend.asarray(IDS[:, None]), backend.asarray(LOGITS))
 
 
-def test_class_ids_of_a_sigmoid_loss_are_told_of_the_softmax(backend: Backend) -> None:
+def test_the_error_for_class_ids_in_a_sigmoid_loss_names_the_softmax_loss(backend: Backend) -> None:
     with pytest.raises(ValueError, match=r"got \(4,\)\. Class ids are labels of softmax_cross_entropy"):
         losses.sigmoid_cross_entropy(backend.asarray(IDS), backend.asarray(LOGITS))
 
 
-def test_labels_that_fit_no_class_axis_are_told_none(backend: Backend) -> None:
+def test_labels_that_fit_no_class_axis_get_no_axis_hint(backend: Backend) -> None:
     with pytest.raises(ValueError, match=r"got \(2,\)\.$"):
         losses.softmax_cross_entropy(backend.asarray(IDS[:2]), backend.asarray(LOGITS))
 
 
-def test_a_torch_layer_as_weight_is_told_its_tensors() -> None:
+def test_the_error_for_a_torch_layer_as_weight_names_its_tensors() -> None:
     require_backend("torch")
     import torch
 
@@ -178,7 +178,7 @@ def test_a_torch_layer_as_weight_is_told_its_tensors() -> None:
         distillation.linear_distillation_loss(hidden, layer.weight, hidden, layer)
 
 
-def test_a_keras_layer_as_weight_is_told_to_transpose_its_kernel() -> None:
+def test_the_error_for_a_keras_layer_as_weight_asks_for_its_transposed_kernel() -> None:
     xp = require_backend("tensorflow")
     import keras
 
@@ -215,7 +215,7 @@ def test_fit_of_a_model_names_what_calibrates_models(scaler, model) -> None:
         scaler().fit(model, IDS, *groups)
 
 
-def test_a_model_in_the_place_of_logits_is_to_be_called(backend: Backend) -> None:
+def test_the_error_for_a_model_as_logits_asks_to_call_it(backend: Backend) -> None:
     with pytest.raises(TypeError, match=r"logits must be .*Call the model on its inputs"):
         losses.softmax_cross_entropy(backend.asarray(IDS), lambda inputs: inputs)
 
@@ -227,7 +227,7 @@ def test_class_ids_of_two_axes_need_the_number_of_classes(backend: Backend, labe
 
 
 @pytest.mark.parametrize("smooth", [smoothing.binary_smooth_labels, smoothing.multilabel_smooth_labels])
-def test_class_ids_are_no_answers_to_yes_or_no_questions(backend: Backend, smooth) -> None:
+def test_class_ids_are_refused_as_binary_labels(backend: Backend, smooth) -> None:
     with pytest.raises(ValueError, match=r"labels must be 0 or 1.*for class ids use smooth_labels"):
         smooth(backend.asarray(np.array([[3, 1], [-1, 0]])), 0.1)
     smoothed = backend.to_numpy(smooth(backend.asarray(np.array([[1, 1], [0, 0]])), 0.0))
@@ -338,7 +338,7 @@ def test_integrations_are_attributes_that_import_their_framework_when_asked() ->
 
 
 @pytest.mark.parametrize("load", [calibration.load, calibration.TemperatureScaling.load])
-def test_a_calibrator_that_is_not_there_is_refused_with_its_path(tmp_path, load) -> None:
+def test_a_missing_calibrator_is_named_by_its_path(tmp_path, load) -> None:
     path = tmp_path / "scaler.json"
     with pytest.raises(FileNotFoundError, match=r"save\(path\) has written.*scaler\.json"):
         load(path)

@@ -21,7 +21,7 @@ def built():
     return runpy.run_path(str(DOCS / "build_notebooks.py"))
 
 
-def test_there_are_six_on_the_page():
+def test_the_page_lists_six_notebooks():
     page = (DOCS / "notebooks.md").read_text(encoding="utf-8")
     assert [f"notebooks/{script.stem}.ipynb" in page for script in SCRIPTS] == [True] * 6
 

@@ -29,14 +29,14 @@ def test_rows_of_bfloat16_are_distributions():
     assert sums_to_one(bits.view(np.float32)).all()
 
 
-def test_votes_of_trees_are_distributions():
+def test_tree_votes_are_distributions():
     votes = np.random.default_rng(0).multinomial(7, P) / 7
     assert sums_to_one(votes).all()
     assert sums_to_one(votes.astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 0.99, 1.01, 1.1, 2.0])
-def test_other_sums_are_none(factor):
+def test_rows_with_other_sums_are_not_probabilities(factor):
     assert not sums_to_one(P * factor).any()
     assert not sums_to_one((P * factor).astype(np.float32)).any()
 
@@ -49,7 +49,7 @@ def test_rounding_explains_no_more_than_half_a_digit_of_each_entry():
     assert not sums_to_one(np.array([0.0, 0.0]))
 
 
-def test_the_row_at_fault_is_named():
+def test_the_invalid_row_is_named():
     p = np.full((2, 3, 2), 0.5)
     p[1, 2] = [0.25, 0.25]
     with pytest.raises(ValueError, match=r"labels must sum to 1 .* a sum of 0.5 at row \(1, 2\)"):

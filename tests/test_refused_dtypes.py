@@ -121,7 +121,7 @@ def test_class_ids_of_bool_are_named(backend, case):
 
 
 @pytest.mark.parametrize("case", OF_DISTRIBUTIONS)
-def test_complex_numbers_are_not_cut_to_their_real_part(backend, case):
+def test_complex_numbers_are_refused(backend, case):
     name, call = OF_DISTRIBUTIONS[case]
     with pytest.raises(TypeError, match=f"{name} must hold real numbers, got complex64"):
         call(in_dtype(backend, SOFT, "complex64"), backend.asarray(LOGITS))

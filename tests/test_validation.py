@@ -83,7 +83,7 @@ def test_values_are_checked_under_validate_and_only_there(backend: Backend) -> N
 
 
 @pytest.mark.parametrize(("value", "code"), [("1", 1), ("0", 0)])
-def test_the_environment_switches_the_check_on(value: str, code: int) -> None:
+def test_the_environment_variable_enables_the_check(value: str, code: int) -> None:
     program = "import lsmooth; lsmooth.losses.softmax_cross_entropy([3], [[0.0, 1.0]])"
     run = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "LSMOOTH_VALIDATE": value}, capture_output=True, text=True

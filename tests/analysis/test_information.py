@@ -22,22 +22,22 @@ def reference(d):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_it_is_the_papers_estimate(backend, dtype):
+def test_the_estimate_matches_the_paper(backend, dtype):
     d = RNG.normal(size=(6, 4)) + RNG.normal(size=(6, 1))
     assert_close(backend, mutual_information(backend.asarray(d, dtype)), reference(d), dtype, factor=30)
 
 
-def test_examples_far_apart_give_all_of_it(backend):
+def test_distant_examples_carry_full_information(backend):
     d = 100.0 * np.arange(8)[:, None] + RNG.normal(size=(8, 5))
     assert_close(backend, mutual_information(backend.asarray(d)), np.log(8), "float64")
 
 
-def test_two_groups_give_one_bit(backend):
+def test_two_groups_carry_one_bit(backend):
     d = np.sign(np.arange(64) - 31.5)[:, None] * 100 + RNG.normal(size=(64, 200))
     assert float(mutual_information(backend.asarray(d))) == pytest.approx(np.log(2), abs=0.01)
 
 
-def test_draws_that_do_not_differ_are_the_limit(backend):
+def test_identical_draws_give_the_limit(backend):
     assert float(mutual_information(backend.asarray([[1.0, 1.0], [1.0, 1.0]]))) == pytest.approx(0.0)
     assert float(mutual_information(backend.asarray([[1.0, 1.0], [2.0, 2.0]]))) == pytest.approx(np.log(2))
 

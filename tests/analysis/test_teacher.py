@@ -42,13 +42,13 @@ def test_a_tiny_mass_is_not_rounded_away(backend):
     assert float(teacher_wrong_class_mass([0], logits)) == pytest.approx(2 * np.exp(-40), rel=1e-5)
 
 
-def test_masked_classes_take_no_part(backend):
+def test_masked_classes_take_no_probability(backend):
     logits = backend.asarray(np.array([[1.0, 0.0, -np.inf]]))
     assert_close(backend, teacher_entropy(logits), np.log(1 + np.e) - np.e / (1 + np.e), "float64", factor=10)
     assert_close(backend, teacher_wrong_class_mass([0], logits), 1.5 / (1 + np.e), "float64")
 
 
-def test_temperatures_of_rows_are_theirs(backend):
+def test_each_row_uses_its_own_temperature(backend):
     mass = teacher_wrong_class_mass(LABELS, backend.asarray(LOGITS), temperature=backend.asarray([1.0, 2, 3, 4, 5, 6]))
     scaled = LOGITS / np.arange(1.0, 7.0)[:, None]
     assert_close(backend, mass, gamma(scaled, LABELS), "float64", factor=4)
@@ -67,7 +67,7 @@ def test_a_mass_out_of_reach_is_refused():
         match_temperature([0, 1], [[2.0, 0.0], [0.0, 2.0]], 1.5)
 
 
-def test_a_label_that_is_no_class_gives_nan(backend):
+def test_labels_out_of_range_give_nan(backend):
     assert np.isnan(float(teacher_wrong_class_mass([0, 7], backend.asarray(LOGITS[:2]))))
 
 

@@ -10,7 +10,7 @@ from lsmooth.backends import load_backend
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "bool"])
 @pytest.mark.parametrize("shape", [(5, 2), (3, 4, 7), (4, 1), (4, 0), (3,), (0, 3), (6, 9)])
-def test_they_are_numpys(dtype, shape):
+def test_reductions_match_numpy(dtype, shape):
     xp, x = load_backend("numpy"), (np.random.default_rng(0).standard_normal(shape) * 9).astype(dtype)
     if dtype == "float64" and x.size > 4:
         x.flat[1], x.flat[3] = np.nan, -np.inf

@@ -8,7 +8,7 @@ from lsmooth.backends import backend_of, register_backend
 from lsmooth.backends.numpy import NumpyBackend
 
 
-def test_look_ups_and_registrations_at_once():
+def test_concurrent_look_ups_and_registrations():
     """Each look-up meets a class that was not seen before, and the table changes under it."""
     failures, stop = [], threading.Event()
 

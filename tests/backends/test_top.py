@@ -52,7 +52,7 @@ def test_the_maximum_of_a_row_with_nan_is_nan(backend: Backend):
     np.testing.assert_array_equal(backend.to_numpy(highest), [np.nan, np.nan, 0.5])
 
 
-def test_it_maps_over_batches_in_jax():
+def test_top_can_be_vmapped_in_jax():
     backend = require_backend("jax")
     import jax
 

@@ -43,19 +43,19 @@ def result(**changes):
     return Result(**(fields | changes))
 
 
-def test_figures_are_ratios_and_bars_look_at_the_right_side():
+def test_ratios_are_compared_with_bars_of_the_right_direction():
     measured = result()
     assert [measured.figure(bar) for bar in ("copies", "a peer", "memory", "seconds")] == [2.0, 4.0, 1.0, 2.0]
     assert [measured.reached(bar) for bar in ("copies", "a peer", "memory")] == [True, False, True]
     assert result(bars={"another peer": 2.0}).reached("another peer") is None
 
 
-def test_the_table_shows_what_was_missed_in_bold():
+def test_the_table_shows_missed_bars_in_bold():
     table = markdown(MACHINE, [result()])
     assert "| torch | 2 x 3 | 2 s | 2 (≤ 2.5) | a peer | **4** (≥ 5) | 1 (≤ 1) | 2 |" in table
 
 
-def test_the_table_of_a_stream_shows_what_was_compiled():
+def test_the_table_of_a_stream_shows_the_compiled_programs():
     table = markdown(MACHINE, [result(compilations={"lsmooth": 50, "a peer": 7}), result()])
     assert "| compiled, lsmooth | compiled, peer |" in table
     assert "**4** (≥ 5) | 50 | 7 |" in table
@@ -82,7 +82,7 @@ def test_durations_are_in_the_unit_that_reads_best(seconds, text):
     assert duration(seconds) == text
 
 
-def test_calls_take_turns():
+def test_calls_alternate():
     calls = []
     measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2, kept=2)
     turns = [name for name, before in zip(calls, [None, *calls], strict=False) if name != before]
@@ -105,7 +105,7 @@ def test_long_calls_are_measured_less_often(monkeypatch, longest, count):
     assert seconds["short"].median < 0.01
 
 
-def test_the_first_run_of_a_turn_is_dropped(monkeypatch):
+def test_the_first_run_of_each_round_is_dropped(monkeypatch):
     now, last = [0.0], [None]
 
     def call(name):
@@ -118,7 +118,7 @@ def test_the_first_run_of_a_turn_is_dropped(monkeypatch):
     assert seconds == {"a": (1.0, 1.0, 1.0), "b": (1.0, 1.0, 1.0)}
 
 
-def test_self_timed_calls_are_taken_at_their_word():
+def test_self_timed_calls_report_their_own_time():
     answers = iter([9.0, *np.arange(1.0, 10.0)])  # the first is dropped
     assert measure_self_timed({"lsmooth": lambda: next(answers)})["lsmooth"].median == 5.0
 
@@ -185,7 +185,7 @@ def test_the_command_writes_results_table_and_pictures(tmp_path):
     assert "## Dispatch" in (tmp_path / "here.md").read_text()
 
 
-def test_the_report_can_be_written_anew_and_ends_with_the_notes(tmp_path):
+def test_the_report_can_be_rewritten_and_ends_with_the_notes(tmp_path):
     save([result(), result(suite="scaling", work="over rows, cross-entropy")], MACHINE, tmp_path / "here.json")
     (tmp_path / "here.notes.md").write_text("## Why\n\nThis.\n")
     arguments = ["bench", "--report-only", "--name", "here", "--out", str(tmp_path)]
@@ -214,7 +214,7 @@ def test_the_report_can_be_written_anew_and_ends_with_the_notes(tmp_path):
         (["loss", "--backend", "numpy", "--device", "cuda"], "--device: there is no device 'cuda' here"),
     ],
 )
-def test_the_command_refuses_what_it_does_not_know(arguments, message):
+def test_the_command_refuses_unknown_options(arguments, message):
     done = CliRunner().invoke(app, ["bench", *arguments])
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())

@@ -26,12 +26,12 @@ def seen(monkeypatch):
     return there
 
 
-def test_without_an_accelerator_it_is_the_cpu(seen):
+def test_without_an_accelerator_the_device_is_the_cpu(seen):
     assert device.resolve(None, ("numpy", "torch")) == ("cpu", None, ("numpy", "torch"))
     assert device.resolve("cpu", ("numpy", "torch")) == ("cpu", None, ("numpy", "torch"))
 
 
-def test_an_accelerator_is_taken_by_those_who_see_it(seen):
+def test_backends_use_a_visible_accelerator(seen):
     seen["torch"] = seen["jax"] = {"cuda": "A GPU"}
     assert device.resolve(None, ("numpy", "jax", "torch", "tensorflow")) == ("cuda", "A GPU", ("jax", "torch"))
     assert device.resolve("cuda", ("torch",)) == ("cuda", "A GPU", ("torch",))
@@ -48,19 +48,19 @@ def test_a_device_that_is_not_there(seen):
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
-def test_the_backends_say_what_they_see(backend):
+def test_backends_report_their_devices(backend):
     require_backend(backend)
     (devices,) = device._ask([backend]).values()
     assert all(kind != "cpu" and name for kind, name in devices.items())
 
 
-def test_a_backend_that_cannot_say_is_an_error(monkeypatch):
+def test_a_backend_without_an_answer_raises_an_error(monkeypatch):
     monkeypatch.setitem(device._SEEN, "no-such-backend", None)
     with pytest.raises(RuntimeError, match="KeyError: 'no-such-backend'"):
         device._ask(["no-such-backend"])
 
 
-def test_the_frameworks_are_told_before_they_are_imported(monkeypatch):
+def test_frameworks_are_configured_before_they_are_imported(monkeypatch):
     monkeypatch.setattr(os, "environ", {"CUDA_VISIBLE_DEVICES": "1"})
     device.use("cpu")
     assert os.environ == {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
@@ -69,7 +69,7 @@ def test_the_frameworks_are_told_before_they_are_imported(monkeypatch):
     assert os.environ == {"TF_FORCE_GPU_ALLOW_GROWTH": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
-def test_a_run_tells_them(monkeypatch):
+def test_the_run_reports_the_warnings(monkeypatch):
     for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # restored after the test
     monkeypatch.setenv("JAX_PLATFORMS", "")
@@ -83,7 +83,7 @@ def test_tensors_are_put_where_the_plan_says():
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_kernels_for_gpus_are_peers_on_gpus_alone(suite, monkeypatch):
+def test_gpu_kernels_are_peers_only_on_gpus(suite, monkeypatch):
     monkeypatch.setattr(frameworks, "is_installed", lambda distribution: True)
     on_gpu = {name for row in suite_rows(suite, GPU) for name in row.contenders} & GPU_PEERS
     expected = {"loss": {"Liger-Kernel"}, "distillation": {"Liger-Kernel"}, "linear": GPU_PEERS}
@@ -98,7 +98,7 @@ def test_a_peer_that_is_not_installed_is_listed_and_not_run(monkeypatch):
     assert not frameworks.has_gpu_peer(Plan(device="cuda"), "liger-kernel")
 
 
-def test_bars_and_numpy_are_for_the_cpu():
+def test_bars_and_numpy_rows_are_cpu_only():
     rows = [row for suite in SUITES for row in suite_rows(suite, GPU)]
     assert not any(row.bars for row in rows)
     assert {row.work for row in rows if row.backend == "numpy"} == {
@@ -158,7 +158,7 @@ def test_a_step_on_a_gpu_waits_until_it_is_done(cuda):
 
 
 @pytest.mark.parametrize("suite", [suite for suite in SUITES if suite not in ("import", "streams")])
-def test_every_suite_runs_there(suite, cuda):
+def test_every_suite_runs_on_the_device(suite, cuda):
     ran = 0
     for row in suite_rows(suite, Plan(("torch",), quick=True, device="cuda")):
         for name, setup in row.contenders.items() | {(COPY, row.copy)}:
@@ -176,7 +176,7 @@ def test_memory_of_a_gpu_is_what_the_framework_has_taken_there(cuda):
     assert memory.can_measure(Plan(device="cuda"))
 
 
-def test_a_report_without_a_gpu_says_what_is_not_measured():
+def test_a_report_without_a_gpu_lists_unmeasured_suites():
     size = {"rows": 2048, "classes": 32000}
     seconds = {"lsmooth": Timing(1.0, 1.0, 1.0)}
     text = markdown(describe_machine(), [Result("", "smoothed cross-entropy, loss and gradient", "jax", size, seconds)])
@@ -190,7 +190,7 @@ def test_a_report_without_a_gpu_says_what_is_not_measured():
     assert any("cut-cross-entropy" in line for line in lines)
 
 
-def test_a_report_of_a_gpu_says_what_is_left():
+def test_the_gpu_report_lists_missing_suites():
     rows = [row for suite in ("loss", "distillation", "linear") for row in suite_rows(suite, GPU)]
     done = [
         Result("", row.work, row.backend, dict(row.size), dict.fromkeys([*row.contenders, COPY], Timing(1.0, 1.0, 1.0)))

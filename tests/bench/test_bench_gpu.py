@@ -36,7 +36,7 @@ def run(monkeypatch, tmp_path):
     return run
 
 
-def test_it_checks_every_loss_and_times_the_peers(run):
+def test_the_gpu_script_checks_every_loss_and_times_the_peers(run):
     code, result = run()
     assert code == 0
     assert len(result["checks"]) == 75
@@ -50,7 +50,7 @@ def test_it_checks_every_loss_and_times_the_peers(run):
     assert all(row["milliseconds"] > 0 for row in result["times"])
 
 
-def test_a_loss_that_is_wrong_is_found(run, monkeypatch):
+def test_a_wrong_loss_is_found(run, monkeypatch):
     exact = losses.softmax_focal_loss
 
     def wrong(labels, logits, **options):

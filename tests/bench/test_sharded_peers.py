@@ -45,7 +45,7 @@ def test_the_formula_of_one_device_is_the_loss_of_torch(peers, form, options):
     assert peers.weighted_mean(peers.batch()) == pytest.approx(mean.item(), rel=1e-12)
 
 
-def test_the_form_of_megatron_is_that_of_its_compat_function(peers):
+def test_the_megatron_variant_matches_its_compat_function(peers):
     from lsmooth.compat.megatron import vocab_parallel_cross_entropy
 
     data = peers.batch()

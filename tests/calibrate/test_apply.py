@@ -110,7 +110,7 @@ def test_a_parquet_keeps_its_columns_and_gets_calibrated_ones(lists, group):
 
 @pytest.mark.parametrize("shape", [(23,), (23, 1)])
 @pytest.mark.parametrize("from_logits", [True, False])
-def test_one_number_a_row_stays_one(shape, from_logits):
+def test_one_column_stays_one_column(shape, from_logits):
     z, labels = Z[:, 1], (LABELS == 1).astype(int)
     sigmoid = {True: lambda z: z, False: lambda z: 1 / (1 + np.exp(-z))}[from_logits]
     np.save("z.npy", sigmoid(z))
@@ -148,7 +148,7 @@ def test_several_labels_a_row_are_calibrated_one_by_one():
     np.testing.assert_allclose(np.load("new_calibrated.npy"), 1 / (1 + np.exp(-NEW / scaler.temperature_)), rtol=1e-5)
 
 
-def test_a_calibrator_without_its_report_takes_columns_that_are_named():
+def test_a_calibrator_without_its_report_uses_the_named_columns():
     scaler = fit_table()
     Path("report/calibrator.json").rename("calibrator.json")
     rows = [",".join(map(repr, row)) for row in NEW.tolist()]
@@ -159,7 +159,7 @@ def test_a_calibrator_without_its_report_takes_columns_that_are_named():
     np.testing.assert_allclose(written[:, 3:], softmax(NEW / scaler.temperature_), rtol=1e-6)
 
 
-def test_numbers_of_another_kind_are_told_of():
+def test_results_of_another_kind_are_reported():
     fit_table()
     rows = [",".join(map(repr, row)) for row in softmax(NEW).tolist()]
     Path("new.csv").write_text("\n".join(["p_cat,p_dog,p_hen", *rows]))
@@ -183,7 +183,7 @@ def test_numbers_of_another_kind_are_told_of():
         ("p_cat;p_dog;p_hen\n1,5;2;3\n", [], "if commas are decimal separators, add --decimal ,"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(folder, text, arguments, message):
+def test_errors_take_one_line_and_leave_no_files(folder, text, arguments, message):
     fit_table()
     Path("new.csv").write_text(text)
     before = {path.name for path in folder.iterdir()}

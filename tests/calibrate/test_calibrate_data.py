@@ -44,12 +44,12 @@ def test_good_rows_are_counted(tmp_path, dtype, label_dtype):
     np.testing.assert_array_equal(counts.per_class, np.bincount(Y, minlength=5))
 
 
-def test_ignored_rows_may_hold_anything(tmp_path):
+def test_ignored_rows_may_hold_any_value(tmp_path):
     counts = checked(tmp_path, changed(Z, 7, np.nan), changed(Y, 7, -1), ignore_index=-1)
     assert (counts.rows, counts.ignored) == (39, 1)
 
 
-def test_masked_classes_are_fine(tmp_path):
+def test_masked_classes_give_finite_results(tmp_path):
     logits = changed(Z, (slice(None), 4), -np.inf)
     assert checked(tmp_path, logits, Y % 4).rows == 40
 
@@ -89,7 +89,7 @@ def test_the_classes_may_be_on_any_axis_but_the_first(tmp_path):
         (np.full((40, 5), 0.3), Y, {"from_logits": False}, "row 0 has a sum of 1.5; add --from-logits"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named(tmp_path, logits, labels, options, message):
+def test_an_unusable_row_is_named(tmp_path, logits, labels, options, message):
     with pytest.raises(FileError) as caught:
         checked(tmp_path, logits, labels, **options)
     assert message in str(caught.value)
@@ -116,7 +116,7 @@ def test_rows_whose_label_has_the_probability_0_are_counted(tmp_path, from_logit
 
 @pytest.mark.parametrize("classes", [5, 100, 1000])
 @pytest.mark.parametrize("rounding", [2, 3, 5, np.float16, np.float32, "bfloat16"])
-def test_rounded_probabilities_are_probabilities(tmp_path, classes, rounding):
+def test_rounded_probabilities_are_accepted(tmp_path, classes, rounding):
     logits = np.random.default_rng(1).normal(0, 3, (20, classes))
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     if isinstance(rounding, int):
@@ -131,7 +131,7 @@ def test_rounded_probabilities_are_probabilities(tmp_path, classes, rounding):
             checked(tmp_path, wrong, p.argmax(-1), from_logits=False)
 
 
-def test_a_position_is_named_as_one_would_index_it(tmp_path):
+def test_positions_are_named_as_indices(tmp_path):
     logits, labels = RNG.normal(size=(6, 5, 2, 3)), RNG.integers(0, 5, (6, 2, 3))
     with pytest.raises(FileError, match=r"row 4, position \(1, 2\)"):
         checked(tmp_path, changed(logits, (4, 3, 1, 2), np.nan), labels, axis=1)

@@ -67,7 +67,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("how", NAMED)
-def test_labels_find_the_class_of_their_name(tmp_path, how):
+def test_labels_match_classes_by_name(tmp_path, how):
     header, labels, options, names = NAMED[how]
     data = table(tmp_path, header, labels, **options)
     known = names.split(",")
@@ -84,14 +84,14 @@ def test_columns_are_in_the_order_of_the_listed_classes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.float64, np.int8, str])
-def test_arrays_take_listed_classes_too(tmp_path, kind):
+def test_arrays_accept_listed_classes(tmp_path, kind):
     data = arrays(tmp_path, RNG.normal(size=(4, 3)), np.array([9, 3, 7, 9]).astype(kind), classes=("3", "7", "9"))
     assert ids(data) == [2, 0, 1, 2]
     assert data.names == ("3", "7", "9")
 
 
 @pytest.mark.parametrize("kind", [np.int64, bool])
-def test_ids_need_no_names(tmp_path, kind):
+def test_ids_do_not_need_class_names(tmp_path, kind):
     data = arrays(tmp_path, RNG.normal(size=(4, 2)), np.array([1, 0, 0, 1]).astype(kind))
     assert ids(data) == [1, 0, 0, 1]
     assert data.names == (("False", "True") if kind is bool else ("0", "1"))
@@ -107,7 +107,7 @@ def test_dense_labels_may_be_names(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "ignored"), [(["cat", "?", "dog"], "?"), ([0, 255, 1], "255"), ([0, -100, 1], "-100"), ([0, 2, 1], 2)]
 )
-def test_a_label_can_be_left_out_whatever_its_kind(tmp_path, labels, ignored):
+def test_labels_of_every_dtype_can_be_ignored(tmp_path, labels, ignored):
     data = table(tmp_path, "p_cat,p_dog,label", labels, ignore_index=ignored)
     counts = checked(data)
     assert (counts.rows, counts.ignored, counts.per_class.tolist()) == (2, 1, [1, 1])
@@ -250,14 +250,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("how", REFUSED)
-def test_where_classes_are_not_known_the_message_says_what_to_add(tmp_path, how):
+def test_the_message_for_unknown_classes_names_the_option(tmp_path, how):
     header, labels, options, message = REFUSED[how]
     with pytest.raises(FileError) as caught:
         table(tmp_path, header, labels, **options)
     assert message in str(caught.value)
 
 
-def test_the_cures_that_messages_name_work(tmp_path):
+def test_fixes_named_in_error_messages_work(tmp_path):
     for how, more in {
         "names without columns of them": {"classes": ("cat", "dog", "hen")},
         "a column that may be a class": {"logits_key": "cat,dog,hen,owl"},

@@ -58,7 +58,7 @@ def split(folder: Path) -> np.ndarray:
     return np.concatenate([data.fit_rows(0, 0.5, block) for block in opened.blocks()])
 
 
-def test_the_report_is_of_the_rows_that_were_not_fitted_on(saved):
+def test_the_report_covers_held_out_rows(saved):
     result = calibrate("z.npy", "y.npy", "--out", "new/report")
     assert result.exit_code == 0, result.output
     folder = saved / "new" / "report"
@@ -99,7 +99,7 @@ def test_the_report_is_of_the_rows_that_were_not_fitted_on(saved):
 
 
 @pytest.mark.parametrize("width", [100, 80, 60, 30])
-def test_nothing_in_the_table_of_measures_is_cut(saved, monkeypatch, width):
+def test_the_table_of_measures_is_not_truncated(saved, monkeypatch, width):
     monkeypatch.setattr(command.console, "_width", width)  # "width" would stay set when it is put back
     np.savez(saved / "wide.npz", logits=1e4 * Z, labels=Y)  # the likelihoods have five digits before the point
     result = calibrate("wide.npz", "--out", "report")
@@ -131,7 +131,7 @@ def test_pictures_of_an_earlier_run_and_no_other_files_are_removed(saved, monkey
     assert {path.stem for path in (saved / "report").glob("*.png")} == {*pictures, "mine"}
 
 
-def test_text_of_files_is_escaped_in_the_report(saved, monkeypatch):
+def test_the_report_escapes_text_from_files(saved, monkeypatch):
     pictures = dict.fromkeys(("reliability", "confidence", "risk_coverage", "classes"), b"")
     monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)
     (saved / "both.npz").rename(saved / "<b>&.npz")
@@ -159,7 +159,7 @@ def test_every_method_fits_and_loads(saved, method):
     assert (saved / "report" / "temperature.png").exists() == (method == "temperature")
 
 
-def test_penalties_reach_the_calibrator(saved):
+def test_penalties_are_passed_to_the_calibrator(saved):
     result = calibrate("both.npz", "--method", "matrix", "--off-diagonal", 0.5, "--intercept", 2, "--out", "report")
     assert result.exit_code == 0, result.output
     scaler = calibration.MatrixScaling.load(saved / "report" / "calibrator.json")
@@ -191,7 +191,7 @@ def test_dense_predictions_keep_their_axis(saved):
     assert (report["rows"]["fit"] + report["rows"]["evaluation"], report["rows"]["ignored"]) == (480, 120)
 
 
-def test_probabilities_are_taken_for_what_they_are(saved):
+def test_probabilities_are_recognised(saved):
     p = calibration.TemperatureScaling().fit(Z, Y).predict_proba(0 * Z + Z)
     np.savez(saved / "p.npz", logits=p, labels=Y)
     result = calibrate("p.npz", "--from-probabilities", "--out", "report")
@@ -277,7 +277,7 @@ def test_a_likelihood_is_finite_where_float32_probabilities_would_be_0(saved, dt
     assert measures["after"]["value"] == pytest.approx(90 * 2 / 600 / scaler.temperature_, rel=1e-5)
 
 
-def test_a_likelihood_that_becomes_infinite_is_worse_and_the_calibrator_is_not_to_be_used(saved):
+def test_an_infinite_likelihood_advises_against_the_calibrator(saved):
     # All rows alike, but one label of the evaluation part that the fit has not seen.
     logits = np.tile(np.float32([[0.0, 0.5, 1.0]]), (400, 1))
     np.savez(saved / "fit.npz", logits=logits, labels=np.arange(400) % 2 + 1)
@@ -329,7 +329,7 @@ def test_half_precision_is_measured_in_full(saved):
     assert result.exit_code == 0, result.output
 
 
-def test_what_the_fit_warns_of_is_passed_on(saved):
+def test_warnings_of_the_fit_are_passed_on(saved):
     np.savez(saved / "sure.npz", logits=Z, labels=Z.argmax(-1))
     result = calibrate("sure.npz", "--out", "report")
     assert result.exit_code == 0, result.output
@@ -354,7 +354,7 @@ def test_rows_beyond_the_sample_are_counted_in_the_sums(saved, monkeypatch):
     assert "drawn at random" in (saved / "part" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_folder_that_is_there_keeps_its_other_files(saved):
+def test_an_existing_folder_keeps_its_other_files(saved):
     (saved / "report").mkdir()
     (saved / "report" / "mine.txt").write_text("kept")
     (saved / "report" / "report.html").write_text("old")
@@ -396,7 +396,7 @@ BAD = {
         (["both.npz", "--from-probabilities", "--method", "isotonic", "--clip", 1e-6], "is for a fit by likelihood"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(saved, arguments, message):
+def test_errors_take_one_line_and_leave_no_files(saved, arguments, message):
     for name, arrays in BAD.items():
         np.savez(saved / name, **arrays)
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
@@ -417,6 +417,6 @@ def test_a_report_that_fails_leaves_nothing(saved, monkeypatch):
     assert (calibrate("both.npz", "--out", "report").exit_code, set(saved.iterdir())) == (2, before)
 
 
-def test_the_choices_are_those_of_the_library():
+def test_the_choices_match_the_library():
     assert tuple(METHODS) == tuple(_choices.Method)
     assert tuple(CONVENTIONS) == tuple(_choices.Convention)

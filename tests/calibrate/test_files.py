@@ -105,7 +105,7 @@ def small_slabs(monkeypatch):
 
 
 @pytest.mark.parametrize("how", SAVED)
-def test_logits_come_back(tmp_path, how):
+def test_logits_survive_the_round_trip(tmp_path, how):
     suffix, save = SAVED[how]
     path = tmp_path / f"file{suffix}"
     save(path)
@@ -127,7 +127,7 @@ def test_labels_come_from_the_same_file(tmp_path, how):
     np.testing.assert_array_equal(array.read(3, 20), Y[3:20])
 
 
-def test_bfloat16_comes_as_float32(tmp_path):
+def test_bfloat16_becomes_float32(tmp_path):
     pytest.importorskip("safetensors")
     pytest.importorskip("ml_dtypes")
     bits = (Z.view(np.uint32) >> 16).astype(np.uint16)
@@ -141,7 +141,7 @@ def test_bfloat16_comes_as_float32(tmp_path):
     assert array.read(4, 9).dtype == np.float32
 
 
-def test_a_slab_of_a_mapped_file_is_a_mapping_of_its_own(tmp_path):
+def test_a_slab_of_a_mapped_file_is_mapped_separately(tmp_path):
     np.save(tmp_path / "z.npy", Z)
     rows = opened(tmp_path / "z.npy").read(3, 5)
     assert isinstance(rows, np.memmap)
@@ -174,7 +174,7 @@ def test_a_slab_of_a_mapped_file_is_a_mapping_of_its_own(tmp_path):
         (".npy", lambda p: None, "is not there"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path, suffix, save, message):
+def test_unreadable_files_are_refused(tmp_path, suffix, save, message):
     path = tmp_path / f"file{suffix}"
     save(path)
     with pytest.raises(FileError) as caught:
@@ -315,7 +315,7 @@ def test_rows_of_text_tables_are_named_by_their_lines(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
 @pytest.mark.parametrize("labels", [["cat", "dog", "cat"], ["7", "x y", "7"], ["", "a", "b"]])
-def test_labels_that_are_texts_are_indices_into_them(tmp_path, suffix, labels):
+def test_text_labels_become_indices(tmp_path, suffix, labels):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
@@ -346,7 +346,7 @@ def test_labels_that_are_written_as_integers_are_integers(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["label", "y_true", "Target", "class"])
-def test_labels_go_by_their_usual_names(tmp_path, name):
+def test_usual_names_of_label_columns_are_recognised(tmp_path, name):
     pytest.importorskip("pyarrow")
     (tmp_path / "file.csv").write_text(f"p0,p1,{name}\n0.5,0.5,1\n")
     assert opened(tmp_path / "file.csv", "labels").columns == (name,)
@@ -412,7 +412,7 @@ def test_columns_that_may_not_be_classes_are_refused(tmp_path, header, key, mess
     assert "--logits-key" in str(caught.value)
 
 
-def test_what_a_table_lacks_is_nan(tmp_path):
+def test_missing_table_entries_are_nan(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "file.csv").write_text("a,b\n1,2\n3,\n")
     np.testing.assert_array_equal(opened(tmp_path / "file.csv").read(0, 2), [[1, 2], [3, np.nan]])
@@ -424,7 +424,7 @@ def test_one_column_of_labels_needs_no_name(tmp_path):
     np.testing.assert_array_equal(opened(tmp_path / "file.csv", "labels").read(0, 2), [1, 0])
 
 
-def test_missing_labels_in_a_table_are_not_made_up(tmp_path):
+def test_missing_labels_in_a_table_are_an_error(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
@@ -433,7 +433,7 @@ def test_missing_labels_in_a_table_are_not_made_up(tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".csv", "pyarrow"), (".safetensors", "safetensors")])
-def test_a_missing_package_is_named(tmp_path, monkeypatch, suffix, package):
+def test_missing_packages_are_named(tmp_path, monkeypatch, suffix, package):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     (tmp_path / f"file{suffix}").write_text("a,b\n1,2\n")
     with pytest.raises(ImportError, match=rf"needs {package}.*pip install 'lsmooth\[calibrate\]'"):

@@ -216,7 +216,7 @@ def read(monkeypatch) -> list[int]:
         ("vector", "fitted.npz", 1),
     ],
 )
-def test_a_killed_run_goes_on_where_it_stopped(folder, read, method, stage, done):
+def test_a_killed_run_resumes(folder, read, method, stage, done):
     split(".npz")
     arguments = ["parts", "--method", method]
     assert run(*arguments, "--out", "whole").exit_code == 0
@@ -234,7 +234,7 @@ def test_a_killed_run_goes_on_where_it_stopped(folder, read, method, stage, done
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_files_that_have_changed_are_read_anew(folder, read):
+def test_changed_files_are_read_again(folder, read):
     split(".npz")
     killed("measuring.npz", 2, "parts", "--out", "report")
     write(Path("parts/1.npz"), 2 * Z[1:130], Y[1:130], np.ones(129))
@@ -282,7 +282,7 @@ ROWS = "cat,dog,y\n1,2,dog\n2,1,cat\n3,5,dog\n"
         ({}, ["a.csv", "a.csv", "?.csv"], r"a\.csv is given twice"),
     ],
 )  # fmt: skip
-def test_the_file_and_the_line_that_differ_are_named(folder, files, arguments, message):
+def test_differing_files_and_lines_are_named(folder, files, arguments, message):
     Path("a.csv").write_text(ROWS)
     Path("empty").mkdir()
     for name, text in files.items():

@@ -50,14 +50,14 @@ def test_measures_over_blocks_are_those_of_the_library(classes, convention):
         assert got[name] == pytest.approx(float(value), rel=1e-9), name
 
 
-def test_probabilities_measure_as_their_logits():
+def test_probabilities_and_logits_give_the_same_metrics():
     labels, logits = rows(5)
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     got, expected = measured(labels, p, from_logits=False).results(), measured(labels, logits).results()
     assert got == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_diagram_of_stand_ins_is_that_of_all_rows():
+def test_the_diagram_of_aggregated_rows_matches_all_rows():
     labels, logits = rows(5)
     proxy_labels, proxies, weight = measured(labels, logits).diagram()
     got = metrics.reliability_curve(proxy_labels, proxies, sample_weight=weight)
@@ -67,7 +67,7 @@ def test_the_diagram_of_stand_ins_is_that_of_all_rows():
 
 
 @pytest.mark.parametrize("kept", [1.0, 0.25])
-def test_intervals_are_as_wide_as_theory_says(kept):
+def test_interval_widths_match_theory(kept):
     labels, logits = rows(4, 8000)
     before, after = measured(labels, logits, kept), measured(labels, logits / 2, kept)
     values = before.results(), after.results()

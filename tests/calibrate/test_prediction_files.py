@@ -174,7 +174,7 @@ def test_a_forest_with_labels_that_are_names():
     assert "labels the column label" in output
 
 
-def test_a_forest_that_gives_the_label_no_vote():
+def test_a_forest_without_votes_for_the_label():
     p = softmax(SURE).round(1)
     p = (p / p.sum(-1, keepdims=True)).round(8)
     write("forest.csv", [*ANIMALS, "label"], [[*row, ANIMALS[k]] for row, k in zip(p.tolist(), LABELS, strict=True)])
@@ -278,7 +278,7 @@ def kind(p: np.ndarray, labels: np.ndarray, more: str = "", code: int = 0) -> st
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_numbers_of_another_kind_are_told_of_and_change_nothing(binary):
+def test_results_of_another_kind_are_reported_and_change_nothing(binary):
     p, labels = softmax(LOGITS), LABELS
     if binary:
         p, labels = p[:, 1], (labels == 1).astype(int)
@@ -317,7 +317,7 @@ def test_numbers_of_another_kind_are_told_of_and_change_nothing(binary):
         (LABELS.astype(np.uint8), SURE.astype(np.float32)),
     ],
 )
-def test_labels_before_predictions_are_told_of(first, second):
+def test_the_error_says_labels_come_before_predictions(first, second):
     assert "come first: lsmooth calibrate y.npy p.npy" in kind(first, second, code=2)
 
 

@@ -126,12 +126,12 @@ def test_the_bootstrap_draws_whole_groups(folder):
         (np.full(ROWS, "x"), "weights in bad.npz must be numbers"),
     ],
 )
-def test_weights_that_are_none_are_refused_by_name(folder, weight, message):
+def test_invalid_weights_are_named(folder, weight, message):
     np.savez("bad.npz", logits=Z, labels=Y, w=weight)
     assert message in calibrate("bad.npz", "--weights-key", "w", code=2)
 
 
-def test_what_is_not_there_is_named(folder):
+def test_missing_files_are_named(folder):
     output = calibrate("t.npz", "--weights-key", "wt", code=2)
     assert "holds no array 'wt'" in output
     assert "--weights-key" in output

@@ -95,7 +95,7 @@ def test_a_weighted_fit_is_the_fit_on_repeated_rows(kind):
     np.testing.assert_allclose(weighted, repeated, atol=1e-5)
 
 
-def test_one_hot_labels_are_class_ids_and_ignored_rows_have_no_part():
+def test_one_hot_labels_match_class_ids_and_ignored_rows_do_not_contribute():
     logits, labels = drawn()
     hard = VectorScaling().fit(logits, labels)
     soft = VectorScaling().fit(logits, np.eye(CLASSES)[labels])
@@ -116,7 +116,7 @@ def test_masked_classes_stay_masked():
     assert np.isfinite(p).all()
 
 
-def test_the_penalties_are_those_of_odir():
+def test_the_penalties_match_odir():
     logits, labels = drawn()
     scaler = MatrixScaling(off_diagonal=0.1, intercept=0.3).fit(logits, labels)
     mixing = scaler.weight_ * (1 - np.eye(CLASSES))
@@ -150,7 +150,7 @@ def test_too_few_rows_for_a_matrix_are_a_warning():
 
 
 @pytest.mark.parametrize("kind", [BiasCorrectedTemperatureScaling, VectorScaling])
-def test_separable_labels_are_called_so(kind):
+def test_separable_labels_are_reported(kind):
     logits, _ = drawn()
     with pytest.warns(ConvergenceWarning, match=r"separable"):
         scaler = kind().fit(logits, logits.argmax(axis=1))
@@ -158,7 +158,7 @@ def test_separable_labels_are_called_so(kind):
     assert np.isfinite(scaler.predict_proba(logits)).all()
 
 
-def test_too_few_iterations_are_called_so():
+def test_too_few_iterations_are_reported():
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):
         assert VectorScaling(max_iter=1).fit(*drawn()).status_ == "max_iter"
 
@@ -169,7 +169,7 @@ def test_classes_of_transform_are_those_of_fit():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_saved_is_loaded(tmp_path, kind):
+def test_saved_calibrators_load_unchanged(tmp_path, kind):
     logits, labels = drawn()
     scaler = kind().fit(logits, labels)
     scaler.save(tmp_path / "c.json")

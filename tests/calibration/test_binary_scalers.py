@@ -54,7 +54,7 @@ def test_bias_corrected_temperatures_are_platt_scaling(backend: Backend, dtype):
 
 
 @pytest.mark.parametrize("kind", MAPS.values(), ids=MAPS)
-def test_a_map_is_that_of_two_classes(backend: Backend, kind):
+def test_a_binary_map_matches_two_classes(backend: Backend, kind):
     logits, labels = drawn()
     two = kind(tol=1e-9).fit(np.stack([np.zeros_like(logits), logits], axis=1), labels)
     expected = two.predict_proba(np.stack([np.zeros_like(logits), logits], axis=1))[:, 1]
@@ -79,7 +79,7 @@ def test_probabilities_of_0_and_1_stay_what_they_are(backend: Backend):
 
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("shape", [(400,), (2, 20, 10)])
-def test_isotonic_is_scikit_learns(backend: Backend, from_logits, shape):
+def test_isotonic_matches_scikit_learn(backend: Backend, from_logits, shape):
     isotonic = pytest.importorskip("sklearn.isotonic", reason="the other library")
     logits, labels = drawn()
     weight = np.random.default_rng(1).integers(0, 3, 400).astype(np.float64)
@@ -122,7 +122,7 @@ def test_labels_of_any_dtype_some_ignored(backend: Backend, kind, as_float):
 
 
 @pytest.mark.parametrize("kind", EVERY.values(), ids=EVERY)
-def test_it_is_saved_and_loaded(kind, tmp_path):
+def test_the_scaler_is_saved_and_loaded(kind, tmp_path):
     logits, labels = drawn()
     scaler: Calibrator = kind(binary=True).fit(logits, labels)
     scaler.save(tmp_path / "scaler.json")
@@ -132,7 +132,7 @@ def test_it_is_saved_and_loaded(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", EVERY.values(), ids=EVERY)
-def test_what_does_not_fit_is_refused(kind):
+def test_arguments_of_the_wrong_shape_are_refused(kind):
     with pytest.raises(ValueError, match=r"labels must have the shape of the logits, .* where binary=True"):
         kind(binary=True).fit(np.zeros((3, 2)), [0, 1, 1])
     with pytest.raises(TypeError, match="binary must be of type bool, got 1"):
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused(kind):
         kind(binary=True).fit(np.zeros(3), [0, 1, 2])
 
 
-def test_a_vector_of_yes_or_no_has_the_slope_and_intercept_of_a_logistic_regression():
+def test_binary_vectors_have_the_slope_of_a_logistic_regression():
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
     rng = np.random.default_rng(0)
     logits = rng.normal(0.0, 2.0, 800)

@@ -27,7 +27,7 @@ def best(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray | None = Non
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("true", TEMPERATURES)
-def test_the_optimum_is_found_to_a_millionth(backend: Backend, memory, dtype, true):
+def test_the_optimum_is_found_to_a_relative_error_of_1e_6(backend: Backend, memory, dtype, true):
     logits, labels = drawn()
     logits = (true * logits).astype(dtype)
     scaler = TemperatureScaling(binary=True).fit(backend.asarray(logits), backend.asarray(labels))
@@ -48,7 +48,7 @@ def test_labels_may_have_any_shape_and_dtype(backend: Backend, memory, shape):
 
 
 @pytest.mark.parametrize("as_float", [False, True])
-def test_ignored_labels_and_weights_of_0_have_no_part(backend: Backend, memory, as_float):
+def test_ignored_labels_and_weights_of_0_do_not_contribute(backend: Backend, memory, as_float):
     logits, labels = drawn()
     padded, ids = np.where(labels >= 0, logits, 0).copy(), labels.copy()
     padded[:3], ids[:3] = np.nan, -1
@@ -74,7 +74,7 @@ def test_a_weighted_fit_is_the_fit_on_repeated_rows(backend: Backend, memory):
         np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-9)
 
 
-def test_a_label_between_is_both_labels_with_its_weights(backend: Backend):
+def test_a_fractional_label_is_both_labels_weighted(backend: Backend):
     logits, labels = drawn((300,))
     soft = np.where(labels == 1, 0.75, 0.25)
     scaler = TemperatureScaling(binary=True).fit(backend.asarray(logits), backend.asarray(soft))
@@ -136,6 +136,6 @@ def test_two_classes_are_one_binary_logit(backend: Backend):
         ([[0.0, 1.0]], [0], r"labels must have the shape of the logits, \(1, 2\), where binary=True; got \(1,\)"),
     ],
 )
-def test_what_cannot_be_fitted_is_an_error(backend: Backend, memory, logits, labels, message):
+def test_inputs_that_cannot_be_fitted_raise_an_error(backend: Backend, memory, logits, labels, message):
     with pytest.raises(ValueError, match=message):
         TemperatureScaling(binary=True).fit(backend.asarray(np.array(logits)), backend.asarray(np.array(labels)))

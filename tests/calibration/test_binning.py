@@ -51,7 +51,7 @@ def test_an_empty_bin_gives_its_middle():
     np.testing.assert_allclose(scaler.values_, [[0.125, 0.375, 0.625, 1.0], [0.0, 0.375, 0.625, 0.875]])
 
 
-def test_isotonic_is_scikit_learns(backend: Backend):
+def test_isotonic_matches_scikit_learn(backend: Backend):
     isotonic = pytest.importorskip("sklearn.isotonic", reason="scikit-learn is not installed")
     _, labels = drawn()
     p = np.repeat(np.random.default_rng(3).dirichlet(np.ones(3), 150), 2, axis=0)  # every value twice
@@ -101,7 +101,7 @@ def test_logits_maps_and_ignored_rows(backend: Backend, kind):
 
 
 @pytest.mark.parametrize("kind", [HistogramBinning, IsotonicCalibration])
-def test_what_is_saved_is_loaded(tmp_path, kind):
+def test_saved_calibrators_load_unchanged(tmp_path, kind):
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((60, 3)), rng.integers(0, 3, 60)
     scaler = kind().fit(logits, labels)
@@ -137,7 +137,7 @@ def test_bad_arguments_are_errors():
         ([[0, 0.2, 0.5], [0, 0.5, 1.4]], r"map \[0, 1\] to \[0, 1\]"),
     ],
 )
-def test_points_that_no_fit_leaves_are_refused(tmp_path, points, message):
+def test_fits_that_would_not_move_are_refused(tmp_path, points, message):
     IsotonicCalibration(from_logits=False).fit([[0.9, 0.1], [0.2, 0.8]], [0, 1]).save(tmp_path / "c.json")
     content = json.loads((tmp_path / "c.json").read_text())
     content["fitted"]["points_"] = points
@@ -162,7 +162,7 @@ def test_isotonic_values_are_finite_and_between_their_neighbours(backend: Backen
     assert (got <= of_points[known] + 1e-6).all()
 
 
-def test_between_two_points_the_line_is_straight():
+def test_the_curve_is_linear_between_points():
     x, y = np.array([0.0, 5e-324, 1e-310, 0.25, 0.75, 1.0]), np.array([0.0, 0.1, 0.2, 0.4, 0.9, 0.9])
     at = np.array([-1.0, 0.0, 5e-324, 1e-310, 0.25, 0.5, 0.75, 0.9, 2.0])
     np.testing.assert_allclose(interpolated(at, x, y), [0.0, 0.0, 0.1, 0.2, 0.4, 0.65, 0.9, 0.9, 0.9])

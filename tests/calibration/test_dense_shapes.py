@@ -14,7 +14,7 @@ CLASSES = 3
 
 @pytest.mark.parametrize("axis", [1, -1])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_map_with_padding_is_its_rows_that_count(backend: Backend, kind, axis):
+def test_a_padded_map_equals_its_counted_rows(backend: Backend, kind, axis):
     if hasattr(kind(), "tol"):
         pytest.importorskip("scipy", reason="scipy is not installed")
     rng = np.random.default_rng(0)

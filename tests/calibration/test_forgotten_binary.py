@@ -33,14 +33,14 @@ def test_one_logit_a_row_is_an_error_that_names_it(backend: Backend):
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "float32"])
-def test_one_hot_rows_are_the_classes_they_name(backend: Backend, dtype):
+def test_one_hot_rows_match_class_ids(backend: Backend, dtype):
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((60, 3)), rng.integers(0, 3, 60)
     got = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(np.eye(3)[labels], dtype))
     np.testing.assert_allclose(got.temperature_, TemperatureScaling().fit(logits, labels).temperature_, rtol=1e-6)
 
 
-def test_rows_of_weight_0_may_hold_anything(backend: Backend):
+def test_rows_of_weight_0_may_hold_any_values(backend: Backend):
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((60, 3)), rng.integers(0, 3, 60)
     one_hot = np.eye(3, dtype=np.int64)[labels]

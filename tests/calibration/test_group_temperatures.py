@@ -48,7 +48,7 @@ def test_each_group_has_the_temperature_of_its_rows(backend: Backend, memory, dt
     assert scaler.n_iter_ <= 24
 
 
-def test_a_hundred_groups_take_the_passes_of_one(backend: Backend):
+def test_many_groups_need_no_more_passes_than_one(backend: Backend):
     rng = np.random.default_rng(0)
     logits, labels = drawn(rows=5000)
     ids = rng.integers(0, 100, 5000)
@@ -77,7 +77,7 @@ def test_transform_divides_each_row_by_its_groups_temperature(backend: Backend, 
     assert_close(backend, p, e / e.sum(axis=1, keepdims=True), dtype, factor=20)
 
 
-def test_predicted_classes_are_groups_and_stay_the_predicted_ones(backend: Backend, memory):
+def test_predicted_classes_can_be_groups(backend: Backend, memory):
     logits, labels = drawn(rows=800)
     logits = np.moveaxis((2.0 * logits[:, :4]).reshape(20, 40, 4), -1, 1)
     labels = (labels % 4).reshape(20, 40)
@@ -123,7 +123,7 @@ def test_binary_rows_may_be_in_given_groups_that_repeat(backend: Backend):
         np.testing.assert_allclose(scaler.temperatures_[k], alone.temperature_, rtol=1e-6)
 
 
-def test_groups_of_ignored_rows_are_not_seen(backend: Backend, memory):
+def test_groups_of_ignored_rows_are_not_fitted(backend: Backend, memory):
     logits, labels, ids = grouped()
     padded = np.concatenate([logits, np.full((4, 10), np.nan)])
     scaler = GroupTemperatureScaling(ignore_index=-1)
@@ -149,7 +149,7 @@ def test_groups_without_an_optimum_are_named():
     assert (scaler.temperatures_ > 0).all()
 
 
-def test_the_temperatures_are_differentiated_through(differentiable_backend: Backend):
+def test_temperatures_get_a_gradient(differentiable_backend: Backend):
     xp = differentiable_backend
     logits, labels, ids = grouped()
     scaler = GroupTemperatureScaling().fit(logits, labels, groups=ids)
@@ -177,7 +177,7 @@ def test_groups_that_do_not_fit_are_an_error(options, groups, error, message):
 
 
 @pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
-def test_what_is_saved_is_loaded_and_what_cannot_be_is_refused(tmp_path):
+def test_saved_calibrators_load_and_unsavable_ones_are_refused(tmp_path):
     logits, labels = drawn(rows=30)
     scaler = GroupTemperatureScaling().fit(logits, labels, groups=np.arange(30) % 20)
     scaler.save(tmp_path / "g.json")

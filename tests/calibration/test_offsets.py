@@ -34,7 +34,7 @@ METRICS = [
 
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("function", METRICS, ids=lambda function: function.__name__)
-def test_metrics_are_those_of_float64(backend: Backend, function, offset):
+def test_metrics_match_float64(backend: Backend, function, offset):
     logits, labels = drawn(offset)
     got = function(backend.asarray(labels), backend.asarray(logits), from_logits=True)
     expected = function(labels, logits.astype(np.float64) - offset, from_logits=True)
@@ -43,7 +43,7 @@ def test_metrics_are_those_of_float64(backend: Backend, function, offset):
 
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("name", SCALERS)
-def test_calibrated_probabilities_are_those_of_float64(backend: Backend, name, offset):
+def test_calibrated_probabilities_match_float64(backend: Backend, name, offset):
     plain, labels = drawn(0.0)
     scaler = SCALERS[name].fit(plain.astype(np.float64), labels)
     logits, _ = drawn(offset)
@@ -58,7 +58,7 @@ def test_calibrated_probabilities_are_those_of_float64(backend: Backend, name, o
 
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("name", ["temperature", "bias", "dirichlet"])
-def test_fits_are_those_of_float64(backend: Backend, name, offset):
+def test_fits_match_float64(backend: Backend, name, offset):
     logits, labels = drawn(offset)
     at = np.arange(3.0)[None]
     got = SCALERS[name].fit(backend.asarray(logits), backend.asarray(labels)).predict_proba(at)
@@ -67,7 +67,7 @@ def test_fits_are_those_of_float64(backend: Backend, name, offset):
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
-def test_divided_logits_are_those_of_float64(backend: Backend, offset):
+def test_divided_logits_match_float64(backend: Backend, offset):
     logits, labels = drawn(offset)
     got = backend.to_numpy(apply_temperature(backend.asarray(logits), 1.7))
     np.testing.assert_allclose(got, logits.astype(np.float64) / 1.7, rtol=2e-7)
@@ -80,7 +80,7 @@ def test_divided_logits_are_those_of_float64(backend: Backend, offset):
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
-def test_what_a_teacher_tells_is_that_of_float64(backend: Backend, offset):
+def test_teacher_statistics_match_float64(backend: Backend, offset):
     logits, labels = drawn(offset)
     of_float64 = logits.astype(np.float64) - offset
     mass = analysis.teacher_wrong_class_mass(backend.asarray(labels), backend.asarray(logits))

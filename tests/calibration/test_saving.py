@@ -22,13 +22,13 @@ from lsmooth.calibration import (
 from lsmooth.calibration._loading import CLASSES
 
 
-def test_nothing_works_before_fit(tmp_path):
+def test_methods_raise_before_fit(tmp_path):
     for call in (lambda s: s.transform([[0.0]]), lambda s: s.predict_proba([[0.0]]), lambda s: s.save(tmp_path / "a")):
         with pytest.raises(ValueError, match="not fitted yet"):
             call(TemperatureScaling())
 
 
-def test_parameters_are_scikit_learns():
+def test_parameters_match_scikit_learn():
     scaler = TemperatureScaling(axis=1)
     assert scaler.set_params(max_iter=7) is scaler
     assert scaler.get_params() == {
@@ -45,7 +45,7 @@ def test_parameters_are_scikit_learns():
         scaler.set_params(steps=3)
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_saved_calibrators_load_unchanged(tmp_path):
     scaler = TemperatureScaling(ignore_index=-1).fit(*drawn())
     scaler.save(tmp_path / "t.json")
     loaded = TemperatureScaling.load(tmp_path / "t.json")
@@ -120,7 +120,7 @@ def test_one_function_loads_every_kind(tmp_path, scaler):
 
 
 @pytest.mark.parametrize("name", ["Calibrator", "os.system", "", "TemperatureScaling\n"])
-def test_no_other_class_is_loaded(tmp_path, name):
+def test_only_lsmooth_classes_are_loaded(tmp_path, name):
     TemperatureScaling().fit(*drawn(rows=50)).save(tmp_path / "t.json")
     content = json.loads((tmp_path / "t.json").read_text())
     (tmp_path / "t.json").write_text(json.dumps({**content, "class": name}))
@@ -129,7 +129,7 @@ def test_no_other_class_is_loaded(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95", b"[1, 2", b"[" * 100_000, b'{"format": NaN}', b"null"])
-def test_what_is_no_json_is_an_error(tmp_path, content):
+def test_invalid_json_is_an_error(tmp_path, content):
     path = tmp_path / "t.json"
     path.write_bytes(content)
     for reader in (load, TemperatureScaling.load):

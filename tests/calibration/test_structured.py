@@ -79,7 +79,7 @@ def test_masked_classes_stay_masked_and_few_rows_stay_near_the_temperature(kind)
 
 @pytest.mark.parametrize("rows", [300, 3000])
 @pytest.mark.parametrize("name", ["ts-mix", "svs", "sms"])
-def test_they_are_probmetrics(name, rows):
+def test_results_match_probmetrics(name, rows):
     peer = pytest.importorskip("probmetrics.calibrators", reason="the other library")
     kind = {"ts-mix": MixedTemperatureScaling, "svs": StructuredVectorScaling, "sms": StructuredMatrixScaling}[name]
     logits, labels = shifted(2 * rows, 6)

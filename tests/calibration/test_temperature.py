@@ -58,7 +58,7 @@ def test_the_optimum_is_found_on_host_and_device(backend: Backend, memory, dtype
     np.testing.assert_allclose(scaler.nll_after_, mean_nll(logits, labels, expected), rtol=1e-6)
 
 
-def test_separable_labels_are_called_so(backend: Backend, memory):
+def test_separable_labels_are_reported(backend: Backend, memory):
     logits, _ = drawn()
     with pytest.warns(ConvergenceWarning, match=r"separable"):
         scaler = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(logits.argmax(axis=1)))
@@ -66,7 +66,7 @@ def test_separable_labels_are_called_so(backend: Backend, memory):
     assert math.isnan(scaler.temperature_stderr_)
 
 
-def test_labels_against_the_logits_are_called_uninformative(backend: Backend, memory):
+def test_labels_opposed_to_the_logits_are_reported_as_uninformative(backend: Backend, memory):
     logits, _ = drawn()
     with pytest.warns(ConvergenceWarning, match=r"uninformative"):
         scaler = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(logits.argmin(axis=1)))
@@ -91,13 +91,13 @@ def test_an_optimum_beyond_the_bounds_is_at_the_bound():
     np.testing.assert_allclose(scaler.temperature_, 0.5)
 
 
-def test_too_few_passes_are_called_so():
+def test_too_few_passes_are_reported():
     logits, labels = drawn()
     with pytest.warns(ConvergenceWarning, match="max_iter=3"):
         assert TemperatureScaling(max_iter=3).fit(100.0 * logits, labels).status_ == "max_iter"
 
 
-def test_a_constant_added_to_a_row_changes_nothing(backend: Backend):
+def test_adding_a_constant_to_a_row_changes_nothing(backend: Backend):
     logits, labels = drawn()
     logits = (np.round(logits * 4) / 4).astype("float32")  # exact in float32 when 1e6 is added
     shifted = (logits + 1e6).astype("float32")
@@ -105,7 +105,7 @@ def test_a_constant_added_to_a_row_changes_nothing(backend: Backend):
     assert fits[0].temperature_ == fits[1].temperature_
 
 
-def test_large_data_start_from_a_part_of_it(backend: Backend, monkeypatch):
+def test_fits_of_large_data_start_from_a_subset(backend: Backend, monkeypatch):
     monkeypatch.setattr("lsmooth.calibration._moments.HOST_BLOCK_BYTES", 2**10)
     logits, labels = drawn(rows=2000)
     order = np.argsort(labels, kind="stable")  # the part is not like the whole
@@ -151,7 +151,7 @@ def test_scaling_lowers_the_calibration_error_of_other_data(backend: Backend):
 
 @pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
 @pytest.mark.parametrize("factor", [1e5, 1e30])
-def test_saturated_logits_give_numbers(backend: Backend, memory, factor):
+def test_saturated_logits_give_finite_losses(backend: Backend, memory, factor):
     logits, labels = drawn()
     logits = (factor * logits).astype("float32")
     scaler = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(labels))
@@ -164,7 +164,7 @@ def test_saturated_logits_give_numbers(backend: Backend, memory, factor):
     np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def test_probabilities_of_0_and_1_give_numbers(backend: Backend, memory):
+def test_probabilities_of_0_and_1_give_finite_results(backend: Backend, memory):
     p = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.6, 0.2, 0.2]])
     scaler = TemperatureScaling(from_logits=False).fit(backend.asarray(p), backend.asarray(np.array([0, 1, 0, 0, 1])))
     assert scaler.status_ == "converged"
@@ -173,7 +173,7 @@ def test_probabilities_of_0_and_1_give_numbers(backend: Backend, memory):
     np.testing.assert_array_equal(calibrated == 0, p == 0)
 
 
-def test_float32_logits_come_back_changed(backend: Backend):
+def test_float32_logits_are_overwritten(backend: Backend):
     logits, labels = drawn()
     logits = (3.0 * logits).astype("float32")
     scaler = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(labels))
@@ -183,7 +183,7 @@ def test_float32_logits_come_back_changed(backend: Backend):
     assert scaler.temperature_ > 2
 
 
-def test_logits_that_look_like_probabilities_are_logits(backend: Backend):
+def test_logits_that_look_like_probabilities_are_treated_as_logits(backend: Backend):
     rng = np.random.default_rng(0)
     logits = rng.dirichlet(np.ones(4), 300)
     labels = (3.0 * logits + rng.gumbel(size=logits.shape)).argmax(axis=1)

@@ -11,7 +11,7 @@ from lsmooth.backends import Backend
 from lsmooth.calibration import TemperatureScaling
 
 
-def test_masked_classes_have_no_part(backend: Backend, memory):
+def test_masked_classes_do_not_contribute(backend: Backend, memory):
     logits, labels = drawn()
     masked = np.full((len(logits), 4), -np.inf)
     both = np.concatenate([masked[:, :2], 3.0 * logits, masked[:, 2:]], axis=1)
@@ -19,7 +19,7 @@ def test_masked_classes_have_no_part(backend: Backend, memory):
     np.testing.assert_allclose(scaler.temperature_, best_temperature(3.0 * logits, labels), rtol=1e-6)
 
 
-def test_ignored_rows_may_hold_anything(backend: Backend, memory):
+def test_ignored_rows_may_hold_any_value(backend: Backend, memory):
     logits, labels = drawn()
     junk = np.concatenate([logits, np.full((3, 10), np.nan)])
     scaler = TemperatureScaling(ignore_index=-100).fit(
@@ -42,7 +42,7 @@ def test_classes_may_be_on_any_axis(backend: Backend, memory, axis, monkeypatch)
     np.testing.assert_allclose(scaler.temperature_, best_temperature(logits, labels), rtol=1e-6)
 
 
-def test_one_hot_labels_are_class_ids(backend: Backend, memory):
+def test_one_hot_labels_match_class_ids(backend: Backend, memory):
     logits, labels = drawn()
     hard = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(labels))
     soft = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(np.eye(10)[labels]))
@@ -66,7 +66,7 @@ def test_half_precision_is_fitted_in_float32(backend: Backend):
     np.testing.assert_allclose(scaler.temperature_, best_temperature(logits.astype("float16"), labels), rtol=1e-6)
 
 
-def test_probabilities_are_their_logarithms(backend: Backend, memory):
+def test_probabilities_and_their_logarithms_agree(backend: Backend, memory):
     logits, labels = drawn()
     p = np.exp(2 * logits) / np.exp(2 * logits).sum(axis=1, keepdims=True)
     scaler = TemperatureScaling(from_logits=False).fit(backend.asarray(p), backend.asarray(labels))
@@ -93,13 +93,13 @@ def test_probabilities_are_their_logarithms(backend: Backend, memory):
         ([[0.0, 1.0]], [0], [1.0, 1.0], r"sample_weight must be a scalar or have shape"),
     ],
 )
-def test_what_cannot_be_fitted_is_an_error(backend: Backend, memory, logits, labels, weight, message):
+def test_inputs_that_cannot_be_fitted_raise_an_error(backend: Backend, memory, logits, labels, weight, message):
     arrays = [None if x is None else backend.asarray(np.asarray(x)) for x in (logits, labels, weight)]
     with pytest.raises(ValueError, match=message):
         TemperatureScaling().fit(*arrays)
 
 
-def test_the_row_at_fault_is_named_by_its_position_in_a_map():
+def test_the_invalid_row_is_named_by_its_position_in_a_map():
     labels = np.zeros((2, 3, 4), np.int64)
     labels[1, 2, 3] = 7
     with pytest.raises(ValueError, match=r"got 7 at row \(1, 2, 3\)"):

@@ -54,7 +54,7 @@ def test_shards_seen_once_merge_into_the_fit_on_all(backend: Backend, dtype, tru
 
 
 @pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
-def test_partial_fits_say_what_fits_say():
+def test_partial_fits_raise_the_errors_of_fits():
     logits, labels = drawn()
     assert TemperatureScaling().partial_fit(logits, logits.argmax(axis=1)).status_ == "separable"
     assert TemperatureScaling().partial_fit(logits, logits.argmin(axis=1)).status_ == "uninformative"
@@ -69,7 +69,7 @@ def test_only_partial_fits_of_the_same_parameters_merge():
         one.merge_state(TemperatureScaling().fit(*drawn()))
 
 
-def test_a_mapped_file_is_fitted_as_an_array(tmp_path, monkeypatch):
+def test_mapped_files_and_arrays_give_the_same_fit(tmp_path, monkeypatch):
     monkeypatch.setattr("lsmooth.calibration._moments.HOST_BLOCK_BYTES", 2**12)
     monkeypatch.setattr("lsmooth.calibration._moments._MAPPED_BYTES", 2**13)
     logits, labels = drawn(rows=2000)
@@ -79,7 +79,7 @@ def test_a_mapped_file_is_fitted_as_an_array(tmp_path, monkeypatch):
     assert scaler.temperature_ == TemperatureScaling().fit(logits, labels).temperature_
 
 
-def test_a_generator_is_fitted_in_one_reading(backend: Backend):
+def test_a_generator_is_read_once(backend: Backend):
     logits, labels = drawn()
     weight = np.random.default_rng(1).random(400)
     parts = np.array_split(np.arange(400), 3)

@@ -37,7 +37,7 @@ def test_binning_and_isotonic_take_them(backend: Backend, memory, kind):
 
 @pytest.mark.parametrize("kind", LIKELIHOODS.values(), ids=LIKELIHOODS)
 @pytest.mark.parametrize("binary", [False, True])
-def test_the_others_say_how_many_there_are(backend: Backend, memory, kind, binary):
+def test_other_calibrators_report_how_many_zeros_there_are(backend: Backend, memory, kind, binary):
     p, labels = forest()
     lost = np.flatnonzero(p[np.arange(len(p)), labels] == 0)
     if binary:
@@ -85,7 +85,7 @@ def test_clipped_probabilities_of_1_are_clipped_below_too(backend: Backend, memo
     ],
 )
 @pytest.mark.parametrize("kind", LIKELIHOODS.values(), ids=LIKELIHOODS)
-def test_a_clip_is_a_small_number_for_probabilities(kind, options, message):
+def test_clip_is_a_small_number(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(**options).fit([[0.5, 0.5]], [0])
 

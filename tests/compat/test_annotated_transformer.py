@@ -17,7 +17,7 @@ TARGET = np.array([2, 0, 5, 3, 1])
 
 @pytest.mark.parametrize("padding_idx", [0, 3])
 @pytest.mark.parametrize("smoothing", [0.1, 0.4, 1.0])
-def test_the_summed_divergence_and_its_gradient_are_the_notebooks(backend, padding_idx, smoothing):
+def test_the_summed_divergence_and_its_gradient_match_the_notebook(backend, padding_idx, smoothing):
     q = padded(TARGET, 6, smoothing, padding_idx)
     target = backend.asarray(TARGET)
     criterion = LabelSmoothing(6, padding_idx, smoothing)
@@ -29,7 +29,7 @@ def test_the_summed_divergence_and_its_gradient_are_the_notebooks(backend, paddi
     assert_same(backend, lambda x: opennmt(x, target), X, np.asarray(kl_divergence(q, X)), -q)
 
 
-def test_without_smoothing_it_is_the_summed_nll_of_rows_that_are_not_padding(backend):
+def test_without_smoothing_the_loss_is_the_summed_nll_of_rows_that_are_not_padding(backend):
     loss = LabelSmoothing(6, 0)(backend.asarray(X), backend.asarray(TARGET))
     assert_close(backend, loss, -X[[0, 2, 3, 4], [2, 5, 3, 1]].sum(), "float64")
 
@@ -50,7 +50,7 @@ def test_the_worked_example_of_the_notebook(backend):
     assert np.isnan(backend.to_numpy(loss))
 
 
-def test_torchs_own_divergence_agrees(backend):
+def test_the_divergence_matches_torch(backend):
     torch = pytest.importorskip("torch", reason="its KLDivLoss is what the notebook calls")
     for predict in (np.exp(X), np.array([[0, 0.2, 0.7, 0.1, 0]] * 3)):
         target = np.array([2, 1, 0, 3, 3])[: len(predict)]
@@ -63,7 +63,7 @@ def test_torchs_own_divergence_agrees(backend):
         assert_close(backend, loss, expected.numpy(), "float64")
 
 
-def test_what_makes_no_sense_is_refused_and_named(backend):
+def test_invalid_arguments_are_refused_and_named(backend):
     x, target = backend.asarray(X), backend.asarray(TARGET)
     with pytest.raises(ValueError, match=r"x must have 5 classes, got shape \(5, 6\)"):
         LabelSmoothing(5, 0, 0.1)(x, target)

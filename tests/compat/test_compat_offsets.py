@@ -34,7 +34,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("offset", [0.0, 1e2, -1e4, 1e6, 1e8])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_float32_logits_keep_their_digits(backend, loss, offset):
+def test_float32_logits_are_exact(backend, loss, offset):
     logits = (LOGITS + offset).astype(np.float32)
     soft = np.round(SOFT * 256) / 256  # exact in float32
     expected = LOSSES[loss](logits.astype(np.float64), IDS, soft)

@@ -53,14 +53,14 @@ def assert_same_as_optax(backend, name, *arrays, dtype="float64", factor=4.0, by
 
 @pytest.mark.parametrize("axis", [*AXES, None], ids=str)
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "poly_loss_cross_entropy"])
-def test_losses_of_distributions_are_optax(backend, name, axis):
+def test_losses_of_distributions_match_optax(backend, name, axis):
     for where in (None, KEPT):
         assert_same_as_optax(backend, name, LOGITS, SOFT, axis=axis, where=where)
     assert_same_as_optax(backend, name, LOGITS, SOFT, axis=axis, by=1)
 
 
 @pytest.mark.parametrize("axis", [*AXES, (0, 2)], ids=str)
-def test_losses_of_class_ids_are_optax(backend, axis):
+def test_losses_of_class_ids_match_optax(backend, axis):
     axes = axis if isinstance(axis, tuple) else (axis % 3,)
     rows = [size for a, size in enumerate(SHAPE) if a not in axes]
     ids = RNG.integers(np.prod([SHAPE[a] for a in axes]), size=rows)
@@ -69,7 +69,7 @@ def test_losses_of_class_ids_are_optax(backend, axis):
 
 
 @pytest.mark.parametrize("name", ["kl_divergence", "kl_divergence_with_log_targets", "generalized_kl_divergence"])
-def test_divergences_are_optax(backend, name):
+def test_divergences_match_optax(backend, name):
     targets = LOG_P if "log" in name else SOFT
     for axis in (-1, (0, 2)):
         for where in (None, KEPT):
@@ -78,7 +78,7 @@ def test_divergences_are_optax(backend, name):
 
 
 @pytest.mark.parametrize("name", ["sigmoid_binary_cross_entropy", "sigmoid_focal_loss"])
-def test_losses_of_yes_or_no_are_optax(backend, name):
+def test_binary_losses_match_optax(backend, name):
     for labels in (SOFT, (SOFT > 0.3).astype(int)):
         assert_same_as_optax(backend, name, LOGITS, labels)
     if name == "sigmoid_focal_loss":
@@ -86,7 +86,7 @@ def test_losses_of_yes_or_no_are_optax(backend, name):
 
 
 @pytest.mark.parametrize("axis", [-1, 1, (0, 2), None], ids=str)
-def test_smoothed_labels_are_optax(backend, axis):
+def test_smoothed_labels_match_optax(backend, axis):
     for alpha in (0.0, 0.1, 1.0):
         for where in (None, KEPT[:1, :, 1:2] | True, KEPT):
             if where is not None and not where.any(axis).all():
@@ -97,7 +97,7 @@ def test_smoothed_labels_are_optax(backend, axis):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_dtype_comes_back_as_it_went_in(backend, dtype):
+def test_the_result_keeps_the_dtype_of_the_input(backend, dtype):
     factor = 4.0 if dtype == "float32" else 16.0
     for name in ("softmax_cross_entropy", "sigmoid_binary_cross_entropy", "kl_divergence"):
         options = {"dtype": dtype, "factor": factor}
@@ -116,14 +116,14 @@ def test_labels_are_broadcast_and_may_be_integers(backend):
     assert_same_as_optax(backend, "kl_divergence", LOGITS, SOFT[0, 0])
 
 
-def test_a_mask_of_rows_takes_out_whole_rows(backend):
+def test_a_mask_of_rows_removes_whole_rows(backend):
     where = KEPT[..., 0]
     assert_same_as_optax(backend, "softmax_cross_entropy", LOGITS, SOFT, where=where)
     ids = SOFT.argmax(-1)
     assert_same_as_optax(backend, "softmax_cross_entropy_with_integer_labels", LOGITS, ids, where=where)
 
 
-def test_masked_classes_cost_what_they_cost_there(backend):
+def test_masked_classes_match_the_original(backend):
     logits = np.array([[-np.inf, 0.0, 1.0]] * 3)
     labels = np.array([[0.0, 0.5, 0.5], [0.4, 0.3, 0.3], [0.0, 1.0, 0.0]])
     for name in ("softmax_cross_entropy", "safe_softmax_cross_entropy"):
@@ -147,7 +147,7 @@ def test_a_class_id_counts_from_the_end_below_0_and_is_nan_when_too_large(backen
         compat.softmax_cross_entropy_with_integer_labels(backend.asarray(LOGITS[0]), backend.asarray(ids))
 
 
-def test_what_optax_refuses_is_refused_and_named(backend):
+def test_arguments_that_optax_refuses_are_refused_and_named(backend):
     logits, ids = backend.asarray(LOGITS), backend.asarray(SOFT.argmax(-1))
     integers = backend.asarray(LOGITS.astype(int))
     with pytest.raises(TypeError, match="logits must be floating point, got int"):
@@ -191,7 +191,7 @@ def counted(function, calls):
 
 
 @pytest.mark.parametrize(("module", "case"), [(module, case) for module, cases in OWN_TESTS.items() for case in cases])
-def test_optax_own_tests_pass(module, case, monkeypatch):
+def test_the_loss_tests_of_optax_pass(module, case, monkeypatch):
     pytest.importorskip("absl.testing.absltest", reason="Optax' tests are written with absl-py")
     tests = importlib.import_module(f"optax.losses.{module}")
     target = importlib.import_module(f"optax.losses.{module.removesuffix('_test')}")

@@ -56,7 +56,7 @@ def assert_same_as_torch(backend, logits, target, dtype="float64", factor=4.0, *
 
 @pytest.mark.parametrize("soft", [False, True], ids=["class ids", "probabilities"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_option_is_torchs(backend, shape, soft):
+def test_every_option_matches_torch(backend, shape, soft):
     logits, target = case(SHAPES[shape], soft)
     for weight in (None, WEIGHT):
         for label_smoothing in (0.0, 0.1, 1.0):
@@ -66,7 +66,7 @@ def test_every_option_is_torchs(backend, shape, soft):
 
 
 @pytest.mark.parametrize("ignore_index", [-100, 1])
-def test_ignored_rows_are_torchs_and_nan_when_there_are_no_others(backend, ignore_index):
+def test_ignored_rows_match_torch_and_give_nan_if_all_are_ignored(backend, ignore_index):
     logits, target = case(SHAPES["a map"], soft=False)
     target[0, 0] = ignore_index
     for weight in (None, WEIGHT):
@@ -88,7 +88,7 @@ def test_ignored_rows_are_torchs_and_nan_when_there_are_no_others(backend, ignor
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_every_dtype_comes_back_as_it_went_in(backend, dtype):
+def test_the_result_keeps_the_dtype_of_the_input(backend, dtype):
     need_dtype(backend, dtype)
     for soft in (False, True):
         logits, target = case(SHAPES["a batch"], soft)
@@ -97,7 +97,7 @@ def test_every_dtype_comes_back_as_it_went_in(backend, dtype):
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weight", [None, [1.0, 1.0, 0.0]])
-def test_a_masked_class_costs_what_it_costs_there(backend, weight, label_smoothing):
+def test_a_masked_class_matches_the_original(backend, weight, label_smoothing):
     logits = np.array([[1.0, 2.0, -np.inf]])
     for target in ([0], [2], np.array([[1.0, 0.0, 0.0]]), np.array([[0.5, 0.0, 0.5]])):
         options = {"weight": weight, "label_smoothing": label_smoothing, "reduction": "none"}
@@ -115,7 +115,7 @@ def test_a_mean_over_an_empty_batch_is_nan_and_its_sum_0(backend):
     "shape", [(5, 0), (0, 4), (0, 0), (0,), (1,), (2, 1), (0, 4, 2), (2, 4, 0), (2, 0, 3), (0, 0, 2)]
 )
 @pytest.mark.parametrize("kind", ["class ids", "ignored ids", "probabilities"])
-def test_empty_shapes_are_torchs(backend, shape, kind):
+def test_empty_shapes_match_torch(backend, shape, kind):
     rows, classes = (shape[:1] + shape[2:], shape[1]) if len(shape) > 1 else ((), shape[0])
     if kind != "probabilities" and classes == 0 and (len(shape) > 2 or kind == "class ids"):
         pytest.skip("torch has no answer")
@@ -131,14 +131,14 @@ def test_empty_shapes_are_torchs(backend, shape, kind):
                 assert_same_as_torch(backend, np.zeros(shape), target, **options)
 
 
-def test_a_mean_over_rows_of_no_weight_is_nan_as_there(backend):
+def test_a_mean_over_rows_of_weight_0_is_nan(backend):
     for label_smoothing in (0.0, 0.1, 1.0):
         assert_same_as_torch(backend, LOGITS[0], np.asarray(1), weight=WEIGHT, label_smoothing=label_smoothing)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_calls_are_torchs(backend, data):
+def test_random_calls_match_torch(backend, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16), "seed"))
     scale = data.draw(st.sampled_from([1.0, 1e4]), "scale")
     logits = rng.normal(size=(3, CLASSES, 2)) * scale
@@ -169,7 +169,7 @@ def test_random_calls_are_torchs(backend, data):
         ({"input": np.zeros((5, 4), int)}, TypeError, "input must be floating point"),
     ],
 )
-def test_what_torch_refuses_is_refused_and_named(backend, change, error, match):
+def test_arguments_that_torch_refuses_are_refused_and_named(backend, change, error, match):
     arguments = {"input": LOGITS, "target": IDS} | change
     theirs = {name: torch.as_tensor(x) if isinstance(x, np.ndarray) else x for name, x in arguments.items()}
     with pytest.raises((RuntimeError, ValueError, NotImplementedError)):
@@ -189,7 +189,7 @@ def test_an_id_out_of_range_is_nan_and_an_error_under_validate(backend):
 
 @pytest.mark.parametrize("size_average", [None, True, False])
 @pytest.mark.parametrize("reduce", [None, True, False])
-def test_the_deprecated_arguments_still_choose_the_reduction(size_average, reduce):
+def test_deprecated_arguments_choose_the_reduction(size_average, reduce):
     logits, target = (torch.tensor(x) for x in case(SHAPES["a batch"], soft=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -201,7 +201,7 @@ def test_the_deprecated_arguments_still_choose_the_reduction(size_average, reduc
 
 
 @pytest.mark.parametrize("size_average", [None, True, False])
-def test_the_deprecated_arguments_by_position_are_not_taken_for_others(size_average):
+def test_deprecated_positional_arguments_are_not_misread(size_average):
     logits, target = case(SHAPES["a batch"], soft=False)
     with pytest.raises(TypeError, match="size_average and reduce by keyword"):
         compat.cross_entropy(logits, target, None, size_average)

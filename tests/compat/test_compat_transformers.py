@@ -24,7 +24,7 @@ def hugging_face(**options):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 @pytest.mark.parametrize("call", [{}, {"shift_labels": True}, {"num_items_in_batch": 7}])
-def test_the_loss_and_its_gradient_are_transformers(backend, epsilon, dtype, call):
+def test_the_loss_and_its_gradient_match_transformers(backend, epsilon, dtype, call):
     torch, theirs = hugging_face(epsilon=epsilon)
     # Theirs adds up in float32, float64 logits too.
     factor = {"float64": 1e6, "bfloat16": 8.0}[dtype]
@@ -48,7 +48,7 @@ def test_the_loss_is_the_mean_over_rows_that_count(backend):
     assert_close(backend, loss, expected, "float64")
 
 
-def test_another_ignore_index_is_honoured_and_nothing_but_it_is_nan(backend):
+def test_another_ignore_index_is_used_and_other_invalid_labels_are_nan(backend):
     torch, theirs = hugging_face(epsilon=0.1, ignore_index=4)
     labels = np.where(LABELS == -100, 4, LABELS)
     value = theirs((torch.tensor(LOGITS),), torch.tensor(labels)).numpy()

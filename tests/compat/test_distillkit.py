@@ -37,7 +37,7 @@ def written_out(missing, temperature, mask=None):
 @pytest.mark.parametrize("missing", ["zero", "symmetric_uniform"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
-def test_the_sum_over_tokens_is_distillkits(backend, missing, temperature, mask):
+def test_the_sum_over_tokens_matches_distillkit(backend, missing, temperature, mask):
     value = sparse_kl_div(backend.asarray(STUDENT), IDS, VALUES, mask, missing=missing, temperature=temperature)
     assert_close(backend, value, written_out(missing, temperature, mask), "float64", 20.0)
 
@@ -49,7 +49,7 @@ def test_logits_of_the_teacher_are_normalised_over_the_kept_classes(backend):
 
 
 @pytest.mark.parametrize(("missing", "tail"), [("zero", "drop"), ("symmetric_uniform", "bucket")])
-def test_the_call_of_lsmooth_that_is_the_same(differentiable_backend, missing, tail):
+def test_the_equivalent_call_of_lsmooth_agrees(differentiable_backend, missing, tail):
     """``"zero"`` is ``tail="drop"`` of a renormalised teacher."""
     xp = differentiable_backend
     values = log_softmax(VALUES) if missing == "zero" else VALUES

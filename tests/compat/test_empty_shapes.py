@@ -64,7 +64,7 @@ def formula(case, x, y):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", BY_IDS)
-def test_a_loss_of_class_ids_is_the_formulas(backend, case, shape):
+def test_losses_of_class_ids_match_the_formula(backend, case, shape):
     x, y = np.full(shape, -0.5), np.zeros(shape[:-1], int)
     loss = lambda: BY_IDS[case](backend.asarray(x), backend.asarray(y))  # noqa: E731
     if case in OF_OTHERS and shape[-1] == 1:
@@ -78,7 +78,7 @@ def test_a_loss_of_class_ids_is_the_formulas(backend, case, shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", BY_ROWS)
-def test_a_loss_of_distributions_is_the_formulas(backend, case, shape):
+def test_losses_of_distributions_match_the_formula(backend, case, shape):
     x, t = np.full(shape, -0.5), np.full(shape, 0.25)
     log_p = x if case.endswith("divergence") else log_softmax(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -97,7 +97,7 @@ def test_a_loss_of_distributions_is_the_formulas(backend, case, shape):
 
 @pytest.mark.parametrize("where", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_optax_class_ids_are_the_installed_optax(shape, where):
+def test_class_ids_match_the_installed_optax(shape, where):
     losses = pytest.importorskip("optax.losses")
     x, y = np.full(shape, -0.5), np.zeros(shape[:-1], int)
     options = {"where": np.ones(shape, bool)} if where else {}
@@ -108,7 +108,7 @@ def test_optax_class_ids_are_the_installed_optax(shape, where):
 
 @pytest.mark.parametrize("case", ["annotated transformer", "opennmt"])
 @pytest.mark.parametrize("rows", [0, 2])
-def test_padding_and_no_rows_cost_nothing(backend, case, rows):
+def test_padding_and_empty_batches_have_zero_loss(backend, case, rows):
     criterion = {
         "annotated transformer": annotated_transformer.LabelSmoothing(4, 0, 0.1),
         "opennmt": opennmt.LabelSmoothingLoss(0.1, 4, ignore_index=0),

@@ -16,7 +16,7 @@ TARGET = np.array([0, 4, 2, 4])
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.7, 1.0])
 @pytest.mark.parametrize("ignore_index", [None, 4, -100])
-def test_both_losses_and_their_gradients_are_fairseqs(backend, epsilon, ignore_index):
+def test_both_losses_and_their_gradients_match_fairseq(backend, epsilon, ignore_index):
     counted = (ignore_index != TARGET)[:, None]
     smooth = counted * others_share(TARGET, 5, epsilon)
     plain = counted * np.eye(5)[TARGET]
@@ -29,7 +29,7 @@ def test_both_losses_and_their_gradients_are_fairseqs(backend, epsilon, ignore_i
             assert_same(backend, loss, LPROBS, value, -q)
 
 
-def test_a_column_of_targets_is_taken_too(backend):
+def test_a_column_of_targets_is_accepted(backend):
     lprobs = backend.asarray(LPROBS)
     flat = label_smoothed_nll_loss(lprobs, backend.asarray(TARGET), 0.1)
     column = label_smoothed_nll_loss(lprobs, backend.asarray(TARGET[:, None]), 0.1)
@@ -37,7 +37,7 @@ def test_a_column_of_targets_is_taken_too(backend):
         assert_close(backend, a, backend.to_numpy(b), "float64")
 
 
-def test_half_precision_comes_back_as_it_went_in(backend):
+def test_half_precision_results_keep_their_dtype(backend):
     loss, nll = label_smoothed_nll_loss(backend.asarray(LPROBS, "float16"), backend.asarray(TARGET), 0.1)
     assert backend.dtype(loss) == backend.dtype(nll) == "float16"
     assert_close(backend, loss, -(others_share(TARGET, 5, 0.1) * LPROBS).sum(), "float16", 2.0)

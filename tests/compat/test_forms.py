@@ -47,7 +47,7 @@ def test_the_three_forms_have_one_gradient(differentiable_backend):
         assert_close(xp, xp.value_and_grad(form, xp.asarray(LOGITS))[1], p - q, "float64", 4.0)
 
 
-def test_the_padded_divergence_is_a_cross_entropy_less_an_entropy_too(backend):
+def test_the_padded_divergence_is_a_cross_entropy_minus_an_entropy(backend):
     x = backend.asarray(LOGITS)
     criterion = annotated_transformer.LabelSmoothing(size=5, padding_idx=2, smoothing=0.3)
     divergence = criterion(log_softmax(backend, x), backend.asarray(LABELS))

@@ -14,7 +14,7 @@ TARGET = np.array([0, 4, 2, 4])
 
 
 @pytest.mark.parametrize("label_smoothing", [-0.1, 0.0, 0.1, 0.9])
-def test_the_rows_and_their_gradient_are_megatrons(backend, label_smoothing):
+def test_losses_and_gradients_match_megatron(backend, label_smoothing):
     q = others_share(TARGET, 5, max(label_smoothing, 0.0))
     log_p = log_softmax(LOGITS)
     loss = lambda x: vocab_parallel_cross_entropy(x, backend.asarray(TARGET), label_smoothing)  # noqa: E731
@@ -29,6 +29,6 @@ def test_sequences_of_batches_keep_their_shape_and_half_precision_becomes_float3
     assert_close(backend, loss, expected, "float16", 4.0)
 
 
-def test_smoothing_everything_is_refused_as_there(backend):
+def test_smoothing_of_1_is_refused(backend):
     with pytest.raises(ValueError, match=r"label_smoothing must be below 1, got 1\.0"):
         vocab_parallel_cross_entropy(backend.asarray(LOGITS), backend.asarray(TARGET), 1.0)

@@ -97,7 +97,7 @@ def provide(code, monkeypatch):
 
 
 @pytest.mark.parametrize("library", SECTIONS)
-def test_both_sides_give_one_number(library, monkeypatch):
+def test_both_sides_give_the_same_number(library, monkeypatch):
     expected, compared = None, 0
     for kind, code in SECTIONS[library]:
         if kind == "py":

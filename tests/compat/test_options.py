@@ -32,7 +32,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("value", [None, "0.1", True, [0.1]], ids=["None", "text", "bool", "list"])
 @pytest.mark.parametrize("case", NUMBERS)
-def test_what_is_no_number_is_refused_by_name(case, value):
+def test_options_that_are_not_numbers_are_named(case, value):
     name, build = NUMBERS[case]
     with pytest.raises(TypeError, match=f"^{name} must be a number, got"):
         build(value)
@@ -59,7 +59,7 @@ INTEGERS = {
 
 @pytest.mark.parametrize("value", ["0", True, 1.0, [1]], ids=["text", "bool", "float", "list"])
 @pytest.mark.parametrize("case", INTEGERS)
-def test_what_is_no_class_id_is_refused_by_name(case, value):
+def test_arguments_that_are_not_class_ids_are_named(case, value):
     name, build = INTEGERS[case]
     with pytest.raises(TypeError, match=f"^{name} must be an integer, got"):
         build(value)

@@ -69,14 +69,14 @@ def assert_same_as_tf(backend, name, labels, logits, dtype="float32", factor=4.0
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_every_reduction_with_every_kind_of_weight_is_tensorflows(backend, name, weights):
+def test_every_reduction_with_every_kind_of_weight_matches_tensorflow(backend, name, weights):
     for reduction in Reduction.all():
         assert_same_as_tf(backend, name, *CALLS[name], weights=WEIGHTS[weights], reduction=reduction)
 
 
 @pytest.mark.parametrize("label_smoothing", [0, 1e-3, 0.1, 0.5, 1, 1.5, -0.1])
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "sigmoid_cross_entropy"])
-def test_smoothing_is_tensorflows_out_of_range_too(backend, name, label_smoothing):
+def test_out_of_range_smoothing_matches_tensorflow(backend, name, label_smoothing):
     for reduction in (Reduction.NONE, Reduction.SUM_BY_NONZERO_WEIGHTS):
         options = {"weights": SPARSE_WEIGHT, "label_smoothing": label_smoothing, "reduction": reduction}
         assert_same_as_tf(backend, name, *CALLS[name], **options)
@@ -84,7 +84,7 @@ def test_smoothing_is_tensorflows_out_of_range_too(backend, name, label_smoothin
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", CALLS)
-def test_every_dtype_comes_back_as_it_went_in(backend, name, dtype):
+def test_the_result_keeps_the_dtype_of_the_input(backend, name, dtype):
     for reduction in Reduction.all():
         options = {"weights": SPARSE_WEIGHT, "reduction": reduction}
         if name != "sparse_softmax_cross_entropy":
@@ -92,7 +92,7 @@ def test_every_dtype_comes_back_as_it_went_in(backend, name, dtype):
         assert_same_as_tf(backend, name, *CALLS[name], dtype=dtype, factor=8.0, **options)
 
 
-def test_the_defaults_and_the_order_of_the_arguments_are_tensorflows(backend):
+def test_defaults_and_argument_order_match_tensorflow(backend):
     labels, logits = backend.asarray(ONEHOT), backend.asarray(LOGITS, "float32")
     plain = peer.softmax_cross_entropy(ONEHOT, LOGITS.astype("float32"))
     assert_close(backend, tf_losses.softmax_cross_entropy(labels, logits), plain, "float32", 4.0)
@@ -101,7 +101,7 @@ def test_the_defaults_and_the_order_of_the_arguments_are_tensorflows(backend):
     assert_close(backend, tf_losses.softmax_cross_entropy(labels, logits, *arguments), expected, "float32", 4.0)
 
 
-def test_the_constants_are_tensorflows():
+def test_the_constants_match_tensorflow():
     for name in ("NONE", "SUM", "MEAN", "SUM_OVER_BATCH_SIZE", "SUM_OVER_NONZERO_WEIGHTS", "SUM_BY_NONZERO_WEIGHTS"):
         assert getattr(Reduction, name) == getattr(peer.Reduction, name)
     assert set(Reduction.all()) == set(peer.Reduction.all())
@@ -109,7 +109,7 @@ def test_the_constants_are_tensorflows():
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_calls_are_tensorflows(backend, data):
+def test_random_calls_match_tensorflow(backend, data):
     # Few shapes: JAX compiles every operation anew for each.
     rows = data.draw(st.sampled_from([(), (0,), (4,), (2, 3)]), "rows")
     classes = data.draw(st.sampled_from([1, 4]), "classes")
@@ -133,7 +133,7 @@ def test_random_calls_are_tensorflows(backend, data):
 
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "sigmoid_cross_entropy"])
 @pytest.mark.parametrize("label_smoothing", [0, 0.1])
-def test_infinite_logits_cost_what_they_cost_there(backend, name, label_smoothing):
+def test_infinite_logits_match_the_original(backend, name, label_smoothing):
     options = {"label_smoothing": label_smoothing, "reduction": Reduction.NONE}
     labels = np.eye(3)[[0, 2]]
     assert_same_as_tf(backend, name, labels, np.array([[1.0, 2.0, -np.inf]] * 2), **options)
@@ -157,7 +157,7 @@ def test_the_labels_have_a_gradient_in_the_sigmoid_form_alone(differentiable_bac
 
 
 @pytest.mark.parametrize("reduction", Reduction.all())
-def test_the_weights_have_tensorflows_gradient(differentiable_backend, reduction):
+def test_gradients_of_weights_match_tensorflow(differentiable_backend, reduction):
     xp = differentiable_backend
 
     def loss(module, labels, logits, weights):
@@ -200,7 +200,7 @@ def test_a_class_id_out_of_range_is_nan_and_an_error_under_validate(backend):
 @pytest.mark.parametrize(
     "shape", [(3,), (4,), (3, 4, 1), (1, 3, 4), (2, 4), (3, 2), (1, 1, 1), (3, 4, 5), (4, 3), (1, 5), (1,), (3, 4, 2)]
 )
-def test_weights_that_tensorflow_does_not_broadcast_are_refused_as_there(backend, name, shape):
+def test_weights_that_tensorflow_does_not_broadcast_are_refused(backend, name, shape):
     labels, logits = CALLS[name]
     weights = np.ones(shape)
     try:
@@ -234,7 +234,7 @@ def test_weights_that_tensorflow_does_not_broadcast_are_refused_as_there(backend
         (1.0, 1.0, {}, ValueError, "logits must have at least one axis"),
     ],
 )
-def test_what_tensorflow_refuses_is_refused_and_named(backend, labels, logits, options, error, match):
+def test_arguments_that_tensorflow_refuses_are_refused_and_named(backend, labels, logits, options, error, match):
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
         peer.softmax_cross_entropy(labels, logits, **options)
     convert = lambda x: None if x is None else backend.asarray(x)  # noqa: E731

@@ -117,7 +117,7 @@ def test_shapes_that_do_not_fit_fail_when_they_are_known(function, labels, logit
 
 
 @pytest.mark.parametrize("unknown", [(True, False), (False, True), (True, True)])
-def test_weighted_losses_of_unknown_rank_are_tensorflows(unknown):
+def test_weighted_losses_of_unknown_rank_match_tensorflow(unknown):
     def run(module):
         with tf.Graph().as_default(), V1.Session() as session:
             holders = [
@@ -143,7 +143,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_elsewhere_an_unknown_rank_is_an_error_that_says_so(name):
+def test_other_functions_reject_an_unknown_rank(name):
     @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
     def traced(x):
         return CALLS[name](x)

@@ -36,14 +36,14 @@ def assert_same_as_timm(backend, ours, theirs, target, dtype="float64", factor=4
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_label_smoothing_cross_entropy_is_timms(backend, smoothing, dtype):
+def test_label_smoothing_cross_entropy_matches_timm(backend, smoothing, dtype):
     theirs = timm("cross_entropy", "LabelSmoothingCrossEntropy")(smoothing)
     ours = compat.LabelSmoothingCrossEntropy(smoothing)
     assert ours.confidence == theirs.confidence
     assert_same_as_timm(backend, ours, theirs, IDS, dtype, factor=4.0 if dtype != "bfloat16" else 8.0)
 
 
-def test_soft_target_cross_entropy_is_timms(backend):
+def test_soft_target_cross_entropy_matches_timm(backend):
     assert_same_as_timm(
         backend, compat.SoftTargetCrossEntropy(), timm("cross_entropy", "SoftTargetCrossEntropy")(), SOFT
     )
@@ -64,14 +64,14 @@ def test_soft_target_cross_entropy_is_timms(backend):
     ],
     ids=lambda options: ", ".join(options) or "defaults",
 )
-def test_binary_cross_entropy_is_timms(backend, options):
+def test_binary_cross_entropy_matches_timm(backend, options):
     tensors = {name: torch.tensor(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
     for target in (IDS, IDS[:, None], SOFT):
         theirs = timm("binary_cross_entropy", "BinaryCrossEntropy")(**tensors)
         assert_same_as_timm(backend, compat.BinaryCrossEntropy(**options), theirs, target)
 
 
-def test_what_timm_refuses_is_refused_and_named(backend):
+def test_arguments_that_timm_refuses_are_refused_and_named(backend):
     with pytest.raises(AssertionError):
         timm("cross_entropy", "LabelSmoothingCrossEntropy")(1.0)
     with pytest.raises(ValueError, match=r"smoothing must be below 1, got 1\.0"):

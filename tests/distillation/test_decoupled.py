@@ -34,7 +34,7 @@ def test_values_and_gradients_equal_the_formula(backend, options, factor):
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (0.0, 1.0), (2.0, 0.5)])
-def test_the_parts_have_their_weights(backend, alpha, beta):
+def test_the_terms_are_weighted(backend, alpha, beta):
     options = {"alpha": alpha, "beta": beta, "reduction": "none"}
     check_pair(backend, loss, decoupled(alpha, beta), TEACHER, STUDENT, **options)
 
@@ -48,7 +48,7 @@ def test_the_parts_make_up_the_forward_kl(backend):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_student_however_sure_gives_a_finite_loss(differentiable_backend, dtype):
+def test_an_overconfident_student_gives_a_finite_loss(differentiable_backend, dtype):
     # The published code overflows here.
     xp = differentiable_backend
     t, s = xp.asarray([[0.0, 1.0, 2.0]], dtype), xp.asarray([[1e4, 0.0, -1e4]], dtype)
@@ -61,7 +61,7 @@ def test_a_student_however_sure_gives_a_finite_loss(differentiable_backend, dtyp
     assert np.isfinite(xp.to_numpy(slope)).all()
 
 
-def test_a_teacher_however_sure_gives_a_finite_loss(differentiable_backend):
+def test_an_overconfident_teacher_gives_a_finite_loss(differentiable_backend):
     xp = differentiable_backend
     t, s = xp.asarray([[1e4, 0.0, -1e4]]), xp.asarray([[0.0, 1.0, 2.0]])
     value, slope = xp.value_and_grad(lambda x: decoupled_distillation_loss(t, x, [0], beta=0.0), s)
@@ -69,7 +69,7 @@ def test_a_teacher_however_sure_gives_a_finite_loss(differentiable_backend):
     assert np.isfinite(xp.to_numpy(slope)).all()
 
 
-def test_a_class_that_both_mask_is_as_if_it_were_not_there(differentiable_backend):
+def test_classes_masked_by_both_match_removed_classes(differentiable_backend):
     xp = differentiable_backend
     t, s = (xp.asarray(np.append(z, np.full((ROWS, 1), -np.inf), axis=1)) for z in (TEACHER, STUDENT))
     value, slope = xp.value_and_grad(lambda x: loss(t, x), s)
@@ -78,7 +78,7 @@ def test_a_class_that_both_mask_is_as_if_it_were_not_there(differentiable_backen
     assert_close(xp, slope, np.append(xp.to_numpy(narrow), np.zeros((ROWS, 1)), axis=1), "float64")
 
 
-def test_a_label_without_other_classes_costs_nothing(differentiable_backend):
+def test_a_label_without_other_classes_has_zero_loss(differentiable_backend):
     xp = differentiable_backend
     z = xp.asarray(np.array([[1.0, -np.inf, -np.inf]]))
     value, slope = xp.value_and_grad(lambda x: decoupled_distillation_loss(z, x, [0]), z)
@@ -86,7 +86,7 @@ def test_a_label_without_other_classes_costs_nothing(differentiable_backend):
     assert np.isfinite(xp.to_numpy(slope)).all()
 
 
-def test_ignored_rows_count_nowhere_and_labels_out_of_range_are_nan(backend):
+def test_ignored_rows_do_not_count_and_labels_out_of_range_are_nan(backend):
     labels = np.array([0, -100, 1, 4, 2])
     t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
     rows = decoupled_distillation_loss(t, s, labels, ignore_index=-100, reduction="none")
@@ -95,7 +95,7 @@ def test_ignored_rows_count_nowhere_and_labels_out_of_range_are_nan(backend):
     assert rows[1] == 0.0
 
 
-def test_it_is_traced():
+def test_the_loss_can_be_traced():
     xp = require_backend("jax")
     import jax
 

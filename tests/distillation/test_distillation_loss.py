@@ -153,7 +153,7 @@ def test_the_teacher_gets_no_gradient_unless_asked(differentiable_backend, diver
 
 
 @pytest.mark.parametrize("divergence", FORMULAS)
-def test_equal_logits_cost_nothing(backend, divergence):
+def test_equal_logits_have_zero_loss(backend, divergence):
     z = backend.asarray(np.array([[1.0, 2.0, 3.0], [1e4, 0.0, -1e4], [5.0, -np.inf, 5.0]]))
     rows = backend.to_numpy(distillation_loss(z, z, divergence=divergence, reduction="none"))
     np.testing.assert_allclose(rows, 0.0, atol=1e-14)
@@ -161,7 +161,7 @@ def test_equal_logits_cost_nothing(backend, divergence):
 
 @pytest.mark.parametrize("loss", [distillation_loss, standardized_distillation_loss])
 @pytest.mark.parametrize("divergence", FORMULAS)
-def test_a_class_that_both_mask_is_as_if_it_were_not_there(backend, divergence, loss):
+def test_classes_masked_by_both_match_removed_classes(backend, divergence, loss):
     wide = [np.insert(z, 2, -np.inf, axis=1) for z in (TEACHER, STUDENT)]
     expected = backend.to_numpy(loss(backend.asarray(TEACHER), backend.asarray(STUDENT), divergence=divergence))
     t, s = (backend.asarray(z) for z in wide)
@@ -185,7 +185,7 @@ def test_a_class_that_both_mask_is_as_if_it_were_not_there(backend, divergence, 
         ("alpha", 4 * (1 - 0.5**0.5), 4 * (1 - 0.5**0.5)),
     ],
 )
-def test_a_class_that_one_of_them_masks_costs_what_it_costs(backend, divergence, masked_by_teacher, masked_by_student):
+def test_classes_masked_by_one_match_the_formula(backend, divergence, masked_by_teacher, masked_by_student):
     one, two = backend.asarray(np.array([[0.0, -np.inf]])), backend.asarray(np.array([[0.0, 0.0]]))
     for t, s, expected in ((one, two, masked_by_teacher), (two, one, masked_by_student)):
         value = float(backend.to_numpy(distillation_loss(t, s, divergence=divergence)))
@@ -194,7 +194,7 @@ def test_a_class_that_one_of_them_masks_costs_what_it_costs(backend, divergence,
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("divergence", FORMULAS)
-def test_far_logits_are_right(differentiable_backend, divergence, dtype):
+def test_far_logits_give_exact_losses(differentiable_backend, divergence, dtype):
     xp = differentiable_backend
     t = in_dtype(xp, np.array([[9984.0, 9920.0, -1e4], [1e4, 0.0, -1e4]]), dtype)
     s = in_dtype(xp, np.array([[9920.0, 9984.0, -1e4], [-1e4, 1e4, 0.0]]), dtype)
@@ -239,7 +239,7 @@ def test_half_precision_is_reduced_in_single(backend, divergence, dtype):
 
 
 @pytest.mark.parametrize("loss", [distillation_loss, standardized_distillation_loss])
-def test_what_does_not_count_may_hold_anything(backend, loss):
+def test_masked_rows_may_hold_any_values(backend, loss):
     z, kept = STUDENT.copy(), LABELS != 1
     z[~kept] = [np.nan, np.inf, 0.0, -np.inf]
     expected = backend.to_numpy(loss(backend.asarray(TEACHER[kept]), backend.asarray(z[kept])))
@@ -272,7 +272,7 @@ def test_standardized_logits(backend, divergence):
     check_pair(backend, standardized_distillation_loss, formula, TEACHER, STUDENT, **options)
 
 
-def test_a_standardized_student_need_not_match_the_scale(backend):
+def test_standardization_ignores_the_scale_of_the_student(backend):
     value = standardized_distillation_loss(
         backend.asarray(TEACHER), backend.asarray(3.0 * TEACHER - 7.0), temperature=4.0
     )
@@ -288,7 +288,7 @@ def test_logits_without_spread_standardize_to_zero(differentiable_backend):
     assert np.isfinite(xp.to_numpy(slope)).all()
 
 
-def test_second_derivatives_are_those_of_the_softmax(differentiable_backend):
+def test_second_derivatives_match_the_softmax(differentiable_backend):
     xp = differentiable_backend
     v = np.random.default_rng(5).normal(size=STUDENT.shape)
     p = softmax(STUDENT / 2.0)
@@ -377,7 +377,7 @@ def test_tensorflow_traces_it_for_any_batch(divergence):
 
 
 @pytest.mark.parametrize("divergence", FORMULAS)
-def test_torch_compiles_it_whole(divergence):
+def test_torch_compiles_without_graph_breaks(divergence):
     require_backend("torch")
     import torch
 
@@ -415,7 +415,7 @@ def test_optax_agrees():
         assert_close(xp, distillation_loss(t, s, reduction="none"), np.asarray(peer), "float64", 10)
 
 
-def test_no_precision_is_lost_to_the_common_size_of_logits(backend):
+def test_a_common_offset_loses_no_precision(backend):
     t, s = np.array([[1e4, 9999.0]]), np.array([[0.0, 0.5]])
     value = distillation_loss(backend.asarray(t, "float32"), backend.asarray(s, "float32"))
     assert_close(backend, value, kl_of_logits(t, s)[0], "float32")

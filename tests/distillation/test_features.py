@@ -118,7 +118,7 @@ def test_equal_and_zero_features_have_finite_gradients(differentiable_backend, n
 
 
 @pytest.mark.parametrize("name", ["similarity_preserving_loss", "relational_distance_loss", "relational_angle_loss"])
-def test_relations_do_not_see_scale(backend, name):
+def test_relations_do_not_depend_on_scale(backend, name):
     x = POINTS[0]
     value = getattr(distillation, name)(backend.asarray(x), backend.asarray(3.0 * x))
     assert float(backend.to_numpy(value)) == pytest.approx(0.0, abs=1e-15)
@@ -135,7 +135,7 @@ def test_half_precision_is_computed_in_single(differentiable_backend, name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_it_is_traced(name):
+def test_the_loss_can_be_traced(name):
     xp = require_backend("jax")
     import jax
 
@@ -158,7 +158,7 @@ def test_tensorflow_traces_it_for_any_batch(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_torch_compiles_it_whole(name):
+def test_torch_compiles_without_graph_breaks(name):
     require_backend("torch")
     import torch
 

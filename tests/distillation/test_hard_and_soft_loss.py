@@ -17,7 +17,7 @@ TEACHER, STUDENT = logits(0), logits(1)
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon", "alpha"])
 @pytest.mark.parametrize("ignore_index", [None, 1])
-def test_it_is_the_sum_of_its_parts(backend, divergence, ignore_index):
+def test_the_loss_is_the_sum_of_its_terms(backend, divergence, ignore_index):
     t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
     weights = np.array([0.5, 1.0, 2.0, 1.0, 3.0])
     loss = DistillationLoss(
@@ -38,7 +38,7 @@ def test_it_is_the_sum_of_its_parts(backend, divergence, ignore_index):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_its_gradient_is_the_sum_of_theirs(differentiable_backend, reduction, weighted):
+def test_the_gradient_is_the_sum_of_the_gradients_of_the_terms(differentiable_backend, reduction, weighted):
     xp = differentiable_backend
     teacher, student = xp.asarray(TEACHER), xp.asarray(STUDENT)
     common = {"sample_weight": np.array([0.5, 1.0, 2.0, 1.0, 3.0]) if weighted else None, "reduction": reduction}
@@ -55,7 +55,7 @@ def test_its_gradient_is_the_sum_of_theirs(differentiable_backend, reduction, we
     assert_close(xp, gradient, xp.to_numpy(expected), "float64")
 
 
-def test_what_is_ignored_may_hold_anything(backend):
+def test_ignored_rows_may_hold_any_values(backend):
     labels, student = np.array(LABELS), STUDENT.copy()
     labels[1], student[1] = -100, np.nan
     loss = DistillationLoss(0.3, 2.0, ignore_index=-100)
@@ -65,7 +65,7 @@ def test_what_is_ignored_may_hold_anything(backend):
 
 
 @pytest.mark.parametrize(("alpha", "of_teacher"), [(0.0, False), (1.0, True)])
-def test_one_part_may_be_all(backend, alpha, of_teacher):
+def test_alpha_of_0_or_1_leaves_one_term(backend, alpha, of_teacher):
     t, s = backend.asarray(TEACHER), backend.asarray(STUDENT)
     expected = distillation_loss(t, s, temperature=4.0) if of_teacher else softmax_cross_entropy(LABELS, s)
     loss = DistillationLoss(alpha, 4.0)
@@ -79,7 +79,7 @@ def test_labels_may_be_distributions(backend):
     assert_close(backend, DistillationLoss()(soft, t, s), expected, "float64")
 
 
-def test_its_config_survives_json():
+def test_the_config_survives_json():
     loss = DistillationLoss(0.9, 4.0, divergence="jensen_shannon", beta=0.3, ignore_index=-100, reduction="sum")
     copy = DistillationLoss.from_config(json.loads(json.dumps(loss.get_config())))
     assert copy.get_config() == loss.get_config()
@@ -96,7 +96,7 @@ def test_its_config_survives_json():
         ({"divergence": "alpha", "divergence_alpha": 1}, r"alpha must be in \(0, 1\), got 1"),
     ],
 )
-def test_bad_options_are_named_at_once(options, message):
+def test_bad_options_are_named_at_construction(options, message):
     with pytest.raises(ValueError, match=message):
         DistillationLoss(**options)
 
@@ -129,7 +129,7 @@ def test_the_gradients_of_both_parts_are_one_array(monkeypatch):
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon", "total_variation"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_one_sweep_gives_what_two_do(monkeypatch, case, divergence, dtype, reduction):
+def test_one_sweep_matches_two(monkeypatch, case, divergence, dtype, reduction):
     require_backend("torch")
     import torch
 

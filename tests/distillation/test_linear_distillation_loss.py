@@ -132,7 +132,7 @@ def test_temperature_and_smoothing_per_row_and_a_mask(backend):
         ({"student_bias": np.zeros(2)}, r"student_bias must have shape \(4,\)"),
     ],
 )
-def test_what_does_not_fit_is_named(backend, options, message):
+def test_arguments_of_the_wrong_shape_are_named(backend, options, message):
     names = ("teacher_hidden", "teacher_weight", "student_hidden", "student_weight")
     given = dict(zip(names, heads(), strict=False)) | options
     given = {name: backend.asarray(x) if isinstance(x, np.ndarray) else x for name, x in given.items()}
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_named(backend, options, message):
         linear_distillation_loss(**given)
 
 
-def test_torch_computes_nothing_for_a_teacher_that_stands_still():
+def test_torch_computes_no_gradient_for_a_constant_teacher():
     require_backend("torch")
     import torch
 
@@ -172,7 +172,7 @@ def whole(arrays, options):
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon", "total_variation"])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 1e-5)])
-def test_torch_writes_the_gradient_over_the_students_logits(monkeypatch, divergence, reduction, dtype, tolerance):
+def test_torch_writes_the_gradient_over_the_student_logits(monkeypatch, divergence, reduction, dtype, tolerance):
     require_backend("torch")
     import torch
 
@@ -194,7 +194,7 @@ def test_torch_writes_the_gradient_over_the_students_logits(monkeypatch, diverge
 
 
 @pytest.mark.parametrize("who", ["a class both mask", "a class out of all proportion"])
-def test_torch_computes_logits_again_that_it_wrote_over(who):
+def test_torch_recomputes_logits_that_it_overwrote(who):
     require_backend("torch")
     import torch
 

@@ -31,7 +31,7 @@ def test_several_teachers_are_averaged(backend, weights):
     assert_close(backend, value, expected, "float64", 10)
 
 
-def test_several_teachers_pull_towards_their_mean_prediction(differentiable_backend):
+def test_the_gradient_of_several_teachers_is_that_of_their_mean(differentiable_backend):
     xp = differentiable_backend
     _, slope = xp.value_and_grad(
         lambda s: ensemble_distillation_loss(TEACHERS, s, reduction="sum"), xp.asarray(STUDENT)
@@ -40,7 +40,7 @@ def test_several_teachers_pull_towards_their_mean_prediction(differentiable_back
     assert_close(xp, slope, softmax(STUDENT) - mean, "float64", 10)
 
 
-def test_peers_teach_each_other(backend):
+def test_each_peer_learns_from_the_mean_of_the_others(backend):
     peers = [backend.asarray(x) for x in TEACHERS]
     for i, value in enumerate(mutual_distillation_losses(peers, reduction="none")):
         others = [kl_of_logits(TEACHERS[j], TEACHERS[i]) for j in range(3) if j != i]
@@ -85,7 +85,7 @@ def test_a_label_out_of_range_gives_a_row_of_nan(backend):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_a_moving_average_of_oneself_is_unbiased_from_the_first_visit(backend, momentum):
+def test_self_distillation_averages_are_unbiased_from_the_first_visit(backend, momentum):
     teacher = MovingAverageTeacher(8, 4, momentum=momentum)
     first, second = backend.asarray(TEACHERS[0][:2]), backend.asarray(TEACHERS[1][:2])
     indices = backend.asarray(np.array([6, 1]))
@@ -131,7 +131,7 @@ def test_contrastive_distillation_does_not_overflow(differentiable_backend):
     assert np.isfinite(xp.to_numpy(slope)).all()
 
 
-def test_they_are_traced():
+def test_the_losses_can_be_traced():
     xp = require_backend("jax")
     import jax
 

@@ -51,13 +51,13 @@ OF_LOGITS = {
 }
 
 
-def test_torchdistill_kd_weighs_the_labels_with_alpha(torchdistill, logits):
+def test_torchdistill_kd_weights_the_labels_by_alpha(torchdistill, logits):
     teacher, student, labels = logits
     theirs = torchdistill.KDLoss(**OF_LOGITS, temperature=4.0, alpha=0.3)(inside(student), inside(teacher), labels)
     check(distillation.DistillationLoss(0.7, 4.0)(labels, teacher, student), theirs, student)
 
 
-def test_torchdistill_kd_without_labels_forgets_the_square_of_the_temperature(torchdistill, logits):
+def test_torchdistill_kd_without_labels_omits_the_squared_temperature(torchdistill, logits):
     teacher, student, _ = logits
     theirs = torchdistill.KDLoss(**OF_LOGITS, temperature=4.0, alpha=0.0)(inside(student), inside(teacher))
     options = {"temperature": 4.0, "scale_by_temperature_squared": False}
@@ -81,7 +81,7 @@ def test_torchdistill_attention_transfer(torchdistill, maps):
     check(ours, theirs(inside(student), inside(teacher)), student)
 
 
-def test_torchdistill_similarity_preserving_but_for_the_norm(torchdistill, maps, monkeypatch):
+def test_torchdistill_similarity_preserving_matches_up_to_the_norm(torchdistill, maps, monkeypatch):
     teacher, student = maps
     loss = torchdistill.SPKDLoss(**PATHS, reduction="batchmean")
     ours, theirs = distillation.similarity_preserving_loss(teacher, student), loss(inside(student), inside(teacher))
@@ -138,7 +138,7 @@ def test_liger_fused_jensen_shannon(liger, beta):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_liger_jensen_shannon_is_the_gkd_loss(liger, beta):
+def test_the_jensen_shannon_loss_of_liger_matches_gkd(liger, beta):
     teacher, student = drawn(2, 5, 7), drawn(2, 5, 7, seed=1).requires_grad_()
     labels = torch.tensor([[0, 1, -100, 2, 3], [-100, -100, 4, 5, 6]])
     total = liger.LigerFusedLinearJSDFunction.distillation_loss_fn(

@@ -35,7 +35,7 @@ def value_and_gradient(xp, loss, z):
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_padding_is_in_no_distillation_loss(backend, loss):
+def test_padding_does_not_contribute_to_distillation_losses(backend, loss):
     xp = backend
     value, gradient = value_and_gradient(
         xp, lambda s: loss(xp.asarray(TEACHER), s, num_classes=CLASSES), xp.asarray(STUDENT)
@@ -47,7 +47,7 @@ def test_padding_is_in_no_distillation_loss(backend, loss):
     assert (gradient[:, CLASSES:] == 0).all()
 
 
-def test_class_axes_that_are_not_last_are_cut_there(backend):
+def test_padding_is_removed_along_the_class_axis(backend):
     teacher, student = (backend.asarray(np.moveaxis(x.reshape(2, 3, -1), -1, 1)) for x in (TEACHER, STUDENT))
     value = distillation.distillation_loss(teacher, student, axis=1, num_classes=CLASSES)
     wanted = distillation.distillation_loss(TEACHER[:, :CLASSES], STUDENT[:, :CLASSES])

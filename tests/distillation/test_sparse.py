@@ -92,7 +92,7 @@ def test_all_classes_kept_is_the_dense_divergence(backend, tail, divergence):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_teacher_that_keeps_almost_all_of_its_mass(differentiable_backend, divergence, dtype):
+def test_a_teacher_with_almost_all_mass_kept(differentiable_backend, divergence, dtype):
     """Its tail rounds to nothing; the student's does not."""
     xp = differentiable_backend
     kept, student = xp.asarray([[0.0, -40.0]], dtype), xp.asarray([[1.0, 2.0, 0.0]], dtype)
@@ -104,7 +104,7 @@ def test_a_teacher_that_keeps_almost_all_of_its_mass(differentiable_backend, div
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_log_probabilities_at_a_temperature_are_those_of_trl(backend, beta):
+def test_log_probabilities_at_a_temperature_match_trl(backend, beta):
     """TRL: both sides' top-k log-probabilities at T and their tail, then the divergence of beta, without T^2."""
 
     def with_tail(log_p):
@@ -126,7 +126,7 @@ def test_log_probabilities_at_a_temperature_are_those_of_trl(backend, beta):
     assert_close(backend, loss(kept[0], backend.asarray(STUDENT / temperature), **options), expected, "float64", 20)
 
 
-def test_logits_will_do_to_renormalize(backend):
+def test_renormalization_accepts_logits(backend):
     s = backend.asarray(STUDENT)
     expected = backend.to_numpy(loss(LOG_PROBS, s))
     assert_close(backend, loss(np.take_along_axis(TEACHER, INDICES, -1), s), expected, "float64", 10)
@@ -142,7 +142,7 @@ def test_all_classes_kept_is_the_forward_kl(backend, tail):
 
 
 @pytest.mark.parametrize("tail", ["renormalize", "bucket"])
-def test_a_student_like_the_teacher_costs_nothing(backend, tail):
+def test_a_student_equal_to_the_teacher_has_zero_loss(backend, tail):
     value = backend.to_numpy(loss(LOG_PROBS, backend.asarray(TEACHER), tail=tail, reduction="none"))
     np.testing.assert_allclose(value, 0.0, atol=1e-14)
 
@@ -156,7 +156,7 @@ def test_dropping_the_tail_can_go_below_zero(backend):
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_an_empty_place_is_as_if_it_were_not_there(differentiable_backend, tail):
+def test_empty_entries_do_not_contribute(differentiable_backend, tail):
     xp, s = differentiable_backend, differentiable_backend.asarray(STUDENT)
     indices = np.insert(INDICES, 1, -1, axis=1)
     values = xp.asarray(np.insert(LOG_PROBS, 1, -np.inf, axis=1))
@@ -167,7 +167,7 @@ def test_an_empty_place_is_as_if_it_were_not_there(differentiable_backend, tail)
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_a_masked_class_that_is_not_kept_is_as_if_it_were_not_there(differentiable_backend, tail):
+def test_masked_classes_outside_the_top_k_match_removed_classes(differentiable_backend, tail):
     xp = differentiable_backend
     wide = xp.asarray(np.append(STUDENT, np.full((5, 1), -np.inf), axis=1))
     value, slope = xp.value_and_grad(lambda x: loss(LOG_PROBS, x, tail=tail), wide)
@@ -178,7 +178,7 @@ def test_a_masked_class_that_is_not_kept_is_as_if_it_were_not_there(differentiab
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("tail", TAILS)
-def test_a_student_with_next_to_nothing_in_the_tail_is_finite(differentiable_backend, tail, dtype):
+def test_a_student_with_almost_no_tail_mass_gives_a_finite_loss(differentiable_backend, tail, dtype):
     xp = differentiable_backend
     s = xp.asarray(np.array([[1e4, 0.0, -1e4]]), dtype)
     kept = xp.asarray(np.log([[0.5, 0.25]]), dtype)
@@ -205,7 +205,7 @@ def test_a_class_out_of_range_makes_its_row_nan_unless_ignored(backend):
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_it_is_traced(tail):
+def test_the_loss_can_be_traced(tail):
     xp = require_backend("jax")
     import jax
 
@@ -261,7 +261,7 @@ def test_bad_arguments_are_named(arguments, options, error, message):
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_empty_places_stand_for_no_class(backend, tail):
+def test_empty_entries_stand_for_no_class(backend, tail):
     """Whatever their index: also one that is kept, and in a row without a kept class."""
     places = np.array([[2, 5, 0], [2, 2, 2], [-1, 3, 3]])
     with np.errstate(divide="ignore"):

@@ -20,7 +20,7 @@ def printed(script, *arguments):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def test_values_and_gradients_in_shard_map_are_those_of_one_device():
+def test_values_and_gradients_in_shard_map_match_one_device():
     require_backend("jax")
     found = printed("jax_shards.py")
     assert len(found) >= 30
@@ -37,7 +37,7 @@ def test_a_name_that_is_no_axis_in_scope_is_refused(name):
 
 
 @pytest.mark.parametrize("mode", ["Auto", "Explicit"])
-def test_arrays_that_know_their_sharding_give_the_numbers_of_one_device(mode):
+def test_arrays_with_explicit_sharding_match_one_device(mode):
     require_backend("jax")
     found = printed("jax_arrays.py", mode)
     assert len(found["cases"]) >= 12

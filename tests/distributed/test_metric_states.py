@@ -63,7 +63,7 @@ def test_sums_of_whole_numbers_have_the_same_bits_as_on_one_process(of_processes
         assert found["integers"][0] == found["integers"][1]
 
 
-def test_members_whose_options_or_classes_differ_are_told(of_processes):
+def test_members_with_different_options_or_classes_raise_an_error(of_processes):
     for found in of_processes:
         assert "row_shards: the members of the group make different calls" in found["errors"]["options"]
         assert found["errors"]["classes"].startswith("row_shards: the members have seen 4 to 5 classes")
@@ -89,7 +89,7 @@ def test_replicas_of_a_mirrored_strategy_give_the_number_of_all_rows():
     assert found["integers"][1] == found["integers"][0] == found["integers"][2]
 
 
-def test_states_of_files_merge_as_metrics_do():
+def test_states_of_files_merge_like_metrics():
     labels, p = [0, 1, 1, 0], np.array([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5], [0.9, 0.1]])
     whole, texts = metrics.CalibrationError(), []
     whole.update_state(labels, p)
@@ -103,7 +103,7 @@ def test_states_of_files_merge_as_metrics_do():
         metrics.CalibrationError(n_bins=3).merge_state(json.loads(texts[0]))
 
 
-def test_states_of_temperatures_merge_as_calibrators_do():
+def test_states_of_temperatures_merge_like_calibrators():
     rng = np.random.default_rng(0)
     logits = 3 * rng.normal(size=(40, 5))
     labels = (logits / 3 + rng.gumbel(size=logits.shape)).argmax(-1)

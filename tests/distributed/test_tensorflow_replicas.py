@@ -32,7 +32,7 @@ def test_four_replicas_compute_what_one_device_does():
 
 
 @pytest.mark.parametrize("option", ["class_shards", "row_shards"])
-def test_values_and_gradients_are_those_of_one_device(seen, option):
+def test_values_and_gradients_match_one_device(seen, option):
     assert max(seen[option].values()) < 1e-12, seen[option]
     assert seen["eager"][option] < 1e-12
 
@@ -57,7 +57,7 @@ def test_a_linear_head_also_adds_up_the_gradient_of_its_hidden_states(seen):
     assert gradient == ["all_reduce", [8, 3]]
 
 
-def test_spread_rows_send_a_sum_and_its_divisor(seen):
+def test_spread_rows_exchange_a_sum_and_its_divisor(seen):
     assert seen["sent by rows"] == [["all_reduce", [2]]]
 
 
@@ -79,5 +79,5 @@ def test_a_step_whose_replicas_ignore_different_numbers_of_rows_is_that_of_one_d
         ("outside strategy.run", "ValueError: row_shards was given outside strategy.run"),
     ],
 )
-def test_a_call_that_cannot_be_right_says_why(seen, case, expected):
+def test_invalid_calls_say_why(seen, case, expected):
     assert expected in seen["errors"][case]

@@ -11,7 +11,7 @@ def test_dtensors_give_the_same_numbers_in_every_loss(tmp_path):
         assert [(loss, along, error) for loss, along, error in found if not error < 1e-12] == []
 
 
-def test_on_a_mesh_of_rows_and_classes_small_numbers_are_all_that_moves(tmp_path):
+def test_a_mesh_of_rows_and_classes_exchanges_only_small_tensors(tmp_path):
     require_backend("torch")
     for found in printed(*group("torch_dtensor_meshes.py", 4, tmp_path)):
         assert len(found) == 2 * 6 * 7

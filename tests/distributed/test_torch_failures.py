@@ -18,7 +18,7 @@ def run(case, path):
     return [json.loads(out.splitlines()[-1]) for _, out, _ in found if out]
 
 
-def test_members_that_make_different_calls_are_told_the_difference(tmp_path):
+def test_members_that_make_different_calls_raise_an_error_naming_the_difference(tmp_path):
     members = run("differ", tmp_path)
     assert len(members) == 3
     for found in members:

@@ -28,7 +28,7 @@ def test_every_member_gets_the_loss_of_one_device_and_its_part_of_the_gradient(s
             assert max(over_classes, default=0) <= (numbers + 2) * NUMBER, (name, forward)
 
 
-def test_a_member_takes_no_more_memory_than_one_device_with_as_many_classes(tmp_path):
+def test_a_member_uses_no_more_memory_than_one_device_with_its_classes(tmp_path):
     require_backend("torch")
     for found in printed(*group("torch_memory.py", 2, tmp_path)):
         assert len(found) == 5

@@ -49,7 +49,7 @@ def test_the_temperature_is_in_the_state_and_no_parameter(batches):
     assert "temperature" not in nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def test_training_leaves_the_temperature_alone(batches):
+def test_training_does_not_modify_the_temperature(batches):
     model = flax.TemperatureScaled(linear(), 2.0)
     step = flax.make_train_step()
     optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
@@ -59,7 +59,7 @@ def test_training_leaves_the_temperature_alone(batches):
     assert not np.allclose(model.model.kernel[...], before)
 
 
-def test_ignored_labels_have_no_part(batches):
+def test_ignored_labels_do_not_contribute(batches):
     logits, labels = batches[0]
     model = flax.TemperatureScaled(linear())
     model.calibrate([(logits, np.where(np.arange(100) < 90, labels, -1))], ignore_index=-1)
@@ -124,6 +124,6 @@ def test_an_option_of_another_type_is_named_when_the_model_is_built(options, mat
         (flax.make_distillation_step, (lambda labels: 0.0,), {}, "loss must take 3 arrays"),
     ],
 )
-def test_a_loss_that_is_none_is_named_when_the_step_is_made(make, arguments, options, match):
+def test_invalid_losses_are_named_when_the_step_is_made(make, arguments, options, match):
     with pytest.raises(TypeError, match=match):
         make(*arguments, **options)

@@ -43,7 +43,7 @@ def test_a_step_is_the_loss_before_it_and_a_move_down_its_gradient(digits):
     assert jnp.allclose(model.kernel[...], moved, atol=1e-6)
 
 
-def test_another_loss_takes_its_place(digits):
+def test_another_loss_can_be_chosen(digits):
     x, y = digits
     model = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(0.05), wrt=nnx.Param)
@@ -86,7 +86,7 @@ def test_a_step_of_distillation_moves_the_student_down_the_gradient_of_its_loss(
     assert (teacher.kernel[...] == teacher_before).all()
 
 
-def test_a_loss_of_the_callers_takes_labels_teacher_and_student(digits, pair):
+def test_custom_losses_receive_labels_teacher_and_student(digits, pair):
     (x, y), (teacher, student) = digits, pair
     seen = []
 
@@ -102,7 +102,7 @@ def test_a_loss_of_the_callers_takes_labels_teacher_and_student(digits, pair):
     assert seen == [(y.dtype, (1797, 10), (1797, 10))], "it was traced more than once"
 
 
-def test_without_a_loss_it_is_half_the_labels_and_half_the_teacher(digits, pair):
+def test_the_default_loss_weighs_labels_and_teacher_equally(digits, pair):
     (x, y), (teacher, student) = digits, pair
     expected = DistillationLoss()(y, teacher(x), student(x))
     optimizer = nnx.Optimizer(student, optax.sgd(0.1), wrt=nnx.Param)

@@ -44,7 +44,7 @@ def test_the_model_is_saved_and_loaded_with_its_temperature(seen):
     assert carried["error"] < 1e-4
 
 
-def test_the_layer_is_left_alone_by_training_unless_asked(seen):
+def test_training_changes_the_layer_only_if_asked(seen):
     assert seen["layer"]["kept"] == 2.0
     assert seen["layer"]["learned"] > 1.01
 
@@ -74,7 +74,7 @@ def test_a_model_with_one_output_is_calibrated_as_a_question(seen):
     assert "binary=True" in question["contradiction"]
 
 
-def test_masked_time_steps_count_for_nothing(seen):
+def test_masked_time_steps_do_not_contribute(seen):
     masked = seen["masked"]
     assert masked["temperature"] == pytest.approx(masked["expected"], rel=1e-4)
     assert abs(masked["unmasked"] / masked["expected"] - 1.0) > 1e-3

@@ -42,7 +42,7 @@ def seen(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_keras_own_tests_of_logits_distillation_pass(name, tmp_path, record_property):
+def test_the_distillation_tests_of_keras_pass(name, tmp_path, record_property):
     plugin = Path(__file__).with_name("keras_distillation_swap.py")
     counts = run_keras_tests(name, FILES, TEST_CLASSES, plugin, tmp_path)
     record_property("summary", f"Keras' tests of its Distiller, with lsmooth's LogitsDistillation: {counts}")
@@ -55,7 +55,7 @@ def test_the_distiller_reports_the_divergence_of_its_models(seen):
     assert before["total_loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_the_student_learns_and_the_teacher_stays(seen):
+def test_only_the_student_is_trained(seen):
     losses = seen["distill"]["losses"]
     assert losses[-1] < 0.5 * losses[0]
     assert seen["distill"]["moved_teacher"] == 0
@@ -67,11 +67,11 @@ def test_the_distiller_is_saved_with_its_loss(seen):
 
 
 @pytest.mark.parametrize("case", ["several_outputs", "options"])
-def test_its_numbers_are_the_functions(seen, case):
+def test_the_class_matches_the_function(seen, case):
     assert seen[case]["found"] == pytest.approx(seen[case]["expected"], rel=1e-5)
 
 
-def test_a_mask_that_a_layer_left_takes_rows_out_of_the_mean(seen):
+def test_the_keras_mask_of_a_layer_removes_rows_from_the_mean(seen):
     assert seen["masked"]["found"] == pytest.approx(seen["masked"]["expected"], abs=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_keras_agrees_where_its_divergence_is_an_object_and_not_by_default(seen)
         ({"loss": ["alpha"], "alpha": 0.0}, "alpha must be in"),
     ],
 )
-def test_bad_options_are_named_at_once(options, message):
+def test_bad_options_are_named_at_construction(options, message):
     pytest.importorskip("keras", reason="Keras is not installed", exc_type=ImportError)
     from lsmooth.integrations.keras import LogitsDistillation
 
@@ -122,7 +122,7 @@ def test_each_replica_of_a_tensorflow_strategy_gives_its_share(monkeypatch):
         assert float(LogitsDistillation().compute_loss(teacher, student)) == pytest.approx(alone / 4, rel=1e-6)
 
 
-def test_without_keras_distillation_it_computes_all_the_same():
+def test_losses_work_without_the_distillation_module_of_keras():
     keras = pytest.importorskip("keras", reason="Keras is not installed", exc_type=ImportError)
     code = (
         "import keras\n"

@@ -37,7 +37,7 @@ def test_a_model_compiled_with_the_loss_learns_the_digits(seen):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_the_loss_is_keras_own_smoothed_cross_entropy(seen):
+def test_the_loss_matches_the_smoothed_cross_entropy_of_keras(seen):
     assert seen["train"]["of_the_model"] == pytest.approx(seen["train"]["of_keras"], rel=1e-5)
 
 
@@ -47,7 +47,7 @@ def test_the_loss_is_saved_and_loaded_inside_the_model(seen):
     assert seen["train"]["of_the_loaded_model"] == pytest.approx(seen["train"]["of_the_model"], rel=1e-6)
 
 
-def test_a_mask_left_by_a_layer_reaches_the_reduction(seen):
+def test_the_keras_mask_of_a_layer_is_used_in_the_reduction(seen):
     ours, keras = seen["masked"]
     assert ours == pytest.approx(keras, rel=1e-5)
 

@@ -49,7 +49,7 @@ from lsmooth.integrations.sklearn import CALIBRATORS, CalibratedLogitClassifier
 )
 @pytest.mark.filterwarnings("ignore:.*will overfit:UserWarning")
 @pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
-def test_scikit_learns_checks_of_classifiers_pass(estimator, check):
+def test_the_estimator_checks_of_scikit_learn_pass(estimator, check):
     check(estimator)
 
 
@@ -69,7 +69,7 @@ GRIDS = [
 
 @pytest.mark.parametrize(("calibrator", "grid"), GRIDS)
 @pytest.mark.filterwarnings("ignore::lsmooth.calibration.ConvergenceWarning")
-def test_a_grid_search_goes_over_the_calibrators_parameters(tmp_path, calibrator, grid):
+def test_grid_search_tunes_the_parameters_of_the_calibrator(tmp_path, calibrator, grid):
     x, y = make_classification(120, flip_y=0.3, random_state=0)
     grid = {f"calibrator__{name}": values for name, values in grid.items()} | {"cv": np.arange(2, 4)}
     base = CalibratedLogitClassifier(LogisticRegression(), calibrator=calibrator)
@@ -94,7 +94,7 @@ def log_loss(classifier, x, y):
 @pytest.mark.skipif(parse_version(sklearn.__version__) < parse_version("1.8"), reason="scikit-learn 1.8 has it first")
 @pytest.mark.parametrize("ensemble", [True, False])
 @pytest.mark.parametrize("classes", [2, 10])
-def test_probabilities_are_those_of_scikit_learns_temperature(digits, ensemble, classes):
+def test_probabilities_match_the_temperature_scaling_of_scikit_learn(digits, ensemble, classes):
     x, y = digits
     x, y = x[y < classes], y[y < classes]
     x = (x + np.random.default_rng(0).normal(0, 30 if classes == 2 else 8, x.shape)) / 16
@@ -151,7 +151,7 @@ def test_weights_reach_the_classifier_and_the_calibrator(ensemble):
     np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), rtol=1e-5)
 
 
-def test_a_classifier_without_weights_is_warned_of(digits):
+def test_a_classifier_without_sample_weights_gives_a_warning(digits):
     x, y = digits
     with pytest.warns(UserWarning, match="KNeighborsClassifier takes no sample_weight"):
         CalibratedLogitClassifier(KNeighborsClassifier(), cv=2).fit(x[:300], y[:300], np.ones(300))
@@ -160,7 +160,7 @@ def test_a_classifier_without_weights_is_warned_of(digits):
 @pytest.mark.parametrize(
     "calibrator", [VectorScaling(), HistogramBinning(n_bins=5), GroupTemperatureScaling(by="prediction")]
 )
-def test_other_calibrators_take_its_place(digits, calibrator):
+def test_other_calibrators_can_be_chosen(digits, calibrator):
     x, y = digits
     calibrated = CalibratedLogitClassifier(LogisticRegression(C=0.01), calibrator=calibrator, cv=2).fit(x, y)
     assert {type(c) for _, c in calibrated.calibrated_classifiers_} == {type(calibrator)}
@@ -231,7 +231,7 @@ def test_rows_of_a_class_that_a_folds_classifier_has_not_seen_do_not_contribute(
         assert pair.calibrator.status_ == "converged"
 
 
-def test_rows_that_nothing_can_calibrate_are_refused(digits):
+def test_rows_that_cannot_be_calibrated_are_refused(digits):
     x, y = digits
     fitted = LogisticRegression(C=0.01).fit(x[y < 4], y[y < 4])
     with pytest.raises(ValueError, match="y must hold rows to calibrate each classifier with"):
@@ -239,7 +239,7 @@ def test_rows_that_nothing_can_calibrate_are_refused(digits):
 
 
 @pytest.mark.filterwarnings("ignore:6 of 24 rows are left out")
-def test_a_class_that_a_fold_has_not_seen_gets_a_small_probability():
+def test_classes_missing_from_a_fold_get_a_small_probability():
     x, y = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]] * 8), np.array(list("abc") * 8)
     y[:9] = list("acacbacac")
     folds = [(np.flatnonzero(y != "b"), np.arange(24))]
@@ -342,7 +342,7 @@ class Recorder(GaussianNB):
         return super().fit(X, y, sample_weight)
 
 
-def test_fit_parameters_of_a_row_each_are_divided_among_the_folds():
+def test_per_row_fit_parameters_are_split_among_the_folds():
     x, y = make_classification(60, random_state=0)
     fitted = CalibratedLogitClassifier(Recorder(), cv=3).fit(x, y, mark=x[:, 0], note="all")
     for pair in fitted.calibrated_classifiers_:

@@ -40,7 +40,7 @@ def test_the_temperature_is_in_the_state(batches):
     torch.testing.assert_close(other(batches[0][0]), model(batches[0][0]))
 
 
-def test_the_model_runs_once_a_batch_in_evaluation_mode_and_goes_back(batches):
+def test_the_model_runs_once_per_batch_in_evaluation_mode(batches):
     class Counting(nn.Module):
         calls = 0
 
@@ -72,7 +72,7 @@ def test_inputs_may_be_arguments_and_labels_weighted_or_ignored(batches):
         assert model.temperature.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_maps_have_their_classes_where_torch_has_them(batches):
+def test_maps_have_their_classes_on_axis_1(batches):
     (logits, labels), *_ = batches
     model = TemperatureScaled(nn.Identity())
     model.calibrate([(logits.reshape(4, 25, 5).movedim(-1, 1), labels.reshape(4, 25))])

@@ -22,7 +22,7 @@ def batch():
     return student.requires_grad_(), teacher, torch.tensor([0, 4, 2, -100, 1, 3])
 
 
-def test_it_is_the_recipe_of_torch(batch):
+def test_the_loss_matches_the_torch_recipe(batch):
     student, teacher, target = batch
     loss = DistillationLoss(alpha=0.7, temperature=3.0, label_smoothing=0.1)(student, teacher, target)
     kept = target != -100
@@ -34,7 +34,7 @@ def test_it_is_the_recipe_of_torch(batch):
     torch.testing.assert_close(*(torch.autograd.grad(x, student)[0] for x in (loss, recipe)))
 
 
-def test_its_gradient_goes_to_the_student_alone(batch):
+def test_only_the_student_gets_a_gradient(batch):
     student, teacher, target = batch
     teacher.requires_grad_()
     DistillationLoss()(student, teacher, target).backward()
@@ -57,7 +57,7 @@ def test_every_option_of_the_class_is_one_of_the_module(batch, options):
     torch.testing.assert_close(DistillationLoss(**options)(student, teacher, target), expected)
 
 
-def test_the_ignored_class_and_the_class_axis_are_the_callers(batch):
+def test_the_caller_chooses_the_ignored_class_and_the_class_axis(batch):
     student, teacher, target = batch[0].detach(), batch[1], batch[2].clamp(min=0)
     expected = distillation.DistillationLoss(ignore_index=4)(target, teacher, student)
     torch.testing.assert_close(DistillationLoss(ignore_index=4)(student, teacher, target), expected)
@@ -77,7 +77,7 @@ def test_distributions_as_targets_have_no_class_to_ignore(batch):
     torch.testing.assert_close(DistillationLoss()(student, teacher, targets), expected)
 
 
-def test_it_has_no_state_and_survives_a_copy(batch):
+def test_the_module_has_no_state_and_can_be_copied(batch):
     loss = DistillationLoss(alpha=0.9, temperature=4.0)
     assert not loss.state_dict()
     assert not list(loss.parameters())
@@ -87,7 +87,7 @@ def test_it_has_no_state_and_survives_a_copy(batch):
 
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon"])
-def test_it_compiles_without_a_graph_break(batch, divergence):
+def test_the_module_compiles_without_a_graph_break(batch, divergence):
     student, teacher, target = batch[0].detach().float().requires_grad_(), batch[1].float(), batch[2]
     loss = DistillationLoss(0.9, 2.0, divergence=divergence, label_smoothing=0.1)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -96,7 +96,7 @@ def test_it_compiles_without_a_graph_break(batch, divergence):
     torch.testing.assert_close(*(torch.autograd.grad(value, student)[0] for value in values))
 
 
-def test_a_bad_option_is_named_at_once():
+def test_a_bad_option_is_named_at_construction():
     with pytest.raises(ValueError, match="alpha must be in"):
         DistillationLoss(alpha=2.0)
     with pytest.raises(ValueError, match="divergence must be one of"):

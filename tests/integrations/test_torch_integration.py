@@ -39,7 +39,7 @@ def test_integer_targets_give_torchs_numbers(batch, reduction, weight):
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 5, 3), (2, 5, 3, 4)])
-def test_the_class_axis_is_torchs(shape):
+def test_the_class_axis_matches_torch(shape):
     logits = torch.randn(shape)
     target = torch.randint(5, (*shape[:-1][:1], *shape[2:]) if len(shape) > 1 else ())
     torch.testing.assert_close(CrossEntropyLoss()(logits, target), nn.CrossEntropyLoss()(logits, target))
@@ -56,7 +56,7 @@ def test_every_option_of_the_function_is_one_of_the_module(batch):
     torch.testing.assert_close(CrossEntropyLoss(weight, **options)(logits, target), expected)
 
 
-def test_the_ignored_class_and_the_class_axis_are_the_callers(batch):
+def test_the_caller_chooses_the_ignored_class_and_the_class_axis(batch):
     logits, target = batch[0].detach(), batch[1].clamp(min=0)
     torch.testing.assert_close(
         CrossEntropyLoss(ignore_index=4)(logits, target), nn.CrossEntropyLoss(ignore_index=4)(logits, target)
@@ -66,7 +66,7 @@ def test_the_ignored_class_and_the_class_axis_are_the_callers(batch):
     torch.testing.assert_close(CrossEntropyLoss(axis=-1)(logits[:, None], target[:, None]), expected)
 
 
-def test_a_batch_without_a_target_costs_nothing():
+def test_a_batch_without_targets_has_zero_loss():
     logits = torch.randn(2, 3, requires_grad=True)
     loss = CrossEntropyLoss()(logits, torch.tensor([-100, -100]))
     loss.backward()

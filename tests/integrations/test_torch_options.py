@@ -198,7 +198,7 @@ def test_the_state_of_torchs_loss_loads_strictly(torchs, ours):
         Classifier(ours(None)).load_state_dict(saved.state_dict())
 
 
-def test_calibration_leaves_the_callers_temperature_alone():
+def test_calibration_does_not_modify_the_given_temperature():
     temperature = torch.tensor(2.0)
     model = TemperatureScaled(nn.Identity(), temperature)
     logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])
@@ -209,7 +209,7 @@ def test_calibration_leaves_the_callers_temperature_alone():
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (3,)])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
-def test_one_hot_targets_of_integers_are_told_to_be_floating_point(shape, dtype):
+def test_the_error_for_integer_one_hot_targets_asks_for_floating_point(shape, dtype):
     logits, target = torch.randn(shape), torch.zeros(shape, dtype=dtype)
     ids = shape[:1] + shape[2:] if len(shape) > 1 else ()
     message = (

@@ -36,14 +36,14 @@ def batch():
     return torch.randn(4, 6, 7, requires_grad=True), labels
 
 
-def test_alone_it_is_the_mean_over_labels_that_count(batch):
+def test_without_an_item_count_the_loss_is_the_mean_over_counted_labels(batch):
     logits, labels = batch
     expected = softmax_cross_entropy(labels, logits, ignore_index=-100, label_smoothing=0.1)
     for outputs in (Outputs(logits=logits), (logits, "attentions")):
         torch.testing.assert_close(compute_loss_func(outputs, labels, label_smoothing=0.1), expected)
 
 
-def test_the_ignored_label_is_the_callers(batch):
+def test_the_caller_chooses_the_ignored_label(batch):
     logits, labels = batch
     labels = torch.where(labels == -100, 0, labels)
     expected = torch.nn.functional.cross_entropy(logits.reshape(-1, 7), labels.reshape(-1), ignore_index=3)
@@ -95,7 +95,7 @@ def test_eight_accumulated_steps_equal_one_batch(head, dtype):
 
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (3, 1)])
 @pytest.mark.parametrize("count", [None, 3, 0])
-def test_the_linear_loss_is_that_of_the_logits(backend, shape, count):
+def test_the_linear_loss_matches_the_loss_of_the_logits(backend, shape, count):
     rng = np.random.default_rng(0)
     labels, weight, bias = rng.integers(7, size=shape), rng.normal(size=(7, 4)), rng.normal(size=7)
     labels.flat[:2] = -100
@@ -132,7 +132,7 @@ def test_the_linear_loss_comes_with_the_statistics_of_its_labels(batch, count):
 
 @pytest.mark.parametrize("count", [0, torch.tensor(0), torch.tensor(0.0)])
 @pytest.mark.parametrize("shift_labels", [False, True])
-def test_accumulated_batches_without_a_label_cost_nothing(batch, count, shift_labels):
+def test_accumulated_batches_without_labels_have_zero_loss(batch, count, shift_labels):
     logits, labels = batch
     loss = compute_loss_func({"logits": logits}, torch.full_like(labels, -100), count, shift_labels=shift_labels)
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -140,7 +140,7 @@ def test_accumulated_batches_without_a_label_cost_nothing(batch, count, shift_la
     assert not gradient.any()
 
 
-def test_another_ignored_label_is_refused_beside_the_trainers_count(batch):
+def test_another_ignored_label_is_refused_with_num_items_in_batch(batch):
     logits, labels = batch
     with pytest.raises(ValueError, match=r"ignore_index must be -100 where num_items_in_batch is given.*; got 3"):
         compute_loss_func({"logits": logits}, labels.clamp(min=0), 24, ignore_index=3)

@@ -50,7 +50,7 @@ def test_float32_logits_give_the_value_of_float64(backend, loss, labels, offset)
 
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
-def test_float32_gradients_are_those_of_float64(differentiable_backend, labels, offset):
+def test_float32_gradients_match_float64(differentiable_backend, labels, offset):
     xp, z = differentiable_backend, (LOGITS + offset).astype(np.float32)
     for options in ({"label_smoothing": 0.1}, {"temperature": 2.0}, {"class_weight": np.arange(1.0, 8.0)}):
         _, expected = reference.softmax_cross_entropy(labels, z, **options)
@@ -71,7 +71,7 @@ def test_the_numpy_formula_is_the_reference(backend):
         np.testing.assert_allclose(LOSSES["smoothed"](labels, z), expected, rtol=1e-11)
 
 
-def test_the_z_loss_still_sees_the_offset(backend):
+def test_the_z_loss_includes_the_offset(backend):
     z = (LOGITS + 100.0).astype(np.float32)
     expected, _ = reference.softmax_cross_entropy(IDS, z, z_loss=0.01, temperature=2.0)
     found = losses.softmax_cross_entropy(IDS, backend.asarray(z), z_loss=0.01, temperature=2.0)

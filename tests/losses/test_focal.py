@@ -81,7 +81,7 @@ def test_sigmoid_focal_loss_equals_its_formula(backend, gamma, alpha, eps):
         assert_close(backend, gradient, step, "float64", 10)
 
 
-def test_the_focal_losses_keep_both_tails(backend):
+def test_the_focal_losses_are_exact_in_both_tails(backend):
     # A lead of 40 puts 1 - p at 4e-18, below what 1.0 - p can hold.
     for lead in (40.0, 300.0, -300.0):
         p, error, nll = 1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead)), np.logaddexp(0.0, -lead)
@@ -113,7 +113,7 @@ def test_sigmoid_focal_loss_has_finite_gradients_anywhere(differentiable_backend
     np.testing.assert_allclose(gradient[[0, 4]], slope[[0, 4]], rtol=1e-5, atol=1e-30)
 
 
-def test_without_focus_they_are_the_cross_entropies(backend):
+def test_without_focus_the_losses_are_the_cross_entropies(backend):
     z = backend.asarray(logits(7))
     for ours, theirs in (
         (

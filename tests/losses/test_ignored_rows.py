@@ -36,7 +36,7 @@ def soft_distillation(hidden, weight, bias, **options):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("loss", [cross_entropy, cross_entropy_of_rows, distillation, soft_distillation])
 @pytest.mark.parametrize("junk", [np.nan, np.inf, 1e300])
-def test_their_hidden_states_reach_nothing(differentiable_backend, loss, reduction, block_size, junk):
+def test_hidden_states_of_ignored_rows_do_not_contribute(differentiable_backend, loss, reduction, block_size, junk):
     xp = differentiable_backend
     clean = [HIDDEN, WEIGHT, BIAS]
     dirty = [np.where(IGNORED[:, None], junk, HIDDEN), WEIGHT, BIAS]

@@ -69,7 +69,7 @@ def evaluate(backend, name, y_true, y_pred, sample_weight=None, mask=None, **opt
     [None, 2.0, 0.0, RNG.random((4, 3)), RNG.random((4, 3, 1)), RNG.random((4, 1)), np.zeros((4, 3))],
     ids=["none", "scalar", "zero", "rows", "rows+1", "examples", "zeros"],
 )
-def test_weights_and_reductions_are_keras(backend, bar, on_keras, reduction, weight):
+def test_weights_and_reductions_match_keras(backend, bar, on_keras, reduction, weight):
     options = {"sample_weight": weight, "reduction": reduction, "label_smoothing": 0.1}
     expected = on_keras("CategoricalCrossentropy", ONE_HOT, P, **options)
     got = evaluate(backend, "CategoricalCrossentropy", ONE_HOT, P, **options)
@@ -100,7 +100,7 @@ def test_a_mean_is_over_the_classes_that_are_not_ignored(backend, bar, on_keras,
 @pytest.mark.parametrize(
     ("true_shape", "pred_shape"), [((4,), (4, 1)), ((4, 1), (4,)), ((4, 3, 1), (4, 3)), ((4, 3), (4, 3, 1))]
 )
-def test_a_trailing_dimension_of_one_is_made_to_fit_as_in_keras(backend, bar, on_keras, true_shape, pred_shape):
+def test_trailing_dimensions_of_1_are_squeezed_as_in_keras(backend, bar, on_keras, true_shape, pred_shape):
     y_true = RNG.integers(0, 2, true_shape)
     y_pred = RNG.random(pred_shape)
     expected = on_keras("BinaryCrossentropy", y_true, y_pred)
@@ -119,7 +119,7 @@ def test_ignored_classes_leave_the_mean_without_keras_too():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_configs_are_keras_and_make_an_equal_loss(keras, name):
+def test_configs_match_keras_and_recreate_the_loss(keras, name):
     ours, theirs = getattr(losses, name), getattr(keras.losses, name)
     assert ours().get_config() == theirs().get_config()
     changed = {key: value for key, value in {"label_smoothing": 0.3, "axis": 1}.items() if key in ours().get_config()}
@@ -131,7 +131,7 @@ def test_configs_are_keras_and_make_an_equal_loss(keras, name):
     assert pickle.loads(pickle.dumps(loss)).get_config() == loss.get_config()
 
 
-def test_a_config_keeps_what_keras_drops_or_has_not():
+def test_a_config_keeps_options_that_keras_drops_or_lacks():
     loss = losses.SparseCategoricalCrossentropy(axis=1, label_smoothing=0.2)
     again = losses.SparseCategoricalCrossentropy.from_config(loss.get_config())
     assert (again.axis, again.label_smoothing) == (1, 0.2)
@@ -148,7 +148,7 @@ def test_class_ids_survive_a_loss_in_half_precision(backend):
     assert backend.to_numpy(value) < 1.0
 
 
-def test_float64_comes_out_only_where_it_was_asked_for(backend):
+def test_results_are_float64_only_for_float64_inputs(backend):
     for dtype, expected in ((None, "float32"), ("float64", "float64"), (np.float64, "float64")):
         loss = losses.KLDivergence(dtype=dtype)
         assert loss.dtype == expected
@@ -163,14 +163,14 @@ def test_dtypes_have_many_names():
     assert keras_settings.compute_dtype(torch.float64) == "float64"
 
 
-def test_a_loss_of_the_users_own_is_weighted_and_reduced(backend):
+def test_custom_losses_are_weighted_and_reduced(backend):
     y_pred = backend.asarray(np.array([1.0, 3.0]))
     loss = SquaredError()
     assert loss.name == "squared_error"
     assert float(loss([0.0, 0.0], y_pred, sample_weight=[1.0, 0.0])) == 0.5
 
 
-def test_a_loss_of_the_users_own_takes_dicts_and_tuples(backend):
+def test_custom_losses_accept_dicts_and_tuples(backend):
     class Both(losses.Loss):
         def call(self, y_true, y_pred):
             return (y_true["a"] - y_pred["a"]) ** 2 + (y_true["b"] - y_pred["b"]) ** 2
@@ -210,12 +210,12 @@ def test_losses_are_found_by_name():
         (lambda: losses.KLDivergence(dtype="int32"), "dtype must be None or one of float64, .* got 'int32'"),
     ],
 )
-def test_what_is_not_known_is_an_error_that_says_so(call, error):
+def test_unknown_names_raise_a_clear_error(call, error):
     with pytest.raises(ValueError, match=error):
         call()
 
 
-def test_only_losses_and_functions_serialise():
+def test_only_losses_and_functions_can_be_serialised():
     with pytest.raises(TypeError, match=r"loss must be a lsmooth\.losses\.Loss or a function, got int"):
         losses.serialize(3)
 
@@ -227,7 +227,7 @@ def test_two_frameworks_in_one_call_are_an_error():
         losses.KLDivergence()(jnp.asarray(ONE_HOT), torch.tensor(P))
 
 
-def test_call_must_be_written():
+def test_a_loss_must_implement_call():
     with pytest.raises(NotImplementedError, match="Loss must implement call"):
         losses.Loss()([0.0], [1.0])
 
@@ -264,7 +264,7 @@ def test_options_out_of_range_are_an_error_when_the_loss_is_made(option, value):
 
 @pytest.mark.parametrize("option", ["label_smoothing", "alpha", "gamma"])
 @pytest.mark.parametrize("value", [None, "0.1"])
-def test_functions_name_an_option_of_a_wrong_type(backend, option, value):
+def test_the_error_of_a_function_names_options_of_a_wrong_type(backend, option, value):
     with pytest.raises(TypeError, match=f"{option} must be a number or a tensor, got {value!r}"):
         losses.categorical_focal_crossentropy(ONE_HOT, backend.asarray(P), **{option: value})
 
@@ -294,7 +294,7 @@ def test_losses_are_keras_losses_where_keras_has_been_imported(keras, name):
 
 @pytest.mark.parametrize("offset", [100.0, 1e4])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_number_common_to_float32_logits_changes_nothing(backend, name, offset):
+def test_a_common_offset_of_float32_logits_changes_nothing(backend, name, offset):
     if "from_logits" not in getattr(losses, name)().get_config():
         pytest.skip("it takes probabilities")
     binary = name.startswith("Binary")

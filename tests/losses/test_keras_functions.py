@@ -78,7 +78,7 @@ def of_keras(keras, name, y_true, y_pred, options):
 
 
 @pytest.mark.parametrize(("name", "y_true", "y_pred", "options"), CASES)
-def test_values_and_gradients_are_keras(keras, bar, backend, name, y_true, y_pred, options):
+def test_values_and_gradients_match_keras(keras, bar, backend, name, y_true, y_pred, options):
     expected, gradient = of_keras(keras, name, y_true, y_pred, options)
     labels = backend.asarray(y_true)
 
@@ -95,7 +95,7 @@ def test_values_and_gradients_are_keras(keras, bar, backend, name, y_true, y_pre
         assert_close(backend, got, gradient, bar, factor=100)
 
 
-def test_every_argument_and_default_is_keras(keras):
+def test_every_argument_and_default_matches_keras(keras):
     for name in losses.__all__:
         theirs = getattr(keras.losses, name, None)
         if theirs is None or name in ("get", "serialize", "deserialize", "Loss"):
@@ -110,7 +110,7 @@ def test_every_argument_and_default_is_keras(keras):
 
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("axis", [-1, 1, 0])
-def test_ids_cost_what_their_one_hot_rows_cost_smoothed_too(backend, from_logits, axis):
+def test_class_ids_match_one_hot_rows_with_smoothing(backend, from_logits, axis):
     y_pred = np.moveaxis(LOGITS if from_logits else SATURATED, -1, axis)
     options = {"from_logits": from_logits, "label_smoothing": 0.2, "axis": axis}
 
@@ -157,7 +157,7 @@ def test_nan_predictions_are_an_error_under_validate(backend):
             getattr(losses, name)(np.array([[1.0, 0.0]]), y_pred)
 
 
-def test_ignored_rows_cost_nothing_and_have_no_gradient_whatever_they_hold(differentiable_backend):
+def test_ignored_rows_have_zero_loss_and_gradient(differentiable_backend):
     xp = differentiable_backend
     y_pred = np.where((VOID == -1)[..., None], np.nan, PROBABILITIES)
 
@@ -186,7 +186,7 @@ def test_probabilities_of_exactly_0_and_1_have_finite_gradients(differentiable_b
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_summed_in_float32_and_returned_as_it_came(backend, dtype):
+def test_half_precision_is_summed_in_float32_and_keeps_its_dtype(backend, dtype):
     if (backend.name, dtype) == ("numpy", "bfloat16"):
         pytest.skip("NumPy alone has no bfloat16")
     for name in ("categorical_crossentropy", "binary_crossentropy", "kl_divergence"):
@@ -198,7 +198,7 @@ def test_half_precision_is_summed_in_float32_and_returned_as_it_came(backend, dt
         assert_close(backend, got, exact, dtype, factor=2)
 
 
-def test_integers_as_predictions_are_probabilities_too(backend):
+def test_integer_predictions_are_probabilities(backend):
     rows = losses.categorical_crossentropy(ONE_HOT, backend.asarray(ONE_HOT.astype(np.int32)))
     np.testing.assert_allclose(backend.to_numpy(rows), np.zeros((4, 3)), atol=1e-6)
 
@@ -221,7 +221,7 @@ def test_integers_as_predictions_are_probabilities_too(backend):
         ("categorical_focal_crossentropy", ONE_HOT, {"gamma": -1.0}, "gamma must be"),
     ],
 )
-def test_what_does_not_fit_is_an_error_that_says_so(backend, name, y_true, options, error):
+def test_wrong_shapes_raise_a_clear_error(backend, name, y_true, options, error):
     with pytest.raises(ValueError, match=error):
         getattr(losses, name)(y_true, backend.asarray(LOGITS), **options)
 

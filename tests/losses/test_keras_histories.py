@@ -23,7 +23,7 @@ def history(loss, units, activation, features, labels):
 
 
 @pytest.mark.parametrize("name", [*SOFTMAX, *SIGMOID])
-def test_the_history_on_digits_is_keras_own(name):
+def test_the_history_on_digits_matches_keras(name):
     """On pixels in [0, 1]: raw ones make a step so long that a change of 1e-7 of them alters Keras' losses by 20%."""
     require_backend("tensorflow")
     if keras.backend.backend() != "tensorflow":

@@ -67,7 +67,7 @@ def test_class_weights_count_as_in_keras(seen):
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSES + FUNCTIONS if name != "CategoricalFocalCrossentropy"])
-def test_gradients_behind_saturated_activations_are_keras(seen, name):
+def test_gradients_behind_saturated_activations_match_keras(seen, name):
     ours, keras = seen["gradients_behind_saturated_activations"][name]
     np.testing.assert_allclose(ours, keras, rtol=2e-6, atol=2e-7)
 

@@ -25,6 +25,6 @@ TEST_CLASSES = (
 
 
 @pytest.mark.parametrize("name", ALL_BACKENDS)
-def test_all_of_keras_own_tests_of_the_named_losses_pass(name, tmp_path, record_property):
+def test_the_loss_tests_of_keras_pass(name, tmp_path, record_property):
     counts = run_keras_tests(name, FILES, TEST_CLASSES, Path(__file__).with_name("keras_swap.py"), tmp_path)
     record_property("summary", f"Keras' tests of the named losses, with lsmooth's: {counts}")

@@ -36,7 +36,7 @@ def one_sided(function, x):
 
 @pytest.mark.parametrize("loss", OVER_CLASSES.values(), ids=OVER_CLASSES)
 @pytest.mark.parametrize("soft", [False, True], ids=["class ids", "distributions"])
-def test_by_label_smoothing_at_zero(differentiable_backend, loss, soft):
+def test_the_derivative_by_label_smoothing_at_zero(differentiable_backend, loss, soft):
     xp = differentiable_backend
     labels = ONE_HOT if soft else ONE_HOT.argmax(1)
     expected = one_sided(lambda eps: loss(labels, LOGITS, label_smoothing=eps), np.zeros(4))
@@ -49,7 +49,7 @@ def test_by_label_smoothing_at_zero(differentiable_backend, loss, soft):
 
 
 @pytest.mark.parametrize("loss", OVER_CLASSES.values(), ids=OVER_CLASSES)
-def test_by_distributions_at_the_corners(differentiable_backend, loss):
+def test_the_derivative_by_distributions_at_the_corners(differentiable_backend, loss):
     xp = differentiable_backend
     expected = one_sided(lambda y: loss(y, LOGITS), ONE_HOT)
     found = xp.to_numpy(xp.value_and_grad(lambda y: loss(y, xp.asarray(LOGITS)), xp.asarray(ONE_HOT))[1])
@@ -58,7 +58,7 @@ def test_by_distributions_at_the_corners(differentiable_backend, loss):
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_of_the_sigmoid_focal_loss_at_labels_0_and_1(differentiable_backend, gamma, dtype):
+def test_the_derivative_of_the_sigmoid_focal_loss_at_labels_0_and_1(differentiable_backend, gamma, dtype):
     xp = differentiable_backend
     z, inside = np.array([-3.0, -0.5, 0.5, 3.0, 30.0, -100.0] * 2), np.array([0.0] * 6 + [1.0] * 6)
 
@@ -87,7 +87,7 @@ def test_of_the_sigmoid_focal_loss_at_labels_0_and_1(differentiable_backend, gam
 @pytest.mark.parametrize(
     "name", ["categorical_crossentropy", "categorical_focal_crossentropy", "binary_crossentropy", "kl_divergence"]
 )
-def test_of_the_keras_named_losses_at_the_corners(differentiable_backend, name, from_logits):
+def test_the_derivative_of_the_keras_losses_at_the_corners(differentiable_backend, name, from_logits):
     xp, loss = differentiable_backend, getattr(losses, name)
     # A step beyond 1 would make a binary label NaN; the KL divergence clips labels, and is not smooth at the corners.
     labels = {"binary_crossentropy": 0.5 * ONE_HOT, "kl_divergence": np.full((4, 5), 0.2)}.get(name, ONE_HOT)

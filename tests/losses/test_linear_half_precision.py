@@ -113,7 +113,7 @@ def test_the_gradient_at_a_label_that_is_almost_certain(differentiable_backend, 
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_torch_compile_is_as_eager(dtype, reduction, monkeypatch):
+def test_torch_compile_matches_eager_mode(dtype, reduction, monkeypatch):
     backend = require_backend("torch")
     import torch
 

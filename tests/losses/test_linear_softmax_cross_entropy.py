@@ -159,7 +159,7 @@ def test_a_label_out_of_range_is_nan(backend):
     np.testing.assert_array_equal(np.isnan(backend.to_numpy(value)), LABELS == 2)
 
 
-def test_a_batch_that_is_all_ignored_costs_nothing(backend):
+def test_a_batch_of_ignored_rows_has_zero_loss(backend):
     check(backend, np.full(ROWS, 2), head(), ignore_index=2)
 
 
@@ -199,7 +199,7 @@ def test_tied_weights_add_their_gradients(differentiable_backend):
         ({"class_weight": np.zeros(3)}, r"class_weight must have shape \(5,\)"),
     ],
 )
-def test_what_does_not_fit_is_named(backend, change, message):
+def test_arguments_of_the_wrong_shape_are_named(backend, change, message):
     hidden, weight, bias = head()
     given = {"labels": LABELS, "hidden": backend.asarray(hidden), "weight": weight, "bias": bias} | change
     with pytest.raises(ValueError, match=message):
@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_named(backend, change, message):
 # JAX: every mode of differentiation.
 
 
-def test_jax_options_that_want_a_gradient_get_one():
+def test_jax_options_that_require_a_gradient_get_one():
     require_backend("jax")
     import jax
 

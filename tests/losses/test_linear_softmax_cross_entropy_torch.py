@@ -49,7 +49,7 @@ def test_first_and_second_derivatives(reduction):
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_a_gradient_that_is_to_be_differentiated_is_the_gradient(reduction):
+def test_differentiable_gradients_equal_the_gradient(reduction):
     arrays = head()
     ours, theirs = fused(*arrays, reduction=reduction), plain(*arrays, reduction=reduction)
     upstream = torch.linspace(-1.0, 2.0, ours.numel(), dtype=torch.float64).reshape(ours.shape)
@@ -57,7 +57,7 @@ def test_a_gradient_that_is_to_be_differentiated_is_the_gradient(reduction):
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_options_that_want_a_gradient_get_one(reduction):
+def test_options_that_require_a_gradient_get_one(reduction):
     options = {
         "label_smoothing": torch.tensor(0.2, dtype=torch.float64, requires_grad=True),
         "temperature": torch.linspace(0.5, 2.0, 7, dtype=torch.float64).requires_grad_(),
@@ -110,7 +110,7 @@ def test_traced_for_any_number_of_rows():
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_it_compiles_whole(reduction):
+def test_the_loss_compiles_without_graph_breaks(reduction):
     torch._dynamo.reset()
     run = torch.compile(lambda *a: fused(*a, reduction=reduction), backend="aot_eager", fullgraph=True)
     arrays = head()
@@ -119,7 +119,7 @@ def test_it_compiles_whole(reduction):
     close(torch.autograd.grad(ours.sum(), arrays), torch.autograd.grad(theirs.sum(), arrays))
 
 
-def test_checkpointed():
+def test_the_loss_can_be_checkpointed():
     arrays = head()
     value = torch.utils.checkpoint.checkpoint(fused, *arrays, use_reentrant=False)
     close(torch.autograd.grad(value, arrays), torch.autograd.grad(plain(*arrays), arrays))
@@ -167,7 +167,7 @@ def test_only_gradients_that_are_asked_for_are_computed(frozen, expected):
     assert set(products.shapes) == expected
 
 
-def test_nothing_is_computed_for_gradients_under_no_grad():
+def test_no_gradient_is_computed_under_no_grad():
     with Products() as products, torch.no_grad():
         value = linear_softmax_cross_entropy(LABELS[:6], *head(rows=6), block_size=2)
     assert set(products.shapes) == {(2, 5)}
@@ -187,7 +187,7 @@ def test_no_tensor_is_as_large_as_the_logits(reduction):
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("sizes", [{"rows": 0}, {"features": 0}, {"rows": 0, "features": 0}], ids=str)
-def test_sizes_that_are_nought(sizes, reduction):
+def test_empty_sizes(sizes, reduction):
     arrays = head(**sizes)
     labels = LABELS[: len(arrays[0])]
     ours = linear_softmax_cross_entropy(labels, *arrays, reduction=reduction, **OPTIONS)
@@ -257,14 +257,14 @@ WITH = {
 
 @pytest.mark.parametrize("options", WITH.values(), ids=WITH)
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-def test_options_whose_gradient_takes_the_logits_place(no_second_block, options, reduction):
+def test_options_with_overwritten_logits(no_second_block, options, reduction):
     agree(head(**LARGE, dtype=torch.float32), 1e-5, reduction=reduction, **options)
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.bfloat16, 0.02), (torch.float16, 3e-3)]
 )
-def test_dtypes_whose_gradient_takes_the_logits_place(no_second_block, dtype, tolerance):
+def test_dtypes_with_overwritten_logits(no_second_block, dtype, tolerance):
     agree(head(**LARGE, dtype=dtype), tolerance, label_smoothing=0.1, reduction="sum")
 
 
@@ -282,13 +282,13 @@ def test_the_blocks_gradients_are_summed_before_they_are_rounded():
     close(weight.grad[:, 0].float(), torch.tensor([-0.75, 0.25, 0.25, 0.25]), 1e-2)
 
 
-def test_ignored_rows_whose_gradient_takes_the_logits_place(no_second_block):
+def test_ignored_rows_with_overwritten_logits(no_second_block):
     labels = MANY_LABELS.where(torch.arange(LARGE["rows"]) % 3 != 0, -1)
     agree(head(**LARGE), 1e-11, labels, label_smoothing=0.1, reduction="sum", ignore_index=-1)
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-def test_logits_that_were_written_over_are_computed_again(reduction):
+def test_overwritten_logits_are_recomputed(reduction):
     """A label without probability, and smoothing beside a masked class, are for the formula to say."""
     arrays = head(**LARGE)
     with torch.no_grad():
@@ -303,7 +303,7 @@ def test_logits_that_were_written_over_are_computed_again(reduction):
     close(torch.autograd.grad(ours, arrays), torch.autograd.grad(theirs, arrays), 1e-9)
 
 
-def test_logits_are_lost_once():
+def test_logits_are_overwritten_once():
     """What is so in one block is taken to be so in the others, which then keep their logits."""
     arrays = head(**LARGE)
     with torch.no_grad():

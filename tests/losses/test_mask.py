@@ -51,7 +51,7 @@ def gradient(backend, loss, z):
 
 @pytest.mark.parametrize("loss", OVER_CLASSES.values(), ids=OVER_CLASSES)
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
-def test_a_masked_row_costs_nothing_whatever_it_holds(backend, loss, labels):
+def test_masked_rows_have_zero_loss(backend, loss, labels):
     """The mean over the rows that count is that of these rows alone."""
     kept = backend.to_numpy(loss(backend.asarray(labels[MASK]), backend.asarray(LOGITS[MASK])))
     y = dirty(labels, MASK) if labels is SOFT else dirty(labels, MASK, -7)
@@ -96,7 +96,7 @@ def test_a_mask_has_the_rows_axes_where_classes_are_not_last(backend):
 
 
 @pytest.mark.parametrize("loss", OVER_ELEMENTS.values(), ids=OVER_ELEMENTS)
-def test_masked_elements_cost_nothing_whatever_they_hold(backend, loss):
+def test_masked_elements_have_zero_loss(backend, loss):
     mask, labels = RNG.random(LOGITS.shape) > 0.4, RNG.random(LOGITS.shape)
     z, y = dirty(LOGITS, mask, np.inf), dirty(labels, mask)
     for reduction in REDUCTIONS:
@@ -117,7 +117,7 @@ def test_masked_elements_have_a_zero_gradient(differentiable_backend, loss):
     np.testing.assert_allclose(found, clean, rtol=1e-11, atol=1e-14)
 
 
-def test_nothing_left_costs_zero(backend):
+def test_a_batch_without_counted_rows_has_zero_loss(backend):
     none = np.zeros(6, bool)
     for labels in (IDS, SOFT):
         assert backend.to_numpy(losses.softmax_cross_entropy(labels, backend.asarray(LOGITS), mask=none)) == 0
@@ -132,11 +132,11 @@ def test_nothing_left_costs_zero(backend):
         ("all", TypeError, "mask must be an array"),
     ],
 )
-def test_what_is_no_mask_is_refused(backend, mask, error, message):
+def test_invalid_masks_are_refused(backend, mask, error, message):
     with pytest.raises(error, match=message):
         losses.softmax_cross_entropy(IDS, backend.asarray(LOGITS), mask=mask)
 
 
-def test_distributions_with_ignore_index_are_pointed_to_the_mask(backend):
+def test_the_error_for_distributions_with_ignore_index_names_the_mask(backend):
     with pytest.raises(ValueError, match="mask="):
         losses.softmax_cross_entropy(SOFT, backend.asarray(LOGITS), ignore_index=-100)

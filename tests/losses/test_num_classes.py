@@ -47,7 +47,7 @@ def value_and_gradient(xp, loss, z):
 @pytest.mark.parametrize("content", [0.0, 1e4, np.nan], ids=["zeros", "large", "nan"])
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_padding_is_in_no_loss_and_has_no_gradient(backend, loss, labels, content):
+def test_padding_does_not_contribute_and_has_no_gradient(backend, loss, labels, content):
     padded = LOGITS.copy()
     padded[:, CLASSES:] = content
     value, gradient = value_and_gradient(

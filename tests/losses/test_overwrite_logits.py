@@ -26,7 +26,7 @@ def logits_of(torch, dtype="float64", rows=40):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_the_gradient_lies_where_the_logits_lay(options, dtype):
+def test_the_gradient_has_the_memory_layout_of_the_logits(options, dtype):
     require_backend("torch")
     import torch
 
@@ -63,7 +63,7 @@ def test_masked_classes_and_labels_out_of_range_keep_their_meaning():
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
-def test_autograd_notices_that_logits_which_it_needs_are_lost():
+def test_autograd_detects_overwritten_logits():
     require_backend("torch")
     import torch
 
@@ -80,7 +80,7 @@ def test_autograd_notices_that_logits_which_it_needs_are_lost():
         loss.backward()
 
 
-def test_logits_are_there_until_the_backward_pass():
+def test_logits_are_unchanged_until_the_backward_pass():
     require_backend("torch")
     import torch
 
@@ -107,7 +107,7 @@ def test_leaves_are_not_overwritten():
     assert softmax_cross_entropy(np.stack([IDS, IDS]), expanded, overwrite_logits=True).isfinite()
 
 
-def test_logits_apart_in_memory_keep_their_neighbours():
+def test_overwriting_strided_logits_leaves_other_memory_unchanged():
     require_backend("torch")
     import torch
 
@@ -128,6 +128,6 @@ def test_arrays_that_cannot_be_overwritten_are_refused(name):
         softmax_cross_entropy([0], xp.asarray([[0.0, 1.0]]), overwrite_logits=True)
 
 
-def test_the_option_is_true_or_false(backend):
+def test_the_option_must_be_a_bool(backend):
     with pytest.raises(TypeError, match="overwrite_logits"):
         softmax_cross_entropy([0], backend.asarray([[0.0, 1.0]]), overwrite_logits="yes")

@@ -73,12 +73,12 @@ def test_the_loss_equals_its_formula(backend, name, options, factor):
         ("logit_penalty", {"beta": 0.5}, squared(0.5)),
     ],
 )
-def test_its_options_too_with_soft_labels(backend, name, options, formula):
+def test_options_apply_to_soft_labels_too(backend, name, options, formula):
     check_variant(backend, name, formula, SOFT, logits(2), reduction="none", **options)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_without_weight_it_is_the_cross_entropy(backend, name):
+def test_without_weight_the_loss_is_the_cross_entropy(backend, name):
     z = backend.asarray(logits(3))
     weight = {"beta": 0.0} if name in ("confidence_penalty", "logit_penalty") else {"alpha": 0.0}
     ours = getattr(losses, name)(LABELS, z, label_smoothing=0.1, **weight)

@@ -76,7 +76,7 @@ def test_an_unknown_option_is_a_type_error(asked):
     assert not asked
 
 
-def test_binary_losses_ask_with_every_option(monkeypatch):
+def test_binary_losses_pass_every_option_to_the_kernel(monkeypatch):
     def quick_binary(self, labels, logits, given, *others):
         return given, others
 

@@ -42,7 +42,7 @@ def test_sigmoid_cross_entropy(backend, weights, reduction):
 
 @pytest.mark.parametrize("reduction", [name for name in REDUCTIONS if name != "none"])
 @pytest.mark.parametrize("weights", [{}, {"class_weight": CLASS_WEIGHT}, {"sample_weight": np.ones(2)}])
-def test_over_no_row_they_are_0(backend, reduction, weights):
+def test_reductions_over_no_rows_are_0(backend, reduction, weights):
     """An empty batch, and one of ignored rows, have the value 0 and a zero gradient; never NaN."""
     logits = np.ones((2, 5))
     check_parity(backend, np.array([3, 3]), logits, ignore_index=3, reduction=reduction, **weights)
@@ -51,13 +51,13 @@ def test_over_no_row_they_are_0(backend, reduction, weights):
     check_parity(backend, np.ones((0, 5)), logits[:0], reduction=reduction, label_smoothing=0.1, **weights)
 
 
-def test_weights_that_cancel_are_no_rows(backend):
+def test_weights_that_sum_to_zero_count_as_no_rows(backend):
     check_parity(backend, np.array([0, 1]), np.eye(2), sample_weight=np.array([1.0, -1.0]), reduction="mean")
 
 
 @pytest.mark.parametrize("loss", [softmax_cross_entropy, sigmoid_cross_entropy])
 @pytest.mark.parametrize("reduction", ["avg", "MEAN", "batchmean", ""])
-def test_an_unknown_one_is_an_error_that_lists_them(backend, loss, reduction):
+def test_an_unknown_name_raises_an_error_that_lists_the_known_ones(backend, loss, reduction):
     logits = backend.asarray(np.eye(2))
     with pytest.raises(ValueError, match=r"reduction must be None or one of none, sum, mean, .*; got"):
         loss(backend.asarray(np.eye(2)), logits, reduction=reduction)

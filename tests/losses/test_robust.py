@@ -65,11 +65,11 @@ def test_the_loss_equals_its_formula(backend, name, options, factor):
         ("bootstrap_cross_entropy", {"beta": 0.0}, bootstrap(0.0)),
     ],
 )
-def test_its_options_too_with_soft_labels(backend, name, options, formula):
+def test_options_apply_to_soft_labels_too(backend, name, options, formula):
     check_variant(backend, name, formula, SOFT, logits(2), reduction="none", **options)
 
 
-def test_the_generalized_cross_entropy_keeps_both_tails(backend):
+def test_the_generalized_cross_entropy_is_exact_in_both_tails(backend):
     for lead in (40.0, 300.0, -300.0):
         z = backend.asarray(np.array([[lead, 0.0]]))
         expected = -np.expm1(-0.5 * np.logaddexp(0.0, -lead)) / 0.5
@@ -81,7 +81,7 @@ def test_the_generalized_cross_entropy_is_bounded(backend):
     assert float(backend.to_numpy(generalized_cross_entropy([0], z, q=0.25))) == pytest.approx(4.0)
 
 
-def test_a_trusted_label_is_the_cross_entropy(backend):
+def test_full_trust_in_the_label_gives_the_cross_entropy(backend):
     z = backend.asarray(logits(3))
     expected = backend.to_numpy(softmax_cross_entropy(LABELS, z, label_smoothing=0.1))
     for loss, options in (

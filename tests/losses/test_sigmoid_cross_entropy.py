@@ -62,7 +62,7 @@ def test_extreme_logits(backend, dtype):
     np.testing.assert_allclose(backend.to_numpy(tiny), np.log1p(np.exp(-30.0)), rtol=1e-6)
 
 
-def test_an_infinite_logit_on_the_right_side_costs_nothing(backend):
+def test_an_infinite_logit_on_the_right_side_has_zero_loss(backend):
     check_parity(backend, np.array([1.0, 0.0]), np.array([np.inf, -np.inf]), reduction="none", **SIGMOID)
     check_parity(backend, np.array([0.0, 1.0]), np.array([np.inf, -np.inf]), reduction="none", **SIGMOID)
 

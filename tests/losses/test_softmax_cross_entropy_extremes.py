@@ -48,7 +48,7 @@ def test_masked_classes_take_no_mass(backend, options, dtype):
     check_parity(backend, soft, logits, dtype=dtype, reduction="none", upstream=upstream, **options)
 
 
-def test_mass_on_a_masked_class_costs_infinity(backend):
+def test_mass_on_a_masked_class_gives_infinite_loss(backend):
     logits = backend.asarray(np.array([[0.5, -INF, 2.0], [0.0, 1.0, 2.0]]))
     hard = softmax_cross_entropy(backend.asarray([1, 1]), logits, **SMOOTHED)
     soft = softmax_cross_entropy(backend.asarray([[0.5, 0.5, 0.0]] * 2), logits, **SMOOTHED)
@@ -57,7 +57,7 @@ def test_mass_on_a_masked_class_costs_infinity(backend):
         assert np.isfinite(backend.to_numpy(value)[1])
 
 
-def test_a_label_whose_class_is_masked_and_has_no_weight_costs_only_its_smoothing(backend):
+def test_a_masked_label_of_weight_0_costs_only_its_smoothing(backend):
     logits, weight = np.array([[0.5, -INF, 2.0]]), np.array([1.0, 0.0, 3.0])
     for labels in (np.array([1]), np.eye(3)[[1]]):
         check_parity(backend, labels, logits, class_weight=weight, **SMOOTHED)
@@ -90,7 +90,7 @@ def test_one_class_costs_nothing(backend):
 
 @pytest.mark.parametrize("junk", [np.nan, INF, -INF], ids=str)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_what_ignored_rows_hold_does_not_matter(backend, junk, reduction):
+def test_values_of_ignored_rows_do_not_matter(backend, junk, reduction):
     logits = float32_exact(np.random.default_rng(0), (4, 3))
     logits[1], logits[3, 0] = junk, junk
     options = {"ignore_index": -100, "label_smoothing": 0.1, "z_loss": 0.1, "reduction": reduction}
@@ -142,7 +142,7 @@ def test_a_nan_logit_makes_its_row_nan(backend):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 40])
-def test_no_row_has_the_shape_of_none(backend, rows):
+def test_an_empty_batch_gives_an_empty_result(backend, rows):
     for shape, labels in [((rows, 3), np.zeros(rows, int)), ((2, rows, 3), np.zeros((2, rows), int))]:
         value = softmax_cross_entropy(labels, backend.asarray(np.zeros(shape)), reduction="none")
         assert backend.shape(value) == shape[:-1]

@@ -154,7 +154,7 @@ def test_no_one_hot_label_is_formed():
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32"])
 @pytest.mark.parametrize("rows", [13, 14], ids=["small", "large"])
-def test_small_and_middling_programs_have_neither_branch_nor_scatter(rows, dtype):
+def test_small_and_medium_programs_have_neither_branch_nor_scatter(rows, dtype):
     """Both take XLA long to compile, for every batch size. Classes, but no labels, are masked."""
     rng = np.random.default_rng(2)
     logits, labels = float32_exact(rng, (rows, 300)), rng.integers(0, 44, rows).astype(dtype)
@@ -176,7 +176,7 @@ def test_small_and_middling_programs_have_neither_branch_nor_scatter(rows, dtype
     assert (np.isnan(each) == (labels >= 10)).all()
 
 
-def test_it_scans_and_rematerialises():
+def test_the_loss_runs_under_scan_and_checkpoint():
     logits = jnp.asarray(np.stack([LOGITS, LOGITS]))
 
     def total(z):

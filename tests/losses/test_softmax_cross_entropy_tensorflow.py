@@ -116,7 +116,7 @@ def test_options_of_unknown_batches(options, soft, jit_compile):
     close(gradient, expected_gradient)
 
 
-def test_autograph_rewrites_the_caller_and_not_lsmooth(monkeypatch):
+def test_autograph_does_not_convert_lsmooth(monkeypatch):
     """Rewriting a function takes longer than tracing it, and none of lsmooth's needs it."""
     seen, kernel = set(), type(require_backend("tensorflow")).softmax_cross_entropy
 
@@ -174,7 +174,7 @@ def test_a_retracing_function_of_unknown_options():
 
 
 @COMPILED
-def test_a_label_out_of_range_is_nan_there_too(jit_compile):
+def test_labels_out_of_range_are_nan_in_padded_logits(jit_compile):
     """Not an error of the gather, nor a row of zeros."""
 
     @tf.function(jit_compile=jit_compile)
@@ -273,7 +273,7 @@ def test_masked_classes_and_rows_without_a_class_at_every_size(size, mode, eps):
     close(gradient, expected_gradient)
 
 
-def test_a_persistent_tape_gives_the_same_twice():
+def test_a_persistent_tape_gives_equal_gradients_twice():
     z = tf.constant(LOGITS)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(z)
@@ -338,7 +338,7 @@ def test_sigmoid_cross_entropy_of_unknown_batches(jit_compile):
     close(gradient, expected_gradient)
 
 
-def test_it_is_the_loss_of_a_keras_model():
+def test_the_loss_trains_a_keras_model():
     keras = pytest.importorskip("keras", reason="keras is not installed")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("Keras runs on another backend")
@@ -348,7 +348,7 @@ def test_it_is_the_loss_of_a_keras_model():
     assert history.history["loss"][-1] < history.history["loss"][0]
 
 
-def test_a_first_call_inside_a_function_says_nothing():
+def test_a_first_call_inside_a_function_emits_no_warning():
     """No warning that AutoGraph could not rewrite what finds the backend."""
     code = """
         import tensorflow as tf

@@ -100,7 +100,7 @@ def test_backward_again_gives_the_same(rows, classes, reduction):
 
 
 @pytest.mark.parametrize(("rows", "classes"), SIZES)
-def test_gradients_accumulate_and_may_be_written_to(rows, classes):
+def test_gradients_accumulate_and_may_be_modified(rows, classes):
     labels, logits = example(rows, classes)
     z = torch.from_numpy(logits).requires_grad_()
     y = torch.from_numpy(labels)
@@ -139,7 +139,7 @@ def test_gradient_of_the_gradient_at_every_size(size):
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
-def test_options_that_want_a_gradient_get_one_beside_the_logits():
+def test_options_that_require_a_gradient_get_one_beside_the_logits():
     labels, logits = tensors(LABELS, LOGITS)
     options = {
         "label_smoothing": torch.tensor(EPS, dtype=torch.float64, requires_grad=True),
@@ -226,7 +226,7 @@ def compiled(function, compiler, **options):
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_compiled_whole_for_any_batch_size(compiler):
+def test_one_compiled_graph_serves_any_batch_size(compiler):
     """One graph for all sizes: counted by the compiler's own counter of unique graphs."""
 
     def loss(labels, logits, weight):
@@ -302,7 +302,7 @@ def test_the_first_call_of_a_process_may_be_a_compiled_one(body):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_it_exports():
+def test_the_loss_exports():
     class Loss(torch.nn.Module):
         def forward(self, labels, logits):
             return softmax_cross_entropy(labels, logits, label_smoothing=EPS)
@@ -401,7 +401,7 @@ def test_tensors_without_values():
         assert value.shape == ()
 
 
-def test_checkpointing_computes_it_again():
+def test_checkpointing_recomputes_the_loss():
     labels, logits = example(40, 10)
     z, y = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(labels)
     value = torch.utils.checkpoint.checkpoint(

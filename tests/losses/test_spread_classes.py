@@ -294,7 +294,7 @@ def test_a_gradient_can_be_taken_twice_and_differentiated(torch_members, name):
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_what_ignored_rows_hold_reaches_no_gradient(torch_members, name):
+def test_values_of_ignored_rows_do_not_affect_gradients(torch_members, name):
     torch = torch_members
     z = torch.tensor(EVERY - 1e4)
     z[IDS == -100] = torch.nan
@@ -306,7 +306,7 @@ def test_what_ignored_rows_hold_reaches_no_gradient(torch_members, name):
     assert not z.grad[IDS == -100].any()
 
 
-def test_a_framework_without_members_says_so():
+def test_frameworks_without_members_raise_an_error():
     with pytest.raises(ValueError, match="class_shards needs arrays of PyTorch, JAX or TensorFlow"):
         losses.softmax_cross_entropy(IDS[:2], LOGITS[:2], class_shards="classes")
     with pytest.raises(ValueError, match="row_shards needs arrays"):

@@ -138,6 +138,6 @@ def test_both_parts_of_a_distillation_loss_are_means_of_all_rows(xp, monkeypatch
     check(xp, "both", (IDS, TEACHER, LOGITS), range(3), 2, {})
 
 
-def test_a_batch_whose_rows_are_all_ignored_on_every_member_costs_nothing(xp):
+def test_a_batch_ignored_on_every_member_has_zero_loss(xp):
     ignored = np.full_like(IDS, -100)
     check(xp, "softmax_cross_entropy", (ignored, LOGITS), (0, 1), 1, {"ignore_index": -100})

@@ -84,7 +84,7 @@ def test_gradients_equal_the_closed_form(differentiable_backend, options, labels
         np.testing.assert_allclose(xp.to_numpy(found), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_labels_that_are_no_class_have_no_log_probability(backend):
+def test_labels_out_of_range_have_nan_log_probability(backend):
     statistics = softmax_statistics(np.array([0, -100, 11, 5, 10, 2, 3]), backend.asarray(LOGITS))
     clean = softmax_statistics(IDS, backend.asarray(LOGITS))
     np.testing.assert_array_equal(np.isnan(backend.to_numpy(statistics.log_prob)), np.isin(np.arange(7), [1, 2]))
@@ -96,7 +96,7 @@ def test_labels_that_are_no_class_have_no_log_probability(backend):
 @pytest.mark.parametrize("reduction", ["mean", "none", "sum"])
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["class ids", "distributions"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_the_loss_beside_statistics_is_the_loss(backend, options, labels, reduction):
+def test_the_loss_returned_with_statistics_is_the_loss(backend, options, labels, reduction):
     labels = labels % options.get("num_classes", 11) if labels.ndim == 1 else labels
     options = {**options, "label_smoothing": 0.1, "z_loss": 0.01, "mask": np.arange(7) != 4, "reduction": reduction}
     values = []
@@ -175,7 +175,7 @@ def test_statistics_of_a_linear_head_are_those_of_its_logits(backend, options, l
 
 
 @pytest.mark.parametrize("options", LINEAR.values(), ids=LINEAR)
-def test_the_loss_of_a_linear_head_beside_statistics_is_its_loss(backend, options):
+def test_the_linear_loss_returned_with_statistics_is_the_loss(backend, options):
     options = dict(options, ignore_index=-100, label_smoothing=0.1, block_size=2)
     ids = np.where(np.arange(7) % 3 == 1, -100, IDS % 6)
     hidden = backend.asarray(np.where((ids < 0)[:, None], np.nan, HIDDEN))

@@ -37,7 +37,7 @@ def total(backend, variant, labels, **options):
     return lambda z: backend.sum(variant(labels, z, **options))
 
 
-def test_ignored_rows_count_nowhere(backend, variant):
+def test_ignored_rows_do_not_count(backend, variant):
     z, labels = logits(), np.where(LABELS == 1, -100, LABELS)
     z[labels == -100] = [np.nan, np.inf, 0.0, -np.inf]
     kept = labels != -100
@@ -51,12 +51,12 @@ def test_ignored_rows_count_nowhere(backend, variant):
         assert np.isfinite(gradient).all()
 
 
-def test_nothing_but_ignored_rows_is_zero(backend, variant):
+def test_only_ignored_rows_give_zero(backend, variant):
     value = variant(np.full(6, 3), backend.asarray(logits()), ignore_index=3)
     assert float(backend.to_numpy(value)) == 0.0
 
 
-def test_a_masked_class_is_as_if_it_were_not_there(backend, variant):
+def test_masked_classes_match_removed_classes(backend, variant):
     z = logits(1)
     wide = np.insert(z, 2, -np.inf, axis=1)
     labels = np.where(LABELS >= 2, LABELS + 1, LABELS)
@@ -69,7 +69,7 @@ def test_a_masked_class_is_as_if_it_were_not_there(backend, variant):
         assert_close(backend, gradient, expected, "float64", 10)
 
 
-def test_a_class_that_is_left_alone_is_certain(differentiable_backend, variant):
+def test_the_only_unmasked_class_is_certain(differentiable_backend, variant):
     z = differentiable_backend.asarray(np.array([[-np.inf, 0.5, -np.inf]]))
     value, gradient = differentiable_backend.value_and_grad(total(differentiable_backend, variant, [1]), z)
     assert float(differentiable_backend.to_numpy(value)) == pytest.approx(0.0, abs=1e-3)  # 0 but for the logit's length
@@ -156,7 +156,7 @@ def test_tensorflow_traces_it_for_any_batch(variant):
         np.testing.assert_allclose(traced(labels[:rows], z[:rows]), expected, rtol=1e-12)
 
 
-def test_torch_compiles_it_whole(variant):
+def test_torch_compiles_without_graph_breaks(variant):
     require_backend("torch")
     import torch
 

@@ -100,7 +100,7 @@ def test_the_explanation_has_the_error_of_each_convention(backend: Backend, from
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 2), (4, 1)])
-def test_binary_forgotten_is_an_error_that_names_it(backend: Backend, shape):
+def test_a_missing_binary_option_is_named(backend: Backend, shape):
     labels, p = np.array([1, 0, 0, 1]).reshape(shape), P.reshape(shape)
     for function in [*FUNCTIONS, *TABLES, *BY_CLASS_1, metrics.explain_difference]:
         with pytest.raises(ValueError, match=r"labels must be class ids.*give binary=True"):

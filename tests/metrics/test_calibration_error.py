@@ -33,7 +33,7 @@ def two_classes(confidence, dtype: str = "float64") -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("n_bins", [1, 15, 1000])
-def test_it_is_the_loop_over_bins(backend: Backend, memory, dtype, norm, n_bins):
+def test_the_error_matches_a_loop_over_bins(backend: Backend, memory, dtype, norm, n_bins):
     labels, p = drawn(dtype=dtype)
     got = expected_calibration_error(backend.asarray(labels), backend.asarray(p), n_bins=n_bins, norm=norm)
     assert backend.is_array(got)
@@ -68,7 +68,7 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, memory
     np.testing.assert_array_equal(backend.to_numpy(curve.edges), edges)
 
 
-def test_a_half_is_in_the_lower_of_two_bins(backend: Backend, memory):
+def test_a_confidence_of_one_half_is_in_the_lower_of_two_bins(backend: Backend, memory):
     # [lo, hi) would give 0.125.
     p, y = [0.5, 0.5, 0.3, 0.8], [1, 1, 0, 1]
     top = np.stack([p, np.zeros(4)], axis=1)
@@ -83,12 +83,12 @@ def test_a_confidence_of_one_is_in_the_last_bin(backend: Backend, memory):
     assert_close(backend, got, 0.2875, "float64")
 
 
-def test_of_equal_probabilities_the_first_wins(backend: Backend, memory):
+def test_ties_go_to_the_first_class(backend: Backend, memory):
     got = expected_calibration_error(backend.asarray(np.array([0, 1])), backend.asarray(np.full((2, 2), 0.5)))
     assert_close(backend, got, 0.0, "float64")
 
 
-def test_the_curve_is_the_loop_over_bins(backend: Backend, memory):
+def test_the_curve_matches_a_loop_over_bins(backend: Backend, memory):
     labels, p = drawn()
     weight = np.random.default_rng(0).random(len(labels))
     curve = reliability_curve(
@@ -133,7 +133,7 @@ def test_classwise_is_the_mean_over_classes(backend: Backend, memory, norm, equa
 
 @pytest.mark.parametrize("binning", ["equal_width", "equal_mass"])
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
-def test_the_error_of_each_class_is_that_of_its_own_probability(backend: Backend, memory, norm, binning):
+def test_the_error_of_each_class_uses_its_own_probability(backend: Backend, memory, norm, binning):
     labels, p = drawn()
     weight = np.random.default_rng(0).random(len(labels))
     options = {"n_bins": 5, "binning": binning, "norm": norm, "sample_weight": backend.asarray(weight)}
@@ -177,7 +177,7 @@ def test_the_maximum_is_of_the_norm_max(backend: Backend, memory):
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
-def test_a_yes_or_no_question_has_two_classes(backend: Backend, memory, from_logits):
+def test_binary_labels_are_two_classes(backend: Backend, memory, from_logits):
     labels, p = drawn(classes=2)
     given = np.log(p[:, 1] / p[:, 0]) if from_logits else p[:, 1]
     got = expected_calibration_error(
@@ -194,7 +194,7 @@ def test_maps_are_rows(backend: Backend, memory, axis):
     assert_close(backend, got, reference.expected_calibration_error(labels, p), "float64")
 
 
-def test_ignored_rows_may_hold_anything(backend: Backend, memory):
+def test_ignored_rows_may_hold_any_value(backend: Backend, memory):
     labels, p = drawn()
     junk = np.concatenate([p, np.full((2, 7), np.nan)])
     ids = backend.asarray(np.concatenate([labels, [-100, -100]]))
@@ -229,7 +229,7 @@ def test_no_rows_have_no_error(backend: Backend, memory, norm):
     assert np.isnan(backend.to_numpy(reliability_curve(ids, p, ignore_index=5).accuracy)).all()
 
 
-def test_a_label_that_is_no_class_gives_nan(backend: Backend, memory):
+def test_labels_out_of_range_give_nan(backend: Backend, memory):
     labels, p = backend.asarray(np.array([0, 3])), backend.asarray(np.full((2, 3), 0.3))
     assert np.isnan(backend.to_numpy(expected_calibration_error(labels, p)))
     with lsmooth.validate(), pytest.raises(ValueError, match="labels must be class ids"):
@@ -272,7 +272,7 @@ def test_bad_arguments_are_errors(labels, predictions, options, error, message):
         expected_calibration_error(np.array(labels), np.array(predictions), **options)
 
 
-def test_it_runs_under_jit_and_vmap():
+def test_the_error_runs_under_jit_and_vmap():
     jax = pytest.importorskip("jax", reason="jax is not installed")
     labels, p = drawn()
     expected = reference.expected_calibration_error(labels, p)
@@ -283,7 +283,7 @@ def test_it_runs_under_jit_and_vmap():
     assert float(curve.weight.sum()) == len(labels)
 
 
-def test_it_runs_in_a_tf_function_of_unknown_batch():
+def test_the_error_runs_in_a_tf_function_with_unknown_batch_size():
     tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
     labels, p = drawn()
     traces = []
@@ -301,7 +301,7 @@ def test_it_runs_in_a_tf_function_of_unknown_batch():
     assert len(traces) == 1
 
 
-def test_it_compiles_whole_in_torch():
+def test_the_error_compiles_without_graph_breaks_in_torch():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     labels, p = drawn()
     expected_calibration_error(torch.from_numpy(labels), torch.from_numpy(p))  # a backend is loaded outside tracing

@@ -95,7 +95,7 @@ ORIGINALS: dict[str, Callable[..., float]] = {
 
 @pytest.mark.parametrize("n_bins", [2, 10, 15, 49])
 @pytest.mark.parametrize("convention", ORIGINALS)
-def test_the_top_label_error_is_the_originals(backend: Backend, convention, n_bins):
+def test_the_top_label_error_matches_the_original(backend: Backend, convention, n_bins):
     dtype = "float32" if convention == "tfp" else "float64"
     labels, p = on_edges(n_bins, dtype)
     dtype = "float32" if convention == "torchmetrics" else dtype  # in which it computes, whatever comes
@@ -104,7 +104,7 @@ def test_the_top_label_error_is_the_originals(backend: Backend, convention, n_bi
 
 
 @pytest.mark.parametrize("n_bins", [3, 10, 15])
-def test_torchmetrics_edges_are_those_of_float32(backend: Backend, n_bins):
+def test_torchmetrics_edges_are_in_float32(backend: Backend, n_bins):
     labels, p = on_edges(n_bins, "float32")
     for norm in ("l1", "l2", "max"):
         got = expected_calibration_error(
@@ -115,7 +115,7 @@ def test_torchmetrics_edges_are_those_of_float32(backend: Backend, n_bins):
 
 @pytest.mark.parametrize("n_bins", [10, 15])
 @pytest.mark.parametrize("convention", ["torchmetrics", "netcal", "sklearn", "relplot"])
-def test_two_classes_are_judged_as_the_original_does(backend: Backend, convention, n_bins):
+def test_two_classes_match_the_original(backend: Backend, convention, n_bins):
     labels, p = on_edges(n_bins, "float64", classes=2)
     labels, p = 1 - labels, p[:, 0].copy()
     p[::3] = 1 - p[::3]
@@ -125,14 +125,14 @@ def test_two_classes_are_judged_as_the_original_does(backend: Backend, conventio
     assert_close(backend, got, ORIGINALS[convention](labels, p, n_bins), "float64")
 
 
-def test_netcals_maximum_is_ours(backend: Backend):
+def test_the_maximum_matches_netcal(backend: Backend):
     labels, p = on_edges(10, "float64")
     got = maximum_calibration_error(backend.asarray(labels), backend.asarray(p), n_bins=10, convention="netcal")
     assert_close(backend, got, netcal(labels, p, 10, "max"), "float64")
 
 
 @pytest.mark.parametrize("debias", [True, False])
-def test_the_l2_errors_are_uncertainty_calibrations(backend: Backend, debias):
+def test_the_l2_errors_match_uncertainty_calibration(backend: Backend, debias):
     calibration = original("calibration")
     utils = importlib.import_module("calibration.utils")
     rng = np.random.default_rng(0)
@@ -158,7 +158,7 @@ def test_the_l2_errors_are_uncertainty_calibrations(backend: Backend, debias):
         assert_close(backend, got, expected, "float64")
 
 
-def test_conventions_part_ways_on_an_edge(backend: Backend):
+def test_conventions_differ_on_bin_edges(backend: Backend):
     # A confidence that is not above a half must be one of three classes or more.
     p = np.array([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
     labels = backend.asarray(np.array([0, 0, 1, 0]))

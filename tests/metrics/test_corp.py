@@ -24,7 +24,7 @@ def drawn(rows: int = 200, ties: bool = False) -> tuple[np.ndarray, np.ndarray, 
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_curve_is_scikit_learns_isotonic_regression(backend: Backend, ties):
+def test_the_curve_matches_the_isotonic_regression_of_scikit_learn(backend: Backend, ties):
     isotonic = pytest.importorskip("sklearn.isotonic", reason="the other library")
     labels, p, weight = drawn(ties=ties)
     given = (backend.asarray(x) for x in (labels, p))
@@ -40,7 +40,7 @@ def test_the_curve_is_scikit_learns_isotonic_regression(backend: Backend, ties):
     assert (np.diff(accuracy) > 0).all()
 
 
-def test_the_top_label_is_judged_where_there_are_classes(backend: Backend):
+def test_the_top_label_is_measured_for_several_classes(backend: Backend):
     rng = np.random.default_rng(2)
     logits, labels = 2 * rng.standard_normal((90, 4)), rng.integers(0, 4, 90)
     confidence, correct = reference.top_label(labels, reference.softmax(logits))
@@ -74,7 +74,7 @@ def test_probabilities_of_0_and_1_that_are_right_cost_nothing():
     assert float(corp_decomposition([1, 1], [0.0, 1.0], score="log", binary=True).miscalibration) == np.inf
 
 
-def test_no_rows_are_zeros_and_impossible_ones_are_nan():
+def test_empty_batches_give_zero_and_impossible_rows_nan():
     assert [float(part) for part in corp_decomposition([1], [0.5], binary=True, sample_weight=0.0)] == [0.0] * 4
     assert corp_reliability_curve([1], [0.5], binary=True, sample_weight=0.0).weight.shape == (0,)
     assert np.isnan(corp_decomposition([2], [0.5], binary=True)).all()

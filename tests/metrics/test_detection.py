@@ -33,7 +33,7 @@ def by_cell(matches, scores, boxes, weight, n_bins, min_count) -> float:
 
 @pytest.mark.parametrize("min_count", [0, 4])
 @pytest.mark.parametrize("n_bins", [(5, 3, 2), 3])
-def test_it_is_the_mean_gap_over_cells(backend: Backend, n_bins, min_count):
+def test_the_error_is_the_mean_gap_over_cells(backend: Backend, n_bins, min_count):
     matches, scores, boxes, weight = drawn()
     expected = by_cell(matches, scores, boxes, weight, n_bins if isinstance(n_bins, tuple) else (3,) * 3, min_count)
     given = (backend.asarray(x) for x in (matches, scores, boxes))
@@ -48,7 +48,7 @@ def test_it_is_the_mean_gap_over_cells(backend: Backend, n_bins, min_count):
 
 
 @pytest.mark.parametrize("min_count", [0, 8])
-def test_it_is_netcals(min_count):
+def test_the_error_matches_netcal(min_count):
     netcal = pytest.importorskip("netcal.metrics", reason="the other library")
     matches, scores, boxes, _ = drawn(2000)
     peer = netcal.ECE((10, 5, 4), detection=True, sample_threshold=max(1, min_count))
@@ -58,14 +58,14 @@ def test_it_is_netcals(min_count):
     np.testing.assert_allclose(float(got), peer.measure(np.column_stack([scores, boxes]), matches), rtol=1e-9)
 
 
-def test_without_boxes_it_judges_the_score():
+def test_without_boxes_only_scores_are_binned():
     matches, scores, _, _ = drawn()
     got = detection_calibration_error(matches, scores, n_bins=7)
     two_sided = expected_calibration_error(matches, np.stack([1 - scores, scores], 1), n_bins=7, convention="sklearn")
     np.testing.assert_allclose(got, two_sided, rtol=1e-12)
 
 
-def test_what_does_not_fit_is_an_error():
+def test_wrong_shapes_raise_an_error():
     matches, scores, boxes, _ = drawn()
     with pytest.raises(ValueError, match=r"boxes must have the shape of the scores, \(300,\)"):
         detection_calibration_error(matches, scores, boxes[:4])

@@ -64,7 +64,7 @@ def test_logits_may_be_any_numbers(backend: Backend):
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("junk", [np.nan, 7.0, -1.0])
 @pytest.mark.parametrize("by_weight", [False, True])
-def test_a_row_that_does_not_count_may_hold_anything(backend: Backend, function, junk, by_weight):
+def test_a_masked_row_may_hold_any_values(backend: Backend, function, junk, by_weight):
     p, labels = np.concatenate([P, np.full((2, 3), junk)]), np.concatenate([LABELS, [-1, -1]])
     weight = backend.asarray(np.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0]))
     options = {"sample_weight": weight} if by_weight else {"ignore_index": -1}
@@ -75,7 +75,7 @@ def test_a_row_that_does_not_count_may_hold_anything(backend: Backend, function,
     np.testing.assert_allclose(first(backend, got), float(expected), rtol=1e-9)
 
 
-def test_rounding_beyond_0_and_1_is_no_fault(backend: Backend):
+def test_rounding_errors_beyond_0_and_1_are_accepted(backend: Backend):
     p = np.array([[1.0 + 2e-7, -1e-7], [0.5, 0.5]])
     got = metrics.expected_calibration_error(backend.asarray(np.array([0, 1])), backend.asarray(p), n_bins=2)
     np.testing.assert_allclose(float(backend.to_numpy(got)), 0.25, atol=1e-6)

@@ -123,7 +123,7 @@ def test_draws_of_prepared_rows_are_draws_of_the_arrays(backend, name, from_logi
 
 
 @pytest.mark.parametrize("name", ["expected", "likelihood", "brier", "classwise", "risk_coverage"])
-def test_draws_of_rows_never_touch_their_classes_again(monkeypatch, name):
+def test_draws_of_rows_reuse_the_sums_over_classes(monkeypatch, name):
     metric, options = METRICS[name]
     passes = []
     for function in ("max", "top", "logsumexp", "exp", "pick"):
@@ -156,7 +156,7 @@ def test_an_infinite_metric_has_an_interval_up_to_infinity():
 
 @pytest.mark.parametrize("integer", [np.int32, np.int64, np.uint8])
 @pytest.mark.parametrize("number", [np.float32, np.float64])
-def test_options_of_an_interval_may_be_numpys(integer, number):
+def test_options_of_an_interval_may_be_numpy_numbers(integer, number):
     labels, logits = drawn(30, 1.0, 0)
     options = {"from_logits": True, "confidence_level": 0.75}
     expected = metrics.metric_interval(metrics.brier_score, labels, logits, n_resamples=7, seed=3, **options)
@@ -167,7 +167,7 @@ def test_options_of_an_interval_may_be_numpys(integer, number):
     assert got == expected
 
 
-def test_the_bias_of_draws_is_taken_off():
+def test_the_bias_of_the_draws_is_removed():
     draws = 0.06 + 0.01 * np.random.default_rng(0).normal(size=400)
     _, low, high = bootstrap_interval(0.04, draws, 0.95, least=0.0)
     assert low == 0  # a metric that is all bias may be of a model that has none

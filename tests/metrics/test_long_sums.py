@@ -100,7 +100,7 @@ def test_a_temperature_of_many_rows_on_a_device_is_exact(backend: Backend, monke
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 1023, 1024, 1025, 5000])
-def test_sums_of_pairs_are_those_of_float64(rows):
+def test_pairwise_sums_match_float64(rows):
     require_backend("jax")
     import jax
 

@@ -44,12 +44,12 @@ def test_functions_take_numpys_integers_and_bools(function, integer):
 
 
 @pytest.mark.parametrize("function", OTHERS, ids=lambda function: function.__name__)
-def test_the_others_take_them_too(function):
+def test_other_metrics_accept_numpy_numbers(function):
     given = function(LABELS, P, ignore_index=np.int64(2), axis=np.int8(1))
     assert str(given) == str(function(LABELS, P, ignore_index=2))
 
 
-def test_particular_options_take_them_too():
+def test_options_of_single_metrics_accept_numpy_numbers():
     assert metrics.top_k_accuracy(LABELS, P, k=np.int64(2)) == metrics.top_k_accuracy(LABELS, P, k=2)
     given = metrics.smooth_calibration_error(LABELS, P, bandwidth=np.float32(0.125))
     assert given == metrics.smooth_calibration_error(LABELS, P, bandwidth=0.125)
@@ -63,7 +63,7 @@ def test_particular_options_take_them_too():
     assert metrics.expected_calibration_error(LABELS, P, **two) >= 0
 
 
-def test_streams_take_them_too():
+def test_streaming_metrics_accept_numpy_numbers():
     for kind, options in (
         (metrics.CalibrationError, {"n_bins": np.int64(4), "classwise": np.bool_(True), "ignore_index": np.int64(2)}),
         (metrics.TopKAccuracy, {"k": np.int32(2), "axis": np.int64(-1)}),
@@ -76,7 +76,7 @@ def test_streams_take_them_too():
         assert given.merge_state(plain).result() == plain.result()
 
 
-def test_analyses_take_them_too():
+def test_analyses_accept_numpy_numbers():
     logits = np.log(P)
     t = analysis.match_temperature(LABELS, logits, np.float32(0.9375), axis=np.int64(1))
     assert t == analysis.match_temperature(LABELS, logits, 0.9375)
@@ -100,7 +100,7 @@ CALIBRATORS = [
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("scaler", CALIBRATORS, ids=lambda scaler: type(scaler).__name__)
-def test_calibrators_take_them_and_save_them(scaler, tmp_path):
+def test_calibrators_accept_and_save_numpy_numbers(scaler, tmp_path):
     rng = np.random.default_rng(0)
     p, labels = rng.dirichlet(np.ones(3), 80), rng.integers(0, 3, 80)
     scaler.fit(p, labels).save(tmp_path / "c.json")
@@ -147,7 +147,7 @@ def test_numbers_are_numbers(value):
 
 
 @pytest.mark.parametrize("value", [None, "0.5", "abc"])
-def test_arrays_are_arrays_of_numbers(value):
+def test_arrays_of_objects_are_refused(value):
     for name, call in (
         ("predictions", lambda: metrics.brier_score(LABELS, value)),
         ("labels", lambda: metrics.brier_score(value, P)),

@@ -32,7 +32,7 @@ FUNCTIONS = [
 @pytest.mark.parametrize("small", [0, 2**20])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
-def test_the_answer_is_of_the_framework_of_the_predictions(backend: Backend, monkeypatch, function, dtype, small):
+def test_the_result_has_the_framework_of_the_predictions(backend: Backend, monkeypatch, function, dtype, small):
     dtype = "float16" if backend.name == "numpy" and dtype == "bfloat16" else dtype  # which it has not
     monkeypatch.setattr(_inputs, "SMALL", small)
     labels, p = backend.asarray(LABELS), backend.asarray(P, dtype)
@@ -54,7 +54,7 @@ def by_way_of(monkeypatch, backend: Backend) -> list[str]:
     return ways
 
 
-def test_up_to_a_size_it_is_computed_in_numpy(backend: Backend, monkeypatch):
+def test_small_batches_are_computed_in_numpy(backend: Backend, monkeypatch):
     ways = by_way_of(monkeypatch, backend)
     labels, p = backend.asarray(LABELS), backend.asarray(P)
     monkeypatch.setattr(_inputs, "SMALL", P.size)
@@ -68,7 +68,7 @@ def test_up_to_a_size_it_is_computed_in_numpy(backend: Backend, monkeypatch):
 
 
 @pytest.mark.parametrize("function", [brier_score, negative_log_likelihood, expected_calibration_error])
-def test_gradients_come_through(differentiable_backend: Backend, function):
+def test_gradients_flow_through(differentiable_backend: Backend, function):
     xp = differentiable_backend
     _, gradient = xp.value_and_grad(lambda p: function(xp.asarray(LABELS), p), xp.asarray(P))
     expected = np.zeros_like(P)
@@ -79,7 +79,7 @@ def test_gradients_come_through(differentiable_backend: Backend, function):
     np.testing.assert_allclose(xp.to_numpy(gradient), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_weights_get_their_gradient_too(differentiable_backend: Backend):
+def test_weights_get_a_gradient(differentiable_backend: Backend):
     xp = differentiable_backend
 
     def of_weights(w):

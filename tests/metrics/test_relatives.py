@@ -20,7 +20,7 @@ def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("bandwidth", [None, 0.02, 0.3])
 @pytest.mark.parametrize("binary", [False, True])
-def test_the_smooth_error_is_relplots(backend: Backend, memory, bandwidth, binary):
+def test_the_smooth_error_matches_relplot(backend: Backend, memory, bandwidth, binary):
     relplot = pytest.importorskip("relplot", reason="relplot is not installed")
     labels, p = drawn(classes=2 if binary else 3)
     given = p[:, 1] if binary else p
@@ -61,7 +61,7 @@ def test_the_parts_of_the_brier_score_are_their_definitions(backend: Backend, me
         assert_close(backend, got, expected, "float64")
 
 
-def test_nothing_is_within_bins_of_equal_probabilities(backend: Backend, memory):
+def test_the_within_bin_variance_is_zero_for_equal_probabilities(backend: Backend, memory):
     labels, _ = drawn()
     p = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])[np.arange(60) % 2]
     parts = metrics.brier_decomposition(backend.asarray(labels), backend.asarray(p))
@@ -86,7 +86,7 @@ def test_the_area_is_the_mean_over_orders_of_equal_confidences(backend: Backend,
     assert_close(backend, got, area_over_all_orders(top, labels.astype(float)), "float64")
 
 
-def test_rows_that_do_not_count_have_no_part_in_the_area(backend: Backend, memory):
+def test_masked_rows_do_not_contribute_to_the_area(backend: Backend, memory):
     labels, p = drawn()
     expected = metrics.area_under_risk_coverage(labels, p)
     ids = backend.asarray(np.concatenate([[-1], labels, [-1]]))
@@ -99,7 +99,7 @@ def test_rows_that_do_not_count_have_no_part_in_the_area(backend: Backend, memor
     assert metrics.area_under_risk_coverage([2], [[0.5, 0.5]], ignore_index=2) == 0.0
 
 
-def test_weights_of_the_area_are_weights(backend: Backend, memory):
+def test_the_area_uses_weights(backend: Backend, memory):
     top, labels = np.array([0.9, 0.7, 0.7, 0.6]), np.array([0, 1, 0, 1])
     p = np.stack([top, 1 - top], axis=1)
     weight = np.array([2.0, 1.0, 3.0, 0.0])
@@ -128,7 +128,7 @@ def test_bootstrap_intervals_have_the_width_of_the_standard_error():
     np.testing.assert_allclose([value - low, high - value], half, rtol=0.2)
 
 
-def test_consistency_covers_a_calibrated_model_and_not_another():
+def test_the_consistency_band_covers_only_a_calibrated_model():
     rng = np.random.default_rng(0)
     top = rng.uniform(0.5, 1.0, 1000)
     p = np.stack([top, 1 - top], axis=1)

@@ -18,7 +18,7 @@ def drawn(rows: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, classes, rows), reference.softmax(2 * rng.standard_normal((rows, classes)))
 
 
-def test_a_class_s_curve_is_that_of_its_own_probability(backend: Backend, memory):
+def test_the_curve_of_a_class_uses_its_own_probability(backend: Backend, memory):
     labels, p = drawn()
     weight = np.random.default_rng(4).integers(0, 3, len(labels)).astype(float)
     curve = classwise_reliability_curve(
@@ -66,7 +66,7 @@ def binomial_quantile(rows: int, p: float, level: float) -> int:
     return int(np.searchsorted(below, level))
 
 
-def test_the_band_of_equal_confidences_is_the_binomials(backend: Backend, memory):
+def test_the_band_of_equal_confidences_is_binomial(backend: Backend, memory):
     p = np.concatenate([np.tile([0.75, 0.25], (80, 1)), np.tile([0.45, 0.55], (40, 1))])
     labels = np.zeros(120, np.int64)
     low, high = (
@@ -81,7 +81,7 @@ def test_the_band_of_equal_confidences_is_the_binomials(backend: Backend, memory
     assert np.isnan([*low[[0, 1, 4]], *high[[0, 1, 4]]]).all()
 
 
-def test_nine_calibrated_bins_in_ten_lie_within_their_band():
+def test_ninety_percent_of_calibrated_bins_lie_within_their_band():
     rng = np.random.default_rng(0)
     logits = 2 * rng.standard_normal((20000, 3))
     p = reference.softmax(logits)
@@ -94,7 +94,7 @@ def test_nine_calibrated_bins_in_ten_lie_within_their_band():
     assert 0.8 < within.mean() < 0.98
 
 
-def test_the_band_heeds_weights_logits_and_ignored_rows():
+def test_the_band_uses_weights_logits_and_ignored_rows():
     labels, p = drawn()
     weight = np.ones(60)
     weight[30:] = 0.0

@@ -30,7 +30,7 @@ def oracle(name: str, labels: np.ndarray, p: np.ndarray, weight: np.ndarray) -> 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("name", ["nll", "brier", "top2"])
-def test_each_is_its_definition(backend: Backend, memory, dtype, from_logits, name):
+def test_each_score_matches_its_definition(backend: Backend, memory, dtype, from_logits, name):
     labels, logits, weight = drawn(dtype)
     p = reference.softmax(logits.astype(np.float64))
     given = logits if from_logits else p.astype(dtype)
@@ -42,7 +42,7 @@ def test_each_is_its_definition(backend: Backend, memory, dtype, from_logits, na
 
 
 @pytest.mark.parametrize("function", [negative_log_likelihood, brier_score, top_k_accuracy])
-def test_rows_that_do_not_count_may_hold_anything(backend: Backend, memory, function):
+def test_masked_rows_may_hold_any_finite_or_infinite_values(backend: Backend, memory, function):
     labels, logits, _ = drawn("float64")
     p = reference.softmax(logits)
     ids = backend.asarray(np.concatenate([labels, [-1]]))
@@ -54,7 +54,7 @@ def test_rows_that_do_not_count_may_hold_anything(backend: Backend, memory, func
 
 
 @pytest.mark.parametrize("function", [negative_log_likelihood, brier_score, top_k_accuracy])
-def test_a_label_that_is_no_class_gives_nan(backend: Backend, memory, function):
+def test_labels_out_of_range_give_nan(backend: Backend, memory, function):
     for label in (-1, 3):
         got = function(backend.asarray(np.array([0, label])), backend.asarray(np.full((2, 3), 1 / 3)))
         assert np.isnan(backend.to_numpy(got))
@@ -65,12 +65,12 @@ def test_a_label_of_probability_zero_is_infinitely_unlikely(backend: Backend, me
     assert np.isinf(backend.to_numpy(negative_log_likelihood(ids, p)))
 
 
-def test_of_equal_classes_the_first_is_likelier(backend: Backend, memory):
+def test_ties_between_classes_go_to_the_first(backend: Backend, memory):
     p = backend.asarray(np.full((3, 3), 1 / 3))
     assert_close(backend, top_k_accuracy(backend.asarray(np.array([0, 1, 2])), p, k=2), 2 / 3, "float64")
 
 
-def test_k_beyond_the_classes_is_always_right(backend: Backend, memory):
+def test_k_beyond_the_number_of_classes_gives_accuracy_1(backend: Backend, memory):
     p = backend.asarray(np.full((3, 3), 1 / 3))
     assert_close(backend, top_k_accuracy(backend.asarray(np.array([0, 1, 2])), p, k=9), 1.0, "float64")
 

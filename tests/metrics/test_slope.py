@@ -19,7 +19,7 @@ def drawn(rows: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return labels, z, rng.integers(0, 3, rows).astype(float)
 
 
-def test_they_are_those_of_a_logistic_regression(backend: Backend):
+def test_slope_and_intercept_match_a_logistic_regression(backend: Backend):
     linear = pytest.importorskip("sklearn.linear_model", reason="the other library")
     labels, z, weight = drawn()
     peer = linear.LogisticRegression(C=1e12, tol=1e-12, solver="newton-cholesky").fit(z[:, None], labels, weight)
@@ -35,7 +35,7 @@ def test_they_are_those_of_a_logistic_regression(backend: Backend):
         assert_close(backend, one, backend.to_numpy(other), "float64", factor=1e6)
 
 
-def test_there_is_none_of_separable_labels_and_of_certain_predictions():
+def test_separable_labels_and_certain_predictions_have_no_slope():
     z = np.array([-2.0, -1.0, 1.0, 2.0])
     found = calibration_slope([0, 0, 1, 1], z, from_logits=True, binary=True)
     assert np.isnan([found.slope, found.intercept]).all()

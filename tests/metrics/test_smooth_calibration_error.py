@@ -30,7 +30,7 @@ CONFIDENCES = {
 
 @pytest.mark.parametrize("bandwidth", [0.004, 0.03, 0.2, 2.0])
 @pytest.mark.parametrize("where", CONFIDENCES)
-def test_it_is_the_integral_of_its_definition(where, bandwidth):
+def test_the_error_is_the_integral_of_its_definition(where, bandwidth):
     f, rng = CONFIDENCES[where], np.random.default_rng(2)
     y, weight = rng.integers(0, 2, 30), rng.random(30)
     got = smooth_calibration_error(y, f, bandwidth=bandwidth, binary=True, sample_weight=weight)
@@ -39,7 +39,7 @@ def test_it_is_the_integral_of_its_definition(where, bandwidth):
 
 @pytest.mark.parametrize("bandwidth", [None, 0.01, 0.1])
 @pytest.mark.parametrize("confidence", [1.0, 0.9999, 0.98, 0.0, 0.02])
-def test_it_is_at_most_the_mean_distance_from_the_label_frequencies(confidence, bandwidth):
+def test_the_error_is_at_most_the_mean_distance_from_the_label_frequencies(confidence, bandwidth):
     # All confidences are equal, so that the distance of every row's confidence from the frequency is the bound.
     y = np.arange(500) % 5 == 0
     y = ~y if confidence > 0.5 else y
@@ -49,7 +49,7 @@ def test_it_is_at_most_the_mean_distance_from_the_label_frequencies(confidence, 
     np.testing.assert_allclose(got, gap, rtol=1e-6)
 
 
-def test_it_does_not_depend_on_which_class_is_called_1(backend: Backend):
+def test_the_error_does_not_depend_on_which_class_is_positive(backend: Backend):
     rng = np.random.default_rng(0)
     f, y = rng.random(40) ** 6, rng.integers(0, 2, 40)
     one = smooth_calibration_error(backend.asarray(y), backend.asarray(f), binary=True)
@@ -65,7 +65,7 @@ def test_rows_of_small_weight_have_the_error_of_the_same_rows():
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
-def test_the_original_counts_an_end_once():
+def test_the_original_counts_each_edge_once():
     f, y = np.array([0.0, 1.0, 0.7, 0.4]), np.array([1, 1, 0, 1])
     exact, original = (
         float(smooth_calibration_error(y, f, binary=True, bandwidth=0.05, convention=name))

@@ -62,7 +62,7 @@ def test_weights_and_ignored_rows_count_as_in_the_function():
     np.testing.assert_allclose(metric.result(), expected, rtol=1e-12)
 
 
-def test_the_curve_is_the_functions():
+def test_the_curve_matches_the_function():
     labels, p = drawn()
     metric = metrics.CalibrationError(n_bins=5)
     metric.update_state(labels, p)
@@ -105,14 +105,14 @@ def test_a_state_of_other_options_is_refused():
             other.set_state(metric.get_state())
 
 
-def test_only_equals_merge():
+def test_only_metrics_with_equal_options_merge():
     with pytest.raises(ValueError, match="merge_state needs metrics of the same class and options"):
         metrics.CalibrationError().merge_state(metrics.CalibrationError(n_bins=10))
     with pytest.raises(ValueError, match="merge_state needs"):
         metrics.BrierScore().merge_state(metrics.NegativeLogLikelihood())
 
 
-def test_the_number_of_classes_stays():
+def test_the_number_of_classes_cannot_change():
     metric = metrics.CalibrationError(classwise=True)
     metric.update_state(*drawn())
     with pytest.raises(ValueError, match="predictions must have as many classes"):

@@ -45,7 +45,7 @@ def test_the_histogram_stacks_wrong_rows_on_right_ones(backend):
     assert legend(ax) == ["accuracy 0.75", "confidence 0.65", "right", "wrong"]
 
 
-def test_the_histogram_heeds_weights_and_may_be_empty():
+def test_the_histogram_uses_weights_and_may_be_empty():
     ax = confidence_histogram(LABELS, PROBABILITIES, n_bins=10, sample_weight=[1.0, 0, 1, 0], ax=axes())
     assert legend(ax)[:2] == ["accuracy 0.50", "confidence 0.50"]
     empty = confidence_histogram(LABELS, PROBABILITIES, sample_weight=np.zeros(4), title="none", ax=axes())
@@ -87,7 +87,7 @@ def test_labels_of_temperatures_do_not_overlap(scale, width):
     assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))
 
 
-def test_the_curve_of_yes_or_no_is_that_of_two_classes():
+def test_the_binary_curve_matches_two_classes():
     rng = np.random.default_rng(0)
     z = rng.normal(0.0, 3.0, 200)
     labels = (rng.random(200) < 1 / (1 + np.exp(-z / 2))).astype(int)
@@ -97,7 +97,7 @@ def test_the_curve_of_yes_or_no_is_that_of_two_classes():
         np.testing.assert_allclose(got.get_xydata(), expected.get_xydata(), rtol=1e-6)
 
 
-def test_the_curve_heeds_weights_axis_and_ignored_rows():
+def test_the_curve_uses_weights_axis_and_ignored_rows():
     logits, labels = overconfident()
     kept = np.arange(400) < 200
     (best,) = temperature_curve(logits[kept], labels[kept], ax=axes()).lines[1].get_xdata()
@@ -107,7 +107,7 @@ def test_the_curve_heeds_weights_axis_and_ignored_rows():
         assert ax.lines[1].get_xdata()[0] == pytest.approx(best)
 
 
-def test_without_an_optimum_the_curve_says_so_and_shows_no_interval():
+def test_without_an_optimum_the_curve_has_a_note_and_no_interval():
     with pytest.warns(ConvergenceWarning):
         ax = temperature_curve(np.eye(3), [0, 1, 2], ax=axes())
     assert ax.texts[0].get_text() == "separable"
@@ -116,7 +116,7 @@ def test_without_an_optimum_the_curve_says_so_and_shows_no_interval():
         temperature_curve(np.eye(3), [0, 1, 2], confidence_level=1.0, ax=axes())
 
 
-def test_risk_rises_to_the_error_rate_and_errors_last_is_the_least(backend):
+def test_risk_rises_to_the_error_rate_and_is_lowest_if_errors_come_last(backend):
     logits, labels = overconfident()
     ax = axes()
     assert risk_coverage(labels, backend.asarray(logits), from_logits=True, ax=ax) is ax

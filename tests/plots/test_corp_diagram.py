@@ -48,7 +48,7 @@ def test_a_diagram_may_be_by_the_probability_of_class_1(backend):
         reliability_curve([0], [[0.2, 0.3, 0.5]], by="positive")
 
 
-def test_lines_of_risk_differ_without_their_colour():
+def test_risk_lines_differ_in_more_than_colour():
     labels, p = drawn()
     ax = Figure().subplots()
     for name in ("one", "other"):

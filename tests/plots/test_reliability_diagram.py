@@ -44,7 +44,7 @@ def test_bars_gaps_and_the_error_are_those_of_the_curve(backend):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["accuracy", "overconfident", "underconfident"]
 
 
-def test_the_shares_of_rows_are_below():
+def test_group_shares_are_shown_below_the_bars():
     ax = reliability_diagram(LABELS, PROBABILITIES, n_bins=10, ax=axes())
     (strip,) = ax.child_axes
     assert [bar.get_height() for bar in strip.patches] == [0.25, 0.5, 0.25]
@@ -55,7 +55,7 @@ def test_the_shares_of_rows_are_below():
     assert (plain.get_xlabel(), plain.get_title()) == ("confidence", "plain")
 
 
-def test_the_diagram_stays_within_its_place():
+def test_the_diagram_stays_within_its_axes():
     figure = Figure()
     ax = reliability_diagram(LABELS, PROBABILITIES, ax=figure.subplots())
     figure.savefig("/dev/null", format="png")
@@ -74,7 +74,7 @@ def test_logits_weights_and_ignored_rows_pass_through():
     assert ax.texts[0].get_text() == "ECE 0.200"
 
 
-def test_one_probability_per_row_draws_what_two_columns_do():
+def test_one_probability_per_row_matches_two_columns():
     p, labels = np.array([0.9, 0.2, 0.6, 0.7, 0.35]), np.array([1, 0, 0, 1, 1])
     two = np.stack([1 - p, p], axis=1)
     for draw in (reliability_diagram, confidence_histogram, risk_coverage):
@@ -165,6 +165,6 @@ def test_classes_can_be_chosen_and_the_most_frequent_come_unasked():
         classwise_reliability_diagrams(labels, p, names=("a", "b"), classes=[0])
 
 
-def test_a_label_that_is_no_class_makes_the_error_no_number():
+def test_labels_out_of_range_make_the_error_nan():
     ax = reliability_diagram([0, 0, 9, 1], PROBABILITIES, n_bins=10, ax=axes())
     assert ax.texts[0].get_text() == "ECE nan"

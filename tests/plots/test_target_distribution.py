@@ -27,7 +27,7 @@ def test_rows_are_examples_and_columns_classes(backend):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("class", "example")
 
 
-def test_many_classes_have_no_numbers_and_names_stand_below():
+def test_the_picture_of_many_classes_omits_numbers():
     assert not target_distribution(np.full((2, 50), 0.02), ax=axes()).texts
     ax = target_distribution(np.eye(2), names=("no", "yes"), title="hard", ax=axes())
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["no", "yes"]

@@ -58,7 +58,7 @@ def gradients(backend, loss, *arrays):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(("loss_type", "eps"), LOSSES)
-def test_losses_and_gradients_are_those_of_the_formula(backend, loss_type, eps, dtype):
+def test_losses_and_gradients_match_the_formula(backend, loss_type, eps, dtype):
     arrays = [as_dtype(backend, x, dtype) for x in PAIRS]
     values = [backend.to_numpy(x).astype(np.float64) for x in arrays]
     m = (values[0] - values[1]) - (values[2] - values[3])
@@ -101,7 +101,7 @@ def test_extreme_margins_are_finite_and_exact(backend, loss_type, eps):
         np.testing.assert_allclose(backend.to_numpy(gradient), slopes, rtol=tolerance, atol=tolerance)
 
 
-def test_an_impossible_answer_leaves_the_loss_its_limit(backend):
+def test_an_impossible_label_gives_the_limit_of_the_loss(backend):
     zero, impossible = backend.asarray(np.zeros(2)), backend.asarray(np.array([-np.inf, -np.inf]))
     for loss_type, limit in (("sigmoid", 0.0), ("robust", 0.0), ("hinge", 0.0)):
         loss = dpo_loss(zero, impossible, zero, zero, loss_type=loss_type)
@@ -180,7 +180,7 @@ def test_no_pairs_that_count_cost_nothing(backend):
 
 @pytest.mark.parametrize("margin", [None, 0.5, np.array([0.5, 0.0, -1.0, 2.0, 1.0]), PAIRS[2] / 16])
 @pytest.mark.parametrize("eps", [0.0, 0.1, np.array([[0.0], [0.5], [1.0]])])
-def test_reward_loss_is_bradley_terrys(backend, margin, eps):
+def test_reward_loss_is_the_bradley_terry_loss(backend, margin, eps):
     chosen, rejected = (backend.asarray(x) for x in PAIRS[:2])
     as_tensor = lambda x: backend.asarray(x) if isinstance(x, np.ndarray) else x  # noqa: E731
     rows, slopes = expected("sigmoid", eps, PAIRS[0] - PAIRS[1] - (0.0 if margin is None else margin), 1.0)

@@ -52,7 +52,7 @@ def forms(backend, dtype):
 @pytest.mark.parametrize("options", [{}, {"length_normalized": True}, {"temperature": 0.5, "logit_softcap": 3.0}])
 @pytest.mark.parametrize("mask", [None, MASK])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_log_probabilities_and_gradients_are_those_of_the_formula(backend, options, mask, dtype):
+def test_log_probabilities_and_gradients_match_the_formula(backend, options, mask, dtype):
     functions, weight, bias = forms(backend, dtype)
     labels, hidden = backend.asarray(LABELS), as_dtype(backend, HIDDEN, dtype)
     value, gradient = expected(LABELS, HIDDEN @ weight.T + bias, mask, **options)
@@ -81,7 +81,7 @@ def test_half_precision_is_computed_in_float32(backend, dtype):
 
 
 @pytest.mark.parametrize("length_normalized", [False, True])
-def test_tokens_that_do_not_count_may_hold_anything(backend, length_normalized):
+def test_masked_tokens_may_hold_any_values(backend, length_normalized):
     counted = MASK & (LABELS != -100)
     logits = np.where(counted[..., None], HIDDEN @ WEIGHT.T, np.nan)
     value, gradient = expected(LABELS, np.nan_to_num(logits), MASK, length_normalized)
@@ -118,7 +118,7 @@ def test_any_leading_axes(backend):
 
 
 @pytest.mark.parametrize("length_normalized", [False, True])
-def test_padding_of_the_vocabulary_has_no_part_and_no_gradient(backend, length_normalized):
+def test_vocabulary_padding_does_not_contribute_and_has_no_gradient(backend, length_normalized):
     hidden, labels = backend.asarray(HIDDEN), backend.asarray(np.where(LABELS < 7, LABELS, 3))
     value, gradient = expected(np.where(LABELS < 7, LABELS, 3), HIDDEN @ WEIGHT[:7].T, None, length_normalized)
     options = {"num_classes": 7, "length_normalized": length_normalized}
@@ -132,7 +132,7 @@ def test_padding_of_the_vocabulary_has_no_part_and_no_gradient(backend, length_n
         assert not found[..., 7:].any()
 
 
-def test_an_id_outside_the_vocabulary_is_not_a_number(backend):
+def test_an_id_outside_the_vocabulary_gives_nan(backend):
     logits = backend.asarray(np.zeros((2, 2, 3)))
     found = backend.to_numpy(sequence_log_prob(np.array([[0, 3], [1, 2]]), logits))
     assert np.isnan(found[0])

@@ -54,7 +54,7 @@ def trl_dpo(loss_type, chosen, beta, label_smoothing, rejected=0.0, lengths=(1.0
 
 
 @pytest.mark.parametrize("loss_type", ["sigmoid_norm", "ipo"])
-def test_length_normalized_losses_are_those_of_trl(loss_type):
+def test_length_normalized_losses_match_trl(loss_type):
     lengths = torch.tensor([3.0, 5.0, 2.0, 7.0, 4.0, 4.0, 6.0, 1.0], dtype=torch.float64)
     others = lengths.flip(0)
     found = [x / (lengths if i % 2 == 0 else others) for i, x in enumerate(PAIRS)]
@@ -77,7 +77,7 @@ def trl_cpo(chosen, rejected, **options):
     ("loss_type", "eps"),
     [("sigmoid", 0.0), ("hinge", 0.0), ("ipo", 0.0), ("robust", 0.0), ("robust", 0.3), ("exo_pair", 1e-3)],
 )
-def test_dpo_losses_and_gradients_are_those_of_trl(loss_type, eps):
+def test_dpo_losses_and_gradients_match_trl(loss_type, eps):
     found, wanted = PAIRS.clone().requires_grad_(), PAIRS.clone().requires_grad_()
     loss = dpo_loss(*found, beta=0.3, loss_type=loss_type, label_smoothing=eps, reduction="none")
     delta = (wanted[0] - wanted[1]) - (wanted[2] - wanted[3])
@@ -88,7 +88,7 @@ def test_dpo_losses_and_gradients_are_those_of_trl(loss_type, eps):
     torch.testing.assert_close(*gradients, rtol=1e-6 if loss_type == "exo_pair" else 1e-12, atol=1e-8)
 
 
-def test_trls_sigmoid_loss_leaves_the_smoothing_out():
+def test_the_sigmoid_loss_of_trl_ignores_smoothing():
     """The migration page says so; when this fails, TRL has changed, and so must the page."""
     delta = (PAIRS[0] - PAIRS[1]) - (PAIRS[2] - PAIRS[3])
     torch.testing.assert_close(trl_dpo("sigmoid", delta, 0.3, 0.3), trl_dpo("sigmoid", delta, 0.3, 0.0))
@@ -97,21 +97,21 @@ def test_trls_sigmoid_loss_leaves_the_smoothing_out():
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
-def test_conservative_losses_are_those_of_trls_cpo(eps):
+def test_conservative_losses_match_the_cpo_loss_of_trl(eps):
     zero = torch.zeros_like(PAIRS[0])
     found = dpo_loss(*PAIRS[:2], zero, zero, beta=0.3, label_smoothing=eps, reduction="none")
     theirs = trl_cpo(*PAIRS[:2], loss_type="sigmoid", beta=0.3, label_smoothing=eps)
     torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_simpo_is_a_reward_loss_of_length_normalized_log_probabilities():
+def test_simpo_is_a_reward_loss_on_length_normalized_log_probabilities():
     found = reward_loss(2.0 * PAIRS[0], 2.0 * PAIRS[1], margin=0.5, label_smoothing=0.1, reduction="none")
     theirs = trl_cpo(*PAIRS[:2], loss_type="simpo", beta=2.0, simpo_gamma=0.5, label_smoothing=0.1)
     torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("length_normalized", [False, True])
-def test_sequence_log_probabilities_are_those_of_trl(length_normalized):
+def test_sequence_log_probabilities_match_trl(length_normalized):
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 6, 11, dtype=torch.float64), torch.randint(11, (3, 6))
     labels[0, :4] = -100

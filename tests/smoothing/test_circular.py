@@ -49,7 +49,7 @@ def test_windows_are_periodic_symmetric_and_peak_at_the_label(backend, window):
 
 @pytest.mark.parametrize(("period", "start"), [(180.0, 0.0), (180.0, -90.0), (2 * np.pi, 0.0), (np.pi, -np.pi / 2)])
 @pytest.mark.parametrize("window", WINDOWS)
-def test_an_angle_comes_back_to_within_half_a_class(backend, period, start, window):
+def test_a_decoded_angle_is_within_half_a_class(backend, period, start, window):
     angles = np.random.default_rng(0).uniform(-2 * period, 2 * period, 200)
     bins = circular_bins(backend.asarray(angles), 36, period=period, start=start)
     back = circular_angles(circular_smooth_labels(bins, 36, window=window), period=period, start=start)
@@ -93,7 +93,7 @@ def test_an_ordinal_label_out_of_range_gives_nan(backend):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
-def test_any_integer_type_will_do(backend, dtype):
+def test_every_integer_dtype_is_accepted(backend, dtype):
     labels = backend.asarray(np.array([0, 199 % 128], dtype))
     q = backend.to_numpy(circular_smooth_labels(labels, 180))
     assert q.argmax(-1).tolist() == [0, 71]

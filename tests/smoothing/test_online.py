@@ -41,7 +41,7 @@ def test_the_first_epoch_is_uniform_smoothing(backend):
     assert_close(backend, q, 0.7 * np.eye(CLASSES)[LABELS] + 0.1, backend.dtype(q))
 
 
-def test_the_targets_are_the_mean_prediction_of_what_was_right(backend):
+def test_targets_are_the_mean_prediction_of_correct_rows(backend):
     ols = fed(backend)
     np.testing.assert_array_equal(ols.targets, np.full((CLASSES, CLASSES), 1 / CLASSES))
     ols.next_epoch()
@@ -52,7 +52,7 @@ def test_the_targets_are_the_mean_prediction_of_what_was_right(backend):
     assert_close(backend, q, expected, backend.dtype(q))
 
 
-def test_an_epoch_forgets_the_one_before(backend):
+def test_each_epoch_starts_from_zero(backend):
     ols = fed(backend)
     ols.next_epoch()
     ols.update_state(backend.asarray(LABELS[0]), backend.asarray(LOGITS[1]))
@@ -66,7 +66,7 @@ def test_an_epoch_forgets_the_one_before(backend):
     np.testing.assert_array_equal(ols.targets, np.full((CLASSES, CLASSES), 1 / CLASSES))
 
 
-def test_a_loss_on_its_targets_is_the_papers(backend):
+def test_losses_on_targets_match_the_paper(backend):
     ols = fed(backend, alpha=0.4)
     ols.next_epoch()
     y, z = backend.asarray(LABELS), backend.asarray(LOGITS)
@@ -83,7 +83,7 @@ def test_workers_merge_into_one(backend):
     np.testing.assert_allclose(halves[0].targets, learned(LABELS, LOGITS), rtol=1e-12)
 
 
-def test_its_state_survives_json(backend):
+def test_the_state_survives_json(backend):
     ols = fed(backend, alpha=0.25)
     ols.next_epoch()
     ols.update_state(backend.asarray(LABELS[0]), backend.asarray(LOGITS[0]))
@@ -97,7 +97,7 @@ def test_its_state_survives_json(backend):
     np.testing.assert_array_equal(copy.targets, ols.targets)
 
 
-def test_ignored_and_masked_classes_leave_no_trace(backend):
+def test_ignored_and_masked_classes_do_not_contribute(backend):
     ols = OnlineLabelSmoothing(CLASSES)
     z = np.array([[2.0, 0.0, -np.inf], [2.0, 0.0, 0.0]])
     ols.update_state(backend.asarray(np.array([0, -100])), backend.asarray(z))

@@ -35,7 +35,7 @@ def test_a_label_out_of_range_makes_the_prior_nan(backend):
         class_prior(backend.asarray(np.array([0, 5])), 2)
 
 
-def test_the_prior_goes_straight_into_a_loss(backend):
+def test_the_prior_can_be_passed_to_a_loss(backend):
     z = backend.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)))
     prior = class_prior(backend.asarray(LABELS), 4)
     loss = softmax_cross_entropy(backend.asarray(LABELS), z, label_smoothing=0.1, smoothing_prior=prior)
@@ -53,7 +53,7 @@ def test_each_class_has_its_own_smoothing(backend, soft):
     assert_close(backend, eps, expected, "float64")
 
 
-def test_ignored_labels_are_smoothed_by_nothing_and_stay_out_of_the_gradient(differentiable_backend):
+def test_ignored_labels_are_not_smoothed_and_have_no_gradient(differentiable_backend):
     xp = differentiable_backend
     labels = xp.asarray(np.array([0, -100]))
     eps = smoothing_of_labels(labels, np.array([0.1, 0.2]))
@@ -73,14 +73,14 @@ def test_ignored_labels_are_smoothed_by_nothing_and_stay_out_of_the_gradient(dif
         ("convex", lambda x: 1 + np.sin(np.pi * (1.5 + x / 2))),
     ],
 )
-def test_frequent_classes_are_smoothed_more(backend, shape, curve):
+def test_frequent_classes_get_more_smoothing(backend, shape, curve):
     counts = np.array([500, 20, 120, 5])
     eps = label_aware_smoothing(backend.asarray(counts), head=0.3, tail=0.05, shape=shape)
     assert backend.is_array(eps)
     assert_close(backend, eps, 0.05 + 0.25 * curve((counts - 5) / 495), backend.dtype(eps))
 
 
-def test_equal_counts_are_smoothed_alike():
+def test_equal_counts_get_equal_smoothing():
     assert label_aware_smoothing([7, 7], head=0.3).tolist() == [0.3, 0.3]
 
 

@@ -25,7 +25,7 @@ def test_schedules_go_from_start_to_end(start, end):
 
 
 @SCHEDULES
-def test_a_number_gives_a_float(schedule):
+def test_numbers_give_floats(schedule):
     eps = schedule(0.0, 0.1, 10)
     for step in (5, 5.0, np.int64(5), np.float32(5)):
         assert eps(step) == pytest.approx(0.05)

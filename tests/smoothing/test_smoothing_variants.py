@@ -20,7 +20,7 @@ MULTI = np.array([[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
 
 @pytest.mark.parametrize("a", [0.0, 0.1, np.array([0.0, 0.5, 1.0])])
 @pytest.mark.parametrize("b", [None, 0.0, 0.3, np.array([0.1, 0.2, 0.3])])
-def test_positives_give_and_negatives_take(backend, a, b):
+def test_positives_raise_and_negatives_lower_the_loss(backend, a, b):
     lost = np.asarray(a)[..., None]
     gained = lost if b is None else np.asarray(b)[..., None]
     q = multilabel_smooth_labels(backend.asarray(MULTI), a, negative_smoothing=b)
@@ -35,7 +35,7 @@ def test_half_of_eps_on_both_sides_is_binary_smoothing(backend):
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.2, np.array([0.0, 0.5, 1.0])])
-def test_normalized_rows_sum_to_one(backend, eps):
+def test_normalized_rows_sum_to_1(backend, eps):
     share = np.array([[0.5, 0.5, 0, 0], [0, 0, 0, 1], [0.25] * 4])
     e = np.asarray(eps)[..., None]
     q = multilabel_smooth_labels(backend.asarray(MULTI), eps, normalize=True)
@@ -91,7 +91,7 @@ def test_bad_arguments_are_named(call, message):
         call()
 
 
-def test_the_loss_of_negative_targets_is_a_difference_of_two(differentiable_backend):
+def test_the_loss_of_negative_targets_is_a_difference_of_two_losses(differentiable_backend):
     """As the docstring has it: losses take no negative mass, and the cross-entropy is linear in the labels."""
     xp, eps = differentiable_backend, -0.4
     labels, logits = np.array([0, 2, 1]), np.random.default_rng(0).normal(size=(3, 4))

@@ -35,7 +35,7 @@ def filtered(labels, classes, dims, *, eps=0.5, sigma=1.0, radius=1, ignore=None
     "options", [{}, {"sigma": 0.5, "eps": 0.2}, {"radius": 2, "sigma": 2.0}, {"ignore": 2}, {"ignore": 2, "radius": 2}]
 )
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_neighbours_share_in_the_label(backend, options, dims):
+def test_neighbours_share_the_label(backend, options, dims):
     expected = filtered(IMAGES, 3, dims, **options)
     names = {"eps": "label_smoothing", "ignore": "ignore_index"}
     given = {names.get(name, name): value for name, value in options.items()}
@@ -57,7 +57,7 @@ def test_the_authors_kernel(backend):
     assert_close(backend, q, expected, backend.dtype(q))
 
 
-def test_the_inside_of_a_region_stays_one_hot(backend):
+def test_interior_pixels_stay_one_hot(backend):
     labels = np.zeros((6, 6), int)
     labels[:, 3:] = 1
     q = backend.to_numpy(spatial_smooth_labels(backend.asarray(labels), 2))
@@ -65,7 +65,7 @@ def test_the_inside_of_a_region_stays_one_hot(backend):
     assert (q[:, 2, 1] > 0.1).all()
 
 
-def test_what_has_no_neighbour_that_counts_keeps_its_label(backend):
+def test_pixels_without_counted_neighbours_keep_their_label(backend):
     q = spatial_smooth_labels(backend.asarray(np.array([9, 9, 1, 9, 9])), 2, spatial_dims=1, radius=1, ignore_index=9)
     np.testing.assert_allclose(backend.to_numpy(q), np.array([[0, 0], [0, 0], [0, 1], [0, 0], [0, 0]]), atol=1e-12)
 

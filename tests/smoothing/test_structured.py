@@ -17,7 +17,7 @@ TREE = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [1, 0]])  # cat, tiger; dog; ca
 
 @pytest.mark.parametrize("eps", [0.0, 0.25, 1.0, np.linspace(0.0, 1.0, 6).reshape(2, 3)])
 @pytest.mark.parametrize("soft", [False, True])
-def test_the_mass_goes_where_the_table_says(backend, eps, soft):
+def test_mass_is_spread_as_the_table_says(backend, eps, soft):
     labels = RNG.dirichlet(np.ones(4), (2, 3)) if soft else LABELS
     t = labels if soft else np.eye(4)[LABELS]
     e = np.asarray(eps)[..., None]
@@ -27,7 +27,7 @@ def test_the_mass_goes_where_the_table_says(backend, eps, soft):
     assert_close(backend, q, expected, backend.dtype(q))
 
 
-def test_one_label_and_one_row_will_do(backend):
+def test_one_label_and_one_row_are_enough(backend):
     q = similarity_smooth_labels(backend.asarray(2), 0.5, similarity=SIMILARITY)
     assert_close(backend, q, 0.5 * np.eye(4)[2] + 0.5 * SHARE[2], backend.dtype(q))
     q = similarity_smooth_labels(backend.asarray(np.eye(4)[2]), 0.5, similarity=SIMILARITY)
@@ -60,7 +60,7 @@ def height(a: int, b: int) -> float:
 
 
 @pytest.mark.parametrize("beta", [0.5, 10.0])
-def test_classes_are_alike_that_meet_low_in_the_tree(backend, beta):
+def test_classes_with_a_low_common_ancestor_are_similar(backend, beta):
     expected = np.exp(-beta * np.array([[height(a, b) for b in range(5)] for a in range(5)]))
     table = hierarchy_similarity(backend.asarray(TREE), beta=beta)
     assert_close(backend, table, expected / expected.sum(-1, keepdims=True), backend.dtype(table))

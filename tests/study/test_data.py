@@ -49,7 +49,7 @@ def test_a_faulty_file_is_refused(tmp_path, arrays, message):
         load_data(file=tmp_path / "bad.npz")
 
 
-def test_what_is_no_npz_file_is_refused(tmp_path):
+def test_files_that_are_not_npz_are_refused(tmp_path):
     with pytest.raises(ValueError, match="which is not there"):
         load_data(file=tmp_path / "absent.npz")
     (tmp_path / "text.npz").write_text("no")

@@ -47,12 +47,12 @@ def results(hard, smoothed):
 HARD = {"error": 0.05, "confidence": 0.99, "ece": 0.04, "ece_scaled": 0.01}
 
 
-def test_the_papers_effects_are_called_agreement():
+def test_effects_of_the_paper_are_reported_as_agreement():
     smoothed = {"error": 0.04, "confidence": 0.97, "ece": 0.02, "ece_scaled": 0.01}
     assert [finding.verdict for finding in findings(results(HARD, smoothed))][:4] == [AGREES] * 4
 
 
-def test_the_opposite_is_called_disagreement_and_said():
+def test_opposite_effects_are_reported_as_disagreement():
     smoothed = {"error": 0.06, "confidence": 0.80, "ece": 0.14, "ece_scaled": 0.01}
     found = findings(results(HARD, smoothed))
     assert [finding.verdict for finding in found[:4]] == [DISAGREES, AGREES, AGREES, DISAGREES]
@@ -60,17 +60,17 @@ def test_the_opposite_is_called_disagreement_and_said():
     assert "ECE 0.041 ± 0.000 with hard labels, 0.142 ± 0.001 with smoothing of 0.1." in found[3].found
 
 
-def test_equal_numbers_are_inside_the_noise():
+def test_equal_numbers_are_within_the_noise():
     found = findings(results(HARD, HARD))
     assert found[0].verdict == found[3].verdict == NOISE
 
 
-def test_one_network_decides_nothing():
+def test_one_network_is_not_enough_to_decide():
     assert sign([3.0]) == 0
     assert np.isnan(stderr([3.0]))
 
 
-def test_the_interval_is_students():
+def test_the_interval_uses_the_t_distribution():
     # t(0.975, 2) = 4.303: mean 1 and standard error 0.25 exclude 0, 0.2325 is the border.
     spread = np.array([-1.0, 0.0, 1.0])
     assert stderr(1 + 0.4 * spread) == pytest.approx(0.4 / 3**0.5)
@@ -79,7 +79,7 @@ def test_the_interval_is_students():
     assert sign(1 + 0.41 * spread) == 0
 
 
-def test_the_layer_the_students_and_the_information_are_judged():
+def test_the_report_rates_the_layer_the_students_and_the_information():
     train, validation, taught, smoothed, information = findings(results(HARD, HARD))[4:]
     assert (train.verdict, validation.verdict) == (NOISE, NOISE)
     assert taught.verdict == smoothed.verdict == information.verdict == AGREES

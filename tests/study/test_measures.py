@@ -57,7 +57,7 @@ def error_of_bins(labels, z):
     return np.abs(parts) @ [np.mean(index == b) for b in set(index)]
 
 
-def test_numbers_are_those_of_the_formulas(studied):
+def test_results_match_the_formulas(studied):
     data, network = studied
     numbers = measure(network, data, BINS).numbers
     z, held_out = data.inputs["test"], data.inputs["validation"]

@@ -19,7 +19,7 @@ def test_labels_are_smoothed_towards_the_uniform_distribution(backend):
     assert_close(backend, smoothed_labels(backend.asarray(LABELS), backend.asarray(Z), 0.3), expected, "float64")
 
 
-def test_the_divergence_from_the_teacher_is_taken_at_the_temperature(backend):
+def test_the_divergence_uses_the_temperature(backend):
     for temperature in (1.0, 4.0):
         teacher, student = log_softmax(TEACHER / temperature), log_softmax(Z / temperature)
         expected = temperature**2 * (np.exp(teacher) * (teacher - student)).sum(-1).mean()

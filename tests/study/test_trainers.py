@@ -36,7 +36,7 @@ def train(trainer, alpha=0.0, seed=0, after_round=lambda network: None):
     )
 
 
-def test_networks_learn_and_show_their_insides(trainer):
+def test_trained_networks_return_their_activations(trainer):
     xp, trainer = trainer
     accuracies = []
 
@@ -56,7 +56,7 @@ def test_networks_learn_and_show_their_insides(trainer):
     assert trainer.versions()
 
 
-def test_a_seed_reproduces_and_another_differs(trainer):
+def test_equal_seeds_give_equal_results(trainer):
     xp, trainer = trainer
     runs = [xp.to_numpy(train(trainer, seed=seed)[1].output_weight()) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(runs[0], runs[1])
@@ -74,7 +74,7 @@ def test_smoothing_reaches_the_loss(trainer):
     assert confidence(0.3) < confidence(0.0) - 0.1
 
 
-def test_batches_use_every_row_before_any_again():
+def test_batches_use_every_row_once_per_epoch():
     plan = batches(10, Training(steps=6, rounds=2, batch_size=5), seed=3)
     assert plan.shape == (2, 3, 5)
     for epoch in plan.reshape(3, 10):

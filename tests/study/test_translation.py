@@ -50,6 +50,6 @@ def test_the_papers_claims_are_decided_from_paired_differences(written):
         ({"0": [HARD], "0.1": [HARD, HARD]}, "as many of each"),
     ],
 )
-def test_another_file_is_refused(written, content, message):
+def test_other_files_are_refused(written, content, message):
     with pytest.raises(ValueError, match=message):
         load_translation(written(content))

@@ -104,7 +104,7 @@ def test_built_in_backends_pass(backend):
     check_backend(backend)
 
 
-def test_a_third_party_passes():
+def test_a_third_party_backend_passes():
     check_backend(ValuesOnly())
 
 
@@ -130,7 +130,7 @@ def _a_framework():
     return found[0]
 
 
-def test_an_entry_point_makes_it_known(monkeypatch):
+def test_an_entry_point_registers_a_backend(monkeypatch):
     """Its class is loaded when one of its arrays arrives, or when it is asked for by name."""
     import importlib.metadata
 
@@ -149,7 +149,7 @@ def test_an_entry_point_makes_it_known(monkeypatch):
     lsmooth.set_backend(None)
 
 
-def test_what_is_no_backend_is_refused():
+def test_objects_that_are_not_backends_are_refused():
     with pytest.raises(TypeError, match=r"instance of lsmooth\.backends\.Backend, got"):
         check_backend(BoxedBackend)
     with pytest.raises(TypeError, match=r"instance of lsmooth\.backends\.Backend, got str"):
@@ -157,7 +157,7 @@ def test_what_is_no_backend_is_refused():
 
 
 @pytest.mark.parametrize("name", sorted(Backend.__abstractmethods__))
-def test_an_operation_that_is_missing_fails(name):
+def test_a_missing_operation_is_found(name):
     def missing(self, *args, **kwargs):
         raise NotImplementedError("not written yet")
 

@@ -53,7 +53,7 @@ def close(actual, expected, tolerance=1e-11):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_the_small_stay_with_the_formula(fused):
+def test_small_logits_use_the_formula(fused):
     t, s = (z[:2] for z in pair())
     with pytest.raises(TypeError):
         distillation_loss(t, s)
@@ -139,7 +139,7 @@ def test_vmap_of_gradients(monkeypatch):
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
-def test_rows_that_do_not_count_may_hold_anything(fused, garbage):
+def test_masked_rows_may_hold_any_finite_or_infinite_values(fused, garbage):
     t, s = pair()
     counted = np.arange(ROWS) % 3 != 0
     expected = jax.value_and_grad(lambda z: distillation_loss(t, z, mask=counted, **OPTIONS))(s)
@@ -179,7 +179,7 @@ def test_far_logits_and_leading_axes(fused):
     close(distillation_loss(*cube, reduction="none"), distillation_loss(t, s, reduction="none")[:10].reshape(2, 5))
 
 
-def test_a_teacher_that_learns_too_has_its_gradient():
+def test_a_teacher_that_requires_a_gradient_gets_one():
     t, s = pair()
     slope = jax.grad(lambda z: distillation_loss(z, s, stop_teacher_gradient=False))(t)
     close(slope, jax.grad(lambda z: formula(z, s).mean())(t))

@@ -43,7 +43,7 @@ def close(actual, expected, tolerance):
     jax.tree.map(one, actual, expected)
 
 
-def test_these_sizes_have_parts():
+def test_the_tested_sizes_are_split_into_parts():
     assert linear._part_rows(BLOCK, CLASSES) == 4
     assert linear._part_rows(ROWS % BLOCK, CLASSES) == 5
     assert thresholds.WEIGHT_GRADIENT_ELEMENTS < CLASSES * FEATURES < 2 * thresholds.WEIGHT_GRADIENT_ELEMENTS

@@ -34,7 +34,7 @@ def test_public_calls_and_their_gradients_pass_eagerly_and_in_tf_function(xp):
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_where_chooses_numbers_that_are_not_finite(xp, number, dtype):
+def test_where_accepts_non_finite_values(xp, number, dtype):
     x = np.array([1.5, np.inf, -np.inf, np.nan, -0.25])
     chosen = np.array([True, True, False, False, False])
     values = xp.asarray(x, dtype)

@@ -88,7 +88,7 @@ def test_gradients_pass_through_control_flow(name, compiles, tape, wrap, monkeyp
     ],
     ids=["plain", "smoothed", "distillation"],
 )
-def test_a_common_offset_of_the_logits_costs_no_digits(loss, size, offset, mode):
+def test_a_common_offset_of_the_logits_does_not_change_the_loss(loss, size, offset, mode):
     rng = np.random.default_rng(size)
     z, t = (np.float32(rng.integers(-3, 4, size) * 8.0) + np.float32(offset) for _ in range(2))
     y = rng.integers(0, size[1], size[0])
@@ -103,7 +103,7 @@ def test_a_common_offset_of_the_logits_costs_no_digits(loss, size, offset, mode)
     np.testing.assert_allclose(call(*map(tf.constant, (y, z, t))), expected, rtol=2e-6)
 
 
-def test_an_eager_shape_is_compiled_when_it_has_come_back(monkeypatch):
+def test_an_eager_shape_is_compiled_once_it_recurs(monkeypatch):
     monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 1)
     monkeypatch.setattr(thresholds, "COMPILE_AFTER", 2 * 77 * 5)
     z = [tf.zeros((rows, 5)) for rows in (77, 78, 79)]

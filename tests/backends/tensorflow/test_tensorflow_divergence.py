@@ -87,7 +87,7 @@ def test_second_derivatives(path):
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf])
-def test_rows_that_do_not_count_may_hold_anything(path, garbage):
+def test_masked_rows_may_hold_any_finite_or_infinite_values(path, garbage):
     t, s = pair()
     counted = np.arange(ROWS) % 3 != 0
     losses, each = (x.numpy() for x in reference(t, s))
@@ -144,7 +144,7 @@ def test_one_trace_serves_every_batch_size():
     assert len(traces) == 1
 
 
-def test_a_teacher_that_learns_too_has_its_gradient():
+def test_a_teacher_that_requires_a_gradient_gets_one():
     t, s = pair()
     _, slope = value_and_gradient(lambda x: distillation_loss(x, s, stop_teacher_gradient=False, **OPTIONS), t)
     with tf.GradientTape() as tape:

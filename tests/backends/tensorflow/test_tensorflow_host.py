@@ -67,17 +67,17 @@ def assert_is_the_formula(function, formula, z, labels, options):
 
 @pytest.mark.parametrize("labels", [IDS, SOFT], ids=["ids", "distributions"])
 @pytest.mark.parametrize("options", SOFTMAX.values(), ids=SOFTMAX)
-def test_softmax_losses_and_slopes_are_the_formulas(labels, options):
+def test_softmax_losses_and_gradients_match_the_formula(labels, options):
     assert_is_the_formula(host.softmax, formulas.softmax_cross_entropy, Z, labels, SoftmaxOptions(**options))
 
 
 @pytest.mark.parametrize("options", SIGMOID.values(), ids=SIGMOID)
-def test_sigmoid_losses_and_slopes_are_the_formulas(options):
+def test_sigmoid_losses_and_gradients_match_the_formula(options):
     assert_is_the_formula(host.sigmoid, formulas.sigmoid_cross_entropy, Z, BINARY, SigmoidOptions(**options))
 
 
 @pytest.mark.parametrize("gap", [20.0, 300.0])
-def test_the_focal_slope_of_a_likely_class_keeps_its_digits(gap):
+def test_the_focal_gradient_of_a_likely_class_is_exact(gap):
     z = tf.constant([[0.0, gap, 0.0]], tf.float64)
     _, slope = host.softmax(z.numpy(), np.array([1]), SoftmaxOptions(gamma=1.0))
     rest = 2 * np.exp(-gap)  # to first order: the loss is rest^2, and rest falls by as much as the logit rises
@@ -95,11 +95,11 @@ def test_the_focal_slope_of_a_likely_class_keeps_its_digits(gap):
     ],
     ids=["no class", "no distribution", "masked class", "softcap", "large"],
 )
-def test_other_arguments_are_left_to_the_kernels(z, labels, options):
+def test_other_arguments_are_passed_to_the_kernels(z, labels, options):
     assert host.loss_of(host.softmax, z, labels, SoftmaxOptions(**options), lambda z: z) is None
 
 
-def test_second_derivatives_are_the_formulas():
+def test_second_derivatives_match_the_formula():
     def gradient_of(loss):
         with tf.GradientTape() as outer:
             outer.watch(Z)

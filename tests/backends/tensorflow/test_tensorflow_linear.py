@@ -92,7 +92,7 @@ def products(function, *given):
 @pytest.mark.parametrize(
     "names", [("hidden",), ("weight",), ("bias",), ("hidden", "bias"), ("hidden", "weight", "bias"), ("temperature",)]
 )
-def test_gradients_of_what_is_followed(linear, way, names):
+def test_only_watched_tensors_get_gradients(linear, way, names):
     import tensorflow as tf
 
     given = arrays() | {"temperature": tf.constant(np.linspace(0.5, 2.0, ROWS))}
@@ -121,7 +121,7 @@ def test_gradients_of_two_heads(linear, way, teacher_moves):
         assert_same(gradients(ours, given, names, way), gradients(whole, given, names))
 
 
-def test_a_teacher_that_stands_still_has_no_gradient(linear):
+def test_a_constant_teacher_gets_no_gradient(linear):
     import tensorflow as tf
 
     given = [arrays()[name] for name in ("hidden", "weight")]
@@ -133,7 +133,7 @@ def test_a_teacher_that_stands_still_has_no_gradient(linear):
 
 
 @pytest.mark.parametrize("way", ["function", "XLA"])
-def test_a_head_held_fast_costs_no_product_in_a_graph(linear, way):
+def test_frozen_heads_need_no_product_in_a_graph(linear, way):
     """Of each block: the logits, and a product for each gradient."""
     import tensorflow as tf
 
@@ -158,7 +158,7 @@ def test_a_head_held_fast_costs_no_product_in_a_graph(linear, way):
         assert len(re.findall(r" dot\(", text)) == 2
 
 
-def test_a_head_held_fast_costs_no_product_when_eager(linear, monkeypatch):
+def test_frozen_heads_need_no_product_in_eager_mode(linear, monkeypatch):
     import tensorflow as tf
 
     given = arrays()
@@ -175,7 +175,7 @@ def test_a_head_held_fast_costs_no_product_when_eager(linear, monkeypatch):
         gradients(fused, given, ("weight",))
 
 
-def test_without_a_word_from_tensorflow_all_is_wanted(linear, monkeypatch):
+def test_all_gradients_are_computed_if_tapes_are_unknown(linear, monkeypatch):
     monkeypatch.setattr("lsmooth.backends.tensorflow.tapes.PossibleTapeGradientTypes", None)
     given = arrays()
     for names in (("hidden",), ("weight", "bias")):
@@ -320,7 +320,7 @@ def a_branch_and_a_loop(loss):
     ],
     ids=lambda transform: getattr(transform, "__name__", None),
 )
-def test_ways_to_differentiate(linear, transform):
+def test_every_way_to_differentiate_agrees(linear, transform):
     assert_same(transform(fused), transform(plain))
 
 

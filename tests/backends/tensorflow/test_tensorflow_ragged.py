@@ -188,7 +188,7 @@ def test_two_ragged_axes(tf):
     assert got.ragged_rank == 2
 
 
-def test_what_cannot_be_a_batch_is_named(tf):
+def test_invalid_batches_are_named(tf):
     ids, _distributions, logits = data(tf)
     y, z = ragged(tf, ids), ragged(tf, logits)
     with pytest.raises(TypeError, match=r"logits is a tf\.RaggedTensor whose last axis, the classes, is ragged"):

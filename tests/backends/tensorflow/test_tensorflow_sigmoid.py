@@ -103,7 +103,7 @@ def test_sums_and_their_derivatives(compiled_sums, wrap, elements):
 
 
 @WRAPPED
-def test_sums_of_small_losses_keep_their_digits(compiled_sums, wrap):
+def test_sums_of_small_losses_are_exact(compiled_sums, wrap):
     z, y = tf.constant(np.linspace(-30.0, -25.0, 9), tf.float32), tf.zeros(9)
     exact = np.log1p(np.exp(z.numpy().astype(np.float64)))
     np.testing.assert_allclose(wrap(total)(y, z), exact.sum(), rtol=1e-6)
@@ -149,7 +149,7 @@ def test_weights_of_elements_and_unknown_shapes_are_left_to_the_elements(compile
             call()
 
 
-def test_what_is_small_is_compiled_where_the_caller_compiles(monkeypatch):
+def test_small_logits_are_compiled_if_the_caller_compiles(monkeypatch):
     calls = []
     monkeypatch.setattr(sigmoid, "compiled", lambda f: calls.append(f) or f)
     z = tf.zeros((128, 128))

@@ -100,7 +100,7 @@ def test_a_session_trains_to_the_weights_of_tf_losses():
     assert our_names == their_names == ["head"]
 
 
-def test_own_losses_train_in_a_session():
+def test_custom_losses_train_in_a_session():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(6, 4)).astype(np.float32), rng.integers(0, 3, 6)
     with tf.Graph().as_default(), V1.Session() as session:

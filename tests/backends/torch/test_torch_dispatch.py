@@ -15,7 +15,7 @@ from lsmooth.losses import softmax_cross_entropy  # noqa: E402
 choose = torch_backend.kernel_for.__wrapped__
 
 
-def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
+def test_tensors_on_the_cpu_use_the_sweep(monkeypatch):
     seen = []
     monkeypatch.setattr(
         cross_entropy, "rows", lambda *args, rows=cross_entropy.rows, **to: seen.append(1) or rows(*args, **to)
@@ -26,7 +26,7 @@ def test_tensors_on_the_cpu_take_the_sweep(monkeypatch):
     assert seen == [1, 1]
 
 
-def test_a_type_is_looked_for_once():
+def test_a_type_is_looked_up_once():
     program = (
         "import torch, lsmooth; from lsmooth.backends import registry;"
         "registry.backend_of(logits=torch.randn(1, 3));"
@@ -41,7 +41,7 @@ def test_a_type_is_looked_for_once():
     ("device", "capability"), [("cuda", (9, 0)), ("cuda", (6, 1)), ("meta", None)], ids=["no triton", "old", "other"]
 )
 @pytest.mark.parametrize("loss", ["cross_entropy", "divergence"])
-def test_without_a_kernel_there_is_the_formula(loss, device, capability, monkeypatch):
+def test_devices_without_a_kernel_use_the_formula(loss, device, capability, monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     for name in ("cross_entropy", "divergence", "rows"):
         monkeypatch.delitem(sys.modules, f"lsmooth.backends.torch.gpu.{name}", raising=False)

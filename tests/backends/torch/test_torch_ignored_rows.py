@@ -89,7 +89,7 @@ def compiled_program(loss, arrays):
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("run", [eager, transformed, twice, compiled_program])
-def test_they_reach_no_gradient_whatever_they_hold(monkeypatch, run, name, reduction, bad):
+def test_ignored_rows_do_not_affect_gradients(monkeypatch, run, name, reduction, bad):
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     for ignored in IGNORED.values() if run is eager else [IGNORED["some"]]:
         labels, (th, tw, h, c, b) = given(ignored)
@@ -108,7 +108,7 @@ def test_they_reach_no_gradient_whatever_they_hold(monkeypatch, run, name, reduc
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("ignored", IGNORED.values(), ids=IGNORED)
-def test_the_loss_is_that_of_the_other_rows(name, ignored):
+def test_ignored_rows_do_not_change_the_loss(name, ignored):
     labels, (th, tw, h, c, b) = given(ignored)
     kept = labels >= 0
     value, gradients = eager(lambda *a: LOSSES[name](labels, WEIGHT, *a, reduction="sum"), [th, tw, h, c, b])
@@ -136,7 +136,7 @@ class ProductRows(TorchDispatchMode):
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_they_are_in_no_product(name, reduction):
+def test_ignored_rows_are_dropped_before_the_products(name, reduction):
     labels, arrays = given(IGNORED["most"])
     with ProductRows() as products:
         eager(lambda *a: LOSSES[name](labels, WEIGHT, *a, reduction=reduction), arrays)

@@ -25,7 +25,7 @@ def _small_is_large(monkeypatch):
     monkeypatch.setattr(memory, "_spare", [])
 
 
-def test_it_is_like_the_tensor_but_contiguous():
+def test_empty_like_keeps_the_layout_and_is_contiguous():
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         x = torch.zeros(3, 200, 400, dtype=dtype).transpose(0, 1)
         y = memory.empty_like(x)
@@ -40,7 +40,7 @@ def test_two_tensors_at_a_time_share_nothing():
     assert (first == 1.0).all()
 
 
-def test_the_next_tensor_takes_what_the_last_one_left():
+def test_the_next_tensor_reuses_scratch_memory():
     x = torch.zeros(200, 400)
     y = memory.empty_like(x)
     at = y.data_ptr()
@@ -51,21 +51,21 @@ def test_the_next_tensor_takes_what_the_last_one_left():
     assert memory.empty_like(x[:150]).data_ptr() == at
 
 
-def test_memory_twice_the_size_is_let_go():
+def test_memory_twice_the_needed_size_is_freed():
     memory.empty_like(torch.zeros(1000, 400))
     assert len(memory._spare[0]) >= 1000 * 400 * 4
     memory.empty_like(torch.zeros(200, 400))
     assert len(memory._spare[0]) < 1000 * 400 * 4
 
 
-def test_one_block_at_most_is_kept():
+def test_at_most_one_block_is_kept():
     x = torch.zeros(200, 400)
     several = [memory.empty_like(x) for _ in range(3)]
     del several
     assert len(memory._spare) == 1
 
 
-def test_training_steps_do_not_write_into_gradients_that_are_kept():
+def test_training_steps_do_not_modify_stored_gradients():
     torch.manual_seed(0)
     labels = torch.randint(0, 300, (300,))
     kept = []
@@ -89,14 +89,14 @@ def test_scratch_memory_serves_the_next_call_of_its_thread():
     assert elsewhere.data_ptr() != first.data_ptr()
 
 
-def test_large_scratch_memory_is_let_go(monkeypatch):
+def test_large_scratch_memory_is_freed(monkeypatch):
     monkeypatch.setattr(thresholds, "SCRATCH_BYTES", 2**10)
     monkeypatch.setattr(memory, "_of_thread", threading.local())
     large = memory.scratch((2**10,), torch.float32)
     assert memory.scratch((2**10,), torch.float32).data_ptr() != large.data_ptr()
 
 
-def test_scratch_memory_of_inference_mode_is_used_outside(monkeypatch):
+def test_scratch_memory_of_inference_mode_can_be_used_outside_it(monkeypatch):
     monkeypatch.setattr(memory, "_of_thread", threading.local())
     with torch.inference_mode(), torch.device("meta"):
         inside = memory.scratch((3,), torch.float32)
@@ -106,7 +106,7 @@ def test_scratch_memory_of_inference_mode_is_used_outside(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "divergence", "soft", "odds"])
-def test_no_result_lives_in_scratch_memory(loss, monkeypatch):
+def test_no_result_uses_scratch_memory(loss, monkeypatch):
     calls = {
         "sigmoid": lambda z: sigmoid_cross_entropy(z.detach().sigmoid(), z, reduction="none"),
         "divergence": lambda z: distillation_loss(z.detach().flip(0), z, temperature=2.0, reduction="none"),

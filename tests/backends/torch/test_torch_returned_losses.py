@@ -107,7 +107,7 @@ def test_a_loss_of_a_compiled_program_can_be_changed_in_place(name, reduction):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradients_come_in_batches(name, size):
+def test_gradients_can_be_batched(name, size):
     labels, teacher, student, weight = arrays(*size)
     student.requires_grad_()
     rows = LOSSES[name](labels, teacher, student, weight, reduction="none")
@@ -154,7 +154,7 @@ def test_shapes_without_values(name):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_default_device_has_no_say(name, size):
+def test_the_default_device_is_not_used(name, size):
     expected = gradient(LOSSES[name], *size)
     given = arrays(*size)
     given[2].requires_grad_()

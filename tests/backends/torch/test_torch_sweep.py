@@ -136,7 +136,7 @@ def of_teacher(z, teacher):
         (of_teacher, (LARGE, CLASSES)),
     ],
 )
-def test_a_changed_argument_is_an_error_in_the_backward_pass(loss, shape):
+def test_changing_an_argument_raises_an_error_in_the_backward_pass(loss, shape):
     labels, z = inputs(LARGE, "")
     other = labels if shape is None else torch.rand(shape)
     total = loss(z, other).sum()
@@ -147,7 +147,7 @@ def test_a_changed_argument_is_an_error_in_the_backward_pass(loss, shape):
 
 
 @pytest.mark.parametrize("loss", [of_distributions, of_binary_labels, of_teacher])
-def test_nothing_large_outlives_the_backward_pass(loss):
+def test_no_large_tensor_outlives_the_backward_pass(loss):
     _, z = inputs(LARGE, "")
     other = torch.rand(LARGE, CLASSES)
     alive = weakref.ref(other)
@@ -158,7 +158,7 @@ def test_nothing_large_outlives_the_backward_pass(loss):
     assert alive() is None
 
 
-def test_a_teacher_of_inference_mode_is_taken():
+def test_inference_mode_teachers_are_accepted():
     _, z = inputs(LARGE, "")
     with torch.inference_mode():
         teacher = torch.rand(LARGE, CLASSES)

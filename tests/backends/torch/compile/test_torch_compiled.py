@@ -62,7 +62,7 @@ def compiled_loss(labels, z, compiler="aot_eager", **options):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_it_equals_the_reference(backend, options, dtype):
+def test_the_loss_equals_the_reference(backend, options, dtype):
     z = logits_of(dtype).requires_grad_()
     given = z.detach().t().contiguous().requires_grad_() if "axis" in options else z
     loss, is_operator = compiled_loss(LABELS, given, **options)
@@ -80,7 +80,7 @@ def test_it_equals_the_reference(backend, options, dtype):
 @pytest.mark.parametrize("eps", [0.0, 0.2])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("case", ["masked", "masked label", "row masked", "low label", "high label", "ignored", "nan"])
-def test_what_the_kernel_gives_up_on_is_as_in_eager_mode(case, reduction, eps):
+def test_inputs_that_the_kernel_rejects_match_eager_mode(case, reduction, eps):
     labels, z, options = LABELS.copy(), logits_of(), {"label_smoothing": eps, "reduction": reduction}
     if case == "masked":
         z[0, 3:7] = -torch.inf
@@ -125,7 +125,7 @@ def test_distributions_and_images_are_known(backend):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_few_logits_take_the_formula(monkeypatch):
+def test_few_logits_use_the_formula(monkeypatch):
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES + 1)
     for large in (ROWS * CLASSES + 1, ROWS * CLASSES):
         monkeypatch.setattr(thresholds, "COMPILED_LOGITS", large)
@@ -133,7 +133,7 @@ def test_few_logits_take_the_formula(monkeypatch):
         assert compiled_loss(LABELS, logits_of())[1] == (large == ROWS * CLASSES)
 
 
-def test_a_subclass_takes_the_formula():
+def test_tensor_subclasses_use_the_formula():
     class Named(torch.Tensor):
         pass
 
@@ -143,7 +143,7 @@ def test_a_subclass_takes_the_formula():
 
 
 @pytest.mark.parametrize("transform", ["grad", "jacfwd", "jacrev", "hessian", "vmap"])
-def test_transforms_take_the_formula(transform):
+def test_transforms_use_the_formula(transform):
     labels = torch.from_numpy(LABELS)
 
     def loss(z, y=labels):
@@ -179,7 +179,7 @@ def test_one_graph_for_every_batch_size(backend, compiler):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-def test_a_size_left_open_is_not_asked_about(monkeypatch):
+def test_unknown_sizes_are_not_evaluated(monkeypatch):
     """A guard on it would narrow what the user has marked as open, which the compiler refuses."""
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", 10 * CLASSES)
     monkeypatch.setattr(thresholds, "COMPILED_LOGITS", 20 * CLASSES)
@@ -193,7 +193,7 @@ def test_a_size_left_open_is_not_asked_about(monkeypatch):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-def test_what_is_exported_needs_no_operator():
+def test_exported_graphs_contain_no_custom_operator():
     class Loss(torch.nn.Module):
         def forward(self, labels, logits):
             return softmax_cross_entropy(labels, logits, label_smoothing=0.1)
@@ -204,7 +204,7 @@ def test_what_is_exported_needs_no_operator():
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_the_operator_keeps_the_compilers_rules(ignored):
+def test_the_operator_follows_the_rules_of_the_compiler(ignored):
     labels = torch.from_numpy(LABELS)
     counted = labels != 5 if ignored else None
     operator = torch.ops.lsmooth.softmax_cross_entropy.default

@@ -34,7 +34,7 @@ def heads(dtype=torch.float64):
 @pytest.mark.parametrize("options", DISTILLED.values(), ids=DISTILLED)
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("stop_teacher", [False, True])
-def test_distillation_is_as_in_eager_mode(options, reduction, stop_teacher):
+def test_distillation_matches_eager_mode(options, reduction, stop_teacher):
     given = heads()
     options = in_torch(options) | {"reduction": reduction, "stop_teacher_gradient": stop_teacher, "block_size": 3}
 

@@ -95,7 +95,7 @@ def test_leading_axes_and_no_bias(backend):
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("case", ["masked class", "low label", "high label", "no rows"])
-def test_rows_that_the_kernel_gives_up_on_are_as_in_eager_mode(backend, case, reduction):
+def test_rows_that_the_kernel_rejects_match_eager_mode(backend, case, reduction):
     labels, given = torch.tensor(LABELS), head()
     if case == "masked class":
         given[2] = given[2].detach().index_fill_(0, torch.tensor([4]), -torch.inf).requires_grad_()
@@ -185,7 +185,7 @@ def test_arrays_that_are_views(dtype, reduction):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_half_precision_is_as_in_eager_mode(dtype, reduction):
+def test_half_precision_matches_eager_mode(dtype, reduction):
     given = [x.detach().to(dtype).requires_grad_() for x in head()]
     options = {"label_smoothing": 0.2, "z_loss": 0.01, "reduction": reduction, "block_size": 3}
     loss, is_operator = run(LABELS, *given, **options)
@@ -199,7 +199,7 @@ def test_half_precision_is_as_in_eager_mode(dtype, reduction):
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_autocast_is_as_in_eager_mode(compiler, reduction):
+def test_autocast_matches_eager_mode(compiler, reduction):
     """Products in bfloat16 inside the region and in the backward pass outside it; parameters stay in float32."""
     given, options = head("float32"), {"temperature": 2.0, "reduction": reduction, "block_size": 3}
     labels = torch.from_numpy(LABELS)

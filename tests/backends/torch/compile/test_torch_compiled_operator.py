@@ -78,7 +78,7 @@ def test_logits_known_to_be_few_are_left_to_the_compiler(monkeypatch, backend, i
 
 
 @pytest.mark.parametrize("transform", ["grad", "jacfwd", "vmap"])
-def test_transforms_take_the_formula(transform):
+def test_transforms_use_the_formula(transform):
     labels, (hidden, weight, _) = torch.from_numpy(LABELS), (x.detach() for x in head())
 
     def loss(h, y=labels):
@@ -91,7 +91,7 @@ def test_transforms_take_the_formula(transform):
     torch.testing.assert_close(value, function(*arguments))
 
 
-def test_subclasses_take_the_formula():
+def test_subclasses_use_the_formula():
     class Named(torch.Tensor):
         pass
 
@@ -201,7 +201,7 @@ def test_two_programs_at_once(backend):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_nothing_is_differentiated_without_gradients(monkeypatch, backend, mode):
+def test_no_gradient_is_computed_without_requires_grad(monkeypatch, backend, mode):
     given = head()
     wanted = []
     sweep = linear.sweep

@@ -91,7 +91,7 @@ def test_any_options_agree_with_the_formula_in_float64(layout, dtype, masked, so
 
 @pytest.mark.parametrize("layout", ["rows", "image"])
 @pytest.mark.parametrize("options", [SoftmaxOptions(label_smoothing=0.1), SoftmaxOptions(z_loss=0.1, temperature=2.0)])
-def test_gradients_lie_as_the_logits_do(layout, options):
+def test_gradients_have_the_memory_layout_of_the_logits(layout, options):
     z, _, _ = example(layout, torch.float32, False, False, 0)
     labels = torch.zeros(z.shape[:-1], dtype=torch.long)
     loss = cross_entropy.rows(z.requires_grad_(), labels, formula, options)
@@ -125,7 +125,7 @@ def test_confident_and_wrong(gap, options):
 )
 @pytest.mark.parametrize("kind", ["ids", "distributions", "masked"])
 @pytest.mark.parametrize("small", [0, 2**16])
-def test_a_common_offset_of_float32_logits_costs_no_digits(monkeypatch, offset, options, kind, small):
+def test_a_common_offset_of_float32_logits_does_not_change_the_loss(monkeypatch, offset, options, kind, small):
     monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", small)
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(30, 50, generator=generator) * 3.0 + offset

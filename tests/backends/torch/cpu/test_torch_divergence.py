@@ -65,7 +65,7 @@ def close(actual, expected, dtype=torch.float64):
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("divergence", FUSED)
-def test_values_and_gradients_are_those_of_the_formula(monkeypatch, divergence, size, dtype):
+def test_values_and_gradients_match_the_formula(monkeypatch, divergence, size, dtype):
     monkeypatch.setattr(kernel, "SAMPLE", 64)
     t, s = pair(*size, dtype=dtype)
     expected, each = formula(t, s, divergence=divergence, temperature=2.0)
@@ -114,7 +114,7 @@ def test_a_block_has_as_many_rows_for_each_thread(monkeypatch):
 
 
 @pytest.mark.parametrize("divergence", FUSED)
-def test_beta_and_each_rows_weight(fused, monkeypatch, divergence):
+def test_beta_and_row_weights(fused, monkeypatch, divergence):
     t, s = pair(40, 30)
     weight = torch.linspace(0.0, 3.0, 40, dtype=torch.float64)
     s.requires_grad_()
@@ -194,7 +194,7 @@ def test_backward_again_gives_the_same(fused, divergence):
     close(third, first)
 
 
-def test_the_logits_are_left_as_they_are(fused):
+def test_the_logits_are_not_modified(fused):
     t, s = pair(300, 700)
     before = t.clone(), s.clone()
     distillation_loss(t, s.requires_grad_()).backward()
@@ -217,7 +217,7 @@ def test_without_gradients(fused, mode, divergence):
 
 @pytest.mark.parametrize("classes", [5, 3000])
 @pytest.mark.parametrize("divergence", FUSED)
-def test_a_class_that_both_mask_stays_with_the_kernel(fused, divergence, classes):
+def test_classes_masked_by_both_use_the_kernel(fused, divergence, classes):
     t, s = pair(30, classes)
     wide = [torch.cat([z, torch.full((30, 2), -torch.inf, dtype=z.dtype)], 1) for z in (t, s)]
     narrow = s.requires_grad_()
@@ -274,7 +274,7 @@ def test_a_sum_that_overflows_where_no_class_does(fused, monkeypatch, divergence
     close(rows, formula(t, s, divergence=divergence)[0], torch.float32)
 
 
-def test_a_sum_that_overflows_in_a_row_that_counts_beside_one_that_does_not():
+def test_overflow_in_counted_rows_beside_ignored_rows():
     t, s = pair(2, 3000, dtype=torch.float32)
     s[:, :1100] = 0.0
     s[0, 2000:2010] = 88.5
@@ -290,7 +290,7 @@ def test_a_small_sum_leaves_out_rows_that_do_not_count():
     close(total, 0.5 * formula(t, s, counted=counted)[0].sum())
 
 
-def test_logits_that_were_written_over_are_not_asked_again():
+def test_no_further_block_overwrites_logits_after_a_failure():
     t, s = pair(6, 5)
     expected, each = formula(t, s)
     z = s.clone().requires_grad_()
@@ -314,7 +314,7 @@ def test_a_prefix_of_masked_classes(fused):
 
 @pytest.mark.parametrize("garbage", [0.0, torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("divergence", FUSED)
-def test_rows_that_do_not_count_may_hold_anything(divergence, garbage, fused):
+def test_masked_rows_may_hold_any_finite_or_infinite_values(divergence, garbage, fused):
     t, s = pair(300, 700)
     counted = torch.arange(300) % 3 != 0
     expected = distillation_loss(t[counted], s[counted], divergence=divergence)
@@ -344,7 +344,7 @@ def test_not_a_number_stays_one():
 # Who asks the formula.
 
 
-def test_a_teacher_that_learns_too_has_its_gradient():
+def test_a_teacher_that_requires_a_gradient_gets_one():
     t, s = pair(4, 5)
 
     def loss(a, b):
@@ -353,7 +353,7 @@ def test_a_teacher_that_learns_too_has_its_gradient():
     assert torch.autograd.gradcheck(loss, (t.requires_grad_(), s.requires_grad_()))
 
 
-def test_weights_and_temperatures_that_want_a_gradient_get_one():
+def test_weights_and_temperatures_that_require_a_gradient_get_one():
     t, s = pair(4, 5)
     weight = torch.linspace(0.5, 2.0, 4, dtype=torch.float64, requires_grad=True)
     temperature = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
@@ -380,7 +380,7 @@ def test_torch_func(divergence):
 
 
 @pytest.mark.parametrize("divergence", FUSED)
-def test_compiled_whole_with_its_gradient(divergence):
+def test_the_gradient_compiles_without_graph_breaks(divergence):
     t, s = pair(6, 5)
     losses, each = formula(t, s, divergence=divergence)
     torch._dynamo.reset()
@@ -394,7 +394,7 @@ def test_compiled_whole_with_its_gradient(divergence):
     close(torch.autograd.grad(value, s)[0], each)
 
 
-def test_standardized_logits_pass_through_it(fused):
+def test_standardized_logits_are_unchanged_by_standardization(fused):
     t, s = pair(40, 30)
 
     def standard(z):

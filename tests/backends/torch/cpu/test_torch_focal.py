@@ -80,7 +80,7 @@ def test_rows_of_several_blocks_and_axes_are_joined():
 
 @pytest.mark.parametrize("gap", [5.0, 20.0, 40.0, 300.0])
 @pytest.mark.parametrize("gamma", [1.0, 2.0])
-def test_a_likely_class_keeps_its_digits(gap, gamma):
+def test_a_likely_class_is_exact(gap, gamma):
     z = torch.zeros(1, 3, dtype=torch.float64)
     z[:, 1] = gap
     y, options = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64), SoftmaxOptions(gamma=gamma, total=True)
@@ -93,14 +93,14 @@ def test_a_likely_class_keeps_its_digits(gap, gamma):
 
 
 @pytest.mark.parametrize("label", [-1, NUM_CLASSES])
-def test_a_label_out_of_range_goes_to_the_formula(label):
+def test_labels_out_of_range_use_the_formula(label):
     z = logits()
     y = torch.tensor([0, 1, label, 3, 4])
     losses = BACKEND.softmax_cross_entropy(z, y, SoftmaxOptions(label_smoothing=0.1, gamma=2.0))
     assert losses.isnan().tolist() == [False, False, True, False, False]
 
 
-def test_a_masked_class_goes_to_the_formula():
+def test_masked_classes_use_the_formula():
     z = logits()
     z[:, 6] = -torch.inf
     y, options = torch.arange(5), SoftmaxOptions(label_smoothing=0.1, gamma=2.0)

@@ -40,7 +40,7 @@ def oracle(labels, logits):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_equals_its_formula(backend, size, dtype):
+def test_the_kernel_equals_its_formula(backend, size, dtype):
     labels, logits = arrays(size, dtype)
     expected, gradient = oracle(labels, logits)
     z = logits.requires_grad_()
@@ -64,7 +64,7 @@ def test_a_shift_of_all_logits_rounds_no_gradient_away(backend, size):
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-12)
 
 
-def test_what_is_not_finite_takes_the_formula(backend):
+def test_non_finite_inputs_use_the_formula(backend):
     labels = torch.tensor([0, 1, 5])
     z = torch.tensor([[1.0, -torch.inf], [0.0, 1.0], [0.0, 1.0]], requires_grad=True)
     odds = backend.label_log_odds(z, labels)

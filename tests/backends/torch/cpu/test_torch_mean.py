@@ -106,7 +106,7 @@ def test_distributions(backend, batch, name):
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 @pytest.mark.parametrize("turn", range(3), ids=["first", "second", "third"])
-def test_what_ignored_rows_hold_has_no_part(batch, poison, turn):
+def test_values_of_ignored_rows_do_not_contribute(batch, poison, turn):
     """Also in the calls after one with ignored rows, which expect them."""
     ids, _, logits, _ = batch
     ids[0], logits[0] = IGNORED, poison
@@ -124,7 +124,7 @@ def test_a_module_leaves_out_padding(batch):
     torch.testing.assert_close(loss, softmax_cross_entropy(ids, logits[:, :-1], axis=1))
 
 
-def test_the_weights_of_a_module_may_learn(batch):
+def test_weights_of_a_module_may_require_a_gradient(batch):
     ids, _, logits, _ = batch
     weight = torch.nn.Parameter(torch.linspace(0.5, 2.0, NUM_CLASSES, dtype=torch.float64))
     loss = CrossEntropyLoss(weight)(logits, ids)
@@ -133,7 +133,7 @@ def test_the_weights_of_a_module_may_learn(batch):
     assert weight.grad is not None
 
 
-def test_arguments_of_other_kinds_are_left_to_the_checks(batch):
+def test_arguments_of_other_kinds_are_passed_to_the_checks(batch):
     ids, soft, logits, mask = batch
     for labels, options in (
         (ids, {"class_weight": np.ones(NUM_CLASSES)}),
@@ -149,7 +149,7 @@ def test_arguments_of_other_kinds_are_left_to_the_checks(batch):
         assert BACKEND.quick_mean("softmax_cross_entropy", labels, logits, axis=1, **arguments) is None
 
 
-def test_values_are_checked_where_they_are_to_be(batch):
+def test_values_are_checked_only_if_asked(batch):
     _, soft, logits, _ = batch
     with lsmooth.validate(), pytest.raises(ValueError, match="labels"):
         softmax_cross_entropy(-soft, logits, axis=1)

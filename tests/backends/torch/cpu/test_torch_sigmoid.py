@@ -48,7 +48,7 @@ def arrays(size, dtype, **options):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_it_equals_the_reference(backend, options, size, dtype):
+def test_the_loss_equals_the_reference(backend, options, size, dtype):
     labels, logits, options = arrays(size, dtype, **options)
     z = logits.requires_grad_()
     loss = sigmoid_cross_entropy(torch.from_numpy(labels), z, **options)
@@ -62,7 +62,7 @@ def test_it_equals_the_reference(backend, options, size, dtype):
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_both_tails_keep_their_digits(size):
+def test_both_tails_are_exact(size):
     """A confident answer's loss is right to its own size, not to that of the logit."""
     logits = torch.full(size, 30.0)
     labels = (torch.arange(size[1]) % 2).float().expand(size)
@@ -73,7 +73,7 @@ def test_both_tails_keep_their_digits(size):
     np.testing.assert_allclose(z.grad.abs().numpy() * z.numel(), np.exp(-30.0), rtol=1e-5)
 
 
-def test_infinite_logits_take_the_formula():
+def test_infinite_logits_use_the_formula():
     z = torch.randn(200, 300)
     z[0, 0], z[1, 1] = torch.inf, -torch.inf
     labels = torch.zeros(200, 300)
@@ -96,13 +96,13 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(loss, z)
 
 
-def test_no_gradient_is_made_where_none_is_wanted():
+def test_no_gradient_is_computed_unless_required():
     z = torch.randn(200, 300, requires_grad=True)
     with torch.no_grad():
         assert not sigmoid_cross_entropy(torch.ones(200, 300), z).requires_grad
 
 
-def test_labels_that_learn_get_their_gradient():
+def test_labels_that_require_a_gradient_get_one():
     labels = torch.full((200, 300), 0.5, requires_grad=True)
     z = torch.randn(200, 300, requires_grad=True)
     sigmoid_cross_entropy(labels, z, reduction="sum").backward()
@@ -187,7 +187,7 @@ def test_the_kernel_takes_the_focal_loss(gamma, options, dtype):
 
 
 @pytest.mark.parametrize("options", [{"alpha": 0.5}, {"gamma": 0.5}, {"gamma": 0.5, "alpha": 0.5}])
-def test_other_focal_losses_go_to_the_formula(options):
+def test_unsupported_focal_losses_use_the_formula(options):
     z = torch.randn(3, 4)
     assert not sigmoid.fits(z, torch.ones(3, 4), SigmoidOptions(**options))
 
@@ -199,7 +199,7 @@ def never(*args):
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "pos_weight"])
 @pytest.mark.parametrize("poison", [0.0, float("nan"), float("inf")])
-def test_the_quick_mean_of_masked_elements_is_that_of_the_others(eps, weighted, poison, monkeypatch):
+def test_the_quick_mean_skips_masked_elements(eps, weighted, poison, monkeypatch):
     """Whatever the other elements hold; by logarithms of products, and with an odd number of them."""
     monkeypatch.setattr("lsmooth.backends.torch.thresholds.SMALL_SIGMOID", 0)
     torch.manual_seed(0)

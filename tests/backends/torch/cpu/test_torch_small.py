@@ -88,7 +88,7 @@ def test_labels_of_every_integer_type(backend, dtype, eps):
     check(backend, z, loss, *reference.sigmoid_cross_entropy(answers.double().numpy(), logits, label_smoothing=eps))
 
 
-def test_far_tails_of_hard_answers():
+def test_far_tails_of_hard_binary_labels():
     """Where exp(-z) is out of range on the wrong side, the loss is |z|."""
     z = torch.tensor([200.0, -200.0, 0.0], requires_grad=True)
     loss = sigmoid_cross_entropy(torch.tensor([0.0, 1.0, 1.0]), z)
@@ -97,13 +97,13 @@ def test_far_tails_of_hard_answers():
     np.testing.assert_allclose(z.grad, np.array([1.0, -1.0, -0.5]) / 3, rtol=1e-6)
 
 
-def test_little_smoothing_keeps_its_digits_too():
+def test_small_smoothing_is_exact():
     loss = sigmoid_cross_entropy(torch.zeros(1), torch.tensor([-40.0]), label_smoothing=1e-4)
     np.testing.assert_allclose(loss.item(), 0.5e-4 * 40.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
-def test_answers_that_learn_get_their_gradient(eps):
+def test_binary_labels_that_require_a_gradient_get_one(eps):
     answers, z = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor([3.0, -1.0], requires_grad=True)
     sigmoid_cross_entropy(answers, z, label_smoothing=eps).backward()
     torch.testing.assert_close(answers.grad, (1.0 - eps) * -z.detach() / 2)
@@ -119,7 +119,7 @@ def test_the_scale_of_a_sum_may_be_any(backend, eps):
 
 
 @pytest.mark.parametrize("eps", [0.05, 0.1, 0.5])
-def test_smoothed_answers_keep_their_digits_in_both_tails(backend, eps):
+def test_smoothed_binary_labels_are_exact_in_both_tails(backend, eps):
     z = torch.linspace(-60.0, 60.0, 97, requires_grad=True)
     labels = (z.detach() > 0).float()
     for at in range(len(z)):
@@ -128,7 +128,7 @@ def test_smoothed_answers_keep_their_digits_in_both_tails(backend, eps):
         np.testing.assert_allclose(loss.item(), expected, rtol=4e-6)
 
 
-def test_the_default_device_has_no_say():
+def test_the_default_device_is_not_used():
     labels, z = torch.tensor([0, 2]), torch.randn(2, 3)
     answers = torch.ones(2, 3)
     expected = softmax_cross_entropy(labels, z, label_smoothing=0.1), sigmoid_cross_entropy(answers, z)
@@ -156,7 +156,7 @@ def test_smoothing_out_of_range_is_refused(eps):
         sigmoid_cross_entropy(torch.ones(2, 3), torch.randn(2, 3), label_smoothing=eps)
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_of_the_wrong_shape_are_refused():
     z = torch.randn(2, 3)
     with pytest.raises(ValueError, match="labels must have shape"):
         softmax_cross_entropy(torch.tensor([0, 2, 1]), z)
@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused():
     ],
     ids=str,
 )
-def test_an_option_is_not_forgotten(backend, option):
+def test_check_backend_finds_an_ignored_option(backend, option):
     """Each has its effect on a small batch; a square one, so that either axis fits."""
     labels, z = np.array([0, 2, 1]), torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
     loss = softmax_cross_entropy(torch.from_numpy(labels), z, label_smoothing=0.1, **option)
@@ -200,7 +200,7 @@ def test_an_option_is_not_forgotten(backend, option):
 
 
 @pytest.mark.parametrize("option", ["pos_weight", "sample_weight", "reduction"])
-def test_an_option_of_the_sigmoid_is_not_forgotten(backend, option):
+def test_check_backend_finds_an_ignored_option_of_the_sigmoid_loss(backend, option):
     given = {"pos_weight": 2.0, "sample_weight": 0.5, "reduction": "sum"}
     labels, z = torch.tensor([1.0, 0.0]), torch.randn(2, dtype=torch.float64, requires_grad=True)
     loss = sigmoid_cross_entropy(labels, z, label_smoothing=0.1, **{option: given[option]})
@@ -211,7 +211,7 @@ def test_an_option_of_the_sigmoid_is_not_forgotten(backend, option):
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 @pytest.mark.parametrize("junk", [float("nan"), float("inf")])
-def test_an_ignored_row_reaches_no_gradient_whatever_it_holds(eps, junk):
+def test_ignored_rows_do_not_affect_gradients(eps, junk):
     z = torch.randn(4, 3)
     z[1] = junk
     z.requires_grad_()

@@ -79,7 +79,7 @@ def test_padding_has_no_gradient(backend, late, blocks):
     assert not leaf.grad[:, 1000:].any()
 
 
-def test_a_masked_label_costs_infinity_and_an_empty_row_is_not_a_number(blocks):
+def test_masked_labels_give_infinity_and_rows_without_classes_nan(blocks):
     labels, logits, _ = arrays(37)
     logits[0, labels[0]] = -torch.inf
     logits[1] = -torch.inf
@@ -92,7 +92,7 @@ def test_a_masked_label_costs_infinity_and_an_empty_row_is_not_a_number(blocks):
     assert losses[2:].isfinite().all()
 
 
-def test_a_masked_label_without_weight_costs_nothing(backend):
+def test_a_masked_label_of_weight_0_has_zero_loss(backend):
     labels, logits, _ = arrays(37)
     weight = np.linspace(0.0, 2.0, 37)
     labels[0], logits[0, 0] = 0, -torch.inf
@@ -122,7 +122,7 @@ def test_ignored_rows_may_hold_nan(backend, blocks):
     assert z.grad[[0, 1, 3, 4]].all()
 
 
-def test_confident_rows_keep_their_digits(backend):
+def test_confident_rows_are_exact(backend):
     """Logits near 1000, whose log-sum-exp has three digits fewer than the loss."""
     labels, logits, _ = arrays(37)
     logits = (logits + 1000.0).requires_grad_()
@@ -143,7 +143,7 @@ def test_labels_of_any_integer_type_and_logits_of_any_layout(backend):
     assert_it_equals_the_reference(backend, labels, images, label_smoothing=0.2, axis=1, reduction="none")
 
 
-def test_there_may_be_more_logits_than_int32_counts():
+def test_losses_support_more_than_2_31_logits():
     near = torch.randn(3, 5).bfloat16()
     memory = torch.empty(2**31 + 16, dtype=torch.bfloat16)  # pages never touched cost nothing
     far = memory.as_strided((3, 5), (2**30, 1))
@@ -164,7 +164,7 @@ def test_the_upstream_gradient_multiplies_the_gradient(reduction, blocks):
     torch.testing.assert_close(again, once * upstream.reshape(-1, 1))
 
 
-def test_second_derivatives_are_those_of_the_formula(monkeypatch):
+def test_second_derivatives_equal_those_of_the_formula(monkeypatch):
     labels, logits, _ = arrays(7)
     z = logits.requires_grad_()
 
@@ -178,7 +178,7 @@ def test_second_derivatives_are_those_of_the_formula(monkeypatch):
     torch.testing.assert_close(ours, curvature())
 
 
-def test_calls_that_the_kernel_does_not_know_take_the_formula(monkeypatch):
+def test_calls_that_the_kernel_does_not_support_use_the_formula(monkeypatch):
     monkeypatch.setattr(cross_entropy, "rows", lambda *args, **options: pytest.fail("the kernel was called"))
     labels, logits, _ = arrays(37)
     weight = torch.ones(37, requires_grad=True)

@@ -47,7 +47,7 @@ def test_linear_heads_with_options_and_rows_that_do_not_count(backend, dtype, wr
 
 
 @pytest.mark.parametrize("layout", ["as it is", "part of something wider", "by column"])
-def test_only_rows_side_by_side_are_written_over(layout, blocks):
+def test_only_contiguous_rows_are_overwritten(layout, blocks):
     labels, logits, _ = arrays(37)
     labels[2] = -100
     options = SoftmaxOptions(0.2, counted=labels >= 0, total=True)

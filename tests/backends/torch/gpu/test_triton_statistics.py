@@ -14,7 +14,7 @@ STATISTICS = [name for name in OPTIONS if name not in ("sample_weight", "none")]
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("options", STATISTICS)
 @pytest.mark.parametrize("soft", [False, True])
-def test_statistics_are_those_of_the_formula(options, soft, dtype, blocks, monkeypatch):
+def test_statistics_match_the_formula(options, soft, dtype, blocks, monkeypatch):
     monkeypatch.setattr(thresholds, "ONE_BLOCK", 0)  # the tensors are on the CPU here
     labels, logits, options = arrays(37, dtype, **OPTIONS[options])
     if soft:
