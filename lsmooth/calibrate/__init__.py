@@ -1,4 +1,4 @@
-"""What ``lsmooth calibrate`` does: files of logits in, a calibrator and a report on it out, never all in memory."""
+"""``lsmooth calibrate``: fit a calibrator to files of logits and report on it, without loading them into memory."""
 
 from lsmooth.calibrate.data import Data, open_data
 from lsmooth.calibrate.report import write_report

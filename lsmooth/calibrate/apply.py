@@ -1,4 +1,4 @@
-"""What ``lsmooth apply`` does: calibrated probabilities of new predictions, beside the columns of their file."""
+"""``lsmooth apply``: calibrated probabilities of new predictions, beside the columns of their file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lsmooth.calibration import GroupTemperatureScaling, load
 
 
 class Fitted(NamedTuple):
-    """What the report beside a calibrator says of the predictions that it was fitted to."""
+    """The predictions that a calibrator was fitted to, from the report in its folder."""
 
     columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     binary: bool = False
     classes: int = 0
-    """How many; 0 where that is not known, or every number has two."""
+    """The number of classes; 0 if it is unknown or the labels are binary."""
 
 
 def apply(
@@ -44,22 +44,22 @@ def apply(
 
     Args:
         calibrator: the file of `lsmooth calibrate`; the report beside it names the columns.
-        predictions: of the kind that it was fitted to.
-        target: a table like that of the predictions, with a column more for each class; of other files
-            an array of probabilities, ``.npy``.
-        scratch: an empty folder for what has to be unpacked.
-        progress: called with the state of each stage.
-        logits_key: the array's name in the file, or the columns'; by default those of the report.
+        predictions: new predictions of the same kind.
+        target: the file to write: for a table, a copy with a column for each class; for other files, an array of
+            probabilities, ``.npy``.
+        scratch: an empty folder for unpacked files.
+        progress: called with the progress of each stage.
+        logits_key: the name of the array or the columns; by default those of the report.
         binary: whether every number is the logit or the probability of a label of its own.
         decimal: the decimal separator of text tables.
 
     Returns:
-        A sentence where the predictions look like another kind than the calibrator takes, or nothing.
+        Advice if the predictions look like another kind than the calibrator takes, else an empty text.
 
     Raises:
-        FileError: if a file does not hold what is wanted, or a row cannot be calibrated.
-        ImportError: if a package is missing that reads the predictions.
-        ValueError: if the calibrator was fitted to another number of classes, or is none.
+        FileError: if a file has wrong contents, or a row cannot be calibrated.
+        ImportError: if a package for the format is missing.
+        ValueError: if the calibrator was fitted to another number of classes, or is not a calibrator.
     """
     scaler: Any = load(calibrator)
     if isinstance(scaler, GroupTemperatureScaling):
@@ -94,7 +94,7 @@ def apply(
 
 
 def _fitted(calibrator: Path, axis: int) -> Fitted:
-    """From the report in the calibrator's folder, if it is of that calibrator."""
+    """Read the report in the calibrator's folder, if it belongs to the calibrator."""
     try:
         report = json.loads((calibrator.parent / "report.json").read_text(encoding="utf-8"))
         if report["calibrator"]["file"] != calibrator.name:
@@ -126,7 +126,7 @@ def _open(path: Path, fitted: Fitted, key: str | None, scratch: Path, progress: 
 
 
 def _data(z: StoredArray, scaler: Any, fitted: Fitted, binary: bool) -> Data:
-    """The predictions beside labels that are all 0, since there are none."""
+    """The predictions with labels of 0, since new predictions have no labels."""
     binary = binary or len(z.shape) == 1 or (len(z.shape) == 2 and z.shape[1] == 1)
     rank = len(z.shape) + binary
     axis = scaler.axis % rank if -rank < scaler.axis < rank else 0
@@ -144,7 +144,7 @@ def _data(z: StoredArray, scaler: Any, fitted: Fitted, binary: bool) -> Data:
 
 
 def _column_names(z: StoredArray, fitted: Fitted) -> tuple[str, ...]:
-    """Of the columns that are added."""
+    """The names of the added columns."""
     width = z.shape[1]
     if len(z.columns) == 1:
         return (f"calibrated_{z.columns[0]}",)

@@ -1,4 +1,4 @@
-"""Every row of logits and labels, looked at once: what cannot be used is refused in words."""
+"""Checks of every row of logits and labels."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from lsmooth.calibrate.text import FileError
 
 @dataclass(frozen=True)
 class Counts:
-    """What the check has counted."""
+    """The counts of the check."""
 
     rows: int
-    """Rows with a label: of dense data, positions."""
+    """Rows, or positions of dense data, that count."""
     ignored: int
     per_class: np.ndarray
     impossible: int = 0
     """Rows whose label has the probability 0."""
     first_impossible: str = ""
-    """The first of them, in words."""
+    """The name of the first of them."""
     looks_like: str = ""
-    """Where the numbers look like another kind than the user has said: what to pass, in words."""
+    """Advice if the numbers look like another kind than the user chose."""
 
 
 def check(data: Data, passes: Passes, stage: str = "checking") -> Counts:
     """Read every row once, and count the labels.
 
     Raises:
-        FileError: at the first row that cannot be used, with its number and what to do.
+        FileError: at the first wrong row, with its number and the remedy.
     """
     found = passes.total(stage, data, _counts)
     rows, ignored, impossible = (int(found.added[name]) for name in ("rows", "ignored", "impossible"))
@@ -66,12 +66,12 @@ def _counts(data: Data, block: Block) -> Sums:
 
 
 def possible_kinds(data: Data) -> set[str]:
-    """What the numbers may look like beside what the user says, before any is seen."""
+    """The other kinds that the numbers may turn out to be."""
     return {"probabilities", "percentages"} if data.from_logits else set()
 
 
 def looks_like(data: Data, kinds: set[str]) -> str:
-    """What to pass where all numbers look like another kind, as a sentence; else nothing."""
+    """Advice if all numbers look like another kind; else an empty text."""
     if not kinds:
         return ""
     kind = "probabilities" if "probabilities" in kinds else "percentages"
@@ -83,10 +83,10 @@ def looks_like(data: Data, kinds: set[str]) -> str:
 
 
 def check_block(data: Data, block: Block, kinds: set[str]) -> np.ndarray:
-    """Which labels count; ``kinds`` loses those that the block does not look like.
+    """Whether each label counts; kinds that the block does not look like are removed from ``kinds``.
 
     Raises:
-        FileError: at the first row that cannot be used.
+        FileError: at the first wrong row.
     """
     z, y = block.logits, block.labels
     counted = np.ones(y.shape, bool) if data.ignore_index is None else y != data.ignore_index
@@ -98,7 +98,7 @@ def check_block(data: Data, block: Block, kinds: set[str]) -> np.ndarray:
             row = block.start + int(where[0])
             text = data.label_text(row, where[1:])
             raise FileError(
-                f"{data.labels.name} have {text} in {data.labels.place(row)}, which is none of the classes "
+                f"{data.labels.name} have {text} in {data.labels.place(row)}, which is not one of the classes "
                 f"{shortened(data.names)}; correct or remove that row, or leave such rows out with --ignore-index."
             )
         hint = " Are they counted from 1? Subtract 1." if value == data.classes else ""
@@ -112,8 +112,8 @@ def check_block(data: Data, block: Block, kinds: set[str]) -> np.ndarray:
         where = tuple(np.argwhere(bad)[0])
         kind = "NaN" if np.isnan(top[where]) else "an infinity" if top[where] > 0 else "no class that is not masked"
         raise FileError(
-            f"{data.logits.name} have {kind} in {data.place(block.start, where)}; look at what the model made of "
-            "that row, and correct it, remove it, or give it the label of --ignore-index."
+            f"{data.logits.name} have {kind} in {data.place(block.start, where)}; correct or remove "
+            "that row, or give it the label of --ignore-index."
         )
     if not data.from_logits:
         _check_probabilities(data, block, counted)
@@ -123,7 +123,7 @@ def check_block(data: Data, block: Block, kinds: set[str]) -> np.ndarray:
 
 
 def _kinds(data: Data, block: Block, counted: np.ndarray) -> set[str]:
-    """What logits look like that may be none."""
+    """The kinds that a block of logits looks like."""
     z = block.logits[..., 1:] if data.binary else np.moveaxis(block.logits, data.axis, -1)
     z = z[counted]
     if not z.size:
@@ -159,5 +159,5 @@ def _check_probabilities(data: Data, block: Block, counted: np.ndarray) -> None:
         elif "percentages" in _kinds(data, block, counted):
             cure = f"if they are percentages, divide them by 100; {cure}"
         raise FileError(
-            f"{data.logits.name} are no probabilities: {data.place(block.start, where)} has {said}; {cure}."
+            f"{data.logits.name} are not probabilities: {data.place(block.start, where)} has {said}; {cure}."
         )

@@ -1,4 +1,4 @@
-"""The names of classes, and which label is which of them."""
+"""The names of the classes, and the ids of the labels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lsmooth.calibrate.files import StoredArray
 from lsmooth.calibrate.text import FileError
 
 _MOST_VALUES = 100_000
-"""Distinct labels that are looked at; more are no names."""
+"""The most distinct labels that can be names of classes."""
 _BLOCK = 2**21
 _FALSE, _TRUE = ("False", "false", "FALSE"), ("True", "true", "TRUE")
 UNKNOWN = -(2**62)
-"""The id of a label that is no class."""
+"""The id of a label that is not a class."""
 
 
 class Naming(NamedTuple):
     """The names of the classes, and the id of each label.
 
     Attributes:
-        names: one for each class, or for each label where a row has several; empty where unknown.
-        lookup: the id of each label, by its text; None where labels are ids.
-        ignored: the label whose rows are left out, as the user has given it.
+        names: one for each class, or for each label if a row has several; empty if unknown.
+        lookup: the id of each label's text; None if labels are ids.
+        ignored: the label whose rows are left out, as text.
     """
 
     names: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Naming(NamedTuple):
     ignored: str | None = None
 
     def ignoring(self, label: str | None) -> Self:
-        """The same, with a label whose rows are left out; it has the id -1 where labels are texts."""
+        """A copy with a label whose rows are left out; its id is -1 if labels are texts."""
         named = self.lookup is not None and label is not None
         return self._replace(lookup={**self.lookup, label: -1} if named else self.lookup, ignored=label)  # type: ignore[dict-item]
 
@@ -50,12 +50,12 @@ class Naming(NamedTuple):
 
 
 def text_of(value: object) -> str:
-    """A label as it stands in a text file: 2.0 as ``2``."""
+    """A label as text; 2.0 becomes ``2``."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def distinct(labels: StoredArray) -> list[str]:
-    """The texts of all labels, sorted; none where there are too many to be classes."""
+    """The texts of all labels, sorted; none if there are too many for classes."""
     if labels.values is not None:
         return sorted(labels.values)
     found = np.empty(0, labels.read(0, 0).dtype)
@@ -68,7 +68,7 @@ def distinct(labels: StoredArray) -> list[str]:
 
 
 def _values(block: np.ndarray) -> np.ndarray:
-    """The values in a block; those of integers in a small range are counted, which is quicker than sorting."""
+    """The distinct values of a block; integers in a small range are counted, which is faster than sorting."""
     if block.dtype.kind in "iu" and block.size:
         low, high = int(block.min()), int(block.max())
         if high - low < 2**16:
@@ -88,7 +88,7 @@ def name_classes(
     """The classes of predictions whose labels have these values.
 
     Raises:
-        FileError: if it is not known which label is which class.
+        FileError: if the class of a label is unknown.
     """
     rank = len(z.shape)
     several = binary and rank > 1
@@ -132,7 +132,7 @@ def name_classes(
     if binary:
         return _of_one_column(z, y, values)
     if y.values is None and len(values) != count:
-        return Naming()  # labels that are no ids are refused with their rows
+        return Naming()  # `check` reports labels that are not ids, with their rows
     named = f" and the columns {quoted(columns)}" if columns else ""
     raise FileError(
         f"{y.name} are {quoted(values)}{named}: add --classes {','.join(values[:20])} with the names in the order of "
@@ -141,7 +141,7 @@ def name_classes(
 
 
 def _of_columns(z: StoredArray, y: StoredArray, values: Sequence[str], names: tuple[str, ...]) -> Naming:
-    """The classes that columns are named after, unless labels may as well be ids."""
+    """The classes that columns are named after, unless the labels may also be ids."""
     ids = _ids(len(names))
     index = {name: k for k, name in enumerate(names)}
     if index == ids:
@@ -149,7 +149,7 @@ def _of_columns(z: StoredArray, y: StoredArray, values: Sequence[str], names: tu
     if values and all(text in ids for text in values):
         raise FileError(
             f"{y.name} are {quoted(values)}, which may be the names of the columns {', '.join(z.columns)} or "
-            f"counted from 0; say which with --classes {','.join(names)} or --classes {','.join(ids)}."
+            f"counted from 0; choose with --classes {','.join(names)} or --classes {','.join(ids)}."
         )
     return Naming(names, index)
 
@@ -162,7 +162,7 @@ def _of_one_column(z: StoredArray, y: StoredArray, values: Sequence[str]) -> Nam
         return _positive(y, values, named[0])
     what = f"column {column}" if column else "number of each row"
     raise FileError(
-        f"{y.name} are {quoted(values)}; say of which of them the {what} is the probability or the logit, e.g. "
+        f"{y.name} are {quoted(values)}; name the label whose probability or logit the {what} is, e.g. "
         f"--positive-label {values[-1] if values else 1}."
     )
 
@@ -176,7 +176,7 @@ def _positive(y: StoredArray, values: Sequence[str], positive_label: str) -> Nam
 
 
 def _listed(y: StoredArray, values: Sequence[str], classes: tuple[str, ...], count: int) -> Naming:
-    """The names that the user has given, of labels that are such names or ids."""
+    """The names that the user gave, for labels that are names or ids."""
     unknown = [text for text in values if text not in classes]
     if unknown and set(values) <= set(_ids(count)):
         return Naming(classes, _ids(count) if y.values else None)
@@ -193,6 +193,6 @@ def _ids(count: int) -> dict[str, int]:
 
 
 def shortened(names: Sequence[str], most: int = 20) -> str:
-    """Names between commas, those in the middle left out where they are many."""
+    """Names between commas, with a gap before the last if there are many."""
     shown = names if len(names) <= most else (*names[: most - 1], "...", names[-1])
     return ", ".join(shown)

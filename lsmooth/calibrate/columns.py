@@ -1,4 +1,4 @@
-"""The columns of a table: which are meant, by their names, and how their rows come."""
+"""The columns of a table, chosen by their names, and streams of rows."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ SYNONYMS = {
     "labels": ("labels", "label", "y", "y_true", "true_label", "target", "targets", "truth", "class", "obs"),
     "logits": ("logits", "logit", "probabilities", "probs", "proba", "y_prob", "y_score"),
 }
-"""The names under which an array is looked for where the user gives none."""
+"""The names of arrays and columns that are used if the user gives none."""
 LABELS = SYNONYMS["labels"]
 _BOOKKEEPING = re.compile(r"(.*_)?(id|idx|index|row|fold|split|group|weight|weights|seed|epoch)", re.IGNORECASE)
 
 
 class Wanted(NamedTuple):
-    """What is looked for in a file."""
+    """The array or the columns to read from a file."""
 
     role: str
     """``"logits"``, ``"labels"``, ``"weights"`` or ``"group"``."""
     key: str | None = None
-    """The name that the user has given."""
+    """The name that the user gave."""
     taken: frozenset[str] = frozenset()
-    """Columns that hold something else."""
+    """Columns with other contents."""
     classes: tuple[str, ...] = ()
-    """The classes that the user has named, or else those that have rows, where labels are names."""
+    """The classes that the user named, or the names among the labels."""
     all_classes: bool = False
-    """Whether these are all of them, in order."""
+    """Whether these are all classes, in order."""
     decimal: str = "."
     alone: bool = False
-    """Whether the file holds nothing else."""
+    """Whether the file contains nothing else."""
 
     @property
     def option(self) -> str:
-        """The option that names it."""
+        """The option for the name."""
         return f"--{self.role}-key"
 
     @property
     def coded(self) -> bool:
-        """Whether texts are read as indices into a list of them."""
+        """Whether texts are read as indices into a list of the texts."""
         return self.role in ("labels", "group")
 
 
-class TableStream(NamedTuple):
-    """Rows of a table, from front to back."""
+class Stream(NamedTuple):
+    """Rows that can be read once, in slabs of any length."""
 
     row_shape: tuple[int, ...]
     dtype: np.dtype
     length: int
-    """The number of rows, or 0 where the file does not say."""
+    """The number of rows, or 0 if it is unknown."""
     slabs: Iterator[np.ndarray]
-    columns: tuple[str, ...]
-    values: list[str] | None
-    """Where rows are indices into a list of texts: that list, which grows as the slabs are read."""
-    place: Callable[[int], str] | None
-    """What a row is called in messages."""
+    columns: tuple[str, ...] = ()
+    values: list[str] | None = None
+    """The texts that rows are indices of, if they are; the list grows as slabs are read."""
+    place: Callable[[int], str] | None = None
+    """The name of a row in messages."""
 
 
 class Encoder:
-    """Texts as indices into a list, to which each new text is added; a missing one is the text ``""``."""
+    """Converts texts to indices into a list, which new texts are added to; a missing text is ``""``."""
 
     def __init__(self, values: list[str]):
         self._values = values
@@ -90,7 +90,7 @@ class Encoder:
 def find_columns(
     path: Path, wanted: Wanted, names: Sequence[str], nested: set[str], texts: Sequence[str]
 ) -> tuple[str, ...]:
-    """The columns that hold what is wanted."""
+    """The columns to read."""
     names = [name for name in names if not name.startswith(("Unnamed:", "__index_level_")) or name == wanted.key]
     listed = quoted(names)
     if len(set(names)) < len(names):
@@ -117,7 +117,7 @@ def find_columns(
 
 
 def named_like(names: Sequence[str], role: str) -> list[str]:
-    """The names under which such an array usually goes; that of the documentation alone, if it is there."""
+    """The usual names of such an array; only the documented name, if it is present."""
     known = SYNONYMS[role]
     if known[0] in names:
         return [known[0]]
@@ -142,14 +142,14 @@ def _logit_columns(path: Path, wanted: Wanted, names: Sequence[str], nested: set
         )
     if len(chosen) > 1 and _numbers(chosen) is None and not _alike(chosen, ""):
         raise FileError(
-            f"{path} has columns that are not named alike, {quoted(chosen)}, so it is not known which of them are "
-            f"classes; {_cure(chosen)}."
+            f"{path} has columns that are not named alike, {quoted(chosen)}, so the columns of the classes are "
+            f"unknown; {_cure(chosen)}."
         )
     return _ordered(chosen)
 
 
 def _cure(names: Sequence[str]) -> str:
-    """How to say which columns are meant, with those that may be."""
+    """Advice on naming the columns, with the likely ones."""
     likely = [name for name in names if not _BOOKKEEPING.fullmatch(name)] or list(names)
     if len(likely) == 1:
         return f"if {likely[0]} holds the probability or the logit of the positive class, add --logits-key {likely[0]}"
@@ -158,7 +158,7 @@ def _cure(names: Sequence[str]) -> str:
 
 
 def _matching(path: Path, wanted: Wanted, names: Sequence[str], listed: str) -> tuple[str, ...]:
-    """The columns of a key that is a list, a pattern or a beginning."""
+    """The columns of a key: a list of names, a pattern or a prefix."""
     key, option = wanted.key or "", wanted.option
     if "," in key:
         chosen = [name.strip() for name in key.split(",") if name.strip()]
@@ -176,20 +176,20 @@ def _matching(path: Path, wanted: Wanted, names: Sequence[str], listed: str) -> 
         raise FileError(f"{path} has no column whose name {how} {key!r}, but {listed}; correct {option}.")
     if not pattern and _numbers(chosen) is None and not _alike(chosen, key):
         raise FileError(
-            f"{path} has columns that are not named alike, {quoted(chosen)}, so it is not known which of them are "
-            f"classes; {_cure(chosen)}."
+            f"{path} has columns that are not named alike, {quoted(chosen)}, so the columns of the classes are "
+            f"unknown; {_cure(chosen)}."
         )
     return _ordered(chosen)
 
 
 def _ordered(chosen: Sequence[str]) -> tuple[str, ...]:
-    """Columns in the order of the numbers in their names, or as they are."""
+    """Columns in the order of the numbers in their names, if they have numbers."""
     numbers = _numbers(chosen)
     return tuple(chosen if numbers is None else [name for _, name in sorted(zip(numbers, chosen, strict=True))])
 
 
 def affixes(columns: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
-    """What stands before and after the class in the names of columns; None where they are not named after classes."""
+    """The prefix and the suffix of the class in the columns' names; None if they are not named after classes."""
     if not classes:
         return None
     first = classes[0]
@@ -222,14 +222,14 @@ def _after_classes(path: Path, wanted: Wanted, names: Sequence[str]) -> tuple[st
     if rest:
         likely = shlex.quote(",".join(name for name in names if name in chosen or name in rest))
         raise FileError(
-            f"{path} has columns that no label is named after, {quoted(rest)}, and that may be classes without rows; "
+            f"{path} has columns without a label of their name, {quoted(rest)}, which may be classes without rows; "
             f"list the classes' columns in order, --logits-key {likely}."
         )
     return tuple(name for name in names if name in chosen)
 
 
 def class_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """The classes that columns are named after: what is left without what is common to all of them."""
+    """The names of the columns without their common prefix and suffix."""
     numbers = _numbers(columns)
     if numbers is not None:
         return tuple(map(str, numbers))
@@ -243,7 +243,7 @@ def class_names(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _numbers(names: Sequence[str]) -> list[int] | None:
-    """The numbers in names that differ in one number and in nothing else, such as ``p0`` and ``p1``."""
+    """The numbers in names that differ only in one number, such as ``p0`` and ``p1``."""
     parts = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name) for name in names]
     if not all(parts):
         return None
@@ -255,8 +255,7 @@ def _numbers(names: Sequence[str]) -> list[int] | None:
 def _alike(names: Sequence[str], prefix: str) -> bool:
     """Whether names without such numbers are of one kind: ``p_cat`` and ``p_dog``, or ``a`` and ``b``.
 
-    A common beginning counts if it was asked for, or ends in a separator; and then no name goes on with
-    a number alone, since another does not.
+    They have a common prefix that was given or ends in a separator, and no rest is a number.
     """
     if all(len(name) == 1 and name.isalpha() for name in names):
         return True
@@ -267,21 +266,21 @@ def _alike(names: Sequence[str], prefix: str) -> bool:
 
 
 def _beginning(names: Sequence[str]) -> str:
-    """What all names begin with."""
+    """The common prefix of names."""
     first, last = min(names), max(names)
     return next((first[:k] for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names between commas, the first of them where there are many."""
+    """Quoted names between commas, at most twelve."""
     return ", ".join(map(repr, names[:12])) + (", ..." if len(names) > 12 else "")
 
 
 def row_shape(wanted: Wanted, columns: Sequence[str]) -> tuple[int, ...]:
-    """Of a row of these columns."""
+    """The shape of a row of these columns."""
     return () if len(columns) == 1 and wanted.role != "logits" else (len(columns),)
 
 
 def shaped(rows: np.ndarray, wanted: Wanted, columns: Sequence[str]) -> np.ndarray:
-    """(rows, columns) as `row_shape` has it."""
+    """Rows of shape (rows, columns) in the shape of `row_shape`."""
     return rows.reshape(len(rows), *row_shape(wanted, columns))

@@ -1,4 +1,4 @@
-"""Logits and labels in step: checked row by row, split in two, and read in blocks."""
+"""Logits and labels of the same rows: their shapes, their split, and blocks of rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lsmooth.calibrate.parts import check_pairs, open_arrays
 from lsmooth.calibrate.text import FileError
 
 BLOCK_ELEMENTS = 2**21
-"""Of the logits of a block: 8 MiB in float32. Rows are split within blocks, so the split depends on it."""
+"""The logits of a block, 8 MiB in float32. Rows are split within blocks, so the split depends on it."""
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 class Block(NamedTuple):
-    """Rows as they lie in the files, but for labels, which are class ids, and binary ones, which have two classes."""
+    """Rows of the files; labels are class ids, and binary logits have two classes."""
 
     start: int
     logits: np.ndarray
@@ -41,15 +41,15 @@ class Data:
     Attributes:
         logits: rows first, classes along ``axis``; if ``binary``, a number for each label.
         labels: the logits' shape without ``axis``; if ``binary``, the logits' shape.
-        axis: the class axis, counted from the front, above 0; if ``binary``, that of the two classes
-            that blocks have, the last.
-        ignore_index: rows with this label have no part.
-        from_logits: False where they are probabilities.
+        axis: the class axis, counted from the front, above 0; if ``binary``, the last one, of the blocks' two
+            classes.
+        ignore_index: rows with this label do not count.
+        from_logits: False for probabilities.
         binary: whether every element is the logit or the probability of a label of its own.
-        naming: what the classes are called, and which label is which.
-        weights: of the rows, or None.
-        groups: rows of one group are never split; None where each row is for itself.
-        group_names: the groups that there are.
+        naming: the names of the classes and the ids of the labels.
+        weights: the rows' weights, or None.
+        groups: the rows' groups, which are never split, or None.
+        group_names: the names of the groups.
     """
 
     logits: StoredArray
@@ -65,7 +65,7 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the logits of all blocks together."""
+        """The shape of the logits of all blocks."""
         return (*self.logits.shape, 2) if self.binary else self.logits.shape
 
     @property
@@ -75,18 +75,18 @@ class Data:
 
     @property
     def questions(self) -> int:
-        """How many yes-or-no labels a row has; 0 where it has classes."""
+        """The number of binary labels in a row; 0 if it has classes."""
         return math.prod(self.logits.shape[1:]) if self.binary else 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the classes are called, or the labels where a row has several."""
+        """The names of the classes, or of the labels if a row has several."""
         count = self.questions if self.questions > 1 else self.classes
         return self.naming.names or tuple(map(str, range(count)))
 
     @property
     def name(self) -> str:
-        """What the values are called in messages."""
+        """The name of the values in messages."""
         return "logits" if self.from_logits else "probabilities"
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class Data:
         return (self.rows(*span) for span in self.spans())
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Where each block starts, and where it stops."""
+        """The start and the end of each block."""
         step = max(1, BLOCK_ELEMENTS // max(1, math.prod(self.shape[1:])))
         return ((start, min(start + step, len(self))) for start in range(0, len(self), step))
 
@@ -121,13 +121,13 @@ class Data:
         return Naming(self.group_names, {name: k for k, name in enumerate(self.group_names)})
 
     def label_text(self, row: int, inner: tuple[int, ...]) -> str:
-        """A label as it stands in the file."""
+        """A label in the form of the file."""
         stored = self.labels.read(row, row + 1)[(0, *inner)]
         text = text_of(stored.item()) if self.labels.values is None else self.labels.values[stored]
         return repr(text) if text else "no label"
 
     def place(self, start: int, where: tuple[int, ...]) -> str:
-        """A position as a user would look it up."""
+        """The name of a position in messages."""
         row = self.logits.place(start + int(where[0]))
         if self.questions > 1 and self.logits.columns:
             return f"{row}, column {self.logits.columns[where[1]]!r}"
@@ -155,30 +155,30 @@ def open_data(
     like: Data | None = None,
     n_jobs: int = 1,
 ) -> Data:
-    """Open the arrays and check that their shapes and dtypes fit; values are checked by `check`.
+    """Open the arrays and check their shapes and dtypes; `check` checks the values.
 
     Args:
-        logits: the file of logits, or several, whose rows follow one another.
-        labels: that of labels, or several; None for the same ones.
-        scratch: an empty folder for what has to be unpacked.
-        progress: called with the state of the unpacking.
-        logits_key: the array's name in the file, or the columns'.
-        labels_key: the labels'.
-        weights_key: the rows' weights, in the file of the labels or of the logits.
-        group_key: the rows' groups, there too.
+        logits: the file of logits, or several files, whose rows are concatenated.
+        labels: the file or files of labels; None for those of the logits.
+        scratch: an empty folder for unpacked files.
+        progress: called with the progress of unpacking.
+        logits_key: the name of the array or the columns of logits.
+        labels_key: the name of the labels.
+        weights_key: the name of the weights, in the file of the labels or of the logits.
+        group_key: the name of the groups, in the same files.
         axis: the class axis; None for the last, or the only one that fits the labels.
-        ignore_index: rows with this label have no part.
+        ignore_index: rows with this label do not count.
         from_logits: False for probabilities.
         binary: every element is the logit or the probability of a label of its own.
-        classes: their names, in order.
-        positive_label: which label is the class 1.
+        classes: the names of the classes, in order.
+        positive_label: the label of class 1.
         decimal: the decimal separator of text tables.
-        like: other data, whose classes these have.
+        like: other data with the same classes.
         n_jobs: the number of processes that unpack files.
 
     Raises:
-        FileError: if a file does not hold such an array, or the two do not fit.
-        ImportError: if a package is missing that reads one.
+        FileError: if a file does not contain such an array, or logits and labels do not fit.
+        ImportError: if a package for a format is missing.
     """
     logits = [logits] if isinstance(logits, Path) else logits
     labels = [labels] if isinstance(labels, Path) else labels
@@ -229,7 +229,7 @@ def open_data(
 def _of_rows(
     sources: Sequence[Sequence[Path]], wanted: Wanted, scratch: Path, progress: Progress, n_jobs: int, rows: int
 ) -> StoredArray:
-    """A number or a text of each row, from the first of the files that has it."""
+    """An array with one value for each row, from the first file that contains it."""
     kept = [paths for paths in sources if not is_stored_alone(paths[0])]
     if not kept:
         raise FileError(
@@ -250,7 +250,7 @@ def _of_rows(
 
 
 def _checked_weights(weights: StoredArray) -> StoredArray:
-    """Weights are numbers of at least 0, some of them above."""
+    """Check that weights are finite numbers of at least 0, and not all 0."""
     if weights.dtype not in FLOATS and not weights.dtype.startswith(("int", "uint", "bool")):
         raise FileError(f"{weights.name} must be numbers, got {weights.dtype}.")
     total = 0.0
@@ -271,7 +271,7 @@ def _checked_weights(weights: StoredArray) -> StoredArray:
 def _check_shapes(
     z: StoredArray, y: StoredArray, axis: int | None, binary: bool
 ) -> tuple[StoredArray, StoredArray, int, bool]:
-    """Both with shapes that fit, the class axis from the front, and whether each element has a label of its own."""
+    """Both arrays with checked shapes, the class axis from the front, and whether the data are binary."""
     if z.dtype not in FLOATS and y.dtype in FLOATS and len(y.shape) >= len(z.shape):
         raise _swapped(z.path, y)
     if not math.prod(z.shape):
@@ -303,7 +303,7 @@ def _check_shapes(
 
 
 def _class_axis(shape: tuple[int, ...], labels: tuple[int, ...], axis: int | None) -> int:
-    """The class axis from the front; the last one, or the only one of which the labels' shape can be, if None."""
+    """The class axis from the front; if None, the only axis that the labels' shape leaves, or the last."""
     if axis is None:
         fitting = [k for k in range(1, len(shape)) if shape[:k] + shape[k + 1 :] == labels]
         return fitting[0] if len(fitting) == 1 else len(shape) - 1
@@ -331,7 +331,7 @@ def _swapped(first: Path, y: StoredArray) -> FileError:
 
 
 def _is_whole(array: StoredArray) -> bool:
-    """Whether the first rows are whole numbers, as labels are."""
+    """Whether the first rows are whole numbers."""
     rows = array.read(0, min(array.shape[0], 1000))
     return bool((rows == np.round(rows)).all())
 
@@ -359,10 +359,10 @@ def _check_dtypes(z: StoredArray, y: StoredArray) -> None:
 
 
 def fit_rows(seed: int, fraction: float, block: Block) -> np.ndarray:
-    """Which of a block's rows are fitted on: that fraction of each class, drawn at random.
+    """Whether each row of a block is in the fit part: a random fraction of each class.
 
-    Rows are sorted by class, at random within one, and every 1/fraction-th is taken, from a random
-    offset on; where a row has many labels, at random alone.
+    Rows are sorted by class, in random order within a class, and every 1/fraction-th is taken from a random offset on;
+    rows with several labels are only drawn at random.
     """
     rows = len(block.labels)
     rng = np.random.default_rng([seed, block.start])
@@ -375,7 +375,7 @@ def fit_rows(seed: int, fraction: float, block: Block) -> np.ndarray:
 
 
 def _check_whole(labels: StoredArray, predictions: StoredArray) -> None:
-    """Labels that are stored as floats must be whole numbers."""
+    """Check that labels stored as floats are whole numbers."""
     step = max(1, BLOCK_ELEMENTS // max(1, math.prod(labels.shape[1:])))
     for start in range(0, labels.shape[0], step):
         block = labels.read(start, min(start + step, labels.shape[0]))
@@ -391,10 +391,10 @@ def _check_whole(labels: StoredArray, predictions: StoredArray) -> None:
 
 
 def fit_groups(data: Data, seed: int, fraction: float) -> np.ndarray:
-    """Which groups are fitted on: drawn at random until they hold about that fraction of the rows.
+    """Whether each group is in the fit part: drawn at random up to about that fraction of the rows.
 
     Raises:
-        FileError: if one part would have none.
+        FileError: if a part would be empty.
     """
     rows = np.zeros(len(data.group_names), np.int64)
     for block in data.blocks():

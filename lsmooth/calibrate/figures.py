@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 TITLES = "before", "after"
 MOST_CLASSES = 12
-"""That are drawn, those with the most rows."""
+"""The most classes that are drawn, those with the most rows."""
 
 
-@validate(False)  # the rows kept have proxies for their predictions, which do not sum to one
+@validate(False)  # the proxies of predictions do not sum to one
 def figures(results: Results) -> dict[str, bytes]:
-    """PNG files, by name without the ending."""
+    """PNG files by name, without the suffix."""
     drawn = {"reliability": reliability, "corp": corp, "confidence": confidence, "risk_coverage": risk_coverage}
     pictures = {name: png(draw(results)) for name, draw in drawn.items()}
     if results.curve is not None:
@@ -37,9 +37,9 @@ def figures(results: Results) -> dict[str, bytes]:
 
 
 def reliability(results: Results) -> Figure:
-    """Reliability diagrams of the evaluation part, before and after; of yes-or-no labels by P(class 1).
+    """Reliability diagrams of the evaluation part, before and after; of binary labels by P(class 1).
 
-    Where single rows have been kept, they say what chance does; all rows of larger files have none to see.
+    A sample of all rows has a consistency band; the bins of larger files have none.
     """
     figure = new_figure(9, 4.6)
     kept = results.data.binary or results.rows["sample"] == results.rows["evaluation"]
@@ -69,7 +69,7 @@ def corp(results: Results) -> Figure:
 
 
 def confidence(results: Results) -> Figure:
-    """How confidence is spread, before and after."""
+    """Histograms of confidence, before and after."""
     figure = new_figure(9, 3.8)
     for ax, title, sample in zip(figure.subplots(1, 2, sharey=True), TITLES, results.samples, strict=True):
         plots.confidence_histogram(
@@ -84,7 +84,7 @@ def confidence(results: Results) -> Figure:
 
 
 def risk_coverage(results: Results) -> Figure:
-    """The error rate of the surest rows, before and after."""
+    """Risk-coverage curves, before and after."""
     figure = new_figure(6.6, 4.2)
     ax = figure.subplots()
     for sample, name, color in zip(results.samples, TITLES, (RED, BLUE), strict=True):
@@ -95,19 +95,19 @@ def risk_coverage(results: Results) -> Figure:
 
 
 def temperature(results: Results, logits: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> Figure:
-    """The likelihood of each temperature on the rows that were fitted on, or some of them."""
+    """The likelihood of each temperature on a sample of the fit part."""
     figure = new_figure(6.6, 4.2)
     if not results.data.from_logits:
         with np.errstate(divide="ignore"):
             logits = np.log(np.maximum(logits.astype(np.float64), results.options.clip or 0.0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the report says so already
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report has this warning
         plots.temperature_curve(logits, labels, sample_weight=weight, ax=figure.subplots())
     return figure
 
 
 def classes(results: Results, before: BinSums, after: BinSums) -> Figure:
-    """How often a label is the class, by its probability: after calibration, of two classes before too."""
+    """Reliability diagrams of classes after calibration, of two classes before and after."""
     names = results.data.naming.names or [f"class {name}" for name in results.data.names]
     if len(names) == 2:
         drawn = [(before, 1, f"{names[1]}, before"), (after, 1, f"{names[1]}, after")]

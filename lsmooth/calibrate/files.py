@@ -1,8 +1,7 @@
-"""Arrays in files, read a slab of rows at a time; nothing in a file is ever unpickled.
+"""Arrays in files, read a slab of rows at a time; nothing in a file is unpickled.
 
-``.npy`` and ``.safetensors`` are mapped: each slab is a mapping of its own, so that no more than one
-slab of the file counts as this process's memory. The other formats can only be read from front to
-back; they are unpacked once, slab by slab, into a scratch file that is mapped.
+``.npy`` and ``.safetensors`` files are mapped, one slab at a time, so that at most one slab counts as memory of this
+process. Other formats can only be read in order; they are unpacked once into a scratch file, which is mapped.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lsmooth.calibrate import tables
-from lsmooth.calibrate.columns import Wanted, named_like
+from lsmooth.calibrate.columns import Stream, Wanted, named_like
 from lsmooth.calibrate.text import FileError
 
 STREAMED_BYTES = 2**24
-"""Of a slab of a file that is unpacked."""
+"""The bytes of a slab of a file that is unpacked."""
 SUFFIXES = (".npy", ".npz", ".safetensors", ".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 Progress = Callable[[str, int, int], None]
-"""What is being done, how many rows of it are, and of how many; 0 where that is not known."""
+"""Called with the stage, the rows that are done, and their total, or 0 if it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class StoredArray:
     """An array in a file.
 
     Attributes:
-        path: the file that the user has named; the first of several.
-        name: for messages: the array's name, and the file.
+        path: the file, or the first of several.
+        name: the array and the file, for messages.
         shape: rows first.
         dtype: a name of NumPy's, or ``bfloat16``.
-        columns: names of the columns where it was a table, else empty.
-        values: where the rows are indices into a list of texts, such as the names of classes: that list.
-        place: what a row is called in messages; of a text file, by its line.
-        parts: the arrays of the files, where there are several.
+        columns: the names of a table's columns, else empty.
+        values: the texts that rows are indices of, such as the names of classes; None for numbers.
+        place: the name of a row in messages; in a text file its line.
+        parts: the arrays of several files.
     """
 
     path: Path
@@ -63,12 +62,12 @@ class StoredArray:
 
     @property
     def source(self) -> str:
-        """The file's name, or how many files there are."""
+        """The file's name, or the number of files."""
         return f"{len(self.parts)} files" if self.parts else self.path.name
 
     @property
     def is_table(self) -> bool:
-        """Whether the file has rows and columns of its own."""
+        """Whether the file is a table."""
         return suffix_of(self.path) not in ("", ".npy", ".npz", ".safetensors")
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -79,39 +78,29 @@ class StoredArray:
         return rows if rows.dtype.isnative else rows.astype(rows.dtype.newbyteorder("="))
 
 
-class Stream(NamedTuple):
-    """Rows that come from front to back, in slabs of any length."""
-
-    row_shape: tuple[int, ...]
-    dtype: np.dtype
-    length: int
-    """The number of rows, or 0 where the file does not say."""
-    slabs: Iterator[np.ndarray]
-
-
 def is_stored_alone(path: Path) -> bool:
-    """Whether a file of that name holds one array."""
+    """Whether a file of that name contains one array."""
     return path.suffix.lower() == ".npy"
 
 
 def suffix_of(path: Path) -> str:
-    """The ending of the name, that of a compressed file with the one before it."""
+    """The suffix of the name, of a compressed file both suffixes."""
     name = path.name.lower()
     return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), "")
 
 
 def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
-    """One array of a file, by the ending of its name; texts as indices into `StoredArray.values`.
+    """Open one array of a file by its suffix; texts become indices into `StoredArray.values`.
 
     Args:
         path: the file.
-        wanted: what is looked for.
-        scratch: a folder for what has to be unpacked.
+        wanted: the array or columns to read.
+        scratch: a folder for unpacked files.
         progress: called with the state of the unpacking.
 
     Raises:
         FileError: if the file does not hold such an array.
-        ImportError: if a package is missing that reads it.
+        ImportError: if a package for the format is missing.
     """
     suffix, role = suffix_of(path), wanted.role
     if not suffix:
@@ -129,10 +118,7 @@ def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) ->
     elif suffix == ".npz":
         array = _unpacked(_stream_npz(path, name, wanted), path, name, wanted, target, progress)
     else:
-        table = tables.stream(path, wanted, STREAMED_BYTES)
-        array = _unpacked(Stream(*table[:4]), path, name, wanted, target, progress)
-        values = None if table.values is None else tuple(table.values)
-        array = replace(array, columns=table.columns, place=table.place or array.place, values=values)
+        array = _unpacked(tables.stream(path, wanted, STREAMED_BYTES), path, name, wanted, target, progress)
     if target.exists():
         stored = np.dtype(array._read.args[3]).str  # type: ignore[attr-defined]
         content = {"shape": array.shape, "dtype": stored, "columns": array.columns, "values": array.values}
@@ -141,20 +127,20 @@ def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) ->
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
 def identity(path: Path) -> list[Any]:
-    """By which a file is known again: its name, its size, and when it was changed."""
+    """The name, size and modification time of a file."""
     stat = path.stat()
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
 def digest(content: Any) -> str:
-    """A name for what can be written as JSON."""
+    """A hash of plain data."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -163,7 +149,7 @@ def _digest(path: Path, wanted: Wanted) -> str:
 
 
 def _restored(content: dict[str, Any], path: Path, name: str, wanted: Wanted, target: Path) -> StoredArray:
-    """What an earlier run has unpacked."""
+    """The array that an earlier run has unpacked."""
     shape, dtype = tuple(content["shape"]), np.dtype(content["dtype"])
     values = None if content["values"] is None else tuple(content["values"])
     read, columns = _mapping(target, 0, shape, dtype), tuple(content["columns"])
@@ -173,7 +159,7 @@ def _restored(content: dict[str, Any], path: Path, name: str, wanted: Wanted, ta
 
 
 def decoded(array: StoredArray) -> StoredArray:
-    """Where all texts of a table are numbers, the numbers, integers if all of them are."""
+    """The array with texts converted to numbers, integers if possible, if all texts of a table are numbers."""
     if array.values is None or not array.is_table:
         return array
     values = array.values
@@ -199,14 +185,14 @@ def _open_npy(path: Path, name: str, wanted: Wanted, target: Path, progress: Pro
     except (ValueError, EOFError, OSError) as error:
         raise _npy_error(path, name, str(error)) from error
     if not isinstance(array, np.memmap):
-        raise FileError(f"{name} is no array; save it with numpy.save.")
+        raise FileError(f"{name} is not an array; save it with numpy.save.")
     shape, dtype = array.shape, array.dtype
     if dtype.kind in "USO":
         return _unpacked(Stream(shape[1:], dtype, len(array), iter([array])), path, name, wanted, target, progress)
     if len(shape) < 2 or array.flags.c_contiguous:
         offset = array.offset
         return StoredArray(path, name, shape, dtype.name, (), _mapping(path, offset, shape, dtype))
-    # Column after column: a slab of rows is all over the file, which is why it is put in order once.
+    # In column-major order a slab of rows is spread over the file, so it is copied once to row-major order.
     step = max(1, STREAMED_BYTES // max(1, dtype.itemsize * math.prod(shape[1:])))
     slabs = (np.ascontiguousarray(mapped()[i : i + step]) for i in range(0, shape[0], step))
     return _unpacked(Stream(shape[1:], dtype, shape[0], slabs), path, name, wanted, target, progress)
@@ -325,7 +311,7 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _key(path: Path, wanted: Wanted, names: list[str]) -> str:
-    """The name of the array that is wanted."""
+    """The name of the array to read."""
     found = [wanted.key] if wanted.key is not None else named_like(names, wanted.role)
     if len(found) == 1 and found[0] in names:
         return found[0]
@@ -336,7 +322,7 @@ def _key(path: Path, wanted: Wanted, names: list[str]) -> str:
 
 
 def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, target: Path, progress: Progress) -> StoredArray:
-    """The stream as a mapped file; texts as indices into a list of them."""
+    """Write a stream to a file and map it; texts become indices."""
     coded = stream.dtype.kind in "US" and wanted.coded
     if stream.dtype.hasobject or (stream.dtype.kind not in "fiub" and not coded):
         raise FileError(
@@ -354,6 +340,7 @@ def _unpacked(stream: Stream, path: Path, name: str, wanted: Wanted, target: Pat
             file.write(np.ascontiguousarray(slab, dtype).data)
             rows += len(slab)
             progress(f"unpacking {path.name}", rows, stream.length)
-    shape = (rows, *stream.row_shape)
-    values = tuple(index) if coded else None
-    return StoredArray(path, name, shape, dtype.name, (), _mapping(target, 0, shape, dtype), values)
+    shape, texts = (rows, *stream.row_shape), index if coded else stream.values
+    values = None if texts is None else tuple(texts)
+    array = StoredArray(path, name, shape, dtype.name, stream.columns, _mapping(target, 0, shape, dtype), values)
+    return array if stream.place is None else replace(array, place=stream.place)

@@ -1,4 +1,4 @@
-"""The rows that are fitted on: sums over them for a temperature, or a copy of them for other methods."""
+"""The fit: from sums over the rows for a temperature, from a copy of the rows for other methods."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from lsmooth.calibration._moments import Totals
 from lsmooth.calibration._newton import find_root, run
 
 _CURVE_ELEMENTS = 2**21
-"""Of the logits that the picture of the fit is drawn from."""
+"""The most logits for the picture of the fit."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows are fitted on and which are measured; all of them where there are two files.
+    """The split of rows into a fit part and an evaluation part; without a split all rows are in both.
 
     Attributes:
-        fraction: of the rows, to fit on; None for two files.
-        seed: of the draw.
+        fraction: the fraction of rows in the fit part; None for an evaluation file.
+        seed: the seed of the draw.
     """
 
     fraction: float | None
     seed: int
     groups: np.ndarray | None = None
-    """Which groups are fitted on, bool; None where rows are drawn one by one."""
+    """Whether each group is in the fit part; None if rows are drawn one by one."""
 
     def fitted(self, block: Block) -> np.ndarray:
-        """Which rows of the block are fitted on, bool."""
+        """Whether each row of the block is in the fit part."""
         if self.fraction is None:
             return np.ones(len(block.labels), bool)
         if self.groups is not None and block.groups is not None:
@@ -48,11 +48,11 @@ class Split:
         return fit_rows(self.seed, self.fraction, block)
 
     def measured(self, block: Block) -> np.ndarray:
-        """Which rows of the block are measured, bool."""
+        """Whether each row of the block is in the evaluation part."""
         return self.fitted(block) if self.fraction is None else ~self.fitted(block)
 
     def rows_to_fit(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Their logits, labels and weights."""
+        """Logits, labels and weights of the fit part."""
         rows = self.fitted(block)
         return block.logits[rows], block.labels[rows], None if block.weights is None else block.weights[rows]
 
@@ -60,7 +60,7 @@ class Split:
 def flat(
     data: Data, logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, classes) and (rows,) of what counts, which example each row is of, and its weight."""
+    """Logits (rows, classes), labels, examples and weights (rows,) of the rows that count."""
     weight = np.ones(labels.size) if weights is None else np.broadcast_to(weights, labels.shape).reshape(-1)
     example = np.repeat(np.arange(len(labels)), math.prod(labels.shape[1:]))
     logits = np.moveaxis(logits, data.axis, -1).reshape(-1, data.classes)
@@ -73,12 +73,12 @@ def flat(
 
 @dataclass(frozen=True)
 class Fit:
-    """A calibrator, and what its fit has left.
+    """The result of a fit.
 
     Attributes:
         scaler: the calibrator.
-        notes: what it has warned of.
-        rows: how many it was fitted on.
+        notes: its warnings.
+        rows: the number of rows.
         curve: logits, labels and weights for the picture of a temperature's fit.
     """
 
@@ -89,16 +89,16 @@ class Fit:
 
 
 def fit(scaler: Any, data: Data, split: Split, rows: int, passes: Passes, scratch: Path, progress: Progress) -> Fit:
-    """Fit a calibrator on a part of the rows; as it was saved, where it was.
+    """Fit a calibrator on the fit part, or load the one that an interrupted run has saved.
 
     Args:
         scaler: the calibrator.
         data: the rows.
-        split: which of them.
-        rows: how many there are, those that are not fitted on included.
-        passes: over them.
-        scratch: a folder for a copy of them.
-        progress: called with the state of the copy.
+        split: the split into parts.
+        rows: the number of rows of both parts.
+        passes: the passes over the rows.
+        scratch: a folder for a copy of the fit part.
+        progress: called with the progress of copying.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -126,7 +126,7 @@ def _messages(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
 
 
 class _Source:
-    """Sums of the rows at any temperature, each by a pass over the files; see `lsmooth.calibration._newton.Source`."""
+    """A `lsmooth.calibration._newton.Source` whose sums take a pass over the files."""
 
     def __init__(self, passes: Passes, data: Data, split: Split, scaler: Any, share: float, low: float, high: float):
         self._total, self.passes = partial(passes.total, data=data), 1
@@ -150,7 +150,7 @@ class _Source:
 
 
 def _start(data: Data, split: Split, scaler: Any, low: float, high: float) -> float:
-    """Log beta to begin with: the optimum of the first block."""
+    """The first log beta, the optimum of the first block."""
     for block in data.blocks():
         logits, labels, weights = split.rows_to_fit(block)
         rows = scaler._rows(logits, labels, weights) if len(labels) else None
@@ -162,7 +162,7 @@ def _start(data: Data, split: Split, scaler: Any, low: float, high: float) -> fl
 def _sums(
     data: Data, block: Block, *, split: Split, scaler: Any, betas: tuple[float, ...], share: float | None = None
 ) -> Sums:
-    """The moments of a block's rows at each beta; with ``share`` also their totals, and that share of the rows."""
+    """The moments of a block at each beta; with ``share`` also the totals, and a sample of that share."""
     logits, labels, weights = split.rows_to_fit(block)
     sums = Sums()
     if len(labels):
@@ -178,7 +178,7 @@ def _sums(
 
 
 def _copied(data: Data, split: Split, scratch: Path, progress: Progress) -> tuple[list[np.ndarray], int]:
-    """The rows in files that are mapped, for methods that need them more often than files can be read; how many."""
+    """The fit part as mapped files, for methods with many passes over the rows; and the number of rows that count."""
 
     def blocks() -> Iterator[tuple[np.ndarray, ...]]:
         for block in data.blocks():

@@ -1,9 +1,8 @@
-"""What is measured on the evaluation part: sums over all rows, and a sample of rows for what needs them.
+"""The measures of the evaluation part: sums over all rows, and a sample of rows.
 
-Of a row, the confidence, whether it is right, and its scores are all that most measures ask for. So
-the rows that are kept have a proxy for their predictions, which has the same confidence and is
-right where they are, and which every function of `lsmooth.metrics` and `lsmooth.plots` on the
-likeliest class takes for them.
+Most measures need only the confidence of a row, its correctness and its scores. So each row of the sample has a proxy
+for its predictions, with the same confidence and correctness, which the functions of `lsmooth.metrics` and
+`lsmooth.plots` on the likeliest class can take.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from lsmooth.metrics._intervals import bootstrap_interval
 from lsmooth.metrics._scores import likelihood_losses, squared_distances
 
 SAMPLE_ROWS = 200_000
-"""The most rows that are kept."""
+"""The most rows of the sample."""
 CLASSWISE_ELEMENTS = 2**25
-"""The most probabilities that classwise errors look at."""
+"""The most probabilities for classwise errors."""
 NAMES = {
     "accuracy": "accuracy",
     "ece": "ECE",
@@ -53,10 +52,10 @@ class Measures:
     """Measures of one set of predictions, block by block.
 
     Args:
-        n_bins: of the calibration errors.
-        convention: of the calibration error.
-        binary: whether predictions are P(class 0) and P(class 1) of yes-or-no labels.
-        n_groups: how many groups examples are; 0 where each update has examples of its own.
+        n_bins: the number of bins of the calibration errors.
+        convention: the convention of the calibration error.
+        binary: whether predictions are P(class 0) and P(class 1) of binary labels.
+        n_groups: the number of groups if examples are groups; else 0.
     """
 
     n_bins: int
@@ -78,11 +77,11 @@ class Measures:
 
     @property
     def examples(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return int(np.count_nonzero(self.seen)) if self.n_groups else int(self.seen)
 
     def get_state(self, prefix: str) -> Sums:
-        """All that is known, by names that begin with ``prefix``; that of rows that follow can be added."""
+        """The state, by names that begin with ``prefix``; states of following rows can be added."""
         added = {name: getattr(self, name) for name in _COUNTS} | {f"sums.{name}": x for name, x in self.sums.items()}
         for metric in _TABLES:
             for k, table in enumerate(getattr(self, metric)._state or ()):
@@ -94,7 +93,7 @@ class Measures:
         )
 
     def set_state(self, state: Sums, prefix: str) -> None:
-        """Take over what `get_state` gave."""
+        """Restore a state from `get_state`."""
         for name in _COUNTS:
             setattr(self, name, np.asarray(state.added[prefix + name])[()])
         self.rows, self.classwise_rows = int(self.rows), int(self.classwise_rows)
@@ -118,17 +117,17 @@ class Measures:
         dtype: Any = np.float64,
         weight: np.ndarray | None = None,
     ) -> None:
-        """Take in rows.
+        """Add rows.
 
         Args:
             labels: (rows,) class ids.
             predictions: (rows, classes), float64: a probability that is 0 in float32 need not be.
-            kept: (rows,) bool, which to keep.
-            classwise: (rows,) bool, which classwise errors look at.
-            example: (rows,) which rows belong together, and to no others.
+            kept: (rows,) bool, the rows of the sample.
+            classwise: (rows,) bool, the rows for classwise errors.
+            example: (rows,) the example of each row; rows of one example stay together.
             from_logits: whether predictions are logits.
-            dtype: of the predictions in the file, whose rounding says in which bin a confidence is.
-            weight: (rows,), how much each counts; 1 if None.
+            dtype: the dtype of the file, whose rounding determines the bin of a confidence.
+            weight: (rows,); 1 if None.
         """
         with use_backend("numpy"), np.errstate(divide="ignore"):
             exact = prepare(labels, predictions, None, -1, None, from_logits)
@@ -153,18 +152,18 @@ class Measures:
         weight = np.ones(len(labels)) if weight is None else weight
         self.weight += float(weight.sum())
         for name, values in rows.items():
-            counted = np.where(weight > 0, values, 0.0)  # the likelihood of others may be infinite
+            counted = np.where(weight > 0, values, 0.0)  # other rows may have an infinite likelihood
             self.sums[name] += float(weight @ counted.astype(np.float64))
         kept_rows = {**rows, "weight": weight, "labels": proxy_labels, "predictions": proxy, "example": example}
         self.parts.append({name: np.asarray(values)[kept] for name, values in kept_rows.items()})
 
     def sample(self) -> Sample:
-        """The rows that were kept."""
+        """The sample of rows."""
         columns = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
         return Sample(self.n_bins, self.convention, self.binary, **columns)
 
     def results(self) -> dict[str, float | None]:
-        """The measures by the names of `NAMES`; None where there was too much to look at."""
+        """The measures by the names of `NAMES`; None if there were too many probabilities."""
         sample = self.sample()
         with use_backend("numpy"), validate(False):
             return {
@@ -180,11 +179,11 @@ class Measures:
             }
 
     def per_class(self) -> BinSums | None:
-        """Bins of each class's probability, (classes, bins); None where there was too much to look at."""
+        """Bins of each class's probability, (classes, bins); None if there were too many."""
         return BinSums(*self.classwise._state) if self.classwise._state is not None else None
 
     def diagram(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels, proxies and weights of which a reliability diagram shows all rows: two for each bin."""
+        """Labels, proxies and weights with the reliability diagram of all rows: two rows for each bin."""
         curve = self.table.curve()
         filled = curve.weight > 0
         confidence, accuracy, weight = curve.confidence[filled], curve.accuracy[filled], curve.weight[filled]
@@ -194,7 +193,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows that were kept; arrays of one length."""
+    """A sample of rows; arrays of one length."""
 
     n_bins: int
     convention: str
@@ -204,28 +203,28 @@ class Sample:
     brier: np.ndarray
     weight: np.ndarray
     labels: np.ndarray
-    """Of the proxy."""
+    """The labels of the proxies."""
     predictions: np.ndarray
-    """The proxy for the predictions."""
+    """The proxies of the predictions."""
     example: np.ndarray
 
     @property
     def two_classes(self) -> bool:
-        """Whether the predictions are those of two classes, and no proxy."""
+        """Whether the predictions are those of two classes instead of proxies."""
         return self.predictions.shape[1] == 2
 
     @property
     def stated(self) -> np.ndarray:
-        """The predictions as calibration errors take them."""
+        """The predictions for calibration errors."""
         return _stated(self.predictions, self.binary)
 
     def measures(self, weight: np.ndarray) -> dict[str, float]:
-        """Those that a bootstrap can afford, of the rows by their weight times this one."""
+        """The measures that are fast enough for a bootstrap, with weights multiplied by ``weight``."""
         weight = weight * self.weight
         arguments: Any = (self.labels, self.predictions)
         how: Any = {"n_bins": self.n_bins, "convention": self.convention, "binary": self.binary}
         error = expected_calibration_error(self.labels, self.stated, sample_weight=weight, **how)
-        drawn = np.flatnonzero(weight)  # the likelihood of others may be infinite
+        drawn = np.flatnonzero(weight)  # other rows may have an infinite likelihood
         part = weight[drawn] / weight.sum()
         means = {name: float(part @ getattr(self, name)[drawn].astype(np.float64)) for name in _MEANS}
         return {**means, "ece": float(error), "aurc": float(area_under_risk_coverage(*arguments, sample_weight=weight))}
@@ -243,19 +242,19 @@ def bootstrap(
 ) -> dict[str, tuple[Interval, Interval, Interval]]:
     """Bootstrap intervals of each measure before, after, and of their difference.
 
-    Examples are drawn with replacement, the same before and after; positions of one example stay
-    together. The draws' bias is taken off as by `lsmooth.metrics.metric_interval`. Where only a part
-    of the examples was kept, deviations are narrowed by the root of its share.
+    Examples are drawn with replacement, the same before and after; the positions of an example stay together. The bias
+    is corrected as in `lsmooth.metrics.metric_interval`. If the sample is a part of the examples, deviations are
+    multiplied by the square root of its share.
 
     Args:
         before: rows before calibration.
         after: the same rows after it.
         values: the measures of all rows, before and after.
-        examples: how many there are in all.
-        resamples: how often they are drawn.
-        seed: of the draws.
-        progress: called with the state of them.
-        confidence_level: of the intervals.
+        examples: the number of all examples.
+        resamples: the number of draws.
+        seed: the seed of the draws.
+        progress: called with the progress of the draws.
+        confidence_level: the level of the intervals.
     """
     ids, index = np.unique(before.example, return_inverse=True)
     narrowing = (len(ids) / examples) ** 0.5
@@ -287,15 +286,15 @@ def bootstrap(
 
 
 def _change(before: float, after: float) -> float:
-    """Of two infinite likelihoods none."""
+    """The change, 0 between two infinite likelihoods."""
     return 0.0 if before == after else after - before
 
 
 def _stated(predictions: np.ndarray, binary: bool) -> np.ndarray:
-    """P(class 1) where that is all that is stated."""
+    """P(class 1) if ``binary``, else the predictions."""
     return predictions[:, 1] if binary else predictions
 
 
 def _proxy(confidence: np.ndarray) -> np.ndarray:
-    """Predictions whose likeliest class is 0, with that confidence."""
+    """Predictions whose likeliest class is 0 with that confidence."""
     return np.pad(confidence[:, None], ((0, 0), (0, 2)))

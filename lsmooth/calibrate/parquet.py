@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from lsmooth.calibrate.columns import Encoder, TableStream, Wanted, find_columns, row_shape, shaped
+from lsmooth.calibrate.columns import Encoder, Stream, Wanted, find_columns, row_shape, shaped
 from lsmooth.calibrate.text import FileError, check_new
 
 
-def stream_parquet(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
-    """The rows of the columns that are wanted."""
+def stream_parquet(path: Path, wanted: Wanted, slab_bytes: int) -> Stream:
+    """The rows of the columns to read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,7 +67,7 @@ def stream_parquet(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
             raise FileError(f"{wanted.role} in {path} are damaged after row {start - 1}: {error}") from error
 
     shape = (width,) if is_nested else row_shape(wanted, columns)
-    return TableStream(shape, dtype, file.metadata.num_rows, slabs(), columns, values, None)
+    return Stream(shape, dtype, file.metadata.num_rows, slabs(), columns, values, None)
 
 
 def _lists(batch: Any, column: str, path: Path, start: int, width: int | None) -> np.ndarray:
@@ -79,8 +79,8 @@ def _lists(batch: Any, column: str, path: Path, start: int, width: int | None) -
     if len(bad) or width < 2:
         row = int(bad[0]) if len(bad) else 0
         raise FileError(
-            f"Column {column!r} of {path} must hold as many logits in each row, at least 2; row {start + row} "
-            f"holds {lengths[row]}, the first {width}."
+            f"Column {column!r} of {path} must hold the same number of logits in each row, at least 2; row "
+            f"{start + row} holds {lengths[row]}, the first {width}."
         )
     return lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
 
@@ -92,17 +92,17 @@ def _filled(column: Any) -> np.ndarray:
 
 
 def write_parquet(path: Path, target: Path, names: Sequence[str], blocks: Iterator[np.ndarray], as_list: bool) -> None:
-    """Write a table with columns more: (rows, columns) of numbers, block by block.
+    """Write a table with additional columns: (rows, columns) of numbers, block by block.
 
     Args:
         path: the table.
         target: the file to write.
-        names: of the new columns.
-        blocks: their values, which come from front to back.
+        names: the names of the new columns.
+        blocks: their values, in order.
         as_list: whether to write one column of lists.
 
     Raises:
-        FileError: if a column of that name is there already.
+        FileError: if the table has a column of that name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

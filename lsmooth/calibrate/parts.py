@@ -1,4 +1,4 @@
-"""Data in several files: which files are meant, and their rows one after the other as one array."""
+"""Data in several files: finding the files, and concatenating their rows to one array."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lsmooth.calibrate.text import FileError, open_text
 
 
 def find_files(arguments: Sequence[str], labels: Sequence[str] = ()) -> tuple[list[Path], list[Path] | None]:
-    """The files of the logits and those of the labels; None where the labels are in the files of the logits.
+    """The files of the logits and of the labels; None if the labels are in the files of the logits.
 
-    Without ``labels``, the second of two arguments holds the labels, unless both files hold the same arrays or
-    columns: then they are two parts of the data.
+    Without ``labels``, the second of two arguments is the labels, unless both files have the same arrays or columns:
+    then they are two parts of the data.
 
     Args:
         arguments: files, patterns or folders.
-        labels: files of labels alone, in the order of those of the logits.
+        labels: files of labels, in the order of those of the logits.
 
     Raises:
         FileError: if a pattern or a folder has no file, or a file is named twice.
@@ -41,7 +41,7 @@ def find_files(arguments: Sequence[str], labels: Sequence[str] = ()) -> tuple[li
 def open_arrays(
     paths: Sequence[Path], wanted: Wanted, scratch: Path, progress: Progress, n_jobs: int = 1
 ) -> StoredArray:
-    """One array of each file, their rows in the files' order; arguments and errors are those of `open_array`."""
+    """The concatenated rows of one array of each file; arguments and errors are those of `open_array`."""
     arrays: list[StoredArray] = []
     try:
         arrays.extend(_opened(paths, wanted, scratch, progress, n_jobs))
@@ -66,11 +66,11 @@ def _opened(
 
 
 def unseen(stage: str, done: int, total: int) -> None:
-    """The progress of a process that has no terminal."""
+    """A progress callback that does nothing."""
 
 
 def check_pairs(z: StoredArray, y: StoredArray) -> None:
-    """Raise where as many files of labels as of logits do not hold the same rows."""
+    """Raise if there are as many files of labels as of logits, with different numbers of rows."""
     if len(z.parts) != len(y.parts):
         return
     for logits, labels in zip(z.parts, y.parts, strict=True):
@@ -83,14 +83,14 @@ def check_pairs(z: StoredArray, y: StoredArray) -> None:
 
 @dataclass(frozen=True)
 class _Chain:
-    """Reads rows of several arrays as if they were one."""
+    """Reads the concatenated rows of several arrays."""
 
     parts: tuple[StoredArray, ...]
     ends: np.ndarray
-    """The number of rows up to the end of each."""
+    """The cumulative number of rows."""
     dtype: np.dtype
     codes: tuple[np.ndarray, ...]
-    """The index of each text of a part among the texts of all; empty where rows are numbers."""
+    """For each part, the index of each of its texts among all texts; empty for numbers."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """The rows from ``start`` to before ``stop``."""
@@ -106,7 +106,7 @@ class _Chain:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def place(self, row: int) -> str:
-        """What a row is called in its file."""
+        """The name of a row in messages, with its file."""
         k = int(np.searchsorted(self.ends[:-1], row, "right"))
         return f"{self.parts[k].place(row - (int(self.ends[k - 1]) if k else 0))} of {self.parts[k].path}"
 
@@ -137,7 +137,7 @@ def _chained(arrays: list[StoredArray], role: str) -> StoredArray:
 
 
 def _alike(array: StoredArray, first: StoredArray, role: str) -> StoredArray:
-    """The array with its columns in the order of the first file's.
+    """The array with its columns in the order of the first file.
 
     Raises:
         FileError: if it has other columns, another number of classes, or texts in place of numbers.
@@ -177,7 +177,7 @@ def _other_columns(path: Path, first: Path, names: Collection[str], expected: Co
 
 
 def expanded(argument: str) -> list[Path]:
-    """The files of a folder or a pattern, sorted by name; or the one file."""
+    """The files of a folder or a pattern, sorted by name, or the one file."""
     path = Path(argument)
     if path.is_dir():
         found = sorted(each for each in path.iterdir() if suffix_of(each) and not each.name.startswith("."))
@@ -201,13 +201,13 @@ def _once(lists: list[list[Path]]) -> list[Path]:
 
 
 def _hold_the_same(first: Path, second: Path) -> bool:
-    """Whether two files have the same arrays or columns, more than one."""
+    """Whether two files have the same arrays or columns, and more than one."""
     names = _names(first) if first != second else set()
     return len(names) > 1 and names == _names(second)
 
 
 def _names(path: Path) -> set[str]:
-    """Of the arrays or columns of a file; none where it cannot be read, of which opening it will say more."""
+    """The names of a file's arrays or columns; none if it cannot be read, which is an error later."""
     suffix = suffix_of(path)
     try:
         if suffix == ".npz":

@@ -1,7 +1,7 @@
-"""Passes over the rows of files, in one process or several; one that was killed goes on where it stopped.
+"""Passes over the rows of files, in one process or several; a pass that was killed can be continued.
 
-Each pass adds up what a function makes of each block of rows, in the order of the blocks. So the sums have the
-same bits whatever the number of processes, and however often the pass was interrupted.
+Each pass adds up the results of a function of each block of rows, in the order of the blocks, so the sums have the same
+bits for any number of processes and interruptions.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from lsmooth.calibrate.data import Block, Data
 from lsmooth.calibrate.files import Progress, digest, identity, write_whole
 
 _SAVING_SHARE = 0.05
-"""Of the time of a pass, for saving what it has found."""
+"""The share of a pass's time for saving its sums."""
 
 
 @dataclass
 class Sums:
-    """What is known of rows: numbers that add up, and arrays that follow one another."""
+    """Results of rows: numbers that are added, and arrays that are concatenated."""
 
     added: dict[str, Any] = field(default_factory=dict)
     joined: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def take(self, other: Sums) -> None:
-        """Take in what is known of the rows that follow."""
+        """Add the results of the following rows."""
         for name, value in other.added.items():
             self.added[name] = self.added[name] + value if name in self.added else value
         for name, arrays in other.joined.items():
             self.joined.setdefault(name, []).extend(arrays)
 
     def whole(self, name: str) -> np.ndarray:
-        """The arrays of a name as one."""
+        """The concatenated arrays of a name."""
         self.joined[name] = [np.concatenate(self.joined[name])]
         return self.joined[name][0]
 
     def save(self, path: Path, done: int) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file atomically."""
         content = {f"added.{name}": value for name, value in self.added.items()}
         content |= {f"joined.{name}": self.whole(name) for name in self.joined}
         buffer = io.BytesIO()
@@ -58,7 +58,7 @@ class Sums:
 
     @classmethod
     def load(cls, path: Path) -> tuple[Sums, int]:
-        """What `save` has written, and how many blocks it is of; nothing of none where there is no such file."""
+        """The results and the number of blocks that `save` wrote; none and 0 without a file."""
         sums = cls()
         try:
             with np.load(path, allow_pickle=False) as content:
@@ -74,12 +74,12 @@ class Sums:
 
 
 def work_folders(folder: Path, files: Sequence[Sequence[Path] | None], how: Any) -> tuple[Path, Path]:
-    """A folder for what is unpacked and one for what passes have found, which is empty unless all is as it was.
+    """A folder for unpacked files, and one for the results of passes with the same files and options.
 
     Args:
-        folder: where they are.
-        files: those that are read.
-        how: all options, ready for JSON.
+        folder: the folder of both.
+        files: the files that are read.
+        how: all options, as plain data.
     """
     known = [[identity(path) if path.exists() else str(path) for path in paths or ()] for paths in files]
     state = folder / digest([lsmooth.__version__, np.__version__, known, how])
@@ -98,10 +98,10 @@ class Passes:
     """Passes over data.
 
     Args:
-        data: all the data that there are passes over.
-        folder: where what is known is saved, and looked for; None to save nothing.
+        data: all data of the passes.
+        folder: the folder of saved results; None to save nothing.
         n_jobs: the number of processes.
-        progress: called with the state of each pass.
+        progress: called with the progress of each pass.
     """
 
     def __init__(self, data: Sequence[Data], folder: Path | None, n_jobs: int, progress: Progress):
@@ -118,12 +118,12 @@ class Passes:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def total(self, stage: str, data: Data, function: Function) -> Sums:
-        """The sums over all blocks of what the function makes of each; as they were saved, where they were.
+        """The sum of the function's results over all blocks, continued from a saved one.
 
         Args:
-            stage: the name of the pass, unlike that of any other.
+            stage: the unique name of the pass.
             data: the rows.
-            function: one that can be pickled, where there are several processes.
+            function: a function that can be pickled if there are several processes.
         """
         path = None if self.folder is None else self.folder / f"{stage.replace(' ', '-')}.npz"
         sums, done = (Sums(), 0) if path is None else Sums.load(path)

@@ -1,4 +1,4 @@
-"""Processes that work for the command, and end with it."""
+"""Worker processes, which end with the command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 own: Any = None
-"""What `new_pool` has given each process of its own."""
+"""The object that `new_pool` has sent to this process."""
 
 
 def new_pool(n_jobs: int, given: Any = None) -> ProcessPoolExecutor:
-    """Processes that end when this one does, however it ends."""
+    """A pool of processes that end when this one ends, even if it is killed."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(n_jobs, mp_context=context, initializer=_begin, initargs=(given,))
 
@@ -24,7 +24,7 @@ def new_pool(n_jobs: int, given: Any = None) -> ProcessPoolExecutor:
 def in_order(
     pool: ProcessPoolExecutor, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], ahead: int
 ) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """The result of each task beside the task, in their order; so many tasks are begun before they are asked for.
+    """The result of each task and the task, in order; up to ``ahead`` tasks are started in advance.
 
     Raises:
         OSError: if a process has been killed.
@@ -41,8 +41,8 @@ def in_order(
             yield future.result(), first
     except BrokenProcessPool as error:
         raise OSError(
-            "One of the processes was killed, perhaps for want of memory; run the same command again with a smaller "
-            "--n-jobs: it goes on where it has stopped."
+            "One of the processes was killed, perhaps because memory ran out; run the same command again with a "
+            "smaller --n-jobs: it continues where it stopped."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the command leaves: ``report.html``, ``report.json``, PNGs, and the calibrator."""
+"""The files of the command: ``report.html``, ``report.json``, PNGs, and the calibrator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lsmooth.metrics._explain import DEFAULT_BINS
 CALIBRATOR = "calibrator.json"
 DIAGNOSTICS = ("temperature_", "temperature_stderr_", "status_", "n_iter_", "nll_before_", "nll_after_")
 _SIGNS = {"accuracy": 1}
-"""Whether more is better; of the other measures less is."""
+"""Measures that are better if they are larger."""
 _MOST_CLASSES = 20
 _SEEN = 5e-5
 """Half of the last digit shown."""
@@ -33,7 +33,7 @@ BETTER, WORSE, SAME = "better", "worse", "within chance"
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write everything into a folder that is there.
+    """Write all files into an existing folder.
 
     Returns:
         The path of ``report.html``.
@@ -49,7 +49,7 @@ def write_report(results: Results, folder: Path) -> Path:
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """The report as plain data; null where a number is not finite, or was not asked for."""
+    """The report as plain data; null for numbers that are not finite or not computed."""
     return {
         "lsmooth": lsmooth.__version__,
         "options": asdict(results.options),
@@ -76,7 +76,7 @@ def to_json(results: Results) -> dict[str, Any]:
 
 
 def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
-    """Of each measure its name, before, after, the change, and the verdict on it."""
+    """For each measure its name, its values before and after, the change, and the verdict."""
     rows = []
     for name, heading in NAMES.items():
         before, after = results.before[name], results.after[name]
@@ -92,9 +92,9 @@ def summary(results: Results) -> list[tuple[str, str, str, str, str]]:
 
 
 def per_class(results: Results) -> list[tuple[str, int, float, float]]:
-    """Of each class its name, the rows that have it, and its calibration error before and after.
+    """For each class its name, its rows, and its calibration error before and after.
 
-    The mean of these errors is the classwise ECE. There are none where a row has several labels.
+    The mean of these errors is the classwise ECE. There are none if a row has several labels.
     """
     before, after = results.per_class
     if before is None or after is None or results.data.questions > 1:
@@ -105,9 +105,9 @@ def per_class(results: Results) -> list[tuple[str, int, float, float]]:
 
 
 def verdict(name: str, change: Interval) -> str:
-    """Whether a change is for the better; chance where 0 is within its interval, and nothing where none is seen.
+    """Whether a change is better, worse, or within chance; empty if no digit changes.
 
-    A change to an infinite value is for the worse in any case, and one from it for the better.
+    A change to an infinite value is always worse, and a change from it always better.
     """
     if abs(change.value) < _SEEN or math.isnan(change.value):
         return ""
@@ -117,7 +117,7 @@ def verdict(name: str, change: Interval) -> str:
 
 
 def fitted(results: Results) -> str:
-    """What has been fitted, in words."""
+    """The fitted calibrator, as text."""
     scaler, name = results.scaler, type(results.scaler).__name__
     if not hasattr(scaler, "temperature_"):
         return name
@@ -126,7 +126,7 @@ def fitted(results: Results) -> str:
 
 
 def columns(results: Results) -> str:
-    """The columns of a table that were used, in words; nothing where the file was none."""
+    """The columns of a table that were used, as text; empty for other files."""
     logits, labels = results.data.logits.columns, results.data.labels.columns
     parts = [f"{results.data.name} are the columns {shortened(logits)}"] if len(logits) > 1 else []
     parts += [f"labels the column {labels[0]}"] if labels else []
@@ -141,7 +141,7 @@ def columns(results: Results) -> str:
 
 
 def to_html(results: Results, pictures: dict[str, bytes]) -> str:
-    """One file, with its style and pictures inside."""
+    """The report as one HTML file with its pictures."""
     rows, of_classes = results.rows, per_class(results)
     often = sorted(of_classes, key=lambda row: -row[1])[:_MOST_CLASSES]
     return render(
@@ -207,7 +207,7 @@ def _diagram_caption(results: Results) -> str:
 
 
 def _decompositions(results: Results) -> list[tuple[str, str, str]]:
-    """Of each number beside the measures its name, and its value before and after."""
+    """For each part of a decomposition its name and its values before and after."""
     names = {"miscalibration": "miscalibration (MCB)", "discrimination": "discrimination (DSC)"}
     names |= {"uncertainty": "uncertainty (UNC)"}
     rows = [(heading, *(float(getattr(part, name)) for part in results.corp)) for name, heading in names.items()]
@@ -296,7 +296,7 @@ def _file_json(data: Data) -> dict[str, Any]:
 
 
 def _arrays(data: Data) -> list[tuple[str, StoredArray]]:
-    """What was read, by what it is."""
+    """The arrays by their role."""
     found = [(data.name, data.logits), ("labels", data.labels), ("weights", data.weights), ("groups", data.groups)]
     return [(name, array) for name, array in found if array is not None]
 
@@ -313,7 +313,7 @@ def _measure_json(results: Results, name: str) -> dict[str, Any] | None:
 
 
 def _states(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """By the state, numbers for JSON."""
+    """Numbers for JSON, before and after."""
     numbers = [{name: _number(float(value)) for name, value in part.items()} for part in parts]
     return dict(zip(("before", "after"), numbers, strict=True))
 

@@ -1,4 +1,4 @@
-"""Check, fit on one part, measure on the other; each a pass or a few over the files."""
+"""The run of the command: check, fit on one part, measure on the other."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ STATES = "before", "after"
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose.
+    """The options of the user.
 
     Attributes:
         method: one of `METHODS`.
-        fit_fraction: of the rows, to fit on; all are fitted on where there is an evaluation file.
-        n_bins: of the calibration errors.
-        convention: of the calibration error.
-        resamples: of the bootstrap.
-        seed: of the split, the samples and the bootstrap.
+        fit_fraction: the fraction of the rows to fit on, if there is no evaluation file.
+        n_bins: the number of bins of the calibration errors.
+        convention: the convention of the calibration error.
+        resamples: the number of draws of the bootstrap.
+        seed: the seed of the split, the samples and the bootstrap.
         off_diagonal: a penalty of `PENALISED` methods.
-        intercept: the other one.
-        clip: smaller probabilities count as this one in the fit; None: none do.
+        intercept: their other penalty.
+        clip: smaller probabilities are raised to this one in the fit, unless it is None.
     """
 
     method: str = "temperature"
@@ -72,33 +72,33 @@ class Options:
 
 @dataclass(frozen=True)
 class Results:
-    """What there is to report."""
+    """The contents of the report."""
 
     options: Options
     data: Data
     evaluation: Data | None
-    """Where it is a file of its own."""
+    """The evaluation data if they are in their own files."""
     scaler: Any
     notes: tuple[str, ...]
     rows: dict[str, int]
-    """Fitted on, evaluated on, ignored, and looked at for what needs single rows."""
+    """The rows of the fit, of the evaluation, ignored, of the sample, and of classwise errors."""
     before: dict[str, float | None]
     after: dict[str, float | None]
     intervals: dict[str, tuple[Interval, Interval, Interval]]
-    """Before, after, and of the change."""
+    """The intervals before, after, and of the change."""
     samples: tuple[Sample, Sample]
     diagrams: tuple[Any, Any]
     explanations: tuple[Explanation, Explanation]
     per_class: tuple[BinSums | None, BinSums | None]
     """Bins of each class's probability, before and after."""
     corp: tuple[CorpDecomposition, CorpDecomposition]
-    """Of the Brier score of the confidence, of P(class 1) where that is what is stated, before and after."""
+    """Decompositions of the Brier score of the confidence, or of P(class 1) if binary, before and after."""
     slopes: tuple[CalibrationSlope, CalibrationSlope] | None
-    """Before and after, of two classes."""
+    """The slopes of two classes, before and after."""
     per_group: tuple[tuple[str, int, dict[str, float], dict[str, float]], ...]
-    """Of each group its name, its rows that were looked at, and its measures before and after."""
+    """For each group its name, its rows in the sample, and its measures before and after."""
     curve: tuple[np.ndarray, ...] | None
-    """Logits, labels and weights for the picture of the fit; None where it has no temperature alone."""
+    """Logits, labels and weights for the picture of a temperature's fit."""
     seconds: float
 
 
@@ -112,22 +112,21 @@ def calibrate(
     n_jobs: int = 1,
     state: Path | None = None,
 ) -> Results:
-    """Fit a calibrator on a part of the data and measure what it does on the rest.
+    """Fit a calibrator on a part of the data and measure it on the rest.
 
     Args:
         data: logits and labels.
-        evaluation: those to measure on; None to split ``data``.
-        options: how.
-        scratch: a folder for a copy of the rows that are fitted on, where a method needs them more
-            often than the files can be read.
-        progress: called with the state of each stage.
+        evaluation: the data to measure on; None to split ``data``.
+        options: the user's options.
+        scratch: a folder for a copy of the fit part.
+        progress: called with the progress of each stage.
         n_jobs: the number of processes.
-        state: a folder for what each pass has found, of which a later call with the same arguments makes use.
+        state: a folder for the results of passes, which a later call with the same arguments uses.
 
     Raises:
-        FileError: if a row cannot be used, or a part has none.
-        ImportError: if a package is missing that a method needs.
-        ValueError: if the rows and the method do not go together.
+        FileError: if a row is wrong, or a part is empty.
+        ImportError: if a package is missing.
+        ValueError: if the method cannot be fitted to the rows.
     """
     begin = time.perf_counter()
     both = (data,) if evaluation is None else (data, evaluation)
@@ -166,7 +165,7 @@ def calibrate(
 
 
 def _calibrator(data: Data, options: Options) -> Any:
-    """The calibrator that is to be fitted."""
+    """The calibrator of the options."""
     given: dict[str, float] = {}
     if options.method in PENALISED:
         given = {"off_diagonal": options.off_diagonal, "intercept": options.intercept}
@@ -183,7 +182,7 @@ def _calibrator(data: Data, options: Options) -> Any:
 def _evaluate(
     data: Data, split: Split, scaler: Any, options: Options, rows: int, passes: Passes
 ) -> tuple[Measures, Measures]:
-    """Measures of the rows that were not fitted on, as they are and calibrated."""
+    """Measures of the evaluation part before and after calibration."""
     expected = rows * (1.0 - (split.fraction or 0.0))
     shares = SAMPLE_ROWS / expected, CLASSWISE_ELEMENTS / (expected * data.classes)
     found = passes.total(
@@ -207,7 +206,7 @@ def _new_measures(data: Data, options: Options) -> Measures:
 def _measured(
     data: Data, block: Block, *, split: Split, scaler: Any, options: Options, shares: tuple[float, float]
 ) -> Sums:
-    """What there is to measure of a block, before and after calibration."""
+    """The measures of a block, before and after calibration."""
     chosen = np.flatnonzero(split.measured(block))
     if not len(chosen):
         return Sums()
@@ -231,7 +230,7 @@ def _measured(
 
 
 def _exact(scaler: Any, data: Data, options: Options) -> tuple[Any, bool]:
-    """A function that calibrates, and whether it gives logits, which keep likelihoods that probabilities lose."""
+    """A function that calibrates, and whether it returns logits, which keep small likelihoods."""
     if data.from_logits or options.method in _PROBABILITIES:
         return scaler.transform, options.method not in _PROBABILITIES
     of_logits = copy.copy(scaler).set_params(from_logits=True, clip=None)
@@ -244,7 +243,7 @@ def _exact(scaler: Any, data: Data, options: Options) -> tuple[Any, bool]:
 
 
 def _findings(measures: tuple[Measures, Measures], options: Options, progress: Progress) -> dict[str, Any]:
-    """What `Results` says of the measures, by its attributes."""
+    """The attributes of `Results` that follow from the measures."""
     before, after = measures
     values = before.results(), after.results()
     samples = before.sample(), after.sample()
@@ -307,10 +306,10 @@ def _check_alike(evaluation: Data, data: Data) -> None:
 
 
 def _check_likelihood(data: Data, counts: Counts, options: Options) -> None:
-    """A fit by likelihood needs a label of some probability in each row."""
+    """Raise if a fit by likelihood meets labels of probability 0."""
     if not counts.impossible or options.clip is not None or options.method in _PROBABILITIES:
         return
-    clip = "" if data.from_logits else ", or with --clip 1e-6, which takes smaller probabilities for that"
+    clip = "" if data.from_logits else ", or with --clip 1e-6, which raises smaller probabilities to it"
     raise FileError(
         f"{data.logits.name} give the label the probability 0 in {counts.impossible:,} of {counts.rows:,} rows, the "
         f"first {counts.first_impossible}, which a fit of the likelihood cannot use; run it with --method isotonic or "
@@ -319,7 +318,7 @@ def _check_likelihood(data: Data, counts: Counts, options: Options) -> None:
 
 
 def _notes(data: Data, counts: Counts, evaluated: Counts, findings: dict[str, Any]) -> list[str]:
-    """What a reader of the numbers should know."""
+    """Notes for the reader of the report."""
     notes = [counts.looks_like] if counts.looks_like else []
     absent = int((counts.per_class == 0).sum())
     if absent:
@@ -343,7 +342,7 @@ def _notes(data: Data, counts: Counts, evaluated: Counts, findings: dict[str, An
 
 
 def _absent_names(data: Data, counts: Counts) -> str:
-    """The classes without rows, where they have names."""
+    """The names of the classes without rows."""
     if not data.naming.names or data.questions > 1:
         return ""
     names = [name for name, rows in zip(data.names, counts.per_class, strict=True) if not rows]

@@ -8,23 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from lsmooth.calibrate.columns import Encoder, TableStream, Wanted, find_columns, row_shape, shaped
+from lsmooth.calibrate.columns import Encoder, Stream, Wanted, find_columns, row_shape, shaped
 from lsmooth.calibrate.parquet import stream_parquet
 from lsmooth.calibrate.text import FileError, TextTable, open_text
 
 
-def stream(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
-    """The rows of the columns that are wanted.
+def stream(path: Path, wanted: Wanted, slab_bytes: int) -> Stream:
+    """The rows of the columns to read.
 
-    Logits are a column of lists; or the columns that the key stands for: names between commas, in that
-    order, a pattern such as ``p_*``, one name, or how the names begin; or, where there is no key, the
-    columns that are named after the classes, or else all that hold nothing else, if they are named
-    alike. Columns that end in numbers are in the order of the numbers, others in the table's. A
-    column without a name, such as a pandas index, is left out.
+    Logits are a column of lists, or the columns of the key: names between commas in this order, a pattern such as
+    ``p_*``, one name, or a prefix. Without a key they are the columns named after the classes, or else all other
+    columns if their names are alike. Columns whose names end in numbers are sorted by them, others keep the table's
+    order. A column without a name, such as a pandas index, is left out.
 
     Raises:
         ImportError: if pyarrow is not installed.
-        FileError: if there are no such columns, or it is not known which are meant.
+        FileError: if there are no such columns, or several choices.
     """
     try:
         import pyarrow  # noqa: F401
@@ -33,7 +32,7 @@ def stream(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
     return (stream_parquet if path.suffix.lower() == ".parquet" else _text)(path, wanted, slab_bytes)
 
 
-def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
+def _text(path: Path, wanted: Wanted, slab_bytes: int) -> Stream:
     table = open_text(path, wanted.role, wanted.decimal)
     if not table.headed and wanted.key is not None:
         raise FileError(
@@ -41,8 +40,8 @@ def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
         )
     if not table.headed and wanted.role == "labels" and len(table.names) > 1:
         raise FileError(
-            f"{path} has no header, so its labels cannot be told from the logits; write the columns' names into its "
-            "first line, or give a file of labels."
+            f"{path} has no header, so its labels cannot be distinguished from the logits; write the columns' names "
+            "into its first line, or give a file of labels."
         )
     columns = find_columns(path, wanted, table.names, set(), table.texts) if table.headed else table.names
     coded = len(columns) == 1 and wanted.coded
@@ -59,18 +58,18 @@ def _text(path: Path, wanted: Wanted, slab_bytes: int) -> TableStream:
 
     dtype = np.dtype(np.int64 if coded else np.float64)
     names = columns if table.headed else ()
-    return TableStream(row_shape(wanted, columns), dtype, 0, slabs(), names, values, partial(_line, table))
+    return Stream(row_shape(wanted, columns), dtype, 0, slabs(), names, values, partial(_line, table))
 
 
 def place_in(path: Path, wanted: Wanted) -> Callable[[int], str] | None:
-    """What a row of a text table is called in messages; None for other files."""
+    """A function that names a row of a text table in messages; None for other files."""
     if suffix_is_text(path):
         return partial(_line, open_text(path, wanted.role, wanted.decimal))
     return None
 
 
 def suffix_is_text(path: Path) -> bool:
-    """Whether a file is a text table, by its name."""
+    """Whether a file's name is that of a text table."""
     return path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
 
 

@@ -1,4 +1,4 @@
-"""Text tables, ``.csv`` and ``.tsv``, plain or compressed by gzip: their dialect, and the lines of their rows."""
+"""Text tables, ``.csv`` and ``.tsv``, plain or compressed by gzip: dialects, values and line numbers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 
 
 class FileError(ValueError):
-    """A file that does not hold what is wanted; the message names the row and the remedy."""
+    """A file with wrong contents; the message names the row and the remedy."""
 
 
 _LOOKED_AT = 100
-"""Rows of which columns of percentages are told."""
+"""The rows that are read to find columns of percentages."""
 _COMMENT = re.compile(rb"^[ \t]*#.*(?:\n|\Z)", re.MULTILINE)
 
 
@@ -29,12 +29,12 @@ class TextTable:
 
     Attributes:
         path: the file.
-        delimiter: between fields.
+        delimiter: the character between fields.
         decimal: the decimal separator.
-        names: of the columns; their numbers where the file has no header.
-        headed: whether the names are the file's own.
+        names: the names of the columns, or their numbers if the file has no header.
+        headed: whether the file has a header.
         percent: the columns whose first value ends in a percent sign.
-        texts: the columns whose first value is no number.
+        texts: the columns whose first value is not a number.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class TextTable:
         """Record batches of pyarrow with these columns: float64, or strings.
 
         Raises:
-            FileError: with the line and the column of a value that cannot be read.
+            FileError: if a value cannot be read; the message names its line and column.
         """
         import pyarrow as pa
         from pyarrow import csv as reader
@@ -80,14 +80,14 @@ class TextTable:
             raise FileError(self._fault(columns, as_text) or f"{self.path} cannot be read: {error}.") from error
 
     def line(self, row: int) -> int:
-        """The line of the file, from 1, on which a row begins; the header is row -1."""
+        """The line of the file, from 1, where a row begins; the header is row -1."""
         for index, (line, _) in enumerate(self._records(with_header=True), -self.headed):
             if index == row:
                 return line
         return row + 1 + self.headed
 
     def numbers(self, column: Any, name: str) -> np.ndarray:
-        """A column of a batch as float64: NaN where there is no value, a hundredth of percentages."""
+        """A column of a batch as float64: NaN for missing values, percentages divided by 100."""
         if name not in self.percent:
             return column.to_numpy(zero_copy_only=False)
         values = [self._number(value.as_py(), True) for value in column]
@@ -96,7 +96,7 @@ class TextTable:
         return np.array(values, np.float64)
 
     def _number(self, text: str | None, percent: bool) -> float | None:
-        """The number that a field holds, NaN where it is missing; None where it is none, or not of that kind."""
+        """The number in a field, NaN if it is missing; None if it is not a number of that kind."""
         text = (text or "").strip()
         if not text or text.lower() in ("na", "n/a", "null", "nan"):
             return np.nan
@@ -106,7 +106,7 @@ class TextTable:
         return number if number is None else number / (100.0 if percent else 1.0)
 
     def _fault(self, columns: Sequence[str], as_text: bool) -> str | None:
-        """What is wrong in the first row that cannot be read, and what to do."""
+        """The error of the first row that cannot be read, and the remedy."""
         for line, fields in self._records():
             if len(fields) != len(self.names):
                 cure = "correct or remove that line"
@@ -116,7 +116,9 @@ class TextTable:
             for name in columns if not as_text else ():
                 text = fields[self.names.index(name)]
                 if self._number(text, name in self.percent) is None:
-                    return f"{self.path} has {text!r} in column {name!r}, line {line}, no number; {self._cure(text)}."
+                    return (
+                        f"{self.path} has {text!r} in column {name!r}, line {line}, not a number; {self._cure(text)}."
+                    )
         return None
 
     def _cure(self, text: str) -> str:
@@ -150,7 +152,7 @@ def open_text(path: Path, role: str, decimal: str) -> TextTable:
     """Read the first lines of a text table.
 
     Raises:
-        FileError: if there are none, or they are no text in UTF-8.
+        FileError: if the file is empty, or not text in UTF-8.
     """
     comments: list[bytes] = []
     try:
@@ -160,7 +162,7 @@ def open_text(path: Path, role: str, decimal: str) -> TextTable:
             lines += [_first_line(file).decode("utf-8").rstrip("\r\n") for _ in range(_LOOKED_AT)]
     except (UnicodeDecodeError, OSError, EOFError) as error:
         raise FileError(
-            f"{role} in {path} cannot be read: it is no text in UTF-8 ({error}); save it as CSV in UTF-8."
+            f"{role} in {path} cannot be read: it is not text in UTF-8 ({error}); save it as CSV in UTF-8."
         ) from error
     if not lines[0]:
         raise FileError(f"{path} is empty.")
@@ -192,17 +194,17 @@ def open_text(path: Path, role: str, decimal: str) -> TextTable:
 
 
 def check_new(path: Path, names: Sequence[str], new: Sequence[str]) -> None:
-    """Raise where a table has a column of a name that is to be added."""
+    """Raise if a table already has a column of a name to be added."""
     double = [name for name in new if name in names]
     if double:
         raise FileError(f"{path} has a column {double[0]!r} already; drop it, or calibrate the file without it.")
 
 
 def write_text(table: TextTable, target: Path, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
-    """Write a table with columns more: (rows, columns) of numbers, block by block.
+    """Write a table with additional columns: (rows, columns) of numbers, block by block.
 
     Raises:
-        FileError: if a column of that name is there already.
+        FileError: if the table has a column of that name.
     """
     check_new(table.path, table.names, names)
     numbers = (row for block in blocks for row in block.reshape(len(block), -1).tolist())
@@ -218,7 +220,7 @@ def write_text(table: TextTable, target: Path, names: Sequence[str], blocks: Ite
 
 
 def _delimiter(path: Path, header: str, decimal: str) -> str:
-    """What stands between fields: tabs in .tsv, semicolons where commas are decimal separators or there are any."""
+    """The delimiter: tabs in .tsv files, semicolons if the header has any or commas are decimal separators."""
     if ".tsv" in path.suffixes or "\t" in header:
         return "\t"
     return ";" if ";" in header or (decimal == "," and "," not in header) else ","
@@ -248,7 +250,7 @@ def _first_line(file: Iterable[bytes], comments: list[bytes] | None = None) -> b
 
 
 class _Uncommented(io.RawIOBase):
-    """A binary file without its lines that begin with ``#``."""
+    """A binary file without the lines that begin with ``#``."""
 
     def __init__(self, file: Any):
         self._file, self._rest = file, b""
@@ -257,7 +259,7 @@ class _Uncommented(io.RawIOBase):
         return True
 
     def peek(self) -> bytes:
-        """What comes next; empty at the end."""
+        """The next bytes; empty at the end."""
         while not self._rest.strip(b"\xef\xbb\xbf \t\r\n"):
             chunk = self._file.read(2**20)
             if not chunk:

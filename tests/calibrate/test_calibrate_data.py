@@ -63,7 +63,7 @@ def test_the_classes_may_be_on_any_axis_but_the_first(tmp_path):
 @pytest.mark.parametrize(
     ("logits", "labels", "options", "message"),
     [
-        (changed(Z, (33, 2), np.nan), Y, {}, "have NaN in row 33; look"),
+        (changed(Z, (33, 2), np.nan), Y, {}, "have NaN in row 33; correct"),
         (changed(Z, (8, 2), np.inf), Y, {}, "have an infinity in row 8"),
         (changed(Z, 8, -np.inf), Y, {}, "have no class that is not masked in row 8"),
         (Z, changed(Y, 17, 5), {}, "must be class ids in 0..4, got 5 in row 17. Are they counted from 1? Subtract 1."),
@@ -78,14 +78,14 @@ def test_the_classes_may_be_on_any_axis_but_the_first(tmp_path):
             Z[:, 0],
             Y,
             {},
-            "say of which of them the number of each row is the probability or the logit, e.g. --positive-",
+            "name the label whose probability or logit the number of each row is, e.g. --positive-",
         ),
-        (Z[:, :1], Y, {}, "say of which of them the number of each row is the probability or the logit"),
+        (Z[:, :1], Y, {}, "name the label whose probability or logit the number of each row is"),
         (Z[:, :1, None], Y[:, None], {}, "must have at least two classes"),
         (Z[:0], Y[:0], {}, "hold no rows"),
         (Z, Y, {"axis": 0}, "--axis must be the class axis, 1 to 1 or negative"),
         (Z, Y, {"axis": 2}, "--axis must be the class axis"),
-        (Z, Y, {"from_logits": False}, "are no probabilities: row 0 has a value of"),
+        (Z, Y, {"from_logits": False}, "are not probabilities: row 0 has a value of"),
         (np.full((40, 5), 0.3), Y, {"from_logits": False}, "row 0 has a sum of 1.5; add --from-logits"),
     ],
 )
@@ -127,7 +127,7 @@ def test_rounded_probabilities_are_accepted(tmp_path, classes, rounding):
         p = p.astype(rounding)
     assert checked(tmp_path, p, p.argmax(-1), from_logits=False).rows == 20
     for wrong in (np.full_like(p, 2 / classes), 0.5 * p):
-        with pytest.raises(FileError, match="are no probabilities: row 0 has a sum of"):
+        with pytest.raises(FileError, match="are not probabilities: row 0 has a sum of"):
             checked(tmp_path, wrong, p.argmax(-1), from_logits=False)
 
 

@@ -193,7 +193,7 @@ def test_every_number_has_a_label_of_its_own_where_binary(tmp_path):
 REFUSED = {
     "names without columns of them": ("p0,p1,p2,label", ANIMALS, {}, "add --classes cat,dog,hen with the names in"),
     "names and other columns": ("x_a,x_b,x_c,label", ANIMALS, {}, "and the columns 'a', 'b', 'c': add --classes cat,"),
-    "a column that may be a class": ("id,cat,dog,hen,owl,label", ANIMALS, {}, "'owl', and that may be classes without"),
+    "a column that may be a class": ("id,cat,dog,hen,owl,label", ANIMALS, {}, "'owl', which may be classes without"),
     "too few classes": ("p0,p1,p2,label", ANIMALS, {"classes": ("cat", "dog")}, "--classes must name the 3 classes of"),
     "a class twice": ("p0,p1,label", [0, 1], {"classes": ("a", "a")}, "--classes must name each class once, got a,a"),
     "a label that is no class": ("p0,p1,label", ["a", "c"], {"classes": ("a", "b")}, "and --classes a,b lacks 'c'; co"),
@@ -207,7 +207,7 @@ REFUSED = {
         "p1,p2,p3,label",
         [1, 2, 1],
         {},
-        "say which with --classes 1,2,3 or --classe",
+        "choose with --classes 1,2,3 or --classe",
     ),
     "integers that are no ids": (
         "a,b,c,label",
@@ -219,7 +219,7 @@ REFUSED = {
         "p,label",
         ["ham", "spam"],
         {},
-        "of which of them the column p is the probability or the ",
+        "whose probability or logit the column p is",
     ),
     "one column and 1 and 2": ("p,label", [1, 2], {}, "e.g. --positive-label 2"),
     "a positive label that is none": (
@@ -282,5 +282,5 @@ def test_labels_that_the_first_file_lacks_are_no_class_of_another(tmp_path):
     first = table(tmp_path, "p_cat,p_dog,label", ["cat", "dog"])
     other = table(tmp_path, "p_cat,p_dog,label", ["dog", "hen"], like=first)
     assert ids(other) == [1, UNKNOWN]
-    with pytest.raises(FileError, match="'hen' in line 3, which is none of the classes cat, dog"):
+    with pytest.raises(FileError, match="'hen' in line 3, which is not one of the classes cat, dog"):
         checked(other)

@@ -214,7 +214,7 @@ def test_a_damaged_parquet_is_refused(tmp_path):
     [
         (
             {"logits": [[1.0, 2.0], [3.0]]},
-            "must hold as many logits in each row, at least 2; row 1 holds 1, the first 2",
+            "must hold the same number of logits in each row, at least 2; row 1 holds 1, the first 2",
         ),
         ({"logits": [[1.0, 2.0], None]}, "row 1 holds 0"),
         ({"logits": [["a", "b"]]}, "holds string, no numbers"),
@@ -239,21 +239,21 @@ def test_a_parquet_without_logits_is_refused(tmp_path, columns, message):
     [
         ("", "logits", "is empty"),
         ("a,b\n", "logits", "holds no rows below its header"),
-        ("a,b\n1,2\n\n3,x\n", "logits", "has 'x' in column 'b', line 4, no number; correct it, or list the columns"),
+        ("a,b\n1,2\n\n3,x\n", "logits", "has 'x' in column 'b', line 4, not a number; correct it, or list the columns"),
         ("# of 2026\na,b\n1,2\n3\n", "logits", "has 1 values in line 4 and 2 columns; correct or remove that line."),
         ("a,b\n1,2\n'x',3,4\n", "logits", "if the rows' names stand first, as R writes them, give them a column name"),
         (
             "a;b\n1,5;2,5\n",
             "logits",
-            "has '1,5' in column 'a', line 2, no number; if commas are decimal separators, add ",
+            "has '1,5' in column 'a', line 2, not a number; if commas are decimal separators, add ",
         ),
-        ("a,b\n1%,2%\n3,4%\n", "logits", "has '3' in column 'a', line 3, no number; write a percent sign on all"),
+        ("a,b\n1%,2%\n3,4%\n", "logits", "has '3' in column 'a', line 3, not a number; write a percent sign on all"),
         (
             "#a,b\n1,2\n",
             "logits",
             "no header but the comment '#a,b'; if those are the names of the columns, remove the #",
         ),
-        ("a,b\n1,\xff\n", "logits", "it is no text in UTF-8"),
+        ("a,b\n1,\xff\n", "logits", "it is not text in UTF-8"),
         ("a,a\n1,2\n", "logits", "two columns of the same name"),
         ("a,b\n1,2\n", "labels", "has no column 'labels' but 'a', 'b'; name the labels' with --labels-key"),
         ("1,2\n3,4\n", "labels", "has no header"),

@@ -197,7 +197,7 @@ def test_binary_predictions_out_of_fold(positive):
     assert "add --logits-key score" in run("oof.csv", 2)
     line = "oof.csv --logits-key score"
     if positive:
-        assert "the column score is the probability or the logit, e.g. --positive-label stayed." in run(line, 2)
+        assert "whose probability or logit the column score is, e.g. --positive-label stayed." in run(line, 2)
         line += " --positive-label churned"
     assert "look like probabilities" in run(line)
     output = run(f"{line} --from-probabilities --resamples 60")
@@ -304,7 +304,7 @@ def test_results_of_another_kind_are_reported_and_change_nothing(binary):
         (np.log(p), "if they are log-probabilities, add --from-logits: those are logits"),
     ):
         output = kind(given, labels, "--from-probabilities", 2)
-        assert "are no probabilities: row " in output
+        assert "are not probabilities: row " in output
         assert cure in output
 
 
