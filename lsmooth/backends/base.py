@@ -21,9 +21,9 @@ from lsmooth.backends.options import (
 
 
 class Backend(Operations):
-    """A framework, as lsmooth sees it: `Operations`, and kernels that a framework may have something faster for.
+    """A framework: its `Operations`, and kernels that it may replace by faster ones.
 
-    Each kernel takes the options of its formula whole, and gives what the formula gives.
+    Each kernel takes all options of its formula and returns the same numbers.
 
     Examples:
         >>> from lsmooth.backends import load_backend
@@ -39,8 +39,8 @@ class Backend(Operations):
     def overwriting_softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
         """`softmax_cross_entropy` whose backward pass writes the gradient over the logits."""
         raise ValueError(
-            f"overwrite_logits=True needs arrays that a gradient may be written over, as PyTorch's are; of the backend "
-            f"{self.name}'s leave it at False."
+            f"overwrite_logits=True needs PyTorch tensors, whose memory can be overwritten; leave it at False for "
+            f"arrays of the {self.name} backend."
         )
 
     def softmax_cross_entropy_with_statistics(
@@ -61,19 +61,19 @@ class Backend(Operations):
         class_weight: Any = None,
         mask: Any = None,
     ) -> Array | None:
-        """The mean of a loss with these options alone, where a backend has a quicker way to it.
+        """The mean of a loss with only these options, if the backend has a faster way to compute it.
 
-        It comes before the arguments are checked, because for 32 x 10 logits the checks take longer than the loss.
-        None for whatever is not as it should be: the caller then checks the arguments and calls the kernel.
+        It is called before the arguments are checked, because for 32 x 10 logits the checks take longer than the loss.
+        It returns None for unsupported arguments: the caller then checks them and calls the kernel.
 
         Args:
             loss: ``"softmax_cross_entropy"``.
-            labels: as the user gave them, like the others.
+            labels: unchecked, like the other arguments.
             logits: z.
             label_smoothing: eps.
             ignore_index: class ids that do not count.
             axis: the class axis.
-            class_weight: one number a class; of the sigmoid cross-entropy its ``pos_weight``.
+            class_weight: one number per class.
             mask: True for the rows that count.
         """
         return None
@@ -81,7 +81,7 @@ class Backend(Operations):
     def quick_binary(
         self, labels: Any, logits: Any, given: Any, pos_weight: Any, gamma: float, alpha: float | None
     ) -> Array | None:
-        """The binary loss of arguments as the user gave them, like `quick_mean`; ``given`` is a `RowOptions`."""
+        """Like `quick_mean`, for the binary loss of unchecked arguments; ``given`` is a `RowOptions`."""
         return None
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
@@ -93,7 +93,7 @@ class Backend(Operations):
     ) -> Array:
         """`softmax_cross_entropy` of the student's logits plus `softmax_divergence`, each with its options.
 
-        One kernel because the two gradients of the same logits can be added up in one array.
+        One kernel, because both gradients of the student's logits can be accumulated in one array.
         """
         losses = self.softmax_cross_entropy(student, labels, hard)
         return losses + self.softmax_divergence(teacher, student, soft)
@@ -107,44 +107,44 @@ class Backend(Operations):
         return formulas.sigmoid_cross_entropy(self, logits, labels, options)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
-        """``loss`` of the logits of linear heads, which a kernel need not hold whole.
+        """The loss of the logits of linear heads; a kernel may compute them in blocks.
 
         Args:
-            loss: gives a sum over rows, or one number a row; see `lsmooth.backends.formulas.linear`.
-            call: the heads, and whatever else the loss depends on.
-            block_size: how many rows to take at a time; the backend's choice if None. It bounds memory and changes no
-                number: a backend may ignore it.
+            loss: returns a sum over rows or one number per row; see `lsmooth.backends.formulas.linear`.
+            call: the heads and the other arrays that the loss depends on.
+            block_size: the number of rows in a block; chosen by the backend if None. It bounds memory and does not
+                change the result: a backend may ignore it.
 
         Returns:
-            A scalar, or (...), as the loss says; differentiable in every floating array of the call.
+            A scalar or (...), depending on the loss; differentiable in every floating-point array of the call.
         """
         return loss_of_all(self, loss, call)
 
     def columns_of_slice(self, question: Any, slices: Any) -> dict[str, Array]:
-        """What a member computes of its slice of the classes; see `lsmooth.backends.formulas.questions.Question`."""
+        """The columns that a member computes from its slice of the classes; see `formulas.questions.Question`."""
         return question.local(slices)
 
     def divides_last(self, logits: Array) -> bool:
-        """Whether the losses' sum is divided after it is taken: devices may share the rows, and add up both at once."""
+        """Whether to divide the sum of the losses at the end, because devices share the rows."""
         return False
 
     def refuse_spread(self, *arrays: Any) -> None:
-        """Raise a `lsmooth.backends.ragged.SpreadArgumentError` for arrays of which each process holds a part."""
+        """Raise a `SpreadArgumentError` for arrays of which each process holds a part."""
 
     def members(self, group: Any, option: str) -> Members:
-        """The members of a group, over whom an axis is spread.
+        """The members of a group over which an axis is spread.
 
         Args:
-            group: what the user gave for the option.
+            group: the value of the option.
             option: ``"class_shards"`` or ``"row_shards"``, for messages.
         """
         raise ValueError(
-            f"{option} needs arrays of PyTorch, JAX or TensorFlow, whose processes or devices can hold parts of one "
-            f"call; of the backend {self.name}'s, leave it at None."
+            f"{option} needs arrays of PyTorch, JAX or TensorFlow, which can be spread over processes or devices; "
+            f"leave it at None for arrays of the {self.name} backend."
         )
 
     def linear_rows_with_statistics(
         self, loss: BlockLoss, call: Call, statistics: BlockLoss, own: Call, block_size: int | None = None
     ) -> tuple[Array, Array]:
-        """`linear_rows` of a cross-entropy, and of the `StatisticsOfBlock` of its logits, whose call is ``own``."""
+        """`linear_rows` of a cross-entropy, and of the statistics of its logits, whose call is ``own``."""
         return self.linear_rows(loss, call, block_size), self.linear_rows(statistics, own, block_size)

@@ -1,6 +1,6 @@
-"""Those over whom an axis is spread: the processes of a group, the devices of a mesh axis, the replicas of a strategy.
+"""Members over which an axis is spread: processes of a group, devices of a mesh axis, or replicas of a strategy.
 
-Every method is called by all members together, in the same order.
+All members must call every method together, in the same order.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Members(ABC):
-    """The members of a group, as one of them sees it."""
+    """The members of a group, seen by one of them."""
 
     count: int
     """How many there are."""
 
     index: Any
-    """The place of this member: an int, or a scalar array where one program runs on all of them."""
+    """The index of this member: an int, or a scalar array if one program runs on all of them."""
 
     @abstractmethod
     def sum(self, x: Array, total: Array | None = None) -> Array:
-        """The sum of ``x`` over the members; ``total`` if it is known already, and then nothing is sent.
+        """The sum of ``x`` over the members; if ``total`` is given, that sum, without communication.
 
         The gradient of each member's ``x`` is the gradient of the sum.
         """
@@ -34,14 +34,14 @@ class Members(ABC):
 
     @abstractmethod
     def shared(self, x: Array) -> Array:
-        """``x``, which every member holds alike and uses for its own part: its gradient is the sum of theirs."""
+        """``x``, of which every member has an equal copy; its gradient is the sum of the members' gradients."""
 
     def placed(self, x: Array) -> Array:
-        """``x``, which was on the host, where the members can add it up."""
+        """``x``, moved from the host to a device on which the members can reduce it."""
         return x
 
     def start(self, size: Any) -> Any:
-        """The number of the first class of this member, whose slice has ``size`` classes."""
+        """The id of the first class of this member, whose slice has ``size`` classes."""
         return self.index * size
 
     def total(self, size: Any) -> Any:
@@ -51,12 +51,12 @@ class Members(ABC):
     def agree(self, x: Array, size: Any, signature: str) -> tuple[Array, bool]:
         """``max(x)``, and whether `start` and `total` were right about the slices of the others.
 
-        Where each member runs a program of its own, this is also where they compare their calls.
+        If every member runs its own program, the members also compare their calls here.
 
         Args:
-            x: what to take the maximum of.
+            x: the array to reduce.
             size: the number of classes of this member's slice.
-            signature: what is to be the same on every member: dtype, shape and options.
+            signature: dtype, shape and options, which must be equal on every member.
 
         Raises:
             ValueError: if another member's signature differs.

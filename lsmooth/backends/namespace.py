@@ -12,14 +12,14 @@ from lsmooth.backends.base import Array, Backend
 class NamespaceBackend(Backend):
     """`Backend` over a namespace such as ``array_api_strict`` or ``cupy``, version 2023.12 of the standard or later.
 
-    A subclass names itself and its namespace, and overrides what its arrays do differently:
+    A subclass sets its name and its namespace, and overrides the methods that differ:
 
         class CupyBackend(NamespaceBackend):
             name = "cupy"
             namespace = cupy
             types = (cupy.ndarray,)
 
-    Values only: ``value_and_grad`` and ``stop_gradient`` are to be overridden where the arrays can be differentiated.
+    Override ``value_and_grad`` and ``stop_gradient`` if the arrays can be differentiated.
 
     Source: the Python array API standard, https://data-apis.org/array-api.
     """
@@ -33,7 +33,7 @@ class NamespaceBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
         if not self.is_array(x):
             device = {} if like is None else {"device": like.device}
-            # A number in its dtype at once: alone it would be rounded to the default dtype first.
+            # Convert a number directly: without a dtype it would be rounded to the default dtype first.
             x = x if isinstance(x, (bool, int, float)) else np.asarray(x)
             return self.namespace.asarray(x, dtype=None if dtype is None else self._dtype(dtype), **device)
         return x if dtype is None else self.cast(x, dtype)

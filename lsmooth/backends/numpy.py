@@ -15,7 +15,7 @@ from lsmooth.backends.options import SIGMOID, SOFTMAX, SigmoidOptions, SoftmaxOp
 
 
 class NumpyBackend(NamespaceBackend):
-    """`Backend` over ``numpy``, from 1.26 on, which is older than the standard's names."""
+    """`Backend` over ``numpy`` 1.26 or later; 1.26 does not have all names of the standard."""
 
     name = "numpy"
     namespace = np
@@ -97,7 +97,7 @@ class NumpyBackend(NamespaceBackend):
         return x / divisor
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
-        # Infinite logits meet here what other frameworks pass over in silence.
+        # NumPy warns of infinite logits here, and other frameworks do not.
         with np.errstate(all="ignore"):
             return super().softmax_cross_entropy(logits, labels, options)
 
@@ -122,7 +122,7 @@ class NumpyBackend(NamespaceBackend):
 
 
 def _reduced(ufunc: np.ufunc, x: np.ndarray, axis: int) -> Array:
-    """``ufunc.reduce``; along a short last axis, where that takes a step per row, column by column."""
+    """``ufunc.reduce``, column by column along a short last axis, where NumPy would loop over the rows."""
     if x.ndim > 1 and axis in (-1, x.ndim - 1) and 1 < x.shape[-1] < 8 and x.dtype in (np.float32, np.float64):
         return reduce(ufunc, (x[..., k] for k in range(x.shape[-1])))
     return ufunc.reduce(x, axis=axis)

@@ -4,9 +4,9 @@ Arrays support ``+ - * / ** @``, ``< <= > >=``, ``& | ~``, ``abs`` and indexing 
 slices, None and an ellipsis (``x[..., None]``, ``x[0, ...]``) themselves, with Python numbers taking
 the array's dtype, so these need no method. Equality does: ``x == y`` compares identities in some of
 TensorFlow's modes, so lsmooth calls `Operations.equal`. Dtypes are named by strings: ``"float32"``,
-``"bfloat16"``, ``"int64"``, ``"bool"``. A framework without float64 answers in float32 where float64
-is asked for. A framework that traces or compiles says so by `Operations.is_concrete`; one that does not
-answers True.
+``"bfloat16"``, ``"int64"``, ``"bool"``. A framework without float64 returns float32 for
+float64. `Operations.is_concrete` is False while a framework traces or compiles; without tracing it
+returns True.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array: TypeAlias = Any
 
 
 class Operations(ABC):
-    """The operations of a framework: the abstract methods, and others that are made of them."""
+    """The operations of a framework: abstract methods, and methods with defaults built on them."""
 
     name: str
     """How users name it: ``lsmooth.set_backend(name)``."""
@@ -118,11 +118,11 @@ class Operations(ABC):
         """``x / divisor``; an x of -inf gives the divisor no gradient, not NaN for 0 times infinity."""
         inverse = 1.0 / divisor
         finite = self.where(self.equal(abs(x), float("inf")), 0.0, x)
-        # The second term is 0, and has the derivative in the divisor.
+        # The second term is 0; its derivative is that of the quotient by the divisor.
         return x / self.stop_gradient(divisor) + finite * (inverse - self.stop_gradient(inverse))
 
     def one_or_nan(self, proper: Array, dtype: str) -> Array:
-        """1 where ``proper`` is True and NaN elsewhere. A product with it makes a value and its gradient NaN."""
+        """1 where ``proper`` is True and NaN elsewhere. Multiplying by it makes a value and its gradient NaN."""
         return self.where(proper, self.cast(proper, dtype), float("nan"))
 
     # Reductions.
@@ -142,9 +142,9 @@ class Operations(ABC):
         """log(sum(exp(x))), with -inf entries contributing nothing."""
 
     def unmasked_mean(self, x: Array, shift: Array) -> Array:
-        """The mean over the last axis of ``x - shift``, one number a row, without the entries that are -inf.
+        """The mean of ``x - shift`` over the last axis, without entries of -inf; ``shift`` has one number per row.
 
-        A method because JAX can skip the mask where nothing is masked, by a branch of its own.
+        A method, because JAX skips the mask by a branch if no entry is masked.
         """
         masked = self.equal(x, float("-inf"))
         kept = self.cast(~masked, self.dtype(x))
@@ -186,9 +186,9 @@ class Operations(ABC):
         return self.gather(x, index[..., None])[..., 0]
 
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
-        """The maximum of the last axis, and whether ``index``, one per row, is the first entry that has it.
+        """The maximum of the last axis, and whether ``index``, one per row, is its first position.
 
-        A method because PyTorch finds a maximum and its index in one pass over the predictions of a metric.
+        A method, because PyTorch finds a maximum and its index in one pass.
         """
         winner = self.argmax(x, -1)
         return self.pick(x, winner), self.equal(winner, self.cast(index, self.dtype(winner)))
@@ -215,8 +215,8 @@ class Operations(ABC):
     def stop_gradient(self, x: Array) -> Array: ...
 
     def value_and_grad(self, function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-        """The scalar ``function(x)`` and its gradient, where the framework differentiates.
+        """The scalar ``function(x)`` and its gradient, if the framework can differentiate.
 
-        The losses do not call it: `lsmooth.testing.check_backend` compares gradients with it.
+        Only `lsmooth.testing.check_backend` calls it.
         """
         raise NotImplementedError(f"The {self.name} backend does not compute gradients.")

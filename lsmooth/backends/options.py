@@ -1,7 +1,7 @@
 """The options of the loss kernels, as types: an option is named once, with its default and its place.
 
-A kernel gets the options whole. It states which of them it knows; a call with another option off its
-default goes to the formula, which knows them all.
+A kernel gets all options and states which of them it knows. A call with any other option off its default
+uses the formula, which knows all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SoftmaxOptions(NamedTuple):
     logit_softcap: float | None = None
     """c; ``c tanh(z / c)`` replaces the logits."""
     counted: Array | None = None
-    """(...) bool; the other rows give 0 and a zero gradient, whatever they hold."""
+    """(...) bool; the other rows have loss 0 and a zero gradient, whatever their values."""
     scale: float | Array | None = None
     """Multiplies the rows: a float, or an array that broadcasts to them."""
     total: bool = False
@@ -53,7 +53,7 @@ class SigmoidOptions(NamedTuple):
     pos_weight: Array | None = None
     """w, broadcasts to the logits."""
     counted: Array | None = None
-    """bool, of the logits' shape; the other elements give 0 and a zero gradient, whatever they hold."""
+    """bool, of the logits' shape; the other elements have loss 0 and a zero gradient, whatever their values."""
     scale: float | Array | None = None
     """Multiplies the elements: a float, or an array that broadcasts to them."""
     total: bool = False
@@ -77,7 +77,7 @@ class DivergenceOptions(NamedTuple):
     temperature: float | Array = 1.0
     """T, a float, or an array that broadcasts to the rows."""
     counted: Array | None = None
-    """(...) bool; the other rows give 0 and a zero gradient, whatever they hold."""
+    """(...) bool; the other rows have loss 0 and a zero gradient, whatever their values."""
     scale: float | Array | None = None
     """Multiplies the rows: a float, or an array that broadcasts to them."""
     total: bool = False
@@ -99,7 +99,7 @@ AnyOptions = TypeVar("AnyOptions", SoftmaxOptions, SigmoidOptions, DivergenceOpt
 def are_known(options: Options, known: Collection[str]) -> bool:
     """Whether every option that is off its default is among those that a kernel knows."""
     for name, value, default in zip(options._fields, options, type(options)(), strict=True):
-        # The type first: of an array, `!=` would compare the elements.
+        # Compare the types first: `!=` of an array would compare its elements.
         if name not in known and value is not default and not (type(value) is type(default) and value == default):
             return False
     return True
@@ -121,6 +121,6 @@ def without_arrays(xp: Backend, options: AnyOptions) -> tuple[AnyOptions, dict[s
 
 
 def with_arrays(options: AnyOptions, *values: Mapping[str, Any], prefix: str = "") -> AnyOptions:
-    """The options with the values that bear their names, behind a prefix; other names are passed over."""
+    """The options with the values of the same names, after a prefix; other names are ignored."""
     names = {prefix + name: name for name in options._fields}
     return options._replace(**{names[key]: x for some in values for key, x in some.items() if key in names})

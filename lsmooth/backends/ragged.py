@@ -1,7 +1,6 @@
-"""Losses over ``tf.RaggedTensor``s and ``DTensor``s: called again on plain tensors.
+"""Losses of ``tf.RaggedTensor``s and ``DTensor``s, which are called again with plain tensors.
 
-Of a ragged tensor these are the flat values, whose rows are the rows of the batch; of a ``DTensor`` the part that this
-process holds.
+The plain tensors are the flat values of a ragged tensor, or the local part of a ``DTensor``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CalledAgainError(TypeError):
-    """An argument that a loss takes in another form: its ``call`` gives the result of the function in that form."""
+    """An argument that must be converted; ``call`` calls the function with converted arguments."""
 
     @staticmethod
     def call(function: Any, arguments: inspect.BoundArguments, logits: str, elementwise: bool) -> Any:
@@ -48,11 +47,11 @@ class SpreadArgumentError(CalledAgainError):
 def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Function], Function]:
     """Let a loss take ragged tensors, as long as the classes are not the ragged axis.
 
-    A loss without ragged arguments is called as it is. With them it is called again, on their flat values, and its
-    losses of rows are put back into the rows of ``logits``.
+    With ragged arguments, the loss is called again on their flat values, and losses of rows become a ragged tensor
+    with the rows of ``logits``.
 
     Args:
-        logits: the name of the argument, ragged if any is, whose last axis holds the classes.
+        logits: the name of the argument with the classes along its last axis; ragged if any argument is.
         elementwise: whether each element is a row, so that every axis may be ragged.
 
     Returns:
@@ -68,11 +67,11 @@ def over_ragged_rows(logits: str, *, elementwise: bool = False) -> Callable[[Fun
             return call(function, arguments, logits, elementwise)
 
         called_again, signature_of = CalledAgainError, inspect.signature
-        # With the globals of the function's module, among whose functions doctest looks for examples.
+        # With the globals of the function's module, because doctest looks for examples by module.
         code, closure, names = wrapper.__code__, wrapper.__closure__, inspect.unwrap(function).__globals__
         wrapped = types.FunctionType(code, names, function.__name__, None, closure)
         functools.update_wrapper(wrapped, function)
-        wrapped.__dict__["autograph_info__"] = {}  # by this name TensorFlow's AutoGraph leaves functions alone
+        wrapped.__dict__["autograph_info__"] = {}  # AutoGraph does not convert functions with this attribute
         return wrapped  # type: ignore[return-value]
 
     return decorate

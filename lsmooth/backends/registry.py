@@ -1,4 +1,4 @@
-"""Which backend answers a call: by the type of its tensors, else by the user's default."""
+"""The choice of the backend of a call: by the type of its tensors, else by the user's default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.ragged import RaggedArgumentError
 
-# name -> (the package a user installs, the class, how a mixed call is mended)
+# name -> (the package to install, the class, the conversion that fixes a mixed call)
 _BUILT_IN = {
     "numpy": ("numpy", "lsmooth.backends.numpy:NumpyBackend", "np.asarray({})"),
     "jax": ("jax", "lsmooth.backends.jax:JaxBackend", "jnp.asarray(np.asarray({}))"),
@@ -31,12 +31,12 @@ _BUILT_IN = {
 ENTRY_POINT_GROUP = "lsmooth.backends"
 
 _loaded: dict[str, Backend] = {}
-# The second call with a type is a dictionary look-up. None: the default backend converts it.
+# The backend of each type that has been seen; None for types that the default backend converts.
 _backend_of_type: dict[type, Backend | None] = dict.fromkeys(
     (np.ndarray, np.float64, np.float32, np.int64, np.int32, float, int, bool, list, tuple, type(None))
 )
 _UNKNOWN: Any = object()
-# Held while the tables are changed; look-ups need no lock.
+# Held while the tables change; look-ups need no lock.
 _registering = threading.RLock()
 _default: ContextVar[str | None] = ContextVar("lsmooth_backend", default=None)
 
@@ -45,7 +45,7 @@ def installed_backends() -> tuple[str, ...]:
     """The names of the backends that can be loaded here, built-in ones first.
 
     Returns:
-        Names for `set_backend`, among them always ``"numpy"``.
+        Names for `set_backend`; ``"numpy"`` is always among them.
 
     Examples:
         >>> "numpy" in installed_backends()
@@ -92,9 +92,9 @@ def load_backend(name: str) -> Backend:
 
 
 def register_backend(backend: Backend) -> Backend:
-    """Make a backend known under its name, and dispatch its arrays to it.
+    """Register a backend under its name, and dispatch its arrays to it.
 
-    A package does the same without a call through the entry-point group ``lsmooth.backends``,
+    A package can register a backend without a call, through the entry-point group ``lsmooth.backends``,
     whose value is the backend's class.
 
     Args:
@@ -104,7 +104,7 @@ def register_backend(backend: Backend) -> Backend:
         The backend.
 
     Raises:
-        TypeError: if it is no `Backend`.
+        TypeError: if it is not a `Backend`.
     """
     if not isinstance(backend, Backend):
         raise TypeError(f"backend must be an instance of lsmooth.backends.Backend, got {type(backend).__name__}.")
@@ -176,10 +176,10 @@ def get_backend() -> str:
 
 
 def backend_of(**arrays: Any) -> Backend:
-    """The backend that answers a call with these arguments.
+    """The backend of a call with these arguments.
 
-    A framework's tensor decides; NumPy arrays, lists and numbers beside it are converted to
-    its framework. With none among them the default backend answers.
+    The framework's tensors decide; NumPy arrays, lists and numbers beside them are converted to
+    that framework. Without any tensor, the default backend is used.
 
     Args:
         **arrays: the tensors of the call, by the name of their argument.
@@ -198,7 +198,7 @@ def backend_of(**arrays: Any) -> Backend:
     decider = ""
     for name, array in arrays.items():
         cls = type(array)
-        backend = _backend_of_type.get(cls, _UNKNOWN)  # one step, since other threads change the table
+        backend = _backend_of_type.get(cls, _UNKNOWN)  # a single look-up, because other threads change the table
         if backend is _UNKNOWN:
             backend = _find(cls, array)
         if backend is None or backend is found:
@@ -209,18 +209,18 @@ def backend_of(**arrays: Any) -> Backend:
     return load_backend(get_backend()) if found is None else found
 
 
-# TensorFlow's AutoGraph leaves alone what bears this name. A first call inside tf.function comes here before
-# the TensorFlow backend is loaded, which asks the same for the rest of lsmooth.
+# TensorFlow's AutoGraph does not convert functions with this attribute. The first call inside tf.function runs this
+# function before the TensorFlow backend, which excludes the rest of lsmooth, is loaded.
 backend_of.__dict__["autograph_info__"] = {}
 
 
 def _find(cls: type, array: Array) -> Backend | None:
-    """Ask the framework that the class comes from, then everybody, and remember the answer."""
+    """Look up the backend of a class, in its own framework first, and cache the answer."""
     if "torch" in sys.modules and isinstance(array, sys.modules["torch"].Tensor):
-        # By statements, and no string methods: torch.compile follows them when the first call is a compiled one.
+        # Without string methods: torch.compile traces this function if the first call is a compiled one.
         from lsmooth.backends.torch import BACKEND
 
-        if BACKEND.is_concrete(array):  # what is traced must leave the table as it is
+        if BACKEND.is_concrete(array):  # tracing must not change the table
             _backend_of_type[cls] = register_backend(BACKEND)
         return BACKEND
     if cls.__name__ == "KerasTensor":
@@ -231,9 +231,9 @@ def _find(cls: type, array: Array) -> Backend | None:
     if cls.__name__ == "RaggedTensor":
         raise RaggedArgumentError(
             "This function takes no tf.RaggedTensor: pass the flat values of each, e.g. labels.flat_values and "
-            "logits.flat_values, and put results of rows back by labels.with_flat_values(losses)."
+            "logits.flat_values, and convert results back with labels.with_flat_values(losses)."
         )
-    if cls.__module__.startswith("keras.") and hasattr(array, "value"):  # a layer's variable: what it holds decides
+    if cls.__module__.startswith("keras.") and hasattr(array, "value"):  # a Keras variable: its value decides
         cls, array = type(array.value), array.value
         backend = _backend_of_type.get(cls, _UNKNOWN)
         if backend is not _UNKNOWN:
@@ -248,7 +248,7 @@ def _find(cls: type, array: Array) -> Backend | None:
             load_backend(name)
         found = _owner(array)
     with _registering:
-        # Asked again: a backend may have been registered meanwhile.
+        # Look again: another thread may have registered a backend.
         found = _backend_of_type[cls] = _owner(array)
     return found
 
@@ -259,7 +259,7 @@ def _owner(array: Array) -> Backend | None:
 
 
 def _entry_points() -> dict[str, Any]:
-    from importlib.metadata import entry_points  # 40 ms that most processes never need
+    from importlib.metadata import entry_points  # takes 40 ms, which most processes never need
 
     return {entry_point.name: entry_point for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
 

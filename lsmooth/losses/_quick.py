@@ -50,5 +50,5 @@ def quick_mean_first(names: dict[str, str]) -> Callable[[Function], Function]:
 
 
 def _is(value: Any, default: Any) -> bool:
-    # The type first: of an array, `==` would compare the elements.
+    # Compare the types first: `==` of an array would compare its elements.
     return value is default or (type(value) is type(default) and value == default)

@@ -1,6 +1,6 @@
 """The formulas of the losses, written once over the operations of a backend; one module a family.
 
-The class axis is the last one and every option has been checked. A backend's kernels compute the same numbers faster.
+The class axis is the last one, and options are checked beforehand. Kernels of backends compute the same numbers faster.
 """
 
 from lsmooth.backends.formulas.divergence import softmax_divergence

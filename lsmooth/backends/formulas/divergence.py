@@ -1,7 +1,7 @@
 """Divergences between two rows of logits, exact: no probability is clipped.
 
-Each takes the logits of the teacher and of the student, classes last, and gives one number a row.
-A class that both mask (-inf) is not there.
+Each takes the logits of the teacher and of the student, classes last, and returns one number per row.
+Classes that both mask (-inf) are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: Div
     of_logits = options.divergence in OF_LOGITS
     pair = tempered(xp, teacher, student, 1.0 if of_logits else temperature, counted)
     losses = DIVERGENCES[options.divergence](xp, *pair, options.parameter)
-    if options.divergence == "mse_logits":  # T comes after the difference of the logits, which may be large
+    if options.divergence == "mse_logits":  # divide after the subtraction, because the logits may be large
         losses = losses / (temperature * temperature)
     return reduced(xp, losses, options)
 
@@ -41,10 +41,10 @@ def softmax_divergence(xp: Backend, teacher: Array, student: Array, options: Div
 def tempered(
     xp: Backend, teacher: Array, student: Array, temperature: Any, counted: Array | None
 ) -> tuple[Array, Array]:
-    """Both logits over T in the precision of the result; zeros where a row does not count.
+    """Both logits over T in the precision of the result, zeros in ignored rows.
 
-    At another T than the number 1 the largest logit of each row is subtracted first, so that dividing a common
-    offset rounds no digits away.
+    Unless T is the number 1, the largest logit of each row is subtracted first, so that the division of a common
+    offset loses no digits.
     """
     dtype = "float64" if xp.dtype(student) == "float64" else "float32"
     both = (xp.cast(teacher, dtype), xp.cast(student, dtype))
@@ -70,17 +70,17 @@ def reverse_kl(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> A
 
 
 def _level(xp: Backend, s: Array, mean: Array) -> Array:
-    """0, whose derivative in a softmax s is ``-mean``: it changes no gradient of the logits but for its rounding.
+    """0, with derivative ``-mean`` in a softmax s, which reduces the rounding of the gradient in the logits.
 
-    With d the derivative of a loss in s, that gradient is ``s_k (d_k - sum_j s_j d_j)``. Where s is almost one-hot,
-    both are almost the same, and small only if they are small themselves: with the mean of d taken off before.
+    With d the derivative of a loss in s, that gradient is ``s_k (d_k - sum_j s_j d_j)``. If s is almost one-hot, the
+    two terms almost cancel; subtracting the mean of d beforehand keeps both of them small.
     """
     mean = xp.stop_gradient(xp.where(xp.equal(abs(mean), -MINUS_INFINITY), 0.0, mean))
     return xp.sum((xp.stop_gradient(s) - s) * mean[..., None], axis=-1)
 
 
 def relative_entropy(xp: Backend, log_p: Array, log_q: Array) -> Array:
-    """``sum_k p_k (log p_k - log q_k)``; where p has no mass, q may have none."""
+    """``sum_k p_k (log p_k - log q_k)``; q may be 0 where p is."""
     return xp.sum(relative_terms(xp, log_p, log_q), axis=-1)
 
 
@@ -99,7 +99,7 @@ def jensen_shannon(xp: Backend, teacher: Array, student: Array, beta: float) -> 
 
 
 def jensen_shannon_terms(xp: Backend, log_t: Array, log_s: Array, beta: float) -> tuple[Array, Array]:
-    """What each class adds to ``beta KL(t || m)`` and to ``(1 - beta) KL(s || m)``.
+    """The terms of ``beta KL(t || m)`` and of ``(1 - beta) KL(s || m)``.
 
     With d = log s - log t + log((1 - beta) / beta), log t - log m = -log beta - softplus(d) and
     log s - log m = -log(1 - beta) - softplus(-d).
@@ -128,7 +128,7 @@ def skewed_reverse_kl(xp: Backend, teacher: Array, student: Array, skew: float) 
 
 
 def total_variation(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
-    """``1/2 sum_k |t_k - s_k|``: the most that any event's probability differs."""
+    """``1/2 sum_k |t_k - s_k|``: the largest difference of the probabilities of an event."""
     t, s = xp.exp(log_softmax(xp, teacher)), xp.exp(log_softmax(xp, student))
     slope = xp.where(s > t, 0.5, xp.where(s < t, -0.5, s * 0.0))
     return 0.5 * xp.sum(abs(t - s), axis=-1) + _level(xp, s, xp.sum(s * slope, axis=-1))
@@ -141,12 +141,12 @@ def alpha_divergence(xp: Backend, teacher: Array, student: Array, alpha: float) 
 
 
 def mse_logits(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array:
-    """``1/K sum_k (z^t_k - z^s_k)^2``, over the classes that not both mask."""
+    """``1/K sum_k (z^t_k - z^s_k)^2``, over the classes that at most one of them masks."""
     return of_sums(xp, "mse_logits", sums_of_squares(xp, teacher, student))
 
 
 def sums_of_squares(xp: Backend, teacher: Array, student: Array) -> dict[str, Array]:
-    """What `mse_logits` adds up."""
+    """The sums of `mse_logits`."""
     teacher, student, absent = _without_masked(xp, teacher, student)
     difference = teacher - student
     present = xp.sum(xp.cast(~absent, xp.dtype(student)), axis=-1)
@@ -159,7 +159,7 @@ def cosine(xp: Backend, teacher: Array, student: Array, _: float = 0.0) -> Array
 
 
 def sums_of_products(xp: Backend, teacher: Array, student: Array) -> dict[str, Array]:
-    """What `cosine` adds up."""
+    """The sums of `cosine`."""
     teacher, student, _absent = _without_masked(xp, teacher, student)
     return {
         "teacher_squares": xp.sum(teacher * teacher, axis=-1),
@@ -178,12 +178,12 @@ def of_sums(xp: Backend, divergence: str, sums: dict[str, Array]) -> Array:
 
 
 def _without_masked(xp: Backend, teacher: Array, student: Array) -> tuple[Array, Array, Array]:
-    """Both logits, 0 where both mask a class; and where that is."""
+    """Both logits, 0 for classes that both mask; and the mask of those classes."""
     absent = xp.equal(teacher, MINUS_INFINITY) & xp.equal(student, MINUS_INFINITY)
     return xp.where(absent, 0.0, teacher), xp.where(absent, 0.0, student), absent
 
 
-# Of logits that are not divided by T before.
+# Divergences of the logits themselves, which are not divided by T beforehand.
 OF_LOGITS = ("mse_logits", "cosine")
 SUMS_OF_LOGITS = {"mse_logits": sums_of_squares, "cosine": sums_of_products}
 DIVERGENCES: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
@@ -204,7 +204,7 @@ def _mixed_terms(xp: Backend, log_t: Array, log_s: Array, beta: float) -> Array:
     return of_t + of_s
 
 
-# Of each class, from its log-probabilities: the divergences whose terms need both softmaxes whole.
+# The terms per class, from log-probabilities, of divergences that need both softmaxes.
 TERMS: dict[str, Callable[[Backend, Array, Array, float], Array]] = {
     "jensen_shannon": _mixed_terms,
     "skewed_forward_kl": lambda xp, log_t, log_s, skew: jensen_shannon_terms(xp, log_t, log_s, skew)[0] / skew,

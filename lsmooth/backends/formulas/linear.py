@@ -1,8 +1,8 @@
 """A loss over the logits of linear heads, for backends that take the rows in blocks.
 
-``logits = hidden @ weight.T + bias`` may be far larger than its inputs. A loss is a sum over rows, or
-one number a row, so a backend computes the logits of one block of rows at a time, adds up the block's
-part of the loss and of every gradient, and reuses the memory for the next block.
+``logits = hidden @ weight.T + bias`` may be far larger than its inputs. A loss is a sum over rows or
+one number per row, so a backend computes the logits of one block of rows at a time, accumulates the loss
+and the gradients of the block, and reuses the memory for the next block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arr
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
-# Logits of a block. Larger blocks are taken only if they stay small compared with the weight.
+# Logits of a block. Larger blocks are used only if they are small compared with the weight.
 BLOCK_ELEMENTS = 3 * 2**22
 BLOCK_ROWS = 512
 
@@ -54,12 +54,12 @@ class BlockLoss(Protocol):
 
     @property
     def scale(self) -> float | None:
-        """Multiplies every row, unless ``rows["scale"]`` holds a number for each."""
+        """The factor of every row, unless ``rows["scale"]`` has one per row."""
         ...
 
     @property
     def total(self) -> bool:
-        """Whether the loss is the sum of the rows instead of one number a row, or as many as its ``COLUMNS`` say."""
+        """Whether the loss is the sum of the rows; else it is one number per row, or ``COLUMNS`` of them."""
         ...
 
     @property
@@ -76,9 +76,9 @@ class BlockLoss(Protocol):
         shared: Mapping[str, Array],
         final_kernels: Kernels | None = None,
     ) -> Array:
-        """The loss of the rows with these logits, one array (..., classes) a head.
+        """The loss of rows with these logits, one array (..., classes) per head.
 
-        ``final_kernels``, if given, compute the last term that reads the logits: they may overwrite those of the
+        ``final_kernels``, if given, compute the last term that reads the logits, and may overwrite those of the
         last head.
         """
         ...
@@ -89,7 +89,7 @@ class BlockLoss(Protocol):
 class Form(NamedTuple):
     """Which arrays a `Call` has; hashable, as compiled functions need it."""
 
-    parts: tuple[int, ...]  # of each head, how many of weight and bias it has
+    parts: tuple[int, ...]  # for each head, how many of weight and bias it has
     rows: tuple[str, ...]
     shared: tuple[str, ...]
 
@@ -107,7 +107,7 @@ class Form(NamedTuple):
 
 
 class Call(NamedTuple):
-    """All arrays that a `BlockLoss` depends on; or one value for each, such as its gradient, None for no value."""
+    """The arrays that a `BlockLoss` depends on; or one value for each, such as its gradient, or None."""
 
     heads: tuple[Head, ...]
     rows: Mapping[str, Array]  # each (...) or (..., n), the leading axes being those of the hidden states
@@ -129,7 +129,7 @@ class Call(NamedTuple):
         return self.form.values(self)
 
     def map(self, function: Callable[..., Any], *others: Call) -> Call:
-        """``function`` of each value that is not None, and of the values of other calls in the same place."""
+        """Apply ``function`` to each value that is not None, with the values of other calls in the same place."""
 
         def value(x: Any, *more: Any) -> Any:
             return None if x is None else function(x, *more)
@@ -142,20 +142,20 @@ class Call(NamedTuple):
         )
 
     def map_rows(self, function: Callable[[Array], Array]) -> Call:
-        """The call with a function applied to the arrays along the rows."""
+        """Apply a function to the arrays along the rows."""
         return self.map(lambda x, along_rows: function(x) if along_rows else x, self.along_rows())
 
     def along_rows(self) -> Call:
-        """Of each array, whether its leading axes are the rows."""
+        """For each array, whether its leading axes are the rows."""
         heads = (Head(True, False, False),) * len(self.heads)
         return Call(heads, dict.fromkeys(self.rows, True), dict.fromkeys(self.shared, False))
 
     def row_part(self) -> Call:
-        """The arrays along the rows alone."""
+        """Only the arrays along the rows."""
         return Call(tuple([Head(head.hidden, None) for head in self.heads]), self.rows, {})
 
     def shared_part(self) -> Call:
-        """The arrays that all rows share alone."""
+        """Only the arrays that all rows share."""
         return Call(tuple([head._replace(hidden=None) for head in self.heads]), {}, self.shared)
 
 
@@ -218,7 +218,7 @@ def _stacked(xp: Backend, statistics: RowStatistics) -> Array:
 
 
 def stacked_columns(xp: Backend, columns: Sequence[Array]) -> Array:
-    """(..., columns) of some numbers of each row (...)."""
+    """Stack columns (...) to (..., columns)."""
     stacked = columns[0][..., None]
     if len(columns) == 1:
         return stacked
@@ -238,7 +238,7 @@ def unstacked(xp: Backend, statistics: Array, counted: Array | None) -> RowStati
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
-    """`Backend.linear_rows`; rows of float16 products are scaled last.
+    """`Backend.linear_rows`, which scales the rows of float16 products at the end.
 
     The range of float16 is too small for gradients that are divided by the number of rows.
     """
@@ -248,7 +248,7 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
 
 
 def with_deferred_scale(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
-    """`Backend.linear_rows`, the rows' losses multiplied by their scale and added up afterwards."""
+    """`Backend.linear_rows`, with the scale and the sum applied to the losses of the rows afterwards."""
     rows = dict(call.rows)
     scale = rows.pop("scale", loss.scale)
     if scale is None:
@@ -260,14 +260,14 @@ def with_deferred_scale(xp: Backend, loss: BlockLoss, call: Call, block_size: in
 def loss_of_all(
     xp: Backend, loss: BlockLoss, call: Call, logits_of: Callable[[Backend, Head], Array] | None = None
 ) -> Array:
-    """The loss of all rows at once; ``logits_of`` is the backend's own `head_logits`."""
+    """The loss of all rows at once; ``logits_of`` replaces `head_logits`."""
     call = without_ignored(xp, call)
     logits_of = logits_of or head_logits
     return loss(tuple([logits_of(xp, head) for head in call.heads]), call.rows, call.shared)
 
 
 def without_ignored(xp: Backend, call: Call) -> Call:
-    """The call with zeros for the hidden states of ignored rows, whose NaN would reach the weight's gradient."""
+    """Set the hidden states of ignored rows to zero, whose NaN would reach the gradient of the weight."""
     counted = call.rows.get("counted")
     if counted is None:
         return call

@@ -1,7 +1,7 @@
-"""What a member computes of its slice of the classes, and what follows when the members have added it up.
+"""Columns that a member computes from its slice of the classes, and losses that follow from their reductions.
 
-A question says which numbers of each row it needs: maxima, and sums that are taken below the member's own maxima, so
-that no digits are lost. When the largest maxima are known, the sums are shifted to be below these, and added up.
+A question names the columns that it needs: maxima, and sums relative to the member's own maxima, which lose no digits.
+Once the overall maxima are known, the sums are shifted to be relative to them, and added up.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Columns = dict[str, "Array"]  # numbers of each row (...), by name
 
 
 class Slices(NamedTuple):
-    """A member's slice of the logits of each head (rows, classes), and what else the numbers depend on."""
+    """A member's slice of the logits of each head (rows, classes), and the other arrays of the call."""
 
     xp: Backend
     logits: Sequence[Array]
@@ -54,7 +54,7 @@ class Slices(NamedTuple):
     shared: Mapping[str, Array]
 
     def seen(self, head: int, counted: Array | None, softcap: float | None = None) -> Array:
-        """The logits of a head: zeros in rows that do not count, then -inf for padding, then the soft-cap."""
+        """The logits of a head, with zeros in ignored rows, -inf for padding, and the soft-cap."""
         xp, logits = self.xp, accumulate(self.xp, self.logits[head])
         if counted is not None:
             logits = xp.where(counted[..., None], logits, 0.0)
@@ -75,34 +75,34 @@ class Slices(NamedTuple):
 
 
 class Question(Protocol):
-    """What is to be found out about the rows."""
+    """Columns of the rows that a loss needs."""
 
     @property
     def maxima(self) -> tuple[str, ...]:
-        """The names of the numbers of which the largest counts."""
+        """The names of the columns of which the members need the maximum."""
         ...
 
     @property
     def sums(self) -> tuple[str, ...]:
-        """The names of the numbers to be added up."""
+        """The names of the columns that the members add up."""
         ...
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The names of other numbers, which stay with the member."""
+        """The names of columns that stay with the member."""
         ...
 
     def local(self, slices: Slices) -> Columns:
-        """All of these, of a member's slice: sums below its own maxima."""
+        """All columns of a member's slice; sums are relative to its own maxima."""
         ...
 
     def shifted(self, xp: Backend, own: Columns, top: Columns, rows: Mapping[str, Array]) -> Columns:
-        """The sums below the largest maxima, ``top``."""
+        """The sums relative to the overall maxima ``top``."""
         ...
 
 
 class Below(NamedTuple):
-    """A slice of one softmax: its logits below their largest, over T."""
+    """A slice of one softmax: its logits less their maximum, over T."""
 
     rows: ShiftedRows
     z: Array
@@ -117,7 +117,7 @@ def below_maximum(xp: Backend, logits: Array, temperature: Any) -> Below:
 
 
 def largest(xp: Backend, logits: Array) -> Array:
-    """The largest logit of each row, -inf where all are masked: a constant."""
+    """The largest logit of each row, as a constant; -inf if all are masked."""
     return xp.stop_gradient(xp.max(xp.stop_gradient(logits), axis=-1))
 
 
@@ -127,13 +127,13 @@ def finite(xp: Backend, x: Array) -> Array:
 
 
 def step_down(xp: Backend, own: Array, top: Array, temperature: Any) -> Array:
-    """``(own - top) / T`` of the maxima; 0 where a slice has no class, whose sums are 0."""
+    """``(own - top) / T`` of the maxima; 0 for slices without classes, whose sums are 0."""
     empty = xp.equal(own, MINUS_INFINITY)
     return over_temperature(xp.where(empty, 0.0, finite(xp, own) - finite(xp, top)), temperature)
 
 
 class CrossEntropyQuestion(NamedTuple):
-    """The softmax cross-entropy of the last head, and the statistics of its softmax if wanted."""
+    """The softmax cross-entropy of the last head, and optionally the statistics of its softmax."""
 
     options: SoftmaxOptions  # without arrays: `rows` and `shared` hold these
     soft: bool  # whether labels are distributions
@@ -146,7 +146,7 @@ class CrossEntropyQuestion(NamedTuple):
     def maxima(self) -> tuple[str, ...]:
         label = () if self.soft else ("picked", "label_weight") if self.weighted else ("picked",)
         label = (*label, "label_largest") if self.soft and self.statistics else label
-        # The soft-cap may make two logits equal: predictions are of the logits as they were.
+        # The soft-cap may make two logits equal: predictions use the logits without it.
         return ("top", *label, *(("largest",) if self.statistics and self.options.logit_softcap is not None else ()))
 
     @property
@@ -194,7 +194,7 @@ class CrossEntropyQuestion(NamedTuple):
         return columns
 
     def _ids(self, slices: Slices) -> tuple[Array, Array]:
-        """The labels that this slice has, 0 in place of others; and where it has the label."""
+        """The labels in this slice, 0 in place of others; and a mask of the labels in this slice."""
         xp, labels = slices.xp, slices.rows["labels"]
         here = (labels >= 0) & (labels < xp.length(slices.logits[-1], -1, xp.dtype(labels)))
         return xp.where(here, labels, 0), here
@@ -226,7 +226,7 @@ def _label_sums(below: ShiftedRows, labels: Array, weight: Array | None) -> tupl
 
 
 def _prediction(xp: Backend, x: Array) -> tuple[Array, Array]:
-    """The largest number of a slice and its place: in floats, which hold every class below 2^24."""
+    """The largest number of a slice and its position, as floats, which are exact below 2^24."""
     x = xp.stop_gradient(x)
     return xp.max(x, axis=-1), xp.cast(xp.argmax(x, axis=-1), xp.dtype(x))
 
@@ -255,13 +255,13 @@ class CrossEntropyAnswer(NamedTuple):
 def cross_entropy_answer(
     xp: Backend, question: CrossEntropyQuestion, options: SoftmaxOptions, known: Columns, valid: Array | None
 ) -> CrossEntropyAnswer:
-    """The losses that follow from the totals.
+    """The losses computed from the totals.
 
     Args:
         xp: the backend.
-        question: what was asked.
+        question: the question.
         options: its options, with their arrays.
-        known: the totals, and the maxima.
+        known: the totals and the maxima.
         valid: whether an integer label is a class.
     """
     temperature, eps, top = options.temperature, options.label_smoothing, finite(xp, known["top"])
@@ -278,7 +278,7 @@ def cross_entropy_answer(
         nll = -log_prob
         if question.weighted:
             label_weight = xp.where(valid, known["label_weight"], 0.0)
-            # A masked class costs nothing where it has no weight.
+            # A masked class of weight 0 contributes nothing.
             free = xp.equal(label_weight, 0) & xp.equal(picked, MINUS_INFINITY)
             nll = label_weight * xp.where(free, 0.0, nll)
     if question.smoothed:
@@ -296,7 +296,7 @@ def cross_entropy_answer(
 
 
 class DivergenceQuestion(NamedTuple):
-    """How far the second head's softmax is from the first head's."""
+    """The divergence of the softmax of the second head from that of the first."""
 
     options: DivergenceOptions  # without arrays: `rows` hold these
     prefix: str = ""
@@ -347,12 +347,12 @@ class DivergenceQuestion(NamedTuple):
         return sums
 
 
-# The names of what the divergences of logits add up.
+# The names of the sums of the divergences of logits.
 _SUMS_OF_LOGITS = {"mse_logits": ("squares", "present"), "cosine": ("teacher_squares", "student_squares", "products")}
 
 
 class Terms(NamedTuple):
-    """The sum over a slice of the terms of a divergence between two softmaxes, whose totals are known: one column."""
+    """The sum over a slice of the terms of a divergence between two softmaxes with known totals: one column."""
 
     options: DivergenceOptions
     prefix: str = ""

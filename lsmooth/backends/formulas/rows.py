@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lsmooth.backends.options import Options
 
 MINUS_INFINITY = float("-inf")
-# How far below 0 or above 1 the rounding of sums takes a probability: MixUp in float32 makes labels of 1 + 1e-7.
+# The rounding error allowed below 0 and above 1: MixUp in float32 makes labels of 1 + 1e-7.
 ROUNDING = 1e-6
 # The lowest finite numbers.
 _LOWEST = {"float64": -1.7976931348623157e308, "float32": -3.4028234663852886e38}
@@ -26,7 +26,7 @@ def without_padding(xp: Backend, x: Array, num_classes: int | None) -> Array:
 
 
 def row_maximum(xp: Backend, logits: Array) -> Array:
-    """The largest logit of each row, as a constant. Subtract it first: a common offset would cost digits."""
+    """The largest logit of each row, as a constant. Subtracting it first avoids rounding a common offset."""
     top = xp.stop_gradient(xp.max(logits, axis=-1))
     return xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
 
@@ -43,7 +43,7 @@ def log_softmax(xp: Backend, logits: Array) -> Array:
 
 
 def match_rank(xp: Backend, x: Array, like: Array) -> Array:
-    """``x`` with leading axes of length 1, in the rank of ``like``, since JAX may be set to reject other ranks."""
+    """``x`` with leading axes of length 1 in the rank of ``like``; JAX can be configured to reject other ranks."""
     shape = tuple(-1 if n is None else n for n in xp.shape(x))
     missing = len(xp.shape(like)) - len(shape)
     return xp.reshape(x, (1,) * missing + shape) if shape and missing > 0 else x
@@ -61,7 +61,7 @@ def label_factor(xp: Backend, labels: Array, num_classes: Any, dtype: str) -> tu
 def proper_rows(xp: Backend, labels: Array) -> Array:
     """1 for each row of labels (..., classes), and NaN where a class has negative mass."""
     dtype = xp.dtype(labels)
-    # A count, not max(-labels): TensorFlow's graph optimizer gets that wrong in a Keras model's step.
+    # A count, because TensorFlow's graph optimizer miscompiles max(-labels) in the train step of a Keras model.
     return xp.one_or_nan(xp.sum(xp.cast(labels < -ROUNDING, dtype), axis=-1) <= 0, dtype)
 
 
@@ -71,22 +71,22 @@ def over_temperature(x: Array, temperature: Any) -> Array:
 
 
 def logits_over_temperature(xp: Backend, logits: Array, temperature: Any) -> Array:
-    """``z / T``, with T a number or one of each row; a masked class gives T no gradient."""
+    """``z / T``, with T a number or one per row; masked classes give T no gradient."""
     if isinstance(temperature, float):
         return over_temperature(logits, temperature)
     return xp.divide_logits(logits, along_classes(xp, temperature))
 
 
 def along_classes(xp: Backend, temperature: Any) -> Any:
-    """One temperature a row with an axis for the classes; a number as it is."""
+    """The temperatures of rows with an axis for the classes; a number unchanged."""
     return temperature if isinstance(temperature, float) or not xp.shape(temperature) else temperature[..., None]
 
 
 def log_sum_exp_of(xp: Backend, logits: Array, kept: Array) -> tuple[Array, Array, Array]:
-    """``log(sum(exp(z)))`` over the classes that are kept, without an infinity where none is masked.
+    """``log(sum(exp(z)))`` over the kept classes, finite unless a class is masked.
 
     Returns:
-        The largest of their logits, as a constant; what the log-sum-exp is above it; and whether
+        The largest of their logits, as a constant; the log-sum-exp less that maximum; and whether
         no class is left, in which case both are 0.
     """
     lowest = _LOWEST[xp.dtype(logits)]
@@ -103,7 +103,7 @@ def is_number(value: Any, number: float) -> bool:
 
 
 def reduced(xp: Backend, losses: Array, options: Options) -> Array:
-    """The losses of rows, scaled, zeros in rows that do not count; or their sum, as the options say."""
+    """The scaled losses of rows, zeros in ignored rows; or their sum, if ``options.total``."""
     if options.scale is not None:
         losses = losses * options.scale
     if options.counted is not None:
@@ -112,8 +112,8 @@ def reduced(xp: Backend, losses: Array, options: Options) -> Array:
 
 
 def expectation(xp: Backend, targets: Array, values: Array) -> Array:
-    """``sum_k q_k f_k``, where a class without mass costs nothing, even where f is infinite."""
-    # A finite f_k stays: it is the derivative by q_k, at q_k = 0 too.
+    """``sum_k q_k f_k``; a class without mass contributes nothing, even if f is infinite."""
+    # Keep a finite f_k: it is the derivative by q_k, even at q_k = 0.
     without = xp.equal(targets, 0) & xp.equal(abs(values), -MINUS_INFINITY)
     return xp.sum(targets * xp.where(without, 0.0, values), axis=-1)
 
@@ -125,5 +125,5 @@ def quotient(xp: Backend, numerator: Array, denominator: Array) -> Array:
 
 
 def entropy(xp: Backend, log_p: Array) -> Array:
-    """``-sum_k p_k log p_k``; a masked class has none."""
+    """``-sum_k p_k log p_k``; masked classes contribute nothing."""
     return -xp.sum(xp.exp(log_p) * xp.where(xp.equal(log_p, MINUS_INFINITY), 0.0, log_p), axis=-1)

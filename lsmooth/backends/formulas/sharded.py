@@ -1,8 +1,8 @@
 """Losses over classes that are spread over the members of a group, each of which holds a slice of the logits.
 
-A member computes the numbers of its slice that `questions` ask for. All members exchange the largest of the maxima, and
-then the sums, taken below these. The losses of the rows follow. The gradient of a slice needs nothing but what its
-member knows by then. Questions that are asked together share the exchanges.
+Each member computes the columns of its slice that `questions` name. The members exchange the maxima, and then the
+sums relative to them, from which the losses of the rows follow. The gradient of a slice needs no further exchange.
+Questions that are asked together share the exchanges.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 class Asked(NamedTuple):
-    """What several questions are asked of, and by whom."""
+    """A call whose classes are spread over members."""
 
     xp: Backend
     members: Members
     call: Call  # labels are those of all classes
     num_classes: int | None = None  # the classes from there on are padding
-    forms: tuple[Any, ...] = ()  # what is done to each head's logits first, with a method `applied`
+    forms: tuple[Any, ...] = ()  # transforms of the logits of each head, with a method `applied`
     block_size: int | None = None
     signature: str = ""
 
@@ -51,11 +51,11 @@ class Asked(NamedTuple):
         return self.xp.length(head.hidden, -1) if head.weight is None else self.xp.length(head.weight, 0)
 
     def of_slice(self) -> Call:
-        """The call with labels, and the end of the classes, counted from the first class of the slice."""
+        """The call with labels and the end of the classes relative to the first class of the slice."""
         rows, start = dict(self.call.rows), self.members.start(self.size)
         labels = rows.get("labels")
         if labels is not None and "int" in self.xp.dtype(labels):
-            # The padding belongs to no member.
+            # Padding is in no slice.
             here = labels if self.num_classes is None else self.xp.where(labels < self.num_classes, labels, -1)
             rows["labels"] = self.xp.where(here < 0, here, here - _number(self.xp, start, labels))
         if self.num_classes is not None:
@@ -64,14 +64,14 @@ class Asked(NamedTuple):
         return self.call._replace(rows=rows)
 
     def columns(self, questions: Sequence[Question]) -> list[Columns]:
-        """What the member computes of its slice, for each question."""
+        """The columns of the member's slice, for each question."""
         block = PartsOfBlock(self.xp, tuple(questions), self.forms)
         stacked = linear_rows(self.xp, block, self.of_slice(), self.block_size)
         each = iter(range(*block.COLUMNS))
         return [{name: stacked[..., next(each)] for name in names_of(question)} for question in questions]
 
     def known(self, questions: Sequence[Question]) -> tuple[list[Columns], list[Columns]]:
-        """Of each question the totals and maxima over all members; and what is the member's own."""
+        """For each question, the totals and maxima over all members, and the member's own columns."""
         xp, members = self.xp, self.members
         own, tops, right = [], [], False
         for _ in range(2):
@@ -94,13 +94,13 @@ class Asked(NamedTuple):
         each = iter([totals[..., i] for i in range(len(flat))])
         found = []
         for q, x, y in zip(questions, own, top, strict=True):
-            # One member has the label: what it knows of it is the largest of what they send, and the sum.
+            # Only one member has the label, and the others send -inf: the maximum is the value, and its sum.
             y = {name: members.sum(x[name], total=z) if name in OF_ONE else z for name, z in y.items()}
             found.append({**y, **{name: next(each) for name in q.sums}})
         return found, own
 
 
-# What one member alone knows, the others sending -inf.
+# Columns that only one member knows; the others send -inf.
 OF_ONE = ("picked", "label_weight")
 
 
@@ -119,11 +119,11 @@ class PartsOfBlock(NamedTuple):
     total: bool = False
     frozen_heads: tuple[int, ...] = ()
 
-    COPIES = 6  # of the logits, that the formulas make of a block
+    COPIES = 6  # of the logits of a block that the formulas make
 
     @property
     def COLUMNS(self) -> tuple[int]:  # noqa: N802  # a constant of the other block losses
-        """How many numbers a row has."""
+        """The number of columns of a row."""
         return (sum([len(names_of(q)) for q in self.questions]),)
 
     def __call__(
@@ -153,9 +153,9 @@ def _check_known(options: Options, known: Sequence[str]) -> None:
 def cross_entropy(
     asked: Asked, question: CrossEntropyQuestion, options: SoftmaxOptions
 ) -> tuple[CrossEntropyAnswer, list[Array]]:
-    """The rows' losses; with statistics also the predicted classes, and a distribution's most probable ones.
+    """The losses of the rows; with statistics, also predicted classes and the most probable classes of distributions.
 
-    ``options`` have their arrays.
+    ``options`` include their arrays.
     """
     _check_known(options, KNOWN_SOFTMAX)
     found, own = asked.known([question])
@@ -170,7 +170,7 @@ def divergence_and_losses(
     hard: CrossEntropyQuestion | None = None,
     hard_options: SoftmaxOptions | None = None,
 ) -> tuple[Array, CrossEntropyAnswer | None]:
-    """The rows' divergences, and their losses beside labels, of the same two exchanges."""
+    """The divergences of the rows, and their cross-entropies, by the same two exchanges."""
     xp = asked.xp
     _check_known(options, KNOWN_DIVERGENCE)
     questions = [question] if hard is None else [question, hard]
@@ -187,7 +187,7 @@ def divergence_and_losses(
 
 
 def _sum_of_terms(asked: Asked, question: DivergenceQuestion, known: Columns) -> Array:
-    """A third exchange, for terms that mix the two softmaxes."""
+    """The divergences whose terms need both softmaxes, by a third exchange."""
     xp, members = asked.xp, asked.members
     more = {}
     for name in ("teacher", "student"):
@@ -208,14 +208,14 @@ def _valid(asked: Asked) -> Array | None:
 
 
 def _number(xp: Backend, number: Any, like: Array) -> Any:
-    """A number of classes as an operand of ``like``, where it is an array."""
+    """A number of classes in the dtype of ``like``, if it is an array."""
     return xp.cast(number, xp.dtype(like)) if xp.is_array(number) else number
 
 
 def _predicted(
     asked: Asked, question: CrossEntropyQuestion, own: Columns, known: Columns, counted: Array | None
 ) -> list[Array]:
-    """The first class with the largest number: a third exchange."""
+    """The first class with the largest number, by a third exchange."""
     xp, members = asked.xp, asked.members
     name = "top" if question.options.logit_softcap is None else "largest"
     names = [(name, "place"), ("label_largest", "label_place")][: len(question.own)]

@@ -1,4 +1,4 @@
-"""The sigmoid cross-entropy of independent yes-or-no labels, focal terms included."""
+"""The sigmoid cross-entropy of independent binary labels, focal terms included."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lsmooth.backends.options import SIGMOID, SigmoidOptions
 if TYPE_CHECKING:
     from lsmooth.backends.base import Array, Backend
 
-# exp of it is far within float32's range, also where it is multiplied.
+# exp of this number stays within the range of float32, with room for a factor.
 _LARGEST_EXPONENT = 80.0
 
 
 def proper_binary_labels(xp: Backend, labels: Array) -> Array:
-    """Labels of yes-or-no questions, and NaN in place of those outside [0, 1]."""
+    """Binary labels, with NaN in place of those outside [0, 1]."""
     return labels * xp.one_or_nan((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING), xp.dtype(labels))
 
 
 def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
     """``scale ((1 - l) log(1 + exp(z)) + w l log(1 + exp(-z)))``, l = (1 - eps) t + eps / 2, of each element.
 
-    An infinite logit on the right side of its label costs 0.
+    An infinite logit on the right side of its label has loss 0.
 
     Args:
         xp: the backend.
@@ -56,17 +56,17 @@ def _binary_cross_entropy(xp: Backend, logits: Array, labels: Array, pos_weight:
 
 
 def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> Array:
-    """The sigmoid focal loss of each element: of positive terms alone, so that both tails are exact.
+    """The sigmoid focal loss of each element, as a sum of positive terms, which makes both tails exact.
 
     With the odds e = exp(-|z|) <= 1 of the less likely answer and the label's mass m on it, the
     cross-entropy is ``log(1 + e) + m |z|`` and the error, p from the label, ``(m + (1 - m) e) / (1 + e)``.
     """
-    log_odds = xp.where(z > 0, -z, z)  # and no -|z|, whose slope at 0 is none
+    log_odds = xp.where(z > 0, -z, z)  # not -|z|, which has no derivative at 0
     mass = xp.where(z > 0, 1.0 - label, label)
     right = xp.equal(mass, 0)
     normalizer = xp.softplus(log_odds)
     error = xp.where(right, 1.0, mass + (1.0 - mass) * xp.exp(log_odds))
-    # Without mass log(error) is log_odds; the second term is 0, and has the derivative by the mass, 1 / e - 1.
+    # Without mass, log(error) is log_odds; the second term is 0, with derivative 1 / e - 1 by the mass.
     slope = xp.exp(xp.where(log_odds < -_LARGEST_EXPONENT, _LARGEST_EXPONENT, -log_odds)) - 1.0
     log_error = xp.where(right, log_odds + mass * slope, xp.log(error)) - normalizer
     infinite = right & xp.equal(log_odds, MINUS_INFINITY)

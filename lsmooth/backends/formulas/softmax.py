@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def seen_logits(xp: Backend, logits: Array, options: SoftmaxOptions) -> Array:
-    """The logits without padding, in the precision that lsmooth reduces in, and zeros in rows that do not count."""
+    """The logits without padding, in at least float32, with zeros in ignored rows."""
     logits = accumulate(xp, without_padding(xp, logits, options.num_classes))
     return logits if options.counted is None else xp.where(options.counted[..., None], logits, 0.0)
 
 
 def capped_logits(xp: Backend, logits: Array, logit_softcap: float | None) -> Array:
-    """``c tanh(z / c)``; a masked class (-inf) stays masked, whatever the cap."""
+    """``c tanh(z / c)``; masked classes (-inf) stay masked."""
     if logit_softcap is None:
         return logits
     capped = logit_softcap * xp.tanh(logits / logit_softcap)
@@ -55,7 +55,7 @@ class ShiftedRows(NamedTuple):
         return over_temperature(x - self.shift, self.temperature)
 
     def log_sum_exp(self) -> Array:
-        """Of ``(z - shift) / T``: the maximum is 0, so that nothing overflows."""
+        """The log-sum-exp of ``(z - shift) / T``; the maximum is 0, so it cannot overflow."""
         z = logits_over_temperature(self.xp, self.logits - self.shift[..., None], self.temperature)
         return self.xp.log(self.xp.sum(self.xp.exp(z), axis=-1))
 
@@ -146,7 +146,7 @@ def _integer_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weigh
     picked = rows.below(xp.pick(logits, labels))
     if class_weight is not None:
         factor = factor * xp.take(class_weight, labels)
-        # A masked class costs nothing where it has no weight.
+        # A masked class of weight 0 contributes nothing.
         picked = xp.where(xp.equal(factor, 0) & xp.equal(picked, MINUS_INFINITY), 0.0, picked)
     return factor * (lse - picked)
 
@@ -154,7 +154,7 @@ def _integer_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weigh
 def _soft_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: Array | None) -> Array:
     xp = rows.xp
     weighted = labels if class_weight is None else labels * match_rank(xp, class_weight, labels)
-    # A masked class costs nothing where the label has no mass on it.
+    # A masked class contributes nothing if the label has no mass on it.
     without = xp.equal(weighted, 0) & xp.equal(rows.logits, MINUS_INFINITY)
     losses = xp.sum(weighted, axis=-1) * lse - rows.weighted_sum(weighted, without)
     return losses * proper_rows(xp, labels)
@@ -177,7 +177,7 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     logits = centered(xp, logits)
     top = xp.equal(xp.one_hot(xp.argmax(logits, axis=-1), xp.length(logits, -1), "float32"), 1)
     masked = xp.equal(logits, MINUS_INFINITY)
-    # A class that is alone has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
+    # The only unmasked class has l = -inf; a log-sum-exp over nothing would have a NaN gradient.
     largest, log_sum, alone = log_sum_exp_of(xp, logits, ~top)
     gap = xp.where(alone, -MINUS_INFINITY, xp.sum(xp.where(top, logits, 0.0), axis=-1) - largest - log_sum)
     lead, trail = -xp.softplus(-gap), -xp.softplus(gap)
@@ -213,7 +213,7 @@ def expected_cost(
     options: SoftmaxOptions,
     cost: Callable[[LogProbabilities], Array],
 ) -> Array:
-    """``sum_k q_k w_k f(p_k)`` of each row, q its smoothed label; of the label alone where it is all of q."""
+    """``sum_k q_k w_k f(p_k)`` of each row, q its smoothed label; only the term of the label without smoothing."""
     eps, weight = options.label_smoothing, options.class_weight
     if len(xp.shape(labels)) < len(xp.shape(logits)) and is_number(eps, 0.0):
         odds = xp.label_log_odds(logits, labels)

@@ -16,12 +16,12 @@ class RowStatistics(NamedTuple):
     """Of each row (...), of the softmax p of the logits after soft-cap and temperature."""
 
     log_prob: Array
-    """``sum_k t_k log p_k``: of the label as it was given, without smoothing and class weights."""
+    """``sum_k t_k log p_k``: of the given label, without smoothing and class weights."""
     entropy: Array
     """``-sum_k p_k log p_k``."""
     log_sum_exp: Array
     predicted: Array
-    """int64, the first class with the largest logit; -1 in rows that do not count, whose other numbers are 0."""
+    """int64, the first class with the largest logit; -1 in ignored rows, whose other statistics are 0."""
 
 
 def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> RowStatistics:
@@ -35,7 +35,7 @@ def row_statistics(xp: Backend, logits: Array, labels: Array, options: SoftmaxOp
     log_prob = -label_nll(rows, log_sum, labels)
     z = logits_over_temperature(xp, logits - rows.shift[..., None], temperature)
     masked = xp.equal(z, MINUS_INFINITY)
-    # log p of each class is not formed: a compiler would store it for the sum, which takes another pass.
+    # Do not form log p of each class: a compiler would store it, which takes another pass.
     entropy = log_sum - xp.sum(xp.exp(z) * xp.where(masked, 0.0, z), axis=-1) / xp.exp(log_sum)
     log_sum_exp = log_sum + over_temperature(rows.shift, temperature)
     if counted is None:

@@ -74,7 +74,7 @@ def _sum(eps: float | None, z: Array, labels: Array) -> Array:
 
 @functools.partial(jax.jit, inline=True)
 def _loss(z: Array, labels: Array) -> Array:
-    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label costs 0."""
+    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label has loss 0."""
     size, wrong = _size_and_wrong(z, labels)
     return jnp.where(wrong == 0, 0.0, size) * wrong + jnp.log1p(jnp.exp(-size))
 

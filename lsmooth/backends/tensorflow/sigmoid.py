@@ -84,7 +84,7 @@ def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
 
 
 def elements(z: Array, labels: Array) -> Array:
-    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label costs 0."""
+    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label has loss 0."""
     return closed_form(_elements, _slopes_of_elements, [z, labels], [])
 
 

@@ -257,7 +257,7 @@ def cross_entropy(
         if class_weight is not None:
             of_label *= tl.load(class_weight + safe).to(tl.float32)
         nll = tl.log(total) + (shift - label_z)
-        # A masked class costs nothing where it has no weight.
+        # A masked class of weight 0 contributes nothing.
         cost = of_label * tl.where((of_label == 0.0) & (label_z == float("-inf")), 0.0, nll)
     else:
         of_label = target_mass * proper
