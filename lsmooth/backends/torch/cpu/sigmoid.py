@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, soft_margin_loss
 
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SigmoidOptions
@@ -33,9 +32,12 @@ _HALF, _ONE, _MINUS_ONE = (
 )
 # 1 + exp(-|z|) is at most 2, and float32 holds the product of 2**6 such factors.
 FOLDS = 6
-_MEAN = 1  # how torch.binary_cross_entropy_with_logits calls it
+LEAST_FOLDED = 2**12  # fewer logarithms take less time than the calls of a fold
+_NONE, _MEAN = 0, 1  # reductions, as PyTorch's C functions name them
+_NEAR = 1e-12
 _LABELS = FLOATS | INTEGERS | {torch.bool}
 _DIVIDED = ("mean", "sum_over_batch_size")
+soft_margin_loss = torch._C._nn.soft_margin_loss  # pyright: ignore[reportAttributeAccessIssue]
 # leaky_relu_backward(y, x, -1, False) is y where x > 0 and -y elsewhere, in one pass.
 _signed = torch.ops.aten.leaky_relu_backward.grad_input
 
@@ -111,15 +113,11 @@ def rows(
     options: SigmoidOptions,
 ) -> Tensor | None:
     """`formulas.sigmoid_cross_entropy` for arguments that fit; None for infinite logits and labels outside [0, 1]."""
-    scale, total, counted = options.scale, options.total, options.counted
-    if (
-        options.pos_weight is counted is None
-        and not options.gamma
-        and total
-        and isinstance(scale, float)
-        and logits.numel() <= thresholds.SMALL_SIGMOID
-    ):
-        return small(logits, labels.detach().to(_result(logits)), options.label_smoothing, scale)
+    total, counted = options.total, options.counted
+    if logits.numel() <= thresholds.SMALL_SIGMOID and not options.gamma:
+        losses = small(logits, labels, options)
+        if losses is not None:
+            return losses
     losses = run(logits, (labels, options), sweep, formula, logits.shape, total)
     if losses is None and counted is not None:
         # Zeros for elements that do not count only where those hold NaN or infinities.
@@ -181,23 +179,41 @@ def _in_rows(x: Any, shape: torch.Size, axes: int) -> Any:
     return x.expand(shape).reshape(-1, shape[-axes:].numel())
 
 
-def small(logits: Tensor, labels: Tensor, label_smoothing: float, scale: float) -> Tensor | None:
-    """``-scale sum (l log s(z) + (1 - l) log s(-z))`` by PyTorch's functions: here the number of calls counts."""
-    if not _are_proper(*torch.aminmax(labels)):
+def small(logits: Tensor, labels: Tensor, options: SigmoidOptions) -> Tensor | None:
+    """The losses by PyTorch's functions, for sizes where the number of calls counts; None where they are not exact.
+
+    They are for labels 0 and 1, of which ``log(1 + exp(-z))`` and ``log(1 + exp(z))`` are exact in both tails, and
+    for labels that are smoothed enough.
+    """
+    eps, pos_weight, counted, scale, total = options[:5]
+    dtype = _result(logits)
+    z, labels = logits.to(dtype), labels.detach().to(dtype)
+    if counted is not None:
+        kept = counted.to(dtype)
+        labels, scale = labels * kept, kept if scale is None else kept * scale
+    factors = scale if isinstance(scale, Tensor) else None
+    if eps >= SMOOTH:
+        if not _are_proper(*torch.aminmax(labels)):
+            return None
+        labels = torch.lerp(labels, _HALF[dtype], eps)
+        mean = total and factors is None
+        loss = torch.binary_cross_entropy_with_logits(z, labels, factors, pos_weight, _MEAN if mean else _NONE)
+    elif eps or not torch.equal(labels.square(), labels):
         return None
-    z = logits if logits.dtype == labels.dtype else logits.to(labels.dtype)
-    if not label_smoothing and torch.equal(labels.square(), labels):
-        loss = soft_margin_loss(z, torch.add(_MINUS_ONE[labels.dtype], labels, alpha=2.0))
     else:
-        labels = torch.lerp(labels, _HALF[labels.dtype], label_smoothing)
-        if label_smoothing >= SMOOTH:
-            loss = torch.binary_cross_entropy_with_logits(z, labels, None, None, _MEAN)
-        else:
-            z, labels = z.reshape(-1), labels.reshape(-1)
-            loss = (torch.dot(labels, logsigmoid(z)) + torch.dot(1.0 - labels, logsigmoid(-z))) / -z.numel()
-    if scale != 1.0 / z.numel():
-        loss = loss * (scale * z.numel())
-    return loss if math.isfinite(loss.item()) else None
+        if pos_weight is not None:
+            weight = torch.lerp(_ONE[dtype], pos_weight, labels)
+            factors = weight if factors is None else weight * factors
+        mean = total and factors is None
+        loss = soft_margin_loss(z, torch.add(_MINUS_ONE[dtype], labels, alpha=2.0), _MEAN if mean else _NONE)
+        if factors is not None:
+            loss = loss * factors
+    if total and not mean:
+        loss = loss.sum()
+    factor = (1.0 if isinstance(scale, Tensor) or scale is None else scale) * (z.numel() if mean else 1)
+    if abs(factor - 1.0) > _NEAR:
+        loss = loss * factor
+    return loss if math.isfinite((loss.detach().sum() if loss.ndim else loss).item()) else None
 
 
 def _are_proper(low: Tensor, high: Tensor) -> bool:
@@ -242,29 +258,29 @@ def _sweep(
     sums, bounds = [], []
 
     for start in range(0, size, block):
-        part = slice(start, start + block)
-        spare = list(memory) if start + block <= size else [x[: size - start] for x in memory]
-        x, y, weight = logits[part], labels[part], None if factors is None else factors[part]
+        part = slice(start, start + block) if block < size else None
+        spare = list(memory) if start + block <= size or part is None else [x[: size - start] for x in memory]
+        x, y, weight = _at(logits, part), _at(labels, part), _at(factors, part)
         if x.dtype != dtype:
             x = spare.pop().copy_(x)
         if copied:
             y = spare.pop().copy_(_as_bytes(y))
         if counted is not None:
-            kept = spare.pop().copy_(_as_bytes(counted[part]))
+            kept = spare.pop().copy_(_as_bytes(_at(counted, part)))
             y = y.mul_(kept) if copied else torch.mul(y, kept, out=spare.pop())
             weight = kept if weight is None else kept.mul_(weight)
         if with_losses and labels.dtype != torch.bool:
             bounds += torch.aminmax(y)
-        of_part = pos_weight[part] if isinstance(pos_weight, Tensor) else pos_weight
         # The block of the gradient is memory that is written anyway: scratch memory costs page faults.
-        into = spare.pop() if gradient is None or gradient.dtype != dtype else gradient[part]
-        own = None if losses is None else losses[part]
-        sums += step(_Block(x, y, of_part, weight, factors is None, into, own, spare), options, with_losses)
+        into = spare.pop() if gradient is None or gradient.dtype != dtype else _at(gradient, part)
+        of_part = _at(pos_weight, part)
+        found = _Block(x, y, of_part, weight, factors is None, into, _at(losses, part), spare)
+        sums += step(found, options, with_gradient, with_losses)
         if gradient is not None:
             if factors is None and scale != 1.0:
                 into.mul_(scale)
             if gradient.dtype != dtype:
-                gradient[part] = into
+                _at(gradient, part).copy_(into)
 
     if not with_losses:
         return None, gradient
@@ -276,12 +292,17 @@ def _sweep(
     return found if factors is not None or scale == 1.0 else found.mul_(scale), gradient
 
 
+def _at(x: Any, part: slice | None) -> Any:
+    """The part of a tensor, all of it for None; a number as it is."""
+    return x[part] if part is not None and isinstance(x, Tensor) else x
+
+
 def _as_bytes(x: Tensor) -> Tensor:
     """``x``, bytes instead of bools, of which PyTorch makes floats ten times as fast."""
     return x.view(torch.uint8) if x.dtype == torch.bool else x
 
 
-def _cross_entropy(block: _Block, options: SigmoidOptions, with_losses: bool) -> list[Tensor]:
+def _cross_entropy(block: _Block, options: SigmoidOptions, with_gradient: bool, with_losses: bool) -> list[Tensor]:
     """Write the gradient and losses of a block; return terms of their sum where they are not wanted each."""
     x, spare, weight = block.x, block.spare, block.weight
     s = torch.abs(x, out=spare.pop()).neg_().sigmoid_()  # PyTorch's takes half of the time of its exponential
@@ -305,8 +326,9 @@ def _cross_entropy(block: _Block, options: SigmoidOptions, with_losses: bool) ->
             sums = [torch.dot(d.view(-1), x.reshape(-1)) - rest.sum()]
         else:
             torch.mul(d, x, out=block.losses).sub_(rest)
-    s = s if c is None else s.mul_(c)
-    d.sub_(_signed(s, x, -1.0, False, grad_input=s))
+    if with_gradient:
+        s = s if c is None else s.mul_(c)
+        d.sub_(_signed(s, x, -1.0, False, grad_input=s))
     return sums
 
 
@@ -336,7 +358,7 @@ def _sum_of_softplus(s: Tensor, into: Tensor) -> Tensor:
     odds = torch.div(s, torch.sub(_ONE[s.dtype], s, out=into), out=into).view(-1)
     for _ in range(FOLDS):
         size = len(odds) // 2
-        if not size:
+        if size < LEAST_FOLDED:
             break
         first, second = odds[:size], odds[size : 2 * size]
         rest = odds[2 * size :]
@@ -346,7 +368,7 @@ def _sum_of_softplus(s: Tensor, into: Tensor) -> Tensor:
     return odds.log1p_().sum()
 
 
-def _focal(block: _Block, options: SigmoidOptions, with_losses: bool) -> list[Tensor]:
+def _focal(block: _Block, options: SigmoidOptions, with_gradient: bool, with_losses: bool) -> list[Tensor]:
     """`_cross_entropy` of the focal loss.
 
     With the label's mass m on the less likely answer, e = exp(-|z|), r = 1 / (1 + e), s = e r and the error
