@@ -114,7 +114,9 @@ def rows(
 ) -> Tensor | None:
     """`formulas.sigmoid_cross_entropy` for arguments that fit; None for infinite logits and labels outside [0, 1]."""
     total, counted = options.total, options.counted
-    if logits.numel() <= thresholds.SMALL_SIGMOID and not options.gamma:
+    # Smoothed labels are PyTorch's at any size, but for sums, which take fewer logarithms here.
+    few = logits.numel() <= thresholds.SMALL_SIGMOID or (options.label_smoothing >= SMOOTH and not total)
+    if few and not options.gamma:
         losses = small(logits, labels, options)
         if losses is not None:
             return losses
@@ -316,16 +318,15 @@ def _cross_entropy(block: _Block, options: SigmoidOptions, with_gradient: bool, 
             c = weight if c is None else c.mul_(weight)
     sums = []
     if with_losses:
-        rest = spare.pop()
+        rest = spare.pop() if block.losses is None else block.losses
         if c is None and block.losses is None:
-            rest = -_sum_of_softplus(s, rest)
+            sums = [torch.dot(d.view(-1), x.reshape(-1)), _sum_of_softplus(s, rest)]
         else:
             rest = torch.neg(s, out=rest).log1p_()
             rest = rest if c is None else rest.mul_(c)
-        if block.losses is None:
-            sums = [torch.dot(d.view(-1), x.reshape(-1)) - rest.sum()]
-        else:
-            torch.mul(d, x, out=block.losses).sub_(rest)
+            rest.addcmul_(d, x, value=-1.0).neg_()
+            if block.losses is None:
+                sums = [rest.sum()]
     if with_gradient:
         s = s if c is None else s.mul_(c)
         d.sub_(_signed(s, x, -1.0, False, grad_input=s))

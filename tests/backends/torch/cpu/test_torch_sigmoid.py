@@ -52,7 +52,8 @@ def test_the_loss_equals_the_reference(backend, options, size, dtype):
     labels, logits, options = arrays(size, dtype, **options)
     z = logits.requires_grad_()
     loss = sigmoid_cross_entropy(torch.from_numpy(labels), z, **options)
-    assert "Attach" in type(loss.grad_fn).__name__ or logits.numel() <= thresholds.SMALL_SIGMOID
+    native = logits.numel() <= thresholds.SMALL_SIGMOID or options.get("reduction") == "none"  # smoothed labels
+    assert "Attach" in type(loss.grad_fn).__name__ or native
     expected, gradient = reference.sigmoid_cross_entropy(labels, logits.detach().double().numpy(), **options)
     assert_close(backend, loss, expected, "float64" if dtype == "float64" else "float32")
     loss.sum().backward()
@@ -190,6 +191,83 @@ def test_the_kernel_takes_the_focal_loss(gamma, options, dtype):
 def test_unsupported_focal_losses_use_the_formula(options):
     z = torch.randn(3, 4)
     assert not sigmoid.fits(z, torch.ones(3, 4), SigmoidOptions(**options))
+
+
+@pytest.mark.parametrize("labels", ["hard", "soft"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean", "sum_over_batch_size"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample_weight": (5, 1, 1)},
+        {"sample_weight": (5, 3, 4)},
+        {"pos_weight": (3, 1), "sample_weight": (1, 3, 1), "label_smoothing": 0.1},
+        {"pos_weight": (4,), "mask": (5, 3, 4)},
+        {"pos_weight": (), "sample_weight": (), "mask": (5, 3, 4)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_weights_of_every_shape(backend, options, reduction, labels, dtype, size, monkeypatch):
+    """By PyTorch's functions and by the kernel, in blocks of a few rows."""
+    if size == "large":
+        monkeypatch.setattr(thresholds, "SMALL_SIGMOID", 0)
+        monkeypatch.setattr(thresholds, "SCRATCH_BYTES", 2**10)
+    monkeypatch.setattr(formulas, "sigmoid_cross_entropy", never)
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(4.0 * rng.standard_normal((5, 3, 4))).to(dtype).requires_grad_()
+    y = rng.integers(0, 2, z.shape).astype(float) if labels == "hard" else rng.uniform(0.0, 1.0, z.shape)
+    given = {name: rng.uniform(0.5, 2.0, x) if isinstance(x, tuple) else x for name, x in options.items()}
+    if "mask" in given:
+        given["mask"] = given["mask"] > 1.0
+    tensors = {name: torch.as_tensor(x) if isinstance(x, np.ndarray) else x for name, x in given.items()}
+    tensors |= {
+        name: torch.tensor(x) for name, x in given.items() if isinstance(x, float) and name != "label_smoothing"
+    }
+    loss = sigmoid_cross_entropy(torch.from_numpy(y), z, reduction=reduction, **tensors)
+    kept = given.pop("mask", np.ones(z.shape, bool))
+    weight = np.where(kept, given.pop("sample_weight", 1.0), 0.0)
+    losses, slopes = reference.sigmoid_cross_entropy(y, z.detach().double().numpy(), reduction="none", **given)
+    divisor = {"mean": weight.sum(), "sum_over_batch_size": kept.sum()}.get(reduction, 1.0)
+    expected = losses * weight / divisor
+    assert_close(
+        backend,
+        loss,
+        expected if reduction == "none" else expected.sum(),
+        "float64" if dtype == torch.float64 else "float32",
+    )
+    upstream = torch.from_numpy(rng.uniform(0.5, 2.0, loss.shape)).to(loss.dtype)
+    (gradient,) = torch.autograd.grad(loss, z, upstream)
+    found, wanted = gradient.double(), torch.from_numpy(slopes * weight / divisor) * upstream
+    near = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(found / wanted.abs().max(), wanted / wanted.abs().max(), rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float64])
+@pytest.mark.parametrize("masked", [False, True])
+def test_labels_of_every_dtype_in_blocks(dtype, masked, monkeypatch):
+    monkeypatch.setattr(thresholds, "SMALL_SIGMOID", 0)
+    monkeypatch.setattr(formulas, "sigmoid_cross_entropy", never)
+    z, labels = torch.randn(40, 30, requires_grad=True), torch.rand(40, 30) < 0.3
+    mask = torch.rand(40, 30) < 0.5 if masked else None
+    found, wanted = (sigmoid_cross_entropy(y, z, mask=mask) for y in (labels.to(dtype), labels.float()))
+    assert found == wanted
+    assert torch.equal(*(torch.autograd.grad(x, z)[0] for x in (found, wanted)))
+
+
+def test_labels_outside_of_the_mask_may_be_anything(monkeypatch):
+    monkeypatch.setattr(formulas, "sigmoid_cross_entropy", never)
+    z, mask = torch.randn(300, 200), torch.rand(300, 200) < 0.5
+    labels = torch.where(mask, 1.0, -1.0)
+    assert sigmoid_cross_entropy(labels, z, mask=mask) == sigmoid_cross_entropy(labels.abs(), z, mask=mask)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (300, 200)])
+@pytest.mark.parametrize("options", [{}, {"reduction": "none"}, {"label_smoothing": 0.1, "reduction": "none"}])
+def test_labels_out_of_range_make_their_loss_nan(shape, options):
+    labels = torch.ones(shape)
+    labels[0, 1] = 1.5
+    assert sigmoid_cross_entropy(labels, torch.zeros(shape), **options).isnan().any()
 
 
 def never(*args):
