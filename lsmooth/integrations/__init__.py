@@ -1,4 +1,7 @@
-"""Layers, losses and training steps for each framework; every module imports its framework."""
+"""Layers, losses and training steps for each framework. Each module imports its framework.
+
+Wrong types raise a TypeError, and numbers that are out of range, unknown names or shapes that do not fit a ValueError.
+"""
 
 from __future__ import annotations
 

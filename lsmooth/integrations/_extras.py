@@ -1,4 +1,4 @@
-"""The error where a module's framework is not installed."""
+"""The error of a module whose framework is not installed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs(extra: str, *packages: str) -> Iterator[None]:
-    """Name the extra to install if a package imported in the ``with`` block is missing.
-
-    Raises:
-        ModuleNotFoundError: if one of ``packages`` is missing.
-    """
+    """Raise a ModuleNotFoundError that names the extra if one of ``packages`` is missing in the ``with`` block."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -29,15 +29,12 @@ class _Metric(KeptSums, keras.metrics.Metric):
         ]
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
-            y_true: class ids, also floating or with a class axis of length 1; or one-hot rows.
-            y_pred: probabilities, or logits with ``from_logits=True``. Rows that a layer has masked do not count.
-            sample_weight: of rows.
-
-        Raises:
-            ValueError: if shapes do not fit, or the number of classes is not ``num_classes``.
+            y_true: class ids, also floating point or with a class axis of length 1; or one-hot rows.
+            y_pred: probabilities, or logits with ``from_logits=True``. Rows masked by a layer are excluded.
+            sample_weight: weights of the rows.
         """
         mask = get_mask(y_pred)
         y_pred, y_true = keras.ops.convert_to_tensor(y_pred), keras.ops.convert_to_tensor(y_true)
@@ -54,7 +51,7 @@ class _Metric(KeptSums, keras.metrics.Metric):
             if tuple(new.shape) != tuple(sums.shape):
                 raise ValueError(
                     f"y_pred must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric "
-                    f"of {tuple(sums.shape)}; give num_classes={y_pred.shape[axis]}."
+                    f"{tuple(sums.shape)}; give num_classes={y_pred.shape[axis]}."
                 )
             new = keras.ops.convert_to_tensor(new, dtype=sums.dtype)
             sums.assign(keras.ops.add(sums, keras.ops.stop_gradient(new)))
@@ -65,17 +62,7 @@ class _Metric(KeptSums, keras.metrics.Metric):
         return keras.ops.cast(self._own._value(backend_of(sums=sums[0]), sums), self.dtype)
 
     def merge_state(self, *others: Self) -> Self:
-        """Take in what other metrics have seen.
-
-        Args:
-            *others: metrics of the same class and options.
-
-        Returns:
-            This metric.
-
-        Raises:
-            ValueError: if another's class or options differ.
-        """
+        """Add the rows of other metrics of the same class and options, and return this metric."""
         self._add(others)
         return self
 
@@ -92,7 +79,7 @@ class _Metric(KeptSums, keras.metrics.Metric):
 
 
 def _class_ids(y_true: Array, y_pred: Array, axis: int) -> Array:
-    """Class ids in the shape of the rows, from what Keras' metrics take for labels."""
+    """Class ids in the shape of the rows, from labels in any form that Keras' metrics accept."""
     if len(y_true.shape) == len(y_pred.shape):
         if y_true.shape[axis] != 1:
             return keras.ops.argmax(y_true, axis)
@@ -101,7 +88,7 @@ def _class_ids(y_true: Array, y_pred: Array, axis: int) -> Array:
 
 
 def _binary(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
-    """Labels of 0 and 1 and their probabilities, both without a last axis of length 1 that one of them may lack."""
+    """Binary labels and their probabilities, both without a last axis of length 1, which one of them may lack."""
     if len(y_pred.shape) > 1 and y_pred.shape[-1] == 1:
         y_true = keras.ops.squeeze(y_true, -1) if len(y_true.shape) == len(y_pred.shape) else y_true
         y_pred = keras.ops.squeeze(y_pred, -1)
@@ -118,10 +105,7 @@ class CalibrationError(_Metric):
         num_classes: the number of classes, needed with ``classwise=True``.
         name: of the metric.
         dtype: of the result.
-        **options: as of `lsmooth.metrics.CalibrationError`.
-
-    Raises:
-        ValueError: if an option is out of range.
+        **options: those of `lsmooth.metrics.CalibrationError`.
 
     Examples:
         >>> import keras
@@ -144,7 +128,7 @@ class NegativeLogLikelihood(_Metric):
     Args:
         name: of the metric.
         dtype: of the result.
-        **options: as of `lsmooth.metrics.NegativeLogLikelihood`.
+        **options: those of `lsmooth.metrics.NegativeLogLikelihood`.
 
     Examples:
         >>> from lsmooth.integrations.keras import NegativeLogLikelihood
@@ -164,7 +148,7 @@ class BrierScore(_Metric):
     Args:
         name: of the metric.
         dtype: of the result.
-        **options: as of `lsmooth.metrics.BrierScore`.
+        **options: those of `lsmooth.metrics.BrierScore`.
 
     Examples:
         >>> from lsmooth.integrations.keras import BrierScore

@@ -1,4 +1,4 @@
-"""What the frameworks' streaming metrics share: the sums of a metric of `lsmooth.metrics`, in variables of theirs."""
+"""The base of the frameworks' streaming metrics, whose variables hold the sums of a metric of `lsmooth.metrics`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from lsmooth.metrics._inputs import prepare
 
 
 class KeptSums:
-    """A framework's metric whose variables are the sums of ``_kind``.
-
-    A subclass reads and writes its variables, in `_read` and `_write`.
-    """
+    """A framework's metric whose variables hold the sums of ``_kind``; subclasses implement `_read` and `_write`."""
 
     _kind: ClassVar[type[metrics.Metric]]
     _own: metrics.Metric
 
     @classmethod
     def _options_of_kind(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Those of the options that are the metric's, and not the framework's."""
+        """The options of the metric, without those of the framework."""
         known = inspect.signature(cls._kind).parameters
         return {name: value for name, value in options.items() if name in known}
 
@@ -31,25 +28,18 @@ class KeptSums:
         return self._own._sums(prepare(labels, predictions, sample_weight, *self._own._options))
 
     def get_state(self) -> dict[str, Any]:
-        """The sums so far, in lists of numbers: also for `set_state` of the metric of `lsmooth.metrics`."""
+        """The sums as lists of numbers, also for `set_state` of the metric of `lsmooth.metrics`."""
         return {"sums": [x.tolist() for x in self._read()]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over what `get_state` gave, here or of the metric of `lsmooth.metrics`.
-
-        Args:
-            state: of a metric of the same class and options.
-
-        Raises:
-            ValueError: if it is of another class or of other options.
-        """
+        """Restore the result of `get_state` of a metric with the same class and options, also of `lsmooth.metrics`."""
         self._own.set_state(state)
         sums = self._own._state
         self._own.reset_state()
         self._write([np.zeros_like(x) for x in self._read()] if sums is None else list(sums))
 
     def _add(self, others: tuple[Self, ...]) -> None:
-        """Take in the sums of other metrics, which must be of the same class and options."""
+        """Add the sums of other metrics, which must have the same class and options."""
         for other in others:
             self._own.merge_state(other._own)
         self._write([np.sum(parts, axis=0) for parts in zip(*(each._read() for each in (self, *others)), strict=True)])

@@ -1,4 +1,4 @@
-"""What the models that carry a temperature share: outputs, labels and the fit, whatever framework they are of."""
+"""The common parts of models with a temperature in any framework: outputs, labels and the fit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lsmooth.calibration import TemperatureScaling, apply_temperature
 
 
 def check_last_activation(activation: str | None, *, from_logits: bool, binary: bool) -> None:
-    """Raise if the options contradict the activation that the model is seen to end in, which may be unknown."""
+    """Raise if the options contradict the model's last activation, which may be unknown."""
     if activation not in ("softmax", "sigmoid"):
         return
     if from_logits:
         raise ValueError(
-            f"model ends in a {activation}, so it returns probabilities: give from_logits=False, or give the model "
+            f"model ends in a {activation}, so it returns probabilities: give from_logits=False, or a model "
             f"without its {activation}."
         )
     if binary != (activation == "sigmoid"):
@@ -28,7 +28,7 @@ def check_last_activation(activation: str | None, *, from_logits: bool, binary: 
 
 
 def check_options(axis: Any, *, from_logits: Any, binary: Any) -> int:
-    """The class axis as Python's int; raise if it, or a flag, is of another type."""
+    """The class axis as Python's int; a TypeError if it or a flag has a wrong type."""
     check.check_flag("from_logits", from_logits)
     check.check_flag("binary", binary)
     if not check.is_integer_number(axis):
@@ -37,7 +37,7 @@ def check_options(axis: Any, *, from_logits: Any, binary: Any) -> int:
 
 
 def real_temperature(temperature: Any) -> Any:
-    """A number, or an array of real numbers, as given."""
+    """A number or an array of real numbers."""
     if hasattr(temperature, "__array__"):
         xp = backend_of(temperature=temperature)
         return check.to_array(xp, "temperature", temperature, "float32")
@@ -45,7 +45,7 @@ def real_temperature(temperature: Any) -> Any:
 
 
 def scaled(outputs: Array, temperature: Any, *, axis: int, from_logits: bool, binary: bool) -> Array:
-    """Logits divided by the temperature; of probabilities, the probabilities that these logits give."""
+    """Logits divided by the temperature; for probabilities, the probabilities of the divided logits."""
     axis = -1 if binary else axis
     if from_logits:
         return apply_temperature(outputs, temperature, axis=axis)
@@ -55,7 +55,7 @@ def scaled(outputs: Array, temperature: Any, *, axis: int, from_logits: bool, bi
 
 
 def probabilities(logits: Array, *, axis: int, binary: bool) -> Array:
-    """The softmax of logits, or the sigmoid of each."""
+    """The softmax of logits; the sigmoid if ``binary``."""
     xp = backend_of(logits=logits)
     if binary:
         return sigmoid(xp, logits)
@@ -63,7 +63,7 @@ def probabilities(logits: Array, *, axis: int, binary: bool) -> Array:
 
 
 def fit_temperature(scaler: TemperatureScaling, batches: Iterable[tuple[Any, ...]]) -> TemperatureScaling:
-    """Fit to ``(outputs, labels)`` or ``(outputs, labels, sample_weight)`` of a model, each seen once."""
+    """Fit to batches ``(outputs, labels)`` or ``(outputs, labels, sample_weight)`` in a single pass."""
     return scaler.fit_batches(_checked(scaler, batches), once=True)
 
 
@@ -81,8 +81,8 @@ def _check_classes(outputs: Array, axis: int, from_logits: bool) -> None:
     shape = xp.shape(outputs)
     if shape[axis] == 1:
         raise ValueError(
-            f"The model returns one number a row, of shape {shape}: give binary=True if it is the logit or the "
-            "probability of a yes-or-no question."
+            f"The model returns one number per row, of shape {shape}: give binary=True if it is the logit or the "
+            "probability of a binary label."
         )
     if not from_logits:
         return
@@ -90,13 +90,13 @@ def _check_classes(outputs: Array, axis: int, from_logits: bool) -> None:
     proper = (values >= 0).all() and np.allclose(values.sum(axis=axis), 1.0, atol=1e-3)
     if proper and ((values > 0) & (values < 1)).any():
         raise ValueError(
-            "The model returns probabilities: its outputs are at least 0, and each row sums to 1. Give "
+            "The model returns probabilities: its outputs are non-negative, and each row sums to 1. Give "
             "from_logits=False, or a model without its softmax."
         )
 
 
 def _in_rows_shape(x: Any, outputs: Array, axis: int, binary: bool) -> Any:
-    """Labels or weights of which a dimension of size 1 is all that sets them apart from the rows' shape."""
+    """Labels or weights in the rows' shape, from which they may differ by a dimension of size 1."""
     if x is None:
         return None
     x = x if hasattr(x, "shape") else np.asarray(x)

@@ -1,4 +1,4 @@
-"""The options of the loss modules: how they are checked, kept and shown."""
+"""The options of the loss modules: checks, storage and representation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from lsmooth.backends import load_backend
 
 
 class LossModule(torch.nn.Module):
-    """A loss whose tensor options are buffers, and whose ``repr`` shows the options that are off their defaults.
+    """A loss whose tensor options are non-persistent buffers, and whose ``repr`` shows options not at their defaults.
 
-    The buffers stay out of the ``state_dict``. Those that torch's own losses save are loaded where a
-    ``state_dict`` holds them, so that a checkpoint written with torch's loss still loads strictly.
+    Buffers in a ``state_dict``, as torch's own losses save them, are loaded, so that strict loading works.
     """
 
     def set_options(self, **options: Any) -> None:
@@ -40,12 +39,12 @@ class LossModule(torch.nn.Module):
             self._non_persistent_buffers_set |= saved
 
     def extra_repr(self) -> str:
-        """The options that are off their defaults."""
+        """The options that are not at their defaults."""
         return changed_options(self)
 
 
 def check_order(input: Any, target: Any, call: str) -> None:
-    """Raise if class ids are where logits belong and the other way round."""
+    """Raise if logits and class ids are swapped."""
     tensors = isinstance(input, torch.Tensor) and isinstance(target, torch.Tensor)
     if tensors and not input.dtype.is_floating_point and target.dtype.is_floating_point:
         raise TypeError(
@@ -55,57 +54,50 @@ def check_order(input: Any, target: Any, call: str) -> None:
 
 
 def changed_options(module: torch.nn.Module) -> str:
-    """The arguments that a module was made with, but for those at their defaults and for other modules."""
-    options = {
-        name: getattr(module, name)
-        for name, parameter in inspect.signature(type(module).__init__).parameters.items()
-        if name != "self" and not _equal(getattr(module, name), parameter.default)
-    }
-    return ", ".join(
-        f"{name}={_described(value)}" for name, value in options.items() if not isinstance(value, torch.nn.Module)
-    )
+    """The constructor's arguments that are not at their defaults, without modules."""
+    described = []
+    for name, parameter in list(inspect.signature(type(module).__init__).parameters.items())[1:]:
+        value = getattr(module, name)
+        if isinstance(value, torch.Tensor):
+            text = f"<tensor of shape {tuple(value.shape)}>" if value.dim() else repr(value.detach())
+            described.append(f"{name}={text}")
+        elif value != parameter.default and not isinstance(value, torch.nn.Module):
+            described.append(f"{name}={value!r}")
+    return ", ".join(described)
 
 
 def ignored_class(ignore_index: int, input: torch.Tensor, target: torch.Tensor, axis: int) -> int | None:
-    """``ignore_index`` for class ids; None for distributions, which have no id that could be ignored."""
+    """``ignore_index`` for class ids, None for distributions."""
     if target.is_floating_point():
         return None
     if target.shape == input.shape:
         ids = (*input.shape[:axis], *input.shape[axis:][1:])
         raise TypeError(
-            f"target has the shape of input, {tuple(input.shape)}, so it holds distributions, which must be floating "
+            f"target has the shape of input, {tuple(input.shape)}, so it must hold distributions in floating "
             f"point; got {target.dtype}. Cast it with target.float(), or give class ids of shape {ids}."
         )
     return ignore_index
 
 
 def class_id(ignore_index: Any) -> int:
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+    if not check.is_integer_number(ignore_index):
         raise TypeError(
             f"ignore_index must be an integer, got {ignore_index!r}. torch's deprecated size_average and reduce are "
-            "not taken; give reduction by keyword."
+            "not supported; give reduction by keyword."
         )
     return int(ignore_index)
 
 
 def class_axis(axis: Any) -> int | None:
-    if axis is not None and (isinstance(axis, bool) or not isinstance(axis, (int, np.integer))):
+    if axis is not None and not check.is_integer_number(axis):
         raise TypeError(f"axis must be an integer or None, got {axis!r}.")
     return None if axis is None else int(axis)
 
 
-def number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (Real, np.number)):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
-    return float(value)
-
-
 def number_or_tensor(name: str, value: Any, low: float, high: float) -> float | torch.Tensor:
-    """A number as a float, or a tensor; both in [low, high], or above ``low`` where there is no upper end."""
+    """A number as a float, or a tensor; in [low, high], or above ``low`` if ``high`` is infinite."""
     if isinstance(value, (Real, np.number)):
-        value = number(name, value)
-        check.check_range(name, value, low, high)
-        return value
+        return check.check_range(name, check.check_number(name, value), low, high)
     if not isinstance(value, (torch.Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
     tensor: Any = real_tensor(name, value)
@@ -128,7 +120,7 @@ def real_tensor(name: str, value: Any) -> torch.Tensor | None:
 
 
 def has_values(tensor: torch.Tensor) -> bool:
-    """Whether the numbers can be read: not on the meta device, and not in a traced call."""
+    """Whether the values can be read: not on the meta device, and not while tracing."""
     return not tensor.is_meta and load_backend("torch").is_concrete(tensor)
 
 
@@ -137,16 +129,6 @@ def per_class(name: str, value: Any) -> torch.Tensor | None:
     if tensor is not None and tensor.dim() != 1:
         raise ValueError(f"{name} must have shape (classes,), one number per class; got shape {tuple(tensor.shape)}.")
     return tensor
-
-
-def _equal(value: Any, default: Any) -> bool:
-    return not isinstance(value, torch.Tensor) and value == default
-
-
-def _described(value: Any) -> str:
-    if not isinstance(value, torch.Tensor):
-        return repr(value)
-    return f"<tensor of shape {tuple(value.shape)}>" if value.dim() else repr(value.detach())
 
 
 def axis_of(logits: torch.Tensor, axis: int | None) -> int:

@@ -1,4 +1,4 @@
-"""A PyTorch model that carries its temperature."""
+"""A PyTorch model with a temperature."""
 
 from __future__ import annotations
 
@@ -12,30 +12,22 @@ with needs("torch", "torch"):
 
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.integrations._temperature import check_last_activation, fit_temperature, scaled
-from lsmooth.integrations._torch_options import (
-    changed_options,
-    class_axis,
-    has_values,
-    real_tensor,
-)
+from lsmooth.integrations._torch_options import changed_options, class_axis, has_values, real_tensor
 
 
 class TemperatureScaled(torch.nn.Module):
-    """A model whose logits are divided by a temperature that it carries: ``model(x) / T``.
+    """A model whose logits are divided by a temperature: ``model(x) / T``.
 
-    The temperature is a buffer: it follows the module to its device and is in its ``state_dict``. A
-    ``torch.nn.Parameter`` as ``temperature`` becomes one of the module's parameters, and is learned.
+    The temperature is a buffer, which moves with the module and is part of its ``state_dict``. A
+    ``torch.nn.Parameter`` as ``temperature`` becomes a parameter of the module, and is learned.
 
     Args:
         model: returns logits; or probabilities, if ``from_logits`` is False.
         temperature: T > 0, a number; or a tensor that broadcasts to the logits' shape without ``axis``.
-        axis: the class axis; as in torch by default.
-        from_logits: False for a model that returns probabilities, of which ``log p`` takes the logits' place:
-            probabilities come out.
-        binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
-
-    Raises:
-        ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
+        axis: the class axis, 1 by default as in torch.
+        from_logits: False for a model that returns probabilities p: the result is then that of the logits ``log p``,
+            as probabilities. A ValueError if the model's last activation contradicts it.
+        binary: whether each output belongs to a binary label of its own, so that there is no class axis.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
@@ -76,36 +68,24 @@ class TemperatureScaled(torch.nn.Module):
             self.register_buffer("temperature", value.to(torch.get_default_dtype(), copy=True))
 
     def extra_repr(self) -> str:
-        """The options that are off their defaults."""
+        """The options that are not at their defaults."""
         return changed_options(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The model's logits, divided by the temperature; or the probabilities that they give.
-
-        Args:
-            *args: the model's own.
-            **kwargs: the model's own.
-
-        Returns:
-            The shape and dtype of the model's outputs.
-        """
+        """The model's outputs with the temperature, in their shape and dtype; arguments are those of the model."""
         options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
         return scaled(self.model(*args, **kwargs), self.temperature, **options)
 
     def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = -100) -> TemperatureScaling:
-        """Give it the temperature of greatest likelihood; the model runs once on each batch, in evaluation mode.
+        """Fit the temperature by maximum likelihood; the model runs once on each batch, in evaluation mode.
 
         Args:
-            batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``, such as a DataLoader of
-                held-out data, where the model is; inputs may be a tensor, or a tuple or a dictionary of arguments.
-            ignore_index: labels with this id have no part.
+            batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)`` of held-out data on the model's device,
+                such as a DataLoader; inputs may be a tensor, or a tuple or a dictionary of arguments.
+            ignore_index: labels with this id are excluded.
 
         Returns:
-            The scaler, with the status and the likelihoods of the fit.
-
-        Raises:
-            TypeError: as `TemperatureScaling.fit`.
-            ValueError: as `TemperatureScaling.fit`.
+            The scaler, with the status and the likelihoods of the fit. Raises as `TemperatureScaling.fit` does.
         """
         modes = [(module, module.training) for module in self.modules()]
         try:
@@ -122,7 +102,7 @@ class TemperatureScaled(torch.nn.Module):
 
 
 def _last_activation(model: torch.nn.Module) -> str | None:
-    """The name of the activation that a model is seen to end in."""
+    """The name of the model's last module, which may be an activation."""
     while isinstance(model, torch.nn.Sequential) and len(model):
         model = model[-1]
     return type(model).__name__.lower()

@@ -1,4 +1,4 @@
-"""Training steps for Flax NNX models, in Optax' idiom, and a model that carries its temperature."""
+"""Training steps for Flax NNX models with Optax, and a model with a temperature."""
 
 from __future__ import annotations
 
@@ -28,22 +28,19 @@ from lsmooth.losses import softmax_cross_entropy
 def make_train_step(
     loss: Callable[..., jax.Array] = softmax_cross_entropy, **options: Any
 ) -> Callable[[nnx.Module, nnx.Optimizer, Any, Any], jax.Array]:
-    """One compiled step of gradient descent: logits, loss, gradient, update.
+    """A compiled training step: logits, loss, gradient, update.
 
-    The model is called with the inputs and returns logits; the loss is that of
-    ``loss(labels, logits, **options)``, a scalar. The step updates model and optimizer in place.
+    The model maps the inputs to logits, and ``loss(labels, logits, **options)`` is a scalar. The step updates the
+    model and the optimizer in place.
 
     Args:
-        loss: a function of `lsmooth.losses`, or one with its argument order.
-        **options: the loss's own.
+        loss: a function of `lsmooth.losses`, or one with the same argument order.
+        **options: of the loss.
 
     Returns:
         ``step(model, optimizer, inputs, labels)``, which returns the loss before the update.
 
-    Raises:
-        TypeError: if ``loss`` cannot be called, or has no such option.
-
-    Source: the training loop of Flax' NNX guide, with Optax behind ``nnx.Optimizer``.
+    Source: the training loop of Flax' NNX guide.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -73,19 +70,19 @@ def make_train_step(
 def make_distillation_step(
     loss: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Callable[[nnx.Module, nnx.Optimizer, nnx.Module, Any, Any], jax.Array]:
-    """One compiled step of a student's descent towards its labels and its teacher.
+    """A compiled training step of a student with labels and a teacher.
 
-    Both models are called with the inputs and return logits; the loss is ``loss(labels, teacher_logits,
-    student_logits)``, a scalar. The step updates student and optimizer in place, the teacher's parameters
-    never; it runs as it stands: where it has dropout or batch statistics, call its ``eval()`` before.
+    Both models map the inputs to logits, and ``loss(labels, teacher_logits, student_logits)`` is a scalar. The step
+    updates the student and the optimizer in place, but not the teacher. Call ``teacher.eval()`` before if the
+    teacher has dropout or batch statistics.
 
     Args:
-        loss: a `DistillationLoss`, or a function in its argument order; ``DistillationLoss()`` if None.
+        loss: a `DistillationLoss`, or a function with the same argument order; ``DistillationLoss()`` if None.
 
     Returns:
         ``step(student, optimizer, teacher, inputs, labels)``, which returns the loss before the update.
 
-    Source: the training loop of Flax' NNX guide, with Optax behind ``nnx.Optimizer``.
+    Source: the training loop of Flax' NNX guide.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -117,7 +114,7 @@ def make_distillation_step(
 
 
 def _check_loss(loss: Any, num_arrays: int, options: dict[str, Any]) -> None:
-    """Raise a TypeError if ``loss`` is no function of so many arrays and of these options."""
+    """Raise a TypeError unless ``loss`` is a function of ``num_arrays`` arrays and the options."""
     if not callable(loss):
         raise TypeError(f"loss must be a function of arrays, got {loss!r}.")
     try:
@@ -129,11 +126,11 @@ def _check_loss(loss: Any, num_arrays: int, options: dict[str, Any]) -> None:
 
 
 class Temperature(nnx.Variable):
-    """A temperature in a model's state; no ``nnx.Param``, so that optimizers leave it alone."""
+    """A temperature in a model's state; not an ``nnx.Param``, so that optimizers do not update it."""
 
 
 class TemperatureScaled(nnx.Module):
-    """A model whose logits are divided by a temperature that it carries: ``model(x) / T``.
+    """A model whose logits are divided by a temperature: ``model(x) / T``.
 
     The temperature is part of the module's state, as a `Temperature`.
 
@@ -141,13 +138,9 @@ class TemperatureScaled(nnx.Module):
         model: returns logits; or probabilities, if ``from_logits`` is False.
         temperature: T > 0, a number; or an array that broadcasts to the logits' shape without ``axis``.
         axis: the class axis.
-        from_logits: False for a model that returns probabilities, of which ``log p`` takes the logits' place:
-            probabilities come out.
-        binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
-
-    Raises:
-        TypeError: if an option is of another type.
-        ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
+        from_logits: False for a model that returns probabilities p: the result is then that of the logits ``log p``,
+            as probabilities. A ValueError if the model's last activation contradicts it.
+        binary: whether each output belongs to a binary label of its own, so that there is no class axis.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
@@ -182,34 +175,22 @@ class TemperatureScaled(nnx.Module):
         self.binary = binary
 
     def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
-        """The model's logits, divided by the temperature; or the probabilities that they give.
-
-        Args:
-            *args: the model's own.
-            **kwargs: the model's own.
-
-        Returns:
-            The shape and dtype of the model's outputs.
-        """
+        """The model's outputs with the temperature, in their shape and dtype; arguments are those of the model."""
         outputs = self.model(*args, **kwargs)  # type: ignore[operator]
         options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
         return scaled(outputs, self.temperature[...], **options)
 
     def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = None) -> TemperatureScaling:
-        """Give it the temperature of greatest likelihood; the model runs once on each batch.
+        """Fit the temperature by maximum likelihood; the model runs once on each batch.
 
-        It runs as it stands: where it has dropout or batch statistics, call its ``eval()`` before.
+        Call ``eval()`` before if the model has dropout or batch statistics.
 
         Args:
             batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)`` of held-out data.
-            ignore_index: labels with this id have no part.
+            ignore_index: labels with this id are excluded.
 
         Returns:
-            The scaler, with the status and the likelihoods of the fit.
-
-        Raises:
-            TypeError: as `TemperatureScaling.fit`.
-            ValueError: as `TemperatureScaling.fit`.
+            The scaler, with the status and the likelihoods of the fit. Raises as `TemperatureScaling.fit` does.
         """
         run = nnx.jit(lambda model, inputs: model(inputs))
         pairs = ((run(self.model, inputs), *rest) for inputs, *rest in batches)

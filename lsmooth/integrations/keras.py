@@ -1,11 +1,9 @@
-"""Losses for ``model.compile``, and calibration inside a model, saved and loaded with it.
+"""Losses for ``model.compile``, metrics, and calibration as a part of a saved model.
 
-The Keras-named losses are those of `lsmooth.losses`, which are ``keras.losses.Loss`` once Keras has been imported.
-`LogitsDistillation` is a loss for ``keras.distillation.Distiller``. `Temperature` is a layer that divides logits,
-`TemperatureScaled` a model that carries one. `CalibrationError`, `NegativeLogLikelihood` and `BrierScore` are metrics.
-
-Importing this module registers them, which is what lets ``keras.saving`` find them again. They run on whatever
-backend Keras runs on.
+The Keras-named losses are those of `lsmooth.losses`. `LogitsDistillation` is a loss for
+``keras.distillation.Distiller``, `Temperature` a layer, `TemperatureScaled` a model; `CalibrationError`,
+`NegativeLogLikelihood` and `BrierScore` are metrics. Importing this module registers them with ``keras.saving``.
+They run on any Keras backend.
 
 Examples:
     >>> import keras
@@ -69,24 +67,21 @@ _DistillationLoss: Any = keras.distillation.DistillationLoss if hasattr(keras, "
 class LogitsDistillation(_DistillationLoss):
     """`lsmooth.distillation.distillation_loss` for ``keras.distillation.Distiller``.
 
-    ``T^2 D(softmax(teacher / T), softmax(student / T))``, a mean over rows, and a sum over the outputs of
-    a model that has several. A mask that a layer left on the student's output takes rows out of the mean.
+    ``T^2 D(softmax(teacher / T), softmax(student / T))``, a mean over rows, summed over the outputs of a model with
+    several. Rows that a layer has masked in the student's output are excluded.
 
     Args:
         temperature: T > 0, a number.
-        loss: the divergence D, one of those of `distillation_loss`, or ``"kl_divergence"``, as Keras calls
-            the forward KL; for several outputs in their structure, with None for those to leave out.
-        beta: of ``"jensen_shannon"``.
-        alpha: of ``"alpha"``.
+        loss: the divergence D of `distillation_loss`, or ``"kl_divergence"``, Keras' name of the forward KL; for
+            several outputs in their structure, with None for outputs to exclude.
+        beta: for ``"jensen_shannon"``.
+        alpha: the alpha of `distillation_loss`.
         scale_by_temperature_squared: whether D is multiplied by T^2.
         axis: the class axis.
 
-    Raises:
-        ValueError: if a number is out of range, a name is unknown, or every output is left out.
-
-    Source: ``keras.distillation.LogitsDistillation`` of Keras 3.15, whose own numbers for its default,
-        ``loss="kl_divergence"``, are no divergence: the logits meet neither a softmax nor T^2. A
-        ``keras.losses.KLDivergence()`` as its ``loss`` gives the forward KL, of clipped probabilities.
+    Source: ``keras.distillation.LogitsDistillation`` of Keras 3.15, whose default ``loss="kl_divergence"`` is not a
+        divergence, because it applies neither a softmax nor T^2. With ``keras.losses.KLDivergence()`` as its
+        ``loss``, it is the forward KL of clipped probabilities.
 
     Examples:
         >>> import keras
@@ -109,7 +104,7 @@ class LogitsDistillation(_DistillationLoss):
         check.check_range("temperature", temperature, 0.0, float("inf"))
         names = [name for name in keras.tree.flatten(loss) if name is not None]
         if not names:
-            raise ValueError(f"loss must name a divergence for one output at least, got {loss!r}.")
+            raise ValueError(f"loss must name a divergence for at least one output, got {loss!r}.")
         for name in names:
             parameter_of(_lsmooth_name(name), beta=beta, alpha=alpha)
         self.temperature = temperature
@@ -123,9 +118,9 @@ class LogitsDistillation(_DistillationLoss):
         """The loss of a batch.
 
         Args:
-            teacher_outputs: logits, or logits in the structure of ``loss``; they get no gradient.
-            student_outputs: likewise, in the same shapes.
-            **kwargs: what a ``Distiller`` may hand over besides; not used.
+            teacher_outputs: logits, or logits in the structure of ``loss``; treated as constants.
+            student_outputs: logits in the same structure and shapes.
+            **kwargs: further arguments of a ``Distiller``; not used.
 
         Returns:
             A scalar.
@@ -150,12 +145,12 @@ class LogitsDistillation(_DistillationLoss):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make another like this one, ready for JSON."""
+        """The constructor's arguments, for JSON."""
         return dict(vars(self))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make one from `get_config`."""
+        """The loss with the arguments that `get_config` returned."""
         return cls(**config)
 
 
@@ -163,7 +158,7 @@ def _lsmooth_name(name: str) -> str:
     return "forward_kl" if name == "kl_divergence" else name
 
 
-# The losses that ``keras.distillation.FeatureDistillation`` can take: of teacher and student, in this order.
+# Losses for ``keras.distillation.FeatureDistillation``, with the argument order teacher, student.
 for _loss in (
     distillation.hint_loss,
     distillation.attention_transfer_loss,
@@ -177,11 +172,11 @@ for _loss in (
 
 @_register
 class Temperature(keras.layers.Layer):
-    """Divides logits by a temperature, which is a weight of the layer: ``z / T``.
+    """A layer that divides logits by a temperature, which is its weight: ``z / T``.
 
     Args:
-        temperature: T > 0, to begin with.
-        trainable: whether training changes it.
+        temperature: the initial T > 0.
+        trainable: whether training updates it.
         **kwargs: of ``keras.layers.Layer``.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
@@ -213,27 +208,25 @@ class Temperature(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments; the temperature that was fitted is in the weights."""
+        """The constructor's arguments; the fitted temperature is a weight."""
         return {**super().get_config(), "temperature": self._first}
 
 
 @_register
 class TemperatureScaled(keras.Model):
-    """A model whose logits are divided by a temperature that it carries: ``model(x) / T``.
+    """A model whose logits are divided by a temperature: ``model(x) / T``.
 
-    Saved and loaded with both in one ``.keras`` file.
+    A ``.keras`` file holds both the model and the temperature.
 
     Args:
         model: returns logits; or probabilities, if ``from_logits`` is False.
-        temperature: T > 0, to begin with.
+        temperature: the initial T > 0.
         axis: the class axis.
-        from_logits: False for a model that ends in a softmax, or in a sigmoid if ``binary``: probabilities come
-            out, ``softmax(z / T)``. The logits z are those that Keras has kept, or else ``log p``.
-        binary: whether each output is of a label of its own, which is 0 or 1; then there is no class axis.
+        from_logits: False for a model that returns probabilities p: the result is then ``softmax(z / T)``, or the
+            sigmoid if ``binary``, with the logits z that Keras has attached to the output, or else ``log p``.
+            A ValueError if the model's last activation contradicts it.
+        binary: whether each output belongs to a binary label of its own, so that there is no class axis.
         **kwargs: of ``keras.Model``.
-
-    Raises:
-        ValueError: if the temperature is not above 0, or the model ends in an activation that the options rule out.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
@@ -265,7 +258,7 @@ class TemperatureScaled(keras.Model):
         self.binary = binary
 
     def call(self, inputs: Any) -> Array:
-        """The model's logits, divided by the temperature; or the probabilities that they give."""
+        """The model's outputs with the temperature."""
         outputs = self.model(inputs)
         if self.from_logits:
             return self.scale(outputs)
@@ -276,19 +269,15 @@ class TemperatureScaled(keras.Model):
         return scaled(outputs, self.scale.temperature.value, from_logits=False, **options)
 
     def calibrate(self, batches: Iterable[tuple[Any, ...]], *, ignore_index: int | None = None) -> TemperatureScaling:
-        """Give it the temperature of greatest likelihood; the model runs once on each batch.
+        """Fit the temperature by maximum likelihood; the model runs once on each batch.
 
         Args:
-            batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)`` of held-out data, such as
-                a ``tf.data.Dataset``, a ``DataLoader`` or a list. What a layer has masked counts for nothing.
-            ignore_index: labels with this id have no part.
+            batches: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)`` of held-out data, such as a
+                ``tf.data.Dataset``, a ``DataLoader`` or a list. Rows that a layer has masked are excluded.
+            ignore_index: labels with this id are excluded.
 
         Returns:
-            The scaler, with the status and the likelihoods of the fit.
-
-        Raises:
-            TypeError: as `TemperatureScaling.fit`.
-            ValueError: as `TemperatureScaling.fit`; or if the outputs are probabilities that were not said to be.
+            The scaler, with the status and the likelihoods of the fit. Raises as `TemperatureScaling.fit` does.
         """
         scaler = TemperatureScaling(
             axis=self.axis, ignore_index=ignore_index, from_logits=self.from_logits, binary=self.binary
@@ -297,7 +286,7 @@ class TemperatureScaled(keras.Model):
         def run() -> Iterator[tuple[Any, ...]]:
             for inputs, labels, *weight in batches:
                 if not self.built:
-                    self(inputs, training=False)  # `export` asks for a model that has been called
+                    self(inputs, training=False)  # `export` needs a model that has been called
                 outputs = self.model(inputs, training=False)
                 logits, known = self._logits(outputs)
                 if self.from_logits and known:
@@ -312,12 +301,12 @@ class TemperatureScaled(keras.Model):
         return scaler
 
     def _logits(self, outputs: Array) -> tuple[Array, bool]:
-        """The logits behind probabilities and True, if they are known; or the outputs and False."""
+        """The logits of probabilities and True, if they are known; or the outputs and False."""
         activation = "Sigmoid" if self.binary else "Softmax"
         return logits_behind(backend_of(outputs=outputs), outputs, False, activation, "TemperatureScaled")
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments; the temperature that was fitted is in the weights."""
+        """The constructor's arguments; the fitted temperature is a weight."""
         model = keras.saving.serialize_keras_object(self.model)
         options = {"axis": self.axis, "from_logits": self.from_logits, "binary": self.binary}
         return {"name": self.name, "model": model, "temperature": self.scale._first, **options}
@@ -330,7 +319,7 @@ class TemperatureScaled(keras.Model):
 
 
 def _last_activation(model: Any) -> str | None:
-    """The name of the activation that a model is seen to end in, as far as Keras keeps it."""
+    """The name of the model's last activation, as far as Keras knows it."""
     while isinstance(model, keras.Model):
         outputs = None if isinstance(model, keras.Sequential) else getattr(model, "outputs", None)
         if outputs:  # a functional model
@@ -343,7 +332,7 @@ def _last_activation(model: Any) -> str | None:
 
 
 def _masked_weight(mask: Array, outputs: Array, model: TemperatureScaled, weight: Any = None) -> Array:
-    """The weights of the rows, 0 where a layer has masked them."""
+    """The weights of the rows, 0 in rows that a layer has masked."""
     xp = backend_of(outputs=outputs)
     kept = xp.cast(mask, "float32")
     if model.binary and len(xp.shape(kept)) < len(xp.shape(outputs)):

@@ -1,4 +1,4 @@
-"""A scikit-learn classifier whose probabilities are those of another, calibrated; needs scikit-learn 1.6."""
+"""A scikit-learn classifier with calibrated probabilities; needs scikit-learn 1.6."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ with needs("sklearn", "sklearn"):
     from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.parallel import Parallel, delayed
-    from sklearn.utils.validation import (
-        _check_method_params,
-        _check_sample_weight,
-        check_is_fitted,
-        has_fit_parameter,
-    )
+    from sklearn.utils.validation import _check_method_params, _check_sample_weight, check_is_fitted, has_fit_parameter
 
 from lsmooth.calibration import Calibrator
 from lsmooth.calibration._loading import CALIBRATORS
@@ -33,49 +28,46 @@ __all__ = ["CalibratedLogitClassifier"]
 
 
 class Calibrated(NamedTuple):
-    """An estimator that has been fitted, and the calibrator of its logits."""
+    """A fitted estimator and the calibrator of its logits."""
 
     estimator: Any
     calibrator: Any
 
 
 class HeldOut(NamedTuple):
-    """An estimator that has been fitted, and rows that it has not seen."""
+    """A fitted estimator and the rows that it was not fitted on."""
 
     estimator: Any
     logits: np.ndarray
     """(rows, classes)."""
     label_ids: np.ndarray
-    """(rows,), of the label in ``classes_``."""
+    """(rows,), the index of each label in ``classes_``."""
     weight: np.ndarray | None
 
 
 class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A classifier and a calibrator of its logits, fitted on rows that the classifier has not seen.
+    """A classifier and a calibrator of its logits, fitted on held-out rows.
 
-    Logits are the classifier's ``decision_function``, (0, d) where it has one column d; else its
-    ``predict_log_proba``, a probability of 0 taken as that of rounding. Which of them is a matter of
-    what the classifier has, never of the values.
+    Logits are the classifier's ``decision_function``, (0, d) if it has one column d; if the classifier has none, its
+    ``predict_log_proba``, with probabilities of 0 replaced by the rounding error.
 
-    A classifier has no logit for a class that its training rows lack. Rows of such a class take no
-    part in its calibration, with a warning; `predict_proba` gives the class a probability near 0.
+    A classifier has no logit for classes that its training rows lack. Rows of such a class are excluded from its
+    calibration, with a warning, and `predict_proba` gives the class a probability near 0.
 
     Args:
-        estimator: a classifier; ``LogisticRegression()`` if None. One that is fitted already, in a
-            ``sklearn.frozen.FrozenEstimator``, is left as it is, and all rows calibrate it.
-        calibrator: one of `lsmooth.calibration` that takes logits, copied for each fit; or its name:
-            ``"temperature"``, ``"structured_matrix"``, ``"isotonic"`` and the like, with its default parameters;
+        estimator: a classifier; ``LogisticRegression()`` if None. A fitted one in a
+            ``sklearn.frozen.FrozenEstimator`` is not fitted again, and all rows calibrate it.
+        calibrator: a calibrator of `lsmooth.calibration` for logits, copied for each fit; or a name, such as
+            ``"temperature"``, ``"structured_matrix"`` or ``"isotonic"``, for default parameters;
             ``TemperatureScaling()`` if None.
-        cv: what ``sklearn.model_selection.check_cv`` takes; if None, 5 stratified folds, or as many as
-            the rarest class has rows.
-        ensemble: True: a pair of classifier and calibrator for each fold, whose probabilities are
-            averaged; False: one classifier, fitted on all rows, with a calibrator of the logits that
-            classifiers fitted on the other folds give to each; ``"auto"``: True.
-        n_jobs: how many classifiers are fitted at the same time, as joblib takes it.
+        cv: an argument of ``sklearn.model_selection.check_cv``; if None, 5 stratified folds, or as many as the
+            rarest class has rows.
+        ensemble: True or ``"auto"`` for one classifier and calibrator per fold, whose probabilities are averaged;
+            False for one classifier, fitted on all rows, and one calibrator, fitted on cross-validated logits.
+        n_jobs: the number of classifiers that are fitted in parallel, as in joblib.
 
     Attributes:
-        classes_: the class labels; those of a frozen estimator in its order, whether or not the
-            rows that calibrate it hold all of them.
+        classes_: the class labels; those of a frozen estimator in its order, even if the rows lack some of them.
         calibrated_classifiers_: a list of (estimator, calibrator).
 
     Source: ``sklearn.calibration.CalibratedClassifierCV`` of scikit-learn 1.9.
@@ -108,23 +100,19 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> Self:  # noqa: N803
-        """Fit classifiers and the calibrators of their logits.
+        """Fit classifiers and the calibrators of their logits, and return this classifier.
 
         Args:
-            X: the inputs, (rows, features), as the estimator takes them.
+            X: the inputs, (rows, features), in any form that the estimator accepts.
             y: the class of each row.
-            sample_weight: at least 0, (rows,); for the estimator too, if it takes them.
-            **fit_params: ``groups``, (rows,), for the folds: rows of one group are in one fold, unless ``cv`` says
-                otherwise; others go to the estimator's ``fit``, those of a row each divided among the folds. With
-                ``sklearn.set_config(enable_metadata_routing=True)`` each goes to where it is requested.
-
-        Returns:
-            This classifier.
+            sample_weight: at least 0, (rows,); passed to the estimator too, if it supports them.
+            **fit_params: ``groups``, (rows,): rows of one group are in one fold, unless ``cv`` is a splitter. Other
+                parameters are passed to the estimator's ``fit``; those with one entry per row are split into folds.
+                ``sklearn.set_config(enable_metadata_routing=True)`` routes parameters as requested.
 
         Raises:
-            ValueError: if an option is unknown, the calibrator does not take logits, a class has
-                fewer rows than there are folds, an estimator's scores are of pairs of classes, or
-                all rows that would calibrate it are of classes that it has not seen.
+            ValueError: if an option is unknown, the calibrator does not accept logits, a class has fewer rows than
+                there are folds, an estimator scores pairs of classes, or all calibration rows are of unseen classes.
         """
         calibrator = self._checked_calibrator()
         inputs, y = indexable(X, y)
@@ -164,53 +152,28 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Calibrated probabilities.
-
-        Args:
-            X: the inputs, (rows, features).
-
-        Returns:
-            (rows, classes), in the order of ``classes_``.
-        """
+        """Calibrated probabilities (rows, classes), in the order of ``classes_``, of inputs (rows, features)."""
         check_is_fitted(self)
         return np.mean([self._calibrated(pair, X) for pair in self.calibrated_classifiers_], axis=0)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Their logarithms.
-
-        Args:
-            X: the inputs, (rows, features).
-
-        Returns:
-            (rows, classes).
-        """
+        """The logarithms of `predict_proba`."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The likeliest class of each row.
-
-        Args:
-            X: the inputs, (rows, features).
-
-        Returns:
-            (rows,), of ``classes_``.
-        """
+        """The most probable class of each row, (rows,)."""
         likeliest = self.predict_proba(X).argmax(axis=1)
         return self.classes_[likeliest]
 
     def get_metadata_routing(self) -> Any:
-        """Where each parameter of `fit` goes, if scikit-learn's metadata routing is enabled."""
-        to = MethodMapping
-        return (
-            MetadataRouter(owner=self)
-            .add_self_request(self)
-            .add(estimator=self._estimator(), method_mapping=to().add(caller="fit", callee="fit"))
-            .add(splitter=self.cv, method_mapping=to().add(caller="fit", callee="split"))
-        )
+        """The destination of each parameter of `fit`, if scikit-learn's metadata routing is enabled."""
+        router = MetadataRouter(owner=self).add_self_request(self)
+        router.add(estimator=self._estimator(), method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+        return router.add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
 
     def _routed(self, estimator: Any, weight: Any, fit_params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the estimator's ``fit`` is given, and the folds' ``split``."""
+        """The parameters of the estimator's ``fit``, and of the folds' ``split``."""
         if get_config().get("enable_metadata_routing"):
             routed = process_routing(self, "fit", sample_weight=weight, **fit_params)
             return dict(routed.estimator.fit), dict(routed.splitter.split)
@@ -220,7 +183,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             given["sample_weight"] = weight
         elif weight is not None and not isinstance(estimator, FrozenEstimator):
             name = type(estimator).__name__
-            warnings.warn(f"{name} takes no sample_weight: it weighs rows in the calibration alone.", stacklevel=3)
+            warnings.warn(f"{name} does not support sample_weight: only the calibration is weighted.", stacklevel=3)
         return given, split
 
     def __sklearn_tags__(self) -> Any:
@@ -250,7 +213,7 @@ class CalibratedLogitClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         return calibrator
 
     def _calibrated(self, pair: Calibrated, X: Any) -> np.ndarray:  # noqa: N803
-        """Probabilities of one pair; where it has not seen a class, far below those of the others."""
+        """Probabilities of one pair; those of unseen classes are far below the others."""
         logits = _logits(pair.estimator, X, self.classes_)
         p = pair.calibrator.predict_proba(logits)
         unseen = np.isneginf(logits)
@@ -283,14 +246,14 @@ def _held_out(
     test: np.ndarray,
     classes: np.ndarray,
 ) -> HeldOut:
-    """An estimator fitted on the rows of a fold's complement, with the fold's rows."""
+    """An estimator fitted on the training rows of a fold, with the test rows."""
     fitted = _fitted(estimator, X, y, given, train)
     logits = _logits(fitted, _safe_indexing(X, test), classes)
     return HeldOut(fitted, logits, index[test], None if weight is None else weight[test])
 
 
 def _fitted(estimator: Any, X: Any, y: Any, given: dict[str, Any], rows: Any = None) -> Any:  # noqa: N803
-    """A copy of the estimator, fitted on some rows; on all of them if None."""
+    """A copy of the estimator, fitted on ``rows``; on all of them if None."""
     fresh: Any = clone(estimator)
     if rows is None:
         return fresh.fit(X, y, **given)
@@ -298,21 +261,21 @@ def _fitted(estimator: Any, X: Any, y: Any, given: dict[str, Any], rows: Any = N
 
 
 def _positions(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Where each label is among the classes; -1 where it is not."""
+    """The index of each label in the classes; -1 for other labels."""
     position = {label: k for k, label in enumerate(classes.tolist())}
     known, inverse = np.unique(labels, return_inverse=True)
     return np.array([position.get(label, -1) for label in known.tolist()], int)[inverse]
 
 
 def _pooled(parts: list[HeldOut], estimator: Any) -> HeldOut:
-    """The rows of all parts together, for one estimator."""
+    """The rows of all parts, for one estimator."""
     logits, index = np.concatenate([part.logits for part in parts]), np.concatenate([part.label_ids for part in parts])
     weights = [part.weight for part in parts if part.weight is not None]
     return HeldOut(estimator, logits, index, np.concatenate(weights) if weights else None)
 
 
 def _without_unseen(parts: list[HeldOut]) -> list[HeldOut]:
-    """The parts without rows of a class that has no logit, which their classifier had not seen."""
+    """The parts without rows of unseen classes, which have no logit."""
     kept, lost, rows = [], 0, 0
     for part in parts:
         picked = np.take_along_axis(part.logits, np.maximum(part.label_ids, 0)[:, None], axis=1)[:, 0]
@@ -320,22 +283,21 @@ def _without_unseen(parts: list[HeldOut]) -> list[HeldOut]:
         rows, lost = rows + len(seen), lost + int((~seen).sum())
         if not seen.any():
             raise ValueError(
-                f"y must hold rows to calibrate each classifier with, and of {part.estimator} all {len(seen)} are of "
-                "classes that it has not seen; give rows of its classes, or a stratified cv."
+                f"y must hold calibration rows for each classifier, but all {len(seen)} rows for {part.estimator} are "
+                "of classes that it has not seen; give rows of its classes, or a stratified cv."
             )
         weight = None if part.weight is None else part.weight[seen]
         kept.append(HeldOut(part.estimator, part.logits[seen], part.label_ids[seen], weight))
     if lost:
         warnings.warn(
-            f"{lost} of {rows} rows are left out of the calibration: they are of a class that the classifier which "
-            "gives their logits has not seen.",
+            f"{lost} of {rows} rows are excluded from the calibration: their classifier has not seen their class.",
             stacklevel=3,
         )
     return kept
 
 
 def _logits(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:  # noqa: N803
-    """What the estimator says before the softmax, (rows, classes); -inf for a class that it has not seen."""
+    """The estimator's logits, (rows, classes); -inf for classes that it has not seen."""
     if hasattr(estimator, "decision_function"):
         logits = np.asarray(estimator.decision_function(X))
         logits = logits.astype(np.result_type(logits, np.float32), copy=False)
@@ -350,8 +312,8 @@ def _logits(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:  # noqa:
     seen = _positions(np.asarray(estimator.classes_), classes)
     if _scores_pairs(estimator) or logits.shape[1] != len(seen):
         raise ValueError(
-            f"estimator must give one score for each class, and {estimator}.decision_function gives {logits.shape[1]} "
-            f"for {len(seen)} classes, as of pairs of classes; set decision_function_shape='ovr', or wrap it in "
+            f"estimator must give one score per class, but {estimator}.decision_function gives {logits.shape[1]} "
+            f"for {len(seen)} classes, probably for pairs of classes; set decision_function_shape='ovr', or wrap it in "
             "OneVsRestClassifier."
         )
     rounding = np.log(np.finfo(logits.dtype).eps)
@@ -364,7 +326,7 @@ def _logits(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:  # noqa:
 
 
 def _scores_pairs(estimator: Any) -> bool:
-    """Whether the decision function compares classes in pairs, as SVC's with "ovo"; of 2 classes there is one pair."""
+    """Whether the decision function has one score per pair of more than 2 classes, as that of SVC with "ovo"."""
     if isinstance(estimator, FrozenEstimator):
         return _scores_pairs(estimator.estimator)
     if hasattr(estimator, "best_estimator_"):

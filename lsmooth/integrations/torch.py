@@ -1,4 +1,4 @@
-"""Losses as ``torch.nn.Module``, in torch's argument order, and a model that carries its temperature."""
+"""Losses as ``torch.nn.Module``, in torch's argument order, and a model with a temperature."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from lsmooth.integrations._torch_options import (
     class_axis,
     class_id,
     ignored_class,
-    number,
     number_or_tensor,
     per_class,
     real_tensor,
@@ -34,35 +33,30 @@ __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "DistillationLoss", "Tempera
 class CrossEntropyLoss(LossModule):
     """`lsmooth.losses.softmax_cross_entropy` as a module: ``loss(input, target)``.
 
-    The formula is that function's. For integer targets the numbers are those of
-    ``torch.nn.CrossEntropyLoss``, but for a batch in which every target is ignored: 0, not NaN.
+    For integer targets, the numbers are those of ``torch.nn.CrossEntropyLoss``, except that the mean over a batch in
+    which every target is ignored is 0, not NaN.
 
-    Tensor options are buffers: they follow the module to its device and stay out of its ``state_dict``.
-    The ``state_dict`` of ``torch.nn.CrossEntropyLoss(weight)`` loads. A ``torch.nn.Parameter`` as
-    ``temperature`` or ``label_smoothing`` becomes one of the module's parameters, and is learned.
+    Tensor options are buffers, which move with the module and are not part of its ``state_dict``; the ``state_dict``
+    of ``torch.nn.CrossEntropyLoss(weight)`` loads. A ``torch.nn.Parameter`` as ``temperature`` or
+    ``label_smoothing`` becomes a parameter of the module, and is learned.
 
     Args:
         weight: the class weights, (classes,).
-        ignore_index: targets with this class id cost nothing and count in no mean.
-        reduction: any that `softmax_cross_entropy` knows, torch's three among them.
+        ignore_index: rows with this class id are excluded from the loss and its mean.
+        reduction: any reduction of `softmax_cross_entropy`, including torch's three.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
-        axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
-        smoothing_prior: where the smoothing mass goes, (classes,); evenly if None.
+        axis: the class axis; by default as in torch: 1, or 0 for a single row of logits.
+        smoothing_prior: the distribution of the smoothing mass, (classes,); uniform if None.
         temperature: T > 0, a number; or a tensor that broadcasts to the rows. The softmax is of the logits / T.
         z_loss: the weight of the squared log-sum-exp, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c).
-        num_classes: inputs from there on are padding.
-        class_shards: a process group, or a one-dimensional ``DeviceMesh``, over whose members the classes are
-            spread, as in `lsmooth.losses.softmax_cross_entropy`: ``input``, distributions and per-class options are
-            this member's slice.
-        row_shards: likewise, of rows: sums and means are over the rows of all members.
+        num_classes: the number of classes; later logits are padding.
+        class_shards: a process group or one-dimensional ``DeviceMesh`` that the classes are spread over, as in
+            `lsmooth.losses.softmax_cross_entropy`.
+        row_shards: a process group or one-dimensional ``DeviceMesh`` that the rows are spread over, likewise.
 
-    Raises:
-        TypeError: if an option has the wrong type. ``torch.nn.CrossEntropyLoss`` takes the deprecated
-            ``size_average`` and ``reduce`` by position, which are refused here.
-        ValueError: if a number is out of range, or the reduction is unknown.
-
-    Source: ``torch.nn.CrossEntropyLoss`` of torch 2.13, for the order and names of the arguments.
+    Source: ``torch.nn.CrossEntropyLoss`` of torch 2.13, for the order and names of the arguments, without its
+        deprecated ``size_average`` and ``reduce``.
 
     Examples:
         >>> import torch
@@ -112,8 +106,8 @@ class CrossEntropyLoss(LossModule):
             label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0),
             axis=class_axis(axis),
             temperature=number_or_tensor("temperature", temperature, 0.0, float("inf")),
-            z_loss=number("z_loss", z_loss),
-            logit_softcap=None if logit_softcap is None else number("logit_softcap", logit_softcap),
+            z_loss=check.check_number("z_loss", z_loss),
+            logit_softcap=None if logit_softcap is None else check.check_number("logit_softcap", logit_softcap),
             num_classes=None if num_classes is None else check.check_count("num_classes", num_classes),
             class_shards=class_shards,
             row_shards=row_shards,
@@ -128,14 +122,10 @@ class CrossEntropyLoss(LossModule):
         Args:
             input: logits, (N, classes, ...), or with the classes along ``axis``.
             target: class ids, (N, ...); or distributions, in the shape of ``input``.
-            mask: bool, (N, ...), True for the rows that count; for distributions too.
+            mask: bool, (N, ...); rows that are False are excluded, with distributions too.
 
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
-
-        Raises:
-            TypeError: if a dtype is wrong.
-            ValueError: if shapes do not fit.
         """
         axis, tensors = self.axis, self._buffers
         axis = min(1, input.dim() - 1) if axis is None else axis
@@ -146,7 +136,7 @@ class CrossEntropyLoss(LossModule):
             and type(self.temperature) is float
             and self.temperature == 1.0
             and not self.z_loss
-        ):  # a batch may be so small that the checks of other options take longer than its loss
+        ):  # for small batches, the checks of the other options would take longer than the loss
             ids = None if isinstance(target, torch.Tensor) and target.is_floating_point() else self.ignore_index
             loss = BACKEND.quick_mean(
                 "softmax_cross_entropy",
@@ -183,29 +173,25 @@ class CrossEntropyLoss(LossModule):
 class DistillationLoss(LossModule):
     """`lsmooth.distillation.DistillationLoss` as a module: ``loss(input, teacher, target)``.
 
-    ``(1 - alpha) CE(target, input) + alpha T^2 D(teacher / T, input / T)``. As everywhere in torch, what is
-    predicted comes first: the student's logits, then the teacher's, then the labels. (The function and
-    the class in `lsmooth.distillation` begin with what is true.) The module has no state; a tensor
-    ``temperature`` or ``label_smoothing`` is a buffer that follows it to its device.
+    ``(1 - alpha) CE(target, input) + alpha T^2 D(teacher / T, input / T)``. As in torch, the prediction comes first:
+    the student's logits, then the teacher's, then the labels. (In `lsmooth.distillation` the labels come first.) A
+    tensor ``temperature`` or ``label_smoothing`` is a buffer, which moves with the module and is not part of its
+    ``state_dict``.
 
     Args:
         alpha: the weight of the teacher, in [0, 1].
-        temperature: T > 0, of the teacher's part: a number; or a tensor that broadcasts to the rows.
-        ignore_index: rows with this label cost nothing in either part, and count in no mean.
-        reduction: any that `lsmooth.losses.softmax_cross_entropy` knows, torch's three among them.
-        label_smoothing: eps in [0, 1], of the labels' part: a number; or a tensor that broadcasts to the rows.
+        temperature: T > 0, of the divergence: a number; or a tensor that broadcasts to the rows.
+        ignore_index: rows with this label are excluded from both terms and their mean.
+        reduction: any reduction of `lsmooth.losses.softmax_cross_entropy`, including torch's three.
+        label_smoothing: eps in [0, 1], of the cross-entropy: a number; or a tensor that broadcasts to the rows.
         divergence: D, as in `lsmooth.distillation.distillation_loss`.
-        beta: of ``"jensen_shannon"``.
-        divergence_alpha: of ``"alpha"``.
+        beta: for ``"jensen_shannon"``.
+        divergence_alpha: the alpha of `lsmooth.distillation.distillation_loss`.
         scale_by_temperature_squared: whether D is multiplied by T^2.
-        axis: the class axis; as in torch by default: 1, or 0 for a single row of logits.
+        axis: the class axis; by default as in torch: 1, or 0 for a single row of logits.
         num_classes: the number of classes; later logits are padding, whose amount may differ between the models.
         class_shards: as in `CrossEntropyLoss`; the teacher's logits are this member's slice too.
         row_shards: as in `CrossEntropyLoss`.
-
-    Raises:
-        TypeError: if an option has the wrong type.
-        ValueError: if a number is out of range, or a name is unknown.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the arguments in the order of
         ``torch.nn.KLDivLoss`` and ``torch.nn.CrossEntropyLoss`` of torch 2.13.
@@ -252,14 +238,14 @@ class DistillationLoss(LossModule):
     ):
         super().__init__()
         self.set_options(
-            alpha=number("alpha", alpha),
+            alpha=check.check_number("alpha", alpha),
             temperature=number_or_tensor("temperature", temperature, 0.0, float("inf")),
             ignore_index=class_id(ignore_index),
             reduction=reduction,
             label_smoothing=number_or_tensor("label_smoothing", label_smoothing, 0.0, 1.0),
             divergence=divergence,
-            beta=number("beta", beta),
-            divergence_alpha=number("divergence_alpha", divergence_alpha),
+            beta=check.check_number("beta", beta),
+            divergence_alpha=check.check_number("divergence_alpha", divergence_alpha),
             scale_by_temperature_squared=scale_by_temperature_squared,
             axis=class_axis(axis),
             num_classes=None if num_classes is None else check.check_count("num_classes", num_classes),
@@ -275,9 +261,9 @@ class DistillationLoss(LossModule):
 
         Args:
             input: the student's logits, (N, classes, ...), or with the classes along ``axis``.
-            teacher: the teacher's, in the same shape; they get no gradient.
+            teacher: the teacher's logits, in the same shape; treated as constants.
             target: class ids, (N, ...); or distributions, in the shape of ``input``.
-            mask: bool, (N, ...), True for the rows that count; for distributions too.
+            mask: bool, (N, ...); rows that are False are excluded, with distributions too.
 
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
@@ -308,23 +294,18 @@ class DistillationLoss(LossModule):
 class BCEWithLogitsLoss(LossModule):
     """`lsmooth.losses.sigmoid_cross_entropy` as a module: ``loss(input, target)``.
 
-    The formula is that function's and the numbers those of ``torch.nn.BCEWithLogitsLoss``, with
-    targets smoothed to ``(1 - eps) t + eps / 2``. Tensor options are buffers: they follow the module to
-    its device and stay out of its ``state_dict``. The ``state_dict`` of ``torch.nn.BCEWithLogitsLoss(weight)``
-    loads.
+    The numbers are those of ``torch.nn.BCEWithLogitsLoss`` with targets smoothed to ``(1 - eps) t + eps / 2``. Tensor
+    options are buffers, which move with the module and are not part of its ``state_dict``; the ``state_dict`` of
+    ``torch.nn.BCEWithLogitsLoss(weight)`` loads.
 
     Args:
-        weight: multiplies the losses; broadcasts to them. "mean" divides by their number all the same.
-        reduction: any that `sigmoid_cross_entropy` knows, torch's three among them.
-        pos_weight: the weight of the positive answers; broadcasts to the logits.
+        weight: multiplies the losses; broadcasts to them. "mean" divides by their number, not by the weights.
+        reduction: any reduction of `sigmoid_cross_entropy`, including torch's three.
+        pos_weight: the weight of positive targets; broadcasts to the logits.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the logits.
 
-    Raises:
-        TypeError: if an option has the wrong type.
-        ValueError: if a number is out of range, or the reduction is unknown. ``torch.nn.BCEWithLogitsLoss``
-            takes the deprecated ``size_average`` and ``reduce`` by position, which are refused here.
-
-    Source: ``torch.nn.BCEWithLogitsLoss`` of torch 2.13, for the order and names of the arguments.
+    Source: ``torch.nn.BCEWithLogitsLoss`` of torch 2.13, for the order and names of the arguments, without its
+        deprecated ``size_average`` and ``reduce``.
 
     Examples:
         >>> import torch
@@ -363,7 +344,7 @@ class BCEWithLogitsLoss(LossModule):
         Args:
             input: logits, any shape.
             target: numbers in [0, 1], in the shape of ``input``.
-            mask: bool, in the shape of ``input``, True for the elements that count.
+            mask: bool, in the shape of ``input``; elements that are False are excluded.
 
         Returns:
             A scalar, or the losses in the shape of ``input`` for ``reduction="none"``; float32, or

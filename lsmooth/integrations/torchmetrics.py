@@ -1,7 +1,7 @@
 """The streaming metrics of `lsmooth.metrics` as ``torchmetrics.Metric``, for collections and Lightning.
 
-Predictions come first and the class axis is 1, as everywhere in torchmetrics. Other options are those of the metric
-of the same name in `lsmooth.metrics`, and those of ``torchmetrics.Metric``.
+As in torchmetrics, predictions come first and the class axis is 1. Options are those of the metric of the same name
+in `lsmooth.metrics`, and those of ``torchmetrics.Metric``.
 
 Examples:
     >>> import torch
@@ -48,22 +48,18 @@ class _Metric(KeptSums, torchmetrics.Metric):
             self.add_state(name, torch.from_numpy(zeros), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             preds: probabilities, or logits with ``from_logits=True``; (rows, classes, ...).
             target: (rows, ...), class ids.
-            sample_weight: of rows.
-
-        Raises:
-            TypeError: if a dtype is wrong.
-            ValueError: if shapes do not fit, or the number of classes is not ``num_classes``.
+            sample_weight: weights of the rows.
         """
         for name, new in zip(self._names, self._batch(target, preds, sample_weight), strict=True):
             kept = getattr(self, name)
             if tuple(new.shape) != tuple(kept.shape):
                 raise ValueError(
-                    f"preds must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric of "
+                    f"preds must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric "
                     f"{tuple(kept.shape)}; give num_classes={preds.shape[self._own._options[0]]}."
                 )
             setattr(self, name, kept + torch.as_tensor(new, dtype=kept.dtype, device=kept.device).detach())
@@ -86,10 +82,7 @@ class CalibrationError(_Metric):
 
     Args:
         num_classes: the number of classes, needed with ``classwise=True``.
-        **options: as of `lsmooth.metrics.CalibrationError`, and of ``torchmetrics.Metric``.
-
-    Raises:
-        ValueError: if an option is unknown or out of range.
+        **options: those of `lsmooth.metrics.CalibrationError` and of ``torchmetrics.Metric``.
 
     Examples:
         >>> import torch
@@ -107,7 +100,7 @@ class NegativeLogLikelihood(_Metric):
     """`lsmooth.metrics.NegativeLogLikelihood`.
 
     Args:
-        **options: as of `lsmooth.metrics.NegativeLogLikelihood`, and of ``torchmetrics.Metric``.
+        **options: those of `lsmooth.metrics.NegativeLogLikelihood` and of ``torchmetrics.Metric``.
 
     Examples:
         >>> import torch
@@ -125,7 +118,7 @@ class BrierScore(_Metric):
     """`lsmooth.metrics.BrierScore`.
 
     Args:
-        **options: as of `lsmooth.metrics.BrierScore`, and of ``torchmetrics.Metric``.
+        **options: those of `lsmooth.metrics.BrierScore` and of ``torchmetrics.Metric``.
 
     Examples:
         >>> import torch
@@ -143,7 +136,7 @@ class TopKAccuracy(_Metric):
     """`lsmooth.metrics.TopKAccuracy`.
 
     Args:
-        **options: as of `lsmooth.metrics.TopKAccuracy`, and of ``torchmetrics.Metric``.
+        **options: those of `lsmooth.metrics.TopKAccuracy` and of ``torchmetrics.Metric``.
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Losses for Hugging Face's ``Trainer`` and TRL's trainers, right under gradient accumulation."""
+"""Losses for Hugging Face's ``Trainer`` and TRL's trainers, correct under gradient accumulation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lsmooth._validation import is_integer_number
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.losses import (
     SoftmaxStatistics,
@@ -14,7 +15,7 @@ from lsmooth.losses import (
     softmax_cross_entropy,
 )
 
-# The label that Hugging Face's Trainer does not count.
+# Hugging Face's Trainer does not count this label.
 TRAINER_IGNORE_INDEX = -100
 
 
@@ -32,29 +33,23 @@ def compute_loss_func(
     Pass ``Trainer(..., compute_loss_func=functools.partial(compute_loss_func, label_smoothing=0.1))``; for a
     causal language model, add ``shift_labels=True``.
 
-    The sum over the labels that are not ignored is divided by ``num_items_in_batch``, which the
-    Trainer counts over all the batches that it accumulates. The accumulated gradient equals that of
-    one large batch, smoothing included.
+    The sum over the labels that are not ignored is divided by ``num_items_in_batch``, the Trainer's count over all
+    accumulated batches. The accumulated gradient therefore equals that of one large batch, also with smoothing.
 
     Args:
-        outputs: the model's output: logits (..., classes), a mapping that holds them under ``"logits"``,
-            or a tuple that starts with them.
+        outputs: the model's output: logits (..., classes), a mapping with the key ``"logits"``, or a tuple that
+            starts with the logits.
         labels: class ids, (...).
-        num_items_in_batch: how many labels the accumulated batches hold; None for the mean of this batch.
-            With 0 the loss and its gradient are 0.
-        shift_labels: whether position t predicts label t + 1, as in causal language models. The labels are
-            shifted and padded; the logits are not copied.
-        ignore_index: labels with this id cost nothing. The Trainer counts the labels that are not -100, so no
-            other id is accepted beside its ``num_items_in_batch``.
+        num_items_in_batch: the number of labels in the accumulated batches; None for the mean of this batch. With 0
+            the loss and its gradient are 0.
+        shift_labels: whether position t predicts label t + 1, as in causal language models. The labels are shifted
+            and padded; the logits are not copied.
+        ignore_index: labels with this id are excluded. With ``num_items_in_batch`` it must be -100, because the
+            Trainer counts all other labels.
         **options: further options of `softmax_cross_entropy`.
 
     Returns:
         A scalar.
-
-    Raises:
-        TypeError: if ``ignore_index`` is not an integer.
-        ValueError: if there are no labels or no logits, if ``num_items_in_batch`` meets an ``ignore_index``
-            other than -100, or as `softmax_cross_entropy`.
 
     Source: ``transformers.Trainer.compute_loss`` of transformers 5.24.
 
@@ -87,15 +82,15 @@ def compute_linear_loss(
     ignore_index: int = TRAINER_IGNORE_INDEX,
     **options: Any,
 ) -> Array:
-    """`compute_loss_func` of hidden states: `linear_softmax_cross_entropy`, for which no logits are made.
+    """`compute_loss_func` of hidden states, by `linear_softmax_cross_entropy`, which does not materialise the logits.
 
-    Call it in the ``forward`` of a model that a ``Trainer`` or TRL's ``SFTTrainer`` trains, and return the loss: the
-    Trainer does not divide it again.
+    Call it in the ``forward`` of a model for ``Trainer`` or TRL's ``SFTTrainer``, and return the loss. The Trainer
+    does not divide it again.
 
     Args:
         labels: class ids, (...).
-        hidden: what the output layer gets, (..., features).
-        weight: that of the output layer, (classes, features).
+        hidden: the input of the output layer, (..., features).
+        weight: the weight of the output layer, (classes, features).
         bias: (classes,), or None.
         num_items_in_batch: as in `compute_loss_func`.
         shift_labels: as in `compute_loss_func`; the hidden states are not copied.
@@ -104,12 +99,6 @@ def compute_linear_loss(
 
     Returns:
         A scalar.
-
-    Raises:
-        TypeError: if ``ignore_index`` is not an integer.
-        ValueError: as `compute_loss_func` and `linear_softmax_cross_entropy`.
-
-    Source: as `compute_loss_func`.
 
     Examples:
         >>> import numpy as np
@@ -133,24 +122,20 @@ def compute_linear_loss_with_statistics(
     ignore_index: int = TRAINER_IGNORE_INDEX,
     **options: Any,
 ) -> tuple[Array, SoftmaxStatistics]:
-    """`compute_linear_loss`, and the statistics of each label's prediction, to be logged.
+    """`compute_linear_loss`, and the statistics of each label's prediction, for logging.
 
     Args:
-        labels: as in `compute_linear_loss`, and so are the others.
-        hidden: (..., features).
-        weight: (classes, features).
+        labels: class ids, (...).
+        hidden: the input of the output layer, (..., features).
+        weight: the weight of the output layer, (classes, features).
         bias: (classes,), or None.
-        num_items_in_batch: how many labels the accumulated batches hold.
-        shift_labels: whether position t predicts label t + 1.
-        ignore_index: labels with this id cost nothing; their statistics are 0, predicted is -1 and correct False.
+        num_items_in_batch: as in `compute_loss_func`.
+        shift_labels: as in `compute_loss_func`.
+        ignore_index: labels with this id are excluded; their statistics are 0, predicted is -1 and correct False.
         **options: further options of `linear_softmax_cross_entropy`.
 
     Returns:
         The loss, and `lsmooth.losses.SoftmaxStatistics` in the shape of the labels.
-
-    Raises:
-        TypeError: as `compute_linear_loss`.
-        ValueError: as `compute_linear_loss`.
 
     Examples:
         >>> import numpy as np
@@ -168,7 +153,7 @@ def compute_linear_loss_with_statistics(
 def _linear_options(
     labels: Any, hidden: Any, num_items_in_batch: Any, shift_labels: bool, ignore_index: int, options: dict[str, Any]
 ) -> tuple[Backend, Array, dict[str, Any]]:
-    """The backend, the labels of the rows, and the options of the linear loss."""
+    """The backend, the shifted labels, and the options of the linear loss."""
     _check(labels, num_items_in_batch, ignore_index)
     xp = backend_of(labels=labels, hidden=hidden, num_items_in_batch=num_items_in_batch)
     if shift_labels:
@@ -180,21 +165,21 @@ def _linear_options(
 def _check(labels: Any, num_items_in_batch: Any, ignore_index: int) -> None:
     if labels is None:
         raise ValueError(
-            "labels must be class ids, got None. The Trainer passes on the batch's 'labels', and this batch has none: "
+            "labels must be class ids, got None. The Trainer passes the batch's 'labels', but this batch has none: "
             "check the data set's columns and the data collator."
         )
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+    if not is_integer_number(ignore_index):
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}.")
     if num_items_in_batch is not None and ignore_index != TRAINER_IGNORE_INDEX:
         raise ValueError(
-            f"ignore_index must be {TRAINER_IGNORE_INDEX} where num_items_in_batch is given, because the Trainer "
-            f"counts every label that is not {TRAINER_IGNORE_INDEX}; got {ignore_index}. Let the data collator set "
-            f"the labels to ignore to {TRAINER_IGNORE_INDEX}."
+            f"ignore_index must be {TRAINER_IGNORE_INDEX} with num_items_in_batch, because the Trainer counts every "
+            f"label that is not {TRAINER_IGNORE_INDEX}; got {ignore_index}. Set the labels to ignore to "
+            f"{TRAINER_IGNORE_INDEX} in the data collator."
         )
 
 
 def _over_items(xp: Backend, loss: Array, num_items_in_batch: Any) -> Array:
-    """The sum divided by the labels of all accumulated batches, 0 without any; a mean as it is."""
+    """The sum divided by the number of labels in the accumulated batches, 0 if there are none; a mean unchanged."""
     if num_items_in_batch is None:
         return loss
     count = xp.asarray(num_items_in_batch, xp.dtype(loss), like=loss)
@@ -213,7 +198,7 @@ def _logits(outputs: Any) -> Array:
 
 
 def _next_labels(xp: Backend, labels: Array, ignore_index: int) -> Array:
-    """Each label's successor along the last axis, and ``ignore_index`` at the end."""
+    """The labels shifted by one along the last axis, with ``ignore_index`` at the end."""
     length = xp.shape(labels)[-1]
     if not length:
         return labels

@@ -92,7 +92,7 @@ def test_keras_agrees_where_its_divergence_is_an_object_and_not_by_default(seen)
     [
         ({"temperature": 0.0}, "temperature must be a finite number above 0, got 0."),
         ({"loss": "mse"}, "divergence must be one of"),
-        ({"loss": [None, None]}, "loss must name a divergence for one output at least"),
+        ({"loss": [None, None]}, "loss must name a divergence for at least one output"),
         ({"loss": "jensen_shannon", "beta": 1.0}, "beta must be in"),
         ({"loss": ["alpha"], "alpha": 0.0}, "alpha must be in"),
     ],

@@ -153,7 +153,7 @@ def test_weights_reach_the_classifier_and_the_calibrator(ensemble):
 
 def test_a_classifier_without_sample_weights_gives_a_warning(digits):
     x, y = digits
-    with pytest.warns(UserWarning, match="KNeighborsClassifier takes no sample_weight"):
+    with pytest.warns(UserWarning, match="KNeighborsClassifier does not support sample_weight"):
         CalibratedLogitClassifier(KNeighborsClassifier(), cv=2).fit(x[:300], y[:300], np.ones(300))
 
 
@@ -192,7 +192,7 @@ def test_rows_of_a_class_that_a_frozen_estimator_has_not_seen_do_not_contribute(
     x, y = digits
     known = y[:800] != 7
     fitted = clone(base).fit(x[:800][known], y[:800][known])
-    with pytest.warns(UserWarning, match=f"{(y[800:] == 7).sum()} of {len(y) - 800} rows are left out"):
+    with pytest.warns(UserWarning, match=f"{(y[800:] == 7).sum()} of {len(y) - 800} rows are excluded"):
         calibrated = CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[800:], y[800:])
     rest = y[800:] != 7
     expected = CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[800:][rest], y[800:][rest])
@@ -212,7 +212,7 @@ def test_rows_of_a_class_that_a_folds_classifier_has_not_seen_do_not_contribute(
     first, second = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
     folds = [(first[y[first] != 1], second), (second[y[second] != 2], first)]
     base = LogisticRegression(C=1e-3)
-    with pytest.warns(UserWarning, match="are left out of the calibration"):
+    with pytest.warns(UserWarning, match="are excluded from the calibration"):
         calibrated = CalibratedLogitClassifier(base, cv=folds, ensemble=ensemble).fit(x, y, weight)
     logits, labels, weights = [], [], []
     for train, test in folds:
@@ -234,7 +234,7 @@ def test_rows_of_a_class_that_a_folds_classifier_has_not_seen_do_not_contribute(
 def test_rows_that_cannot_be_calibrated_are_refused(digits):
     x, y = digits
     fitted = LogisticRegression(C=0.01).fit(x[y < 4], y[y < 4])
-    with pytest.raises(ValueError, match="y must hold rows to calibrate each classifier with"):
+    with pytest.raises(ValueError, match="y must hold calibration rows for each classifier"):
         CalibratedLogitClassifier(FrozenEstimator(fitted)).fit(x[y > 6], y[y > 6])
 
 

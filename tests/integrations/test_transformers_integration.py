@@ -142,9 +142,9 @@ def test_accumulated_batches_without_labels_have_zero_loss(batch, count, shift_l
 
 def test_another_ignored_label_is_refused_with_num_items_in_batch(batch):
     logits, labels = batch
-    with pytest.raises(ValueError, match=r"ignore_index must be -100 where num_items_in_batch is given.*; got 3"):
+    with pytest.raises(ValueError, match=r"ignore_index must be -100 with num_items_in_batch.*; got 3"):
         compute_loss_func({"logits": logits}, labels.clamp(min=0), 24, ignore_index=3)
-    with pytest.raises(ValueError, match=r"ignore_index must be -100 where num_items_in_batch is given.*; got 3"):
+    with pytest.raises(ValueError, match=r"ignore_index must be -100 with num_items_in_batch.*; got 3"):
         compute_linear_loss(labels.clamp(min=0), logits, torch.eye(7), None, 24, ignore_index=3)
     for ignore_index in (None, True, "3"):
         with pytest.raises(TypeError, match="ignore_index must be an integer"):
