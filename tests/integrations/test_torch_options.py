@@ -212,9 +212,7 @@ def test_calibration_does_not_modify_the_given_temperature():
 def test_the_error_for_integer_one_hot_targets_asks_for_floating_point(shape, dtype):
     logits, target = torch.randn(shape), torch.zeros(shape, dtype=dtype)
     ids = shape[:1] + shape[2:] if len(shape) > 1 else ()
-    message = (
-        f"target has the shape of input, {shape}, so it must hold distributions in floating point; got {dtype}."
-    )
+    message = f"target has the shape of input, {shape}, so it must hold distributions in floating point; got {dtype}."
     for call in (lambda: CrossEntropyLoss()(logits, target), lambda: DistillationLoss()(logits, logits, target)):
         with pytest.raises(TypeError, match=re.escape(message) + ".*" + re.escape(f"class ids of shape {ids}")):
             call()
