@@ -1,4 +1,4 @@
-"""What the commands' reports share: a page with its style and pictures inside, a folder that is whole or absent."""
+"""Reports of the commands: a self-contained HTML page, and a folder that is written as a whole."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def render(template: str, pictures: dict[str, bytes], **values: Any) -> str:
-    """A whole HTML file by a template of `lsmooth/templates`; text is escaped.
+    """Render an HTML file from a template of `lsmooth/templates`; text is escaped.
 
     Args:
-        template: its name.
+        template: the name of the template.
         pictures: PNG files, by name.
-        **values: what the template shows.
+        **values: the variables of the template.
 
     Raises:
         ImportError: if Jinja2 is not installed.
@@ -44,24 +44,24 @@ def render(template: str, pictures: dict[str, bytes], **values: Any) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches, with room made for labels; pyplot does not know of it."""
+    """A figure of that size in inches, with constrained layout and outside pyplot."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file, the same bytes for the same picture."""
+    """The figure as a PNG file; equal figures give equal bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def nearest_folder(folder: Path) -> Path:
-    """The folder itself or the nearest one above it that is there.
+    """The folder itself or its nearest existing parent.
 
     Raises:
-        ValueError: if that is no folder, or nothing can be written there.
+        ValueError: if it is not a folder, or cannot be written.
     """
     existing = folder
     try:
@@ -81,15 +81,14 @@ def nearest_folder(folder: Path) -> Path:
 
 @contextmanager
 def staged(folder: Path, owned: Collection[str] = (), lasting: bool = False) -> Iterator[Path]:
-    """A new folder to write into, which becomes ``folder`` if the block ends well, and is gone if not.
+    """A new folder to write into, which becomes ``folder`` if the block succeeds, and is removed otherwise.
 
-    Where ``folder`` is there already, files of the same names are replaced. Others stay, but for those
-    named in ``owned``, which an earlier run has written and this one has not. What
-    is written beside the new folder, into its parent, is gone in either case; but if ``lasting``, it is
-    there for the next call where this one was interrupted.
+    In an existing ``folder``, files of the same names are replaced, and files named in ``owned`` that are not written
+    again are removed. Files written into the parent of the new folder are removed; if ``lasting``, an interrupted call
+    keeps them for the next one.
 
     Raises:
-        ValueError: if ``folder`` cannot be made.
+        ValueError: if ``folder`` cannot be created.
     """
     folder = folder.absolute()
     above = nearest_folder(folder)
@@ -112,11 +111,11 @@ def staged(folder: Path, owned: Collection[str] = (), lasting: bool = False) -> 
 
 @contextmanager
 def _working_folder(parent: Path, name: str, lasting: bool) -> Iterator[Path]:
-    """A folder that is gone afterwards; if ``lasting``, after an end or an error of the user's, not after others."""
+    """A folder that is removed afterwards; if ``lasting``, only after success or an error in the input."""
     temporary = parent / f".{name}-unfinished"
     with (parent / f".{name}-unfinished.lock").open("w") if lasting else nullcontext() as lock:
         own = lock is not None and _locked(lock)
-        if not own:  # another run is at work there, or nothing is to last
+        if not own:  # another run uses it, or nothing is kept
             temporary, lasting = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent)), False
         temporary.mkdir(exist_ok=True)
         shutil.rmtree(temporary / "content", ignore_errors=True)
@@ -135,7 +134,7 @@ def _working_folder(parent: Path, name: str, lasting: bool) -> Iterator[Path]:
 
 
 def _locked(file: Any) -> bool:
-    """Whether the file could be locked, for as long as it is open."""
+    """Lock the file until it is closed; whether that succeeded."""
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -1,4 +1,4 @@
-"""What the commands print with: a console, one-line errors, progress."""
+"""Output of the commands: a console, one-line errors, progress."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Output = Annotated[Path, typer.Option("--output", "--out", "-o", help="The folde
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
+    """Print an error in one line on stderr, and exit with code 2."""
     errors.print(f"[bold red]Error:[/] {escape(' '.join(message.split()))}", soft_wrap=True)
     raise typer.Exit(2)
 
 
 def interruptible(command: Callable[..., None], left: str) -> Callable[..., None]:
-    """The command, which on Ctrl-C says what it has left, and ends with exit code 130."""
+    """Wrap a command: on Ctrl-C print what remains, and exit with code 130."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ def interruptible(command: Callable[..., None], left: str) -> Callable[..., None
 
 @contextmanager
 def steps(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar of so many steps; what it yields takes one, with a word on the next."""
+    """A progress bar; yields a function that advances it by one step and describes the next."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -58,10 +58,10 @@ def steps(total: int) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for one stage after the other; what it yields takes the stage's name, what is done, and of how much."""
+    """A progress bar for successive stages; yields a function of the stage's name, the rows done, and their total."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    if not errors.is_terminal:  # of which a bar would leave an empty line
+    if not errors.is_terminal:  # a bar would leave an empty line
         yield lambda stage, done, total: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

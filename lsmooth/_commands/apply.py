@@ -51,8 +51,8 @@ def apply(
 ) -> None:
     """Calibrate new predictions with a saved calibrator.
 
-    Of a table, writes its columns and, beside them, a column of calibrated probabilities for each class;
-    of other files, an array of probabilities as .npy. Each file is written whole or not at all.
+    For a table, writes a copy with a column of calibrated probabilities for each class; for other files,
+    an array of probabilities as .npy. Each file is written completely or not at all.
     """
     if n_jobs < 1 and n_jobs != -1:
         fail(f"--n-jobs must be at least 1, or -1 for one process on each core; got {n_jobs}.")
@@ -86,7 +86,7 @@ def _say(note: str, target: Path) -> None:
 
 
 def _ending(path: Path) -> str:
-    """That of what is written for a file."""
+    """The suffix of the file to write."""
     from lsmooth.calibrate.files import suffix_of
 
     suffix = suffix_of(path)
@@ -94,17 +94,17 @@ def _ending(path: Path) -> str:
 
 
 def _beside(path: Path) -> Path:
-    """Where the probabilities of a file are written by default."""
+    """The default file of the probabilities."""
     from lsmooth.calibrate.files import suffix_of
 
     return path.with_name(f"{path.name[: len(path.name) - len(suffix_of(path))]}_calibrated{_ending(path)}")
 
 
 def _target(path: Path, output: Path | None, several: bool) -> Path:
-    """Where the probabilities of a file are written.
+    """The file to write the probabilities to.
 
     Raises:
-        ValueError: if that is no place for them.
+        ValueError: if it cannot be written there.
     """
     from lsmooth.calibrate.files import suffix_of
 
@@ -112,21 +112,21 @@ def _target(path: Path, output: Path | None, several: bool) -> Path:
     target = output or _beside(path)
     if output is not None and several:
         if not output.is_dir():
-            raise ValueError(f"--output must be a folder that is there, for the files of several; got {output}.")
+            raise ValueError(f"--output must be an existing folder, for several files; got {output}.")
         target = output / _beside(path).name
     if suffix_of(path) and suffix_of(target) != ending:
-        raise ValueError(f"--output must be a file that ends in {ending}, as {path.name} asks for; got {target}.")
+        raise ValueError(f"--output must be a file that ends in {ending}, like {path.name}; got {target}.")
     if target.absolute() == path.absolute():
         raise ValueError(f"--output must be another file than the predictions, {path}.")
     if not target.absolute().parent.is_dir():
-        raise ValueError(f"--output must be in a folder that is there; {target.parent} is not.")
+        raise ValueError(f"--output must be in an existing folder; {target.parent} does not exist.")
     return target
 
 
 def _apply(
     calibrator: Path, path: Path, target: Path, how: dict[str, Any], progress: Callable[..., None] | None = None
 ) -> str:
-    """Write the probabilities of one file, all or nothing; a note on them."""
+    """Write the probabilities of one file atomically; return a note on them."""
     from lsmooth.calibrate.apply import apply as run
     from lsmooth.calibrate.parts import unseen
 

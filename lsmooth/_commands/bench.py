@@ -79,11 +79,11 @@ def bench(
     path, notes = output / f"{name}.json", output / f"{name}.notes.md"
     if report_only:
         if not path.exists():
-            fail(f"--report-only: there is no {path}; --name and --output say which results are meant.")
+            fail(f"--report-only: there is no {path}; choose the results with --name and --output.")
     else:
         plan = Plan(chosen.backends, quick, chosen.kind)
         with stages() as progress:
-            for suite in suites or SUITES:  # each is kept when it is done, should the next be interrupted
+            for suite in suites or SUITES:  # saved one by one, in case a run is interrupted
                 results = run_suites([suite], plan, with_memory=memory, progress=lambda text: progress(text, 0, 0))
                 save(results, machine, path)
     machine, results = load(path)

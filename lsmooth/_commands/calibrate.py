@@ -20,7 +20,7 @@ from lsmooth._report import nearest_folder, staged
 PICTURES = tuple(
     f"{name}.png" for name in ("reliability", "corp", "confidence", "risk_coverage", "temperature", "classes")
 )
-"""That an earlier run may have left."""
+"""The pictures of an earlier run, which are replaced or removed."""
 
 
 def calibrate(
@@ -124,13 +124,13 @@ def calibrate(
         int, typer.Option("--n-jobs", "-j", help="Processes; -1 for one on each core. The results have the same bits.")
     ] = 1,
 ) -> None:
-    """Calibrate the logits of a file, and report what that has done.
+    """Calibrate the logits of a file, and report the effect.
 
-    Fits on one part, measures on the other, and leaves calibrator.json, report.html, the same as
-    report.json, and the pictures as PNGs. The logits are never all in memory: .npy and .safetensors
-    are mapped, the others unpacked once to the output's disk. A run that was killed goes on where it
-    stopped when the same command is run again, on the same files. A file that cannot be used is said
-    to be so with the row and the remedy, and then nothing is written.
+    Fits a calibrator on one part of the rows and measures it on the other. Writes calibrator.json,
+    report.html, the same as report.json, and the pictures as PNG files. The logits are never all in
+    memory: .npy and .safetensors files are mapped, others are unpacked once to the output's disk. A run
+    that was killed continues when the same command is run again on the same files. If a file cannot be
+    used, a message names the row and the remedy, and nothing is written.
     """
     _check_options(method, fit_fraction, n_bins, resamples, seed, off_diagonal, intercept)
     _check_clip(clip, method, from_logits)
@@ -238,7 +238,7 @@ def _print(results, path: Path) -> None:
 
 
 def _print_measures(rows: list[tuple[str, str, str, str, str]], colors: dict[str, str]) -> None:
-    """A table of the measures, never cut; in a narrow terminal intervals are on lines of their own."""
+    """Print a table of the measures; in a narrow terminal intervals have their own lines."""
 
     def table(separator: str) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)

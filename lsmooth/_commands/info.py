@@ -14,10 +14,10 @@ from lsmooth._commands._console import console
 from lsmooth.backends import installed_backends
 from lsmooth.study.config import BACKENDS
 
-# Of each framework, the packages that a user will be asked for.
+# The packages of each framework.
 _PACKAGES = {"torch": ("torch",), "jax": ("jax", "flax", "optax"), "tensorflow": ("tensorflow", "keras")}
 
-# What it is for: the extra that installs it, and the packages that it imports.
+# For each feature, the extra that installs it, and the packages that it imports.
 _FEATURES = {
     "pictures (lsmooth.plots)": ("plots", ("matplotlib",)),
     "lsmooth study": ("study", ("jinja2", "matplotlib", "sklearn")),
@@ -70,7 +70,7 @@ def _version(package: str) -> str | None:
 
 
 def _devices(name: str) -> str:
-    """What the framework sees; imports it."""
+    """The devices of a framework, which is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if name == "torch":
         import torch

@@ -1,11 +1,11 @@
-"""What the three frameworks share: the network, how it is trained, and what is compared."""
+"""The network, its training, and the comparisons, for all frameworks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 BACKENDS = ("torch", "jax", "tensorflow")
-"""The frameworks that train, in the order in which the study looks for one."""
+"""The frameworks that train, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Training:
     Attributes:
         hidden: units of each hidden layer.
         steps: batches in all.
-        rounds: parts that the steps are cut into; the study looks at the network after each.
-        batch_size: rows a step; all of them where there are fewer.
+        rounds: the number of parts of the steps; the study measures the network after each.
+        batch_size: rows in a step, at most all.
         learning_rate: Adam's.
     """
 
@@ -29,18 +29,18 @@ class Training:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of the study trains and measures.
+    """The networks and measurements of a run of the study.
 
     Attributes:
         alphas: amounts of label smoothing; the first is 0, the hard labels.
-        seeds: one network each, for every alpha: the seed sets the initial weights and the batches.
-        training: how networks are trained, which later are teachers.
+        seeds: the seeds of the initial weights and the batches, one network for each alpha and seed.
+        training: the training of networks, which are the teachers too.
         n_bins: bins of the calibration error.
-        student: how students are trained.
+        student: the training of students.
         student_alphas: the smoothing of students without a teacher; the first is 0.
-        temperatures: at which hard-label teachers distil; smoothed ones do so at 1.
+        temperatures: the temperatures of hard-label teachers; those of smoothed ones are 1.
         draws: noisy copies of an example, for mutual information.
-        noise: standard deviation of the noise, the inputs' being about 1.
+        noise: standard deviation of the noise; that of the inputs is about 1.
     """
 
     alphas: tuple[float, ...] = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 TRAIN_FRACTION = {"digits": 0.1, "breast_cancer": 0.3, "wine": 0.3}
-"""The rows trained on. Of the digits few: with more of them, too little is left to calibrate."""
+"""The fraction of training rows. Networks trained on more digits need no calibration."""
 VALIDATION_FRACTION = 0.3
 DATASETS = tuple(TRAIN_FRACTION)
 SPLITS = ("train", "validation", "test")
@@ -43,7 +43,7 @@ def load_data(dataset: str = "digits", file: Path | None = None) -> Data:
         The parts: ``TRAIN_FRACTION`` of the rows (0.3 of a file's), `VALIDATION_FRACTION`, the rest.
 
     Raises:
-        ValueError: if the file does not hold what is wanted, or too little of it.
+        ValueError: if the file has wrong contents or too few rows.
         ImportError: if scikit-learn is needed and missing.
 
     Examples:
@@ -58,7 +58,7 @@ def load_data(dataset: str = "digits", file: Path | None = None) -> Data:
     parts = dict(zip(SPLITS, np.split(order, [train, train + validation]), strict=True))
 
     mean, std = x[parts["train"]].mean(0), x[parts["train"]].std(0)
-    # Pixels share a scale, and one that is constant in training must not blow up; columns of a table do not.
+    # Pixels share a scale, since a pixel may be constant in training; columns of a table have their own.
     scale = std.mean() if dataset == "digits" and file is None else np.where(std > 0, std, 1.0)
     inputs = ((x - mean) / scale).astype(np.float32)
     return Data(

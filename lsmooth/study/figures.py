@@ -1,4 +1,4 @@
-"""The report's pictures, drawn without touching pyplot's state."""
+"""The report's pictures, drawn without pyplot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def figures(results: Results) -> dict[str, bytes]:
-    """PNG files, by name without the ending."""
+    """PNG files by name, without the suffix."""
     drawn = dict(PICTURES)
     if not any(results.projections.values()):  # two classes have no plane
         del drawn["projection"]
@@ -87,7 +87,7 @@ def projections(results: Results) -> Figure:
 
 
 def distillation(results: Results) -> Figure:
-    """The students' error over the mass on wrong classes in what they were taught."""
+    """The students' error over the mass of their targets on wrong classes."""
     figure = new_figure(9, 4.6)
     ax = figure.subplots()
     hard = results.plan.alphas[0]
@@ -138,7 +138,7 @@ def over_alpha(ax: Axes, results: Results, name: str, label: str, color: str, fa
 
 
 def _spread_small(ax: Axes, x: Sequence[float]) -> None:
-    """Draw x by its square root: much happens between 0 and 0.01."""
+    """Draw x on a square-root scale, which spreads small values."""
     ax.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
     ticks = [tick for tick in (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0) if tick <= 1.2 * max(x)]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

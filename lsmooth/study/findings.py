@@ -1,4 +1,4 @@
-"""What agrees with the paper and what does not, decided from the numbers."""
+"""Comparison of the results with the claims of the paper."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ AGREES, DISAGREES, NOISE = "agrees", "disagrees", "inside the noise"
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim of the paper, and what was found here.
+    """A claim of the paper and the result here.
 
     Attributes:
-        claim: in the paper's sense.
-        found: our numbers, in words.
+        claim: the claim.
+        found: the result, as text.
         verdict: `AGREES`, `DISAGREES` or `NOISE`.
     """
 
@@ -26,7 +26,7 @@ class Finding:
 
 
 def verdict(direction: int) -> str:
-    """Of a difference that the claim expects to be above 0."""
+    """The verdict for the sign of a difference that the claim expects to be positive."""
     return {1: AGREES, 0: NOISE, -1: DISAGREES}[direction]
 
 
@@ -103,12 +103,12 @@ def _tightness(results: Results, hard: float, usual: float, part: str, rows: str
 
 
 def best_smoothing(results: Results) -> float:
-    """The amount of smoothing that validation chooses, by the ECE there."""
+    """The amount of smoothing with the least validation ECE."""
     return min(results.plan.alphas[1:], key=lambda alpha: mean(results.numbers(alpha, "validation_ece")))
 
 
 def best_temperature(results: Results) -> Students:
-    """The students of hard-label teachers at the temperature that validation chooses."""
+    """The students of hard-label teachers with the least validation error."""
     candidates = [students for students in results.students if students.teacher == results.plan.alphas[0]]
     return min(candidates, key=lambda students: mean(students.validation_error))
 

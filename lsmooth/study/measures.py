@@ -1,4 +1,4 @@
-"""What is measured of a trained network: with lsmooth, on its framework's own tensors."""
+"""Measures of a trained network, with lsmooth on its framework's tensors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def noisy_examples(data: Data, draws: int, noise: float) -> np.ndarray:
 
 
 def information(network: Network, examples: np.ndarray) -> float:
-    """Between an example and the difference of its logits of the first two classes."""
+    """Mutual information between an example and the difference of its first two logits."""
     logits = network.logits(examples.reshape(-1, examples.shape[-1]))
     difference = logits[:, 0] - logits[:, 1]
     return float(mutual_information(backend_of(logits=logits).reshape(difference, examples.shape[:2])))
@@ -63,7 +63,7 @@ def measure(network: Network, data: Data, n_bins: int) -> Measured:
     validation, test = (network.logits(data.inputs[part]) for part in ("validation", "test"))
     labels = data.labels["test"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a small validation part can be separable; the report says so
+        warnings.simplefilter("ignore")  # a small validation part can be separable, which the report notes
         scaler = TemperatureScaling().fit(validation, data.labels["validation"])
     scaled = scaler.transform(test)
     xp = backend_of(logits=test)

@@ -1,4 +1,4 @@
-"""What the networks minimise, the same function on every framework's tensors."""
+"""The losses of the networks, for tensors of every framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of Müller, Kornblith and Hinton (2019) that stand beside ours."""
+"""The results of Müller, Kornblith and Hinton (2019), for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the study leaves: ``report.html``, ``report.json``, PNGs, and the fitted calibrator."""
+"""The files of the study: ``report.html``, ``report.json``, PNGs, and the fitted calibrator."""
 
 from __future__ import annotations
 
@@ -26,16 +26,14 @@ COLUMNS = (
     ("ece_scaled", "ECE at T", 3, False),
     ("nll_scaled", "NLL at T", 3, False),
 )
-"""Of the table of networks: the measure, its heading, digits, whether in percent."""
-
-
+"""The columns of the table of networks: measure, heading, digits, whether in percent."""
 STUDENT_NUMBERS = ("gamma", "error", "nll", "validation_error")
 
 
 def write_report(results: Results, folder: Path, translation: translators.Translation | None = None) -> Path:
-    """Write everything into the folder, which need not exist; files of the same names are replaced.
+    """Write all files into the folder, which need not exist; files of the same names are replaced.
 
-    Nothing is written before all has been made. With a ``translation``, the report has its part too.
+    A ``translation`` adds a part to the report.
 
     Returns:
         The path of ``report.html``.
@@ -130,7 +128,7 @@ def to_html(
     pictures: dict[str, bytes],
     translation: translators.Translation | None = None,
 ) -> str:
-    """One file, with its style and pictures inside."""
+    """The report as one HTML file with its pictures."""
     return render(
         "study.html",
         pictures,

@@ -1,4 +1,4 @@
-"""The study from data to results; nothing here draws or writes."""
+"""The training and the measurements of the study."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Students:
     Attributes:
         teacher: the smoothing that their teachers were trained with; None for no teacher.
         setting: the temperature of distillation; without a teacher, the students' smoothing.
-        gamma: the mass on wrong classes of what they were taught, of every seed.
-        error: on the test part.
-        nll: on the test part.
-        validation_error: on the validation part.
+        gamma: the mass of their targets on wrong classes, for each seed.
+        error: the test error.
+        nll: the test negative log-likelihood.
+        validation_error: the validation error.
     """
 
     teacher: float | None
@@ -47,18 +47,18 @@ class Students:
 
 @dataclass
 class Results:
-    """All that the report tells.
+    """The contents of the report.
 
     Attributes:
         backend: the framework that trained.
-        versions: of the packages that did.
-        data: what it trained on.
-        plan: what was compared.
+        versions: the versions of its packages.
+        data: the data.
+        plan: the plan.
         measured: for each alpha, one `Measured` per seed.
-        projections: for hard labels and the usual smoothing, the first seed's, by part.
+        projections: of the first seed with hard labels and with the usual smoothing, by part.
         information: for the same two, (seeds, rounds), in nats.
-        examples: how many examples the information is about.
-        students: every kind.
+        examples: the number of examples of the mutual information.
+        students: the students of every kind.
         seconds: the time of each part.
     """
 
@@ -79,24 +79,24 @@ class Results:
 
 
 def nearest(alphas: tuple[float, ...], alpha: float) -> float:
-    """The smoothing that is nearest to the paper's, hard labels left out where there is another."""
+    """The smoothing nearest to ``alpha``; hard labels only if there is no other."""
     return min(alphas[1:] or alphas, key=lambda candidate: abs(candidate - alpha))
 
 
 def total_rounds(plan: Plan) -> int:
-    """How often `run_study` reports progress."""
+    """The number of times that `run_study` reports progress."""
     students = len(plan.student_alphas) + len(plan.temperatures) + len(plan.alphas[1:])
     return len(plan.seeds) * (len(plan.alphas) * plan.training.rounds + students * plan.student.rounds)
 
 
 def run_study(data: Data, plan: Plan, backend: str, progress: Progress = lambda _: None) -> Results:
-    """Train and measure all that the plan asks for.
+    """Train and measure the networks of the plan.
 
     Args:
         data: from `lsmooth.study.data.load_data`.
-        plan: what to compare.
+        plan: the plan.
         backend: the framework to train with.
-        progress: called with what is being done, `total_rounds` times in all.
+        progress: called `total_rounds` times with a description of the training.
 
     Returns:
         The results.
@@ -123,7 +123,7 @@ def _timed(results: Results, part: str) -> Iterator[None]:
 
 
 def _networks(results: Results, train: Callable, progress: Progress) -> dict[float, list[Network]]:
-    """Networks with and without smoothing, measured; the two compared most are watched as they learn."""
+    """Train and measure networks for each alpha; mutual information is tracked for two of them."""
     plan, data = results.plan, results.data
     examples = noisy_examples(data, plan.draws, plan.noise)
     results.examples = len(examples)
@@ -152,7 +152,7 @@ def _networks(results: Results, train: Callable, progress: Progress) -> dict[flo
 
 
 def _distil(results: Results, train: Callable, teachers: dict[float, list[Network]], progress: Progress) -> None:
-    """Students alone, of hard-label teachers over temperatures, of smoothed teachers over the smoothing."""
+    """Train students without a teacher, of hard-label teachers, and of smoothed teachers."""
     plan, data = results.plan, results.data
     kinds = [(None, alpha) for alpha in plan.student_alphas]
     kinds += [(plan.alphas[0], temperature) for temperature in plan.temperatures]
@@ -173,7 +173,7 @@ def _distil(results: Results, train: Callable, teachers: dict[float, list[Networ
                 targets,
                 objective,
                 setting,
-                seed=1000 + seed,  # not the teacher's weights and batches
+                seed=1000 + seed,  # other weights and batches than the teacher's
                 training=plan.student,
                 after_round=lambda _, description=description: progress(description),
             )

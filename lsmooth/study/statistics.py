@@ -1,4 +1,4 @@
-"""Means over seeds, and whether a difference is more than their noise."""
+"""Means over seeds, and the significance of differences."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def mean(values: Any) -> float:
 
 
 def stderr(values: Any) -> float:
-    """The standard error of the mean over seeds; NaN of a single one."""
+    """The standard error of the mean over seeds; NaN for one seed."""
     values = np.asarray(values, np.float64)
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def sign(differences: Any) -> int:
-    """Whether the mean of paired differences is above 0 (1), below it (-1), or inside the noise (0).
+    """The sign of the mean of paired differences, or 0 inside the noise.
 
-    Inside the noise: 0 lies within Student's 95% interval, ``mean +- t stderr``, t being the
-    quantile for as many seeds; for one seed always.
+    It is inside the noise if 0 lies within Student's 95% interval, ``mean +- t stderr`` with the quantile t for the
+    number of seeds, and for one seed.
 
     Examples:
         >>> sign([1.0, 1.1, 0.9]), sign([1.0, -1.1, 0.9]), sign([5.0])

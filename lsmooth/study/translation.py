@@ -23,15 +23,15 @@ COLUMNS = (
     ("BLEU beam", "BLEU, beam", 2),
     ("BLEU beam scaled", "BLEU, beam at T", 2),
 )
-"""Of the table: the measure, its heading, digits."""
+"""The columns of the table: measure, heading, digits."""
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What the script measured.
+    """The measures of the script.
 
     Attributes:
-        framework: that trained.
+        framework: the framework that trained.
         runs: for each amount of smoothing and each measure, one number per seed; hard labels come first.
     """
 
@@ -43,7 +43,7 @@ def load_translation(path: Path) -> Translation:
     """Read the file that ``examples/translation.py --json`` writes.
 
     Raises:
-        ValueError: if it is another file, or has no run with hard labels.
+        ValueError: if it is not such a file, or has no run with hard labels.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def load_translation(path: Path) -> Translation:
         framework = str(content["framework"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"--translation must be a file that examples/translation.py --json has written; {path} is none ({error!r})."
+            f"--translation must be a file that examples/translation.py --json has written; {path} is not ({error!r})."
         ) from error
     counts = {len(values) for measured in runs.values() for values in measured.values()}
     if 0.0 not in runs or len(runs) < 2 or len(counts) != 1:
@@ -83,7 +83,7 @@ def to_json(translation: Translation) -> dict[str, Any]:
 
 
 def translation_findings(translation: Translation) -> list[Finding]:
-    """What the paper says of its translator, for each amount of smoothing; differences are paired by seed."""
+    """The paper's claims on translation for each amount of smoothing; differences are paired by seed."""
     (_, hard), *smoothed = translation.runs.items()
     claims = (
         ("NLL", "makes the likelihood of a translator worse", 3, 1.0),

@@ -9,7 +9,7 @@ import numpy as np
 
 from lsmooth.backends import Array, Backend
 
-# Relative to the largest number of the answer.
+# Relative to the largest expected number.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-6, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
@@ -22,7 +22,7 @@ def has_dtype(xp: Backend, dtype: str) -> bool:
 
 
 class Case:
-    """A backend and a float dtype, and how to compare what the one gives in the other."""
+    """A backend and a float dtype under test; compares the backend's results with expected ones."""
 
     def __init__(self, xp: Backend, dtype: str):
         self.xp, self.dtype = xp, dtype
@@ -36,7 +36,7 @@ class Case:
         return self.xp.asarray(np.asarray(values), "int32")
 
     def arrays(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options with their arrays in the backend's: booleans as they are, others in the dtype of a loss."""
+        """Options with arrays of the backend: booleans stay booleans, others have the dtype of a loss."""
         dtype = "float64" if self.dtype == "float64" else "float32"
         return {
             name: self.xp.asarray(x, "bool" if x.dtype == bool else dtype) if isinstance(x, np.ndarray) else x
@@ -51,7 +51,7 @@ class Case:
         dtype: str | None = None,
         tolerance: float | None = None,
     ) -> None:
-        """``got()`` is an array of this dtype and of these values; errors are named after the operation."""
+        """Raise unless ``got()`` is an array of this dtype and these values; messages name the operation."""
         xp, expected = self.xp, np.asarray(expected)
         try:
             array = got()

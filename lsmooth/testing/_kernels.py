@@ -57,13 +57,13 @@ _EXACT = NumpyBackend()
 
 
 def _cases(values: dict[str, tuple[Any, ...]], together: tuple[str, ...], beside: dict[str, Any]) -> list[Any]:
-    """Every option alone, beside what it needs to have an effect, and several together."""
+    """Every option alone, with the options that it depends on, and several options together."""
     alone = [{**beside.get(name, {}), name: value} for name, some in values.items() for value in some]
     return [*alone, {name: values[name][-1] for name in together}]
 
 
 def _kernels_with_every_option(case: Case) -> None:
-    """Values and gradients against the formulas in NumPy's float64."""
+    """Compare values and gradients with the formulas in NumPy's float64."""
     rng = np.random.default_rng(1)
     z, other = np.round(8.0 * rng.normal(0.0, 2.0, (2, 3, 4))) / 8.0
     hard, soft, binary = np.array([1, 0, 2]), reference.one_hot(np.array([0, 2, 1]), 4) * 0.5 + 0.125, z > other
@@ -82,7 +82,7 @@ def _kernels_with_every_option(case: Case) -> None:
 
 
 def _statistics(case: Case, z: np.ndarray, labels: np.ndarray, given: Any) -> None:
-    """Those of `Backend.softmax_cross_entropy_with_statistics`, and the loss beside them."""
+    """Check `Backend.softmax_cross_entropy_with_statistics`: the statistics and the loss."""
     xp, what = case.xp, f"softmax_cross_entropy_with_statistics({', '.join(given)})"
     arrays = case.arrays(given)
     target = xp.asarray(labels, case.dtype if labels.dtype == float else "int32")
@@ -144,7 +144,7 @@ def _differences(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) ->
 
 
 def _hard_and_soft(case: Case) -> None:
-    """`Backend.hard_and_soft`."""
+    """Check `Backend.hard_and_soft`."""
     xp, rng = case.xp, np.random.default_rng(2)
     z, teacher = np.round(8.0 * rng.normal(0.0, 2.0, (2, 3, 4))) / 8.0
     ids = np.array([1, 0, 3])
@@ -163,7 +163,7 @@ def _hard_and_soft(case: Case) -> None:
 
 
 def _linear_rows(case: Case) -> None:
-    """`Backend.linear_rows` in blocks of every size."""
+    """Check `Backend.linear_rows` with several block sizes."""
     xp, rng = case.xp, np.random.default_rng(3)
     hidden, weight, bias = (np.round(8.0 * rng.normal(size=shape)) / 8.0 for shape in ((3, 2), (4, 2), (4,)))
     ids = np.array([1, 0, 3])

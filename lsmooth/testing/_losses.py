@@ -13,7 +13,7 @@ from lsmooth.testing._case import Case
 
 
 def _softmax_cross_entropy(case: Case) -> None:
-    """The kernel's options are the public ones, resolved; rows that are not counted hold a label of 0."""
+    """Check the kernel with several options, masked classes and labels out of range."""
     xp, rng = case.xp, np.random.default_rng(0)
     result = "float64" if case.dtype == "float64" else "float32"
     logits = np.round(8.0 * rng.normal(0.0, 3.0, (4, 2, 5))) / 8.0  # exact in every dtype

@@ -1,4 +1,4 @@
-"""The checks that a backend has to pass."""
+"""The conformance suite of backends."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 def check_backend(backend: Backend) -> None:
-    """Check that a backend does what lsmooth relies on.
+    """Check a backend.
 
     Every operation of `lsmooth.backends.Backend` is compared with NumPy, both cross-entropies with
-    `lsmooth.testing.reference`, every kernel with every option with the formulas in NumPy's float64, and
-    gradients with theirs where the backend computes any. Float dtypes other than float32 are checked
-    where the backend has them.
+    `lsmooth.testing.reference`, and every kernel with every option with the formulas in NumPy's float64; gradients too
+    if the backend computes them. Float dtypes other than float32 are checked if the backend has them.
 
     Args:
         backend: an instance of a `Backend` subclass; it need not be registered.
 
     Raises:
-        TypeError: if it is no `Backend`.
-        AssertionError: if something differs; the message names the operation, what it gave, and
-            what was expected.
+        TypeError: if it is not a `Backend`.
+        AssertionError: if a result differs; the message names the operation, its result, and the expected one.
 
     Examples:
         >>> from lsmooth.backends import load_backend
@@ -36,7 +34,7 @@ def check_backend(backend: Backend) -> None:
         raise AssertionError(f"The {backend.name} backend must have float32: asarray([1.0], 'float32') has another.")
     for dtype in dtypes:
         operations = _operations.CHECKS if dtype in ("float64", "float32") else (_operations.check_arrays,)
-        # The kernels go through many calls, whose arithmetic is that of the other checks: the widest dtype suffices.
+        # Kernels are checked in the widest dtype only, since the other checks cover the arithmetic of each dtype.
         kernels = _kernels.CHECKS if dtype == dtypes[0] else ()
         for check in (*operations, *_losses.CHECKS, *kernels):
             check(Case(backend, dtype))

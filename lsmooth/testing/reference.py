@@ -1,8 +1,7 @@
-"""The core losses in float64 NumPy, written as their definitions read.
+"""The core losses in float64 NumPy, written like their definitions.
 
-Slow and plain on purpose: every distribution is formed, nothing is shared with the formulas
-that the backends run. This is the number that every backend is held to. Values come with
-their gradient with respect to the logits, in closed form.
+They are slow and simple on purpose: they form every distribution, and share nothing with the formulas of the backends,
+which are compared with them. Each returns its value and, in closed form, its gradient with respect to the logits.
 """
 
 from __future__ import annotations
@@ -30,24 +29,9 @@ def softmax_cross_entropy(
     logit_softcap: float | None = None,
     reduction: str | None = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Value and gradient of `lsmooth.losses.softmax_cross_entropy`.
+    """Value and gradient of `lsmooth.losses.softmax_cross_entropy`, with its arguments.
 
     ``sum_k w_k q_k (lse - z_k) + a lse^2``, whose gradient is ``p sum_k w_k q_k - w q + 2 a lse p``.
-
-    Args:
-        labels: as there; class ids are told from distributions by their rank.
-        logits: as there.
-        label_smoothing: as there.
-        smoothing_prior: as there.
-        class_weight: as there.
-        sample_weight: as there.
-        ignore_index: as there.
-        mask: as there.
-        axis: as there.
-        temperature: as there.
-        z_loss: as there.
-        logit_softcap: as there.
-        reduction: as there.
 
     Returns:
         The loss, and the gradient of its sum with respect to the logits, in their shape; float64.
@@ -106,19 +90,10 @@ def sigmoid_cross_entropy(
     mask: Any = None,
     reduction: str | None = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Value and gradient of `lsmooth.losses.sigmoid_cross_entropy`.
+    """Value and gradient of `lsmooth.losses.sigmoid_cross_entropy`, with its arguments.
 
     ``-w l log s(z) - (1 - l) log(1 - s(z))``, s the logistic function and l the smoothed label,
     whose gradient is ``(1 - l) s(z) - w l s(-z)``.
-
-    Args:
-        labels: as there.
-        logits: as there.
-        label_smoothing: as there.
-        pos_weight: as there.
-        sample_weight: as there.
-        mask: as there.
-        reduction: as there.
 
     Returns:
         The loss, and the gradient of its sum with respect to the logits, in their shape; float64.
@@ -152,15 +127,7 @@ def smooth_labels(
     padding_idx: int | None = None,
     exclude_target: bool = False,
 ) -> np.ndarray:
-    """The targets of `lsmooth.smoothing.smooth_labels`, from a table of where each label's mass goes.
-
-    Args:
-        labels: as there.
-        label_smoothing: as there.
-        num_classes: as there.
-        prior: as there.
-        padding_idx: as there.
-        exclude_target: as there.
+    """The targets of `lsmooth.smoothing.smooth_labels`, with its arguments, from a table of each label's targets.
 
     Returns:
         (..., classes), float64.
@@ -217,13 +184,13 @@ def row_factor(
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """(..., classes), a row of NaN for a label outside 0..classes-1."""
+    """(..., classes); a row of NaN for a label outside 0..classes-1."""
     valid = (labels >= 0) & (labels < classes)
     return np.where(valid[..., None], labels[..., None] == np.arange(classes), np.nan)
 
 
 def logsumexp(z: np.ndarray) -> np.ndarray:
-    """Log sum_k exp(z_k) over the last axis; -inf where every z_k is."""
+    """Log sum_k exp(z_k) over the last axis; -inf if every z_k is."""
     top = np.max(z, axis=-1, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):

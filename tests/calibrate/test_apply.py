@@ -179,7 +179,7 @@ def test_results_of_another_kind_are_reported():
         ("a,b\n1,2\n", ["--logits-key", "a,b"], "have shape (1, 2), and the calibrator was fitted to 3 classes"),
         ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "new.csv"], "must be another file than the predictions"),
         ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "new.npy"], "must be a file that ends in .csv"),
-        ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "no/new.csv"], "must be in a folder that is there"),
+        ("p_cat,p_dog,p_hen\n1,2,3\n", ["--out", "no/new.csv"], "must be in an existing folder"),
         ("p_cat;p_dog;p_hen\n1,5;2;3\n", [], "if commas are decimal separators, add --decimal ,"),
     ],
 )
@@ -213,4 +213,4 @@ def test_each_of_several_files_gets_a_file_of_its_own(folder, jobs):
         assert (folder / "to" / name).read_text() == (folder / name).read_text()
     run("apply", "report/calibrator.json", "[ab]*.csv")  # what has been written is no prediction
     refused = run("apply", "report/calibrator.json", "[ab].csv", "--out", "no", code=2)
-    assert "--output must be a folder that is there" in refused
+    assert "--output must be an existing folder" in refused

@@ -1,4 +1,4 @@
-"""How a network is trained: once per framework, in that framework's own way."""
+"""The trainers, one for each framework, with the framework's own tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lsmooth.study.trainers.base import Network, Objective, Trainer
 
 __all__ = ["Network", "Objective", "Trainer", "default_backend", "installed_trainers", "load_trainer"]
 
-# What each framework trains with: importable names, and the extra that brings them.
+# The packages that each framework trains with.
 _NEEDS = {"torch": ("torch",), "jax": ("jax", "flax", "optax"), "tensorflow": ("tensorflow", "keras")}
 
 

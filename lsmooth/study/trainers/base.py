@@ -1,4 +1,4 @@
-"""What the study asks of a framework: train a network, and answer for it."""
+"""The protocol of a trainer and of its networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Objective = Callable[[Array, Array, float | Array], Array]
 
 
 class Network(Protocol):
-    """A trained, or half-trained, network. Arrays are its framework's."""
+    """A network, trained or in training. Arrays are of its framework."""
 
     def logits(self, inputs: np.ndarray) -> Array:
         """(rows, classes)."""
@@ -29,11 +29,11 @@ class Network(Protocol):
 
 
 class Trainer(Protocol):
-    """A framework's way of training."""
+    """Trains networks in a framework."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """The packages that did the work."""
+        """The versions of the framework's packages."""
 
     @abstractmethod
     def train(
@@ -53,10 +53,10 @@ class Trainer(Protocol):
         Args:
             inputs: (rows, features) float32.
             targets: (rows,) int32 labels, or (rows, classes) float32, the logits of a teacher.
-            objective: what is minimised.
-            setting: its number.
+            objective: the loss.
+            setting: the number that the loss takes.
             num_classes: outputs of the network.
-            seed: of the initial weights and the batches.
+            seed: the seed of the initial weights and the batches.
             training: the network's size, the optimiser's settings, the number of steps.
             after_round: called with the network after each of `Training.rounds`.
 
@@ -66,12 +66,12 @@ class Trainer(Protocol):
 
 
 def batches(rows: int, training: Training, seed: int) -> np.ndarray:
-    """Which rows make which batch: every framework takes the same ones in the same order.
+    """The rows of the batches, the same in every framework.
 
     Args:
-        rows: of the training part.
+        rows: the number of rows of the training part.
         training: the number of rounds, of steps, and the batch size.
-        seed: of the shuffling, which starts anew when all rows have been used.
+        seed: the seed of the shuffling, which is repeated for each epoch.
 
     Returns:
         (rounds, steps, batch), row numbers.

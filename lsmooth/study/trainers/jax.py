@@ -1,5 +1,5 @@
 """Flax NNX and Optax; one compilation serves every seed and every setting."""
-# ruff: noqa: D102 (lsmooth.study.trainers.base says what the methods do)
+# ruff: noqa: D102 (documented in lsmooth.study.trainers.base)
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class JaxNetwork(nnx.Module):
         return self.output.kernel[...].T
 
 
-@lru_cache  # the same object each time, or nnx.jit would see a new optimiser and compile anew
+@lru_cache  # the same object each time, since nnx.jit compiles for each new optimiser
 def _adam(learning_rate: float) -> optax.GradientTransformation:
     return optax.adam(learning_rate)
 

@@ -1,7 +1,7 @@
 """Keras' ``compile`` and ``fit``, on TensorFlow."""
 # Keras' arguments are typed by their defaults alone.
 # pyright: reportArgumentType=false
-# ruff: noqa: D102 (lsmooth.study.trainers.base says what the methods do)
+# ruff: noqa: D102 (documented in lsmooth.study.trainers.base)
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class KerasTrainer:
         after_round: Callable[[KerasNetwork], None],
     ) -> KerasNetwork:
         def loss(targets_as_float: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            # Keras casts what is true to the model's dtype.
+            # Keras casts the targets to the model's dtype.
             return objective(tf.cast(targets_as_float, targets.dtype), logits, setting)
 
         network = KerasNetwork(layer_sizes(inputs, num_classes, training), seed)
@@ -89,7 +89,7 @@ class KerasTrainer:
             epochs=rounds,
             steps_per_epoch=steps,
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: after_round(network))],
-            shuffle=False,  # the batches are
+            shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
         return network

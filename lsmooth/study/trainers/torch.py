@@ -1,5 +1,5 @@
 """``torch.nn`` and ``torch.optim``."""
-# ruff: noqa: D102 (lsmooth.study.trainers.base says what the methods do)
+# ruff: noqa: D102 (documented in lsmooth.study.trainers.base)
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TorchNetwork(nn.Module):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Networks this small lose by sharing their work: on a busy machine, by a factor of fifty."""
+    """Use one thread: networks this small are up to fifty times slower with several on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
