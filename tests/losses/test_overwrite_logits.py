@@ -124,7 +124,7 @@ def test_overwriting_strided_logits_leaves_other_memory_unchanged():
 @pytest.mark.parametrize("name", ["numpy", "jax", "tensorflow"])
 def test_arrays_that_cannot_be_overwritten_are_refused(name):
     xp = require_backend(name)
-    with pytest.raises(ValueError, match="overwrite_logits=True needs arrays"):
+    with pytest.raises(ValueError, match="overwrite_logits=True needs PyTorch tensors"):
         softmax_cross_entropy([0], xp.asarray([[0.0, 1.0]]), overwrite_logits=True)
 
 
