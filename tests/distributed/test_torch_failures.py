@@ -41,5 +41,5 @@ def test_a_member_that_dies_is_an_error_of_the_others(tmp_path):
     for state in ("warm", "cold"):
         ((told, seconds, _),) = alone[state]
         assert told[0] == "RuntimeError", told
-        assert "class_shards: the members of the group did not all come to the same call" in told[1]
+        assert "class_shards: the members of the group did not all make the same call" in told[1]
         assert seconds < LIMIT

@@ -58,8 +58,8 @@ def _binary_cross_entropy(xp: Backend, logits: Array, labels: Array, pos_weight:
 def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> Array:
     """The sigmoid focal loss of each element, as a sum of positive terms, which makes both tails exact.
 
-    With the odds e = exp(-|z|) <= 1 of the less likely answer and the label's mass m on it, the
-    cross-entropy is ``log(1 + e) + m |z|`` and the error, p from the label, ``(m + (1 - m) e) / (1 + e)``.
+    With e = exp(-|z|) <= 1 the odds of the less likely answer and m the label's mass on it, the
+    cross-entropy is ``log(1 + e) + m |z|`` and the error is ``(m + (1 - m) e) / (1 + e)``.
     """
     log_odds = xp.where(z > 0, -z, z)  # not -|z|, which has no derivative at 0
     mass = xp.where(z > 0, 1.0 - label, label)

@@ -115,7 +115,7 @@ def softmax_cross_entropy(xp: Backend, logits: Array, labels: Array, options: So
 
 
 def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
-    """``log(p_y / (1 - p_y)) = z_y - log(sum_{k != y} exp(z_k))``, p = softmax(z): exact where p_y is next to 1.
+    """``log(p_y / (1 - p_y)) = z_y - log(sum_{k != y} exp(z_k))``, p = softmax(z): exact if p_y is close to 1.
 
     Args:
         xp: the backend.
@@ -161,7 +161,7 @@ def _soft_label_nll(rows: ShiftedRows, lse: Array, labels: Array, class_weight: 
 
 
 class LogProbabilities(NamedTuple):
-    """Of each class (..., classes): log p and log(1 - p), both -inf-safe in their gradients."""
+    """log p and log(1 - p) of each class (..., classes), with finite gradients at -inf."""
 
     p: Array
     rest: Array
@@ -171,8 +171,8 @@ def log_probabilities(xp: Backend, logits: Array) -> LogProbabilities:
     """The logarithms of p and of 1 - p, where p = softmax(z) over the last axis.
 
     The class k with the largest logit has ``log p = -softplus(l - z_k)`` and
-    ``log(1 - p) = -softplus(z_k - l)``, l being the log-sum-exp of the other classes: exact where
-    p is next to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
+    ``log(1 - p) = -softplus(z_k - l)``, with l the log-sum-exp of the other classes, which is exact if
+    p is close to 1. Every other p is at most 1/2, where ``z - lse`` and ``log(1 - p)`` are exact.
     """
     logits = centered(xp, logits)
     top = xp.equal(xp.one_hot(xp.argmax(logits, axis=-1), xp.length(logits, -1), "float32"), 1)

@@ -1,8 +1,7 @@
 """Divergences on the CPU, by a loop over blocks of rows.
 
-XLA keeps what several reductions share in temporaries of the logits' size. Here what they share is of
-a block's size and stays in cache, and the gradient is formed while it is there: each row's loss has
-its own factor, and both are known beforehand, so only what is done to the loss afterwards is left.
+XLA stores intermediate results that several reductions share in arrays of the size of the logits. A loop over blocks
+keeps them in cache, and computes the gradient in the same pass, times the factor of each row.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from lsmooth.backends.options import DivergenceOptions
 
 
 class Plan(NamedTuple):
-    """What is computed, but for the arrays; equal plans are compiled once."""
+    """The computation without its arrays; equal plans are compiled once."""
 
     xp: Backend
     divergence: str
 
 
 class Numbers(NamedTuple):
-    """Options that are numbers: arguments of a program, so that another value compiles nothing."""
+    """Options that are numbers, as arguments of a program, so that other values need no compilation."""
 
     parameter: Any
     temperature: Any
@@ -38,9 +37,9 @@ KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", 
 
 
 def fits(student: Array, options: DivergenceOptions) -> bool:
-    """Whether `blocks` takes these arguments, and a loop is no worse than the formula."""
+    """Whether `blocks` takes these arguments and is as fast as the formula."""
     return (
-        options.divergence not in divergence.OF_LOGITS  # their reductions share nothing
+        options.divergence not in divergence.OF_LOGITS  # their reductions share no intermediate results
         and options.constant_teacher
         and isinstance(options.temperature, float)
         and blocks_pay(student)
@@ -48,13 +47,13 @@ def fits(student: Array, options: DivergenceOptions) -> bool:
 
 
 def blocks_pay(logits: Array) -> bool:
-    """Whether a loop over blocks of rows is no worse than a formula: one CPU, large logits."""
+    """Whether a loop over blocks of rows is as fast as the formula: for large logits on one CPU."""
     known = all(isinstance(size, int) for size in logits.shape)
     return known and logits.size >= thresholds.BLOCKED_ELEMENTS and on_one_cpu()
 
 
 def on_one_cpu() -> bool:
-    """Whether a loop costs little, and gathers nothing that other devices hold."""
+    """Whether there is one CPU, where a loop costs little and gathers nothing from other devices."""
     alone = jax.device_count() == 1 and not jax.sharding.get_abstract_mesh().manual_axes
     return alone and jax.default_backend() == "cpu"
 
@@ -85,9 +84,9 @@ def _rows_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Array, Array]:
     return factor * losses, losses * d_factor + jnp.sum(slope * d_student.astype(slope.dtype), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # called eagerly, the loop would be compiled each time
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # without jit, every eager call would compile the loop
 def _sweep(plan: Plan, with_slope: bool, numbers: Numbers, *arrays: Any) -> tuple[Array, ...]:
-    """The losses of the rows, and with ``with_slope`` the student's gradient of each, times the row's factor."""
+    """The losses of the rows; with ``with_slope`` also the gradients of the student, times the factors of the rows."""
     row = _forward_kl if plan.divergence == "forward_kl" else _by_formula
     return in_blocks(lambda x: row(plan, numbers, *x)[: 1 + with_slope], arrays)
 
@@ -95,12 +94,12 @@ def _sweep(plan: Plan, with_slope: bool, numbers: Numbers, *arrays: Any) -> tupl
 def _forward_kl(
     plan: Plan, numbers: Numbers, teacher: Array, student: Array, counted: Array | None, factor: Array
 ) -> tuple[Array, ...]:
-    """KL(t || s) and its gradient s - t: the exponentials that both need are taken once."""
+    """KL(t || s) and its gradient s - t, which share exponentials."""
     t, s = divergence.tempered(plan.xp, teacher, student, numbers.temperature, counted)
     t, s = (z - jax.lax.stop_gradient(jnp.max(z, axis=-1)) for z in (t, s))
     mass_t, mass_s = jnp.exp(t), jnp.exp(s)
     sum_t, sum_s = jnp.sum(mass_t), jnp.sum(mass_s)
-    # Where the teacher has no mass the student may have none.
+    # The student may have no mass where the teacher has none.
     gap = jnp.sum(mass_t * jnp.where(mass_t == 0, 0.0, t - s)) / sum_t
     factor = factor / numbers.temperature
     return gap + jnp.log(sum_s) - jnp.log(sum_t), mass_s * (factor / sum_s) - mass_t * (factor / sum_t)
@@ -118,10 +117,10 @@ def _by_formula(
 
 
 def in_blocks(row: Callable[[Any], Any], arrays: tuple[Array, ...]) -> Any:
-    """``row`` of each row of the arrays, the second of which has the logits' size, by blocks of rows."""
+    """Apply ``row`` to each row of the arrays, in blocks; the second array has the size of the logits."""
     num_rows, classes = arrays[1].shape
     most = max(1, thresholds.BLOCK_ELEMENTS // classes)
-    # Rows that were left over would be joined to the others by a copy of them all.
+    # Joining remaining rows with the others would copy all of them.
     block = next((n for n in range(most, most // 2, -1) if num_rows % n == 0), most)
     return jax.lax.map(row, arrays, batch_size=block)
 

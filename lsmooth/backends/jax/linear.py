@@ -1,9 +1,8 @@
 """Losses of linear heads on JAX: a scan over blocks of rows.
 
-The derivative of a sum is known when the sum is: the scan that computes it forms the gradients of
-each block while its logits are there, and the tangent is their product with the inputs' tangents.
-That rule is linear, so JAX transposes it for reverse mode and follows it in forward mode, and to
-any order. Rows, whose upstream gradients are not known, are computed again, by ``jax.checkpoint``.
+The scan that computes a sum also computes the gradients of each block from its logits, and the tangent is
+their product with the tangents of the inputs. This rule is linear, so JAX supports forward mode, reverse mode
+and higher orders. Losses of rows, whose upstream gradients are unknown, are recomputed by ``jax.checkpoint``.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from lsmooth.backends.jax.members import vary, varying_axes
 
 
 class Placement(NamedTuple):
-    """Which devices hold the rows, as far as is known."""
+    """The devices that hold the rows, as far as they are known."""
 
     devices: int
-    """How many share the rows."""
+    """The number of devices that share the rows."""
     may_share: bool
-    """Whether several might; then a block takes every n-th row, so that each device works on its own."""
+    """Whether several devices may share the rows; then a block takes every n-th row, for all devices to work."""
     one_cpu: bool
-    """Whether one CPU holds everything, so that loops cost little."""
+    """Whether one CPU holds everything, where loops cost little."""
 
 
 class Plan(NamedTuple):
-    """A sweep over rows, but for the arrays; equal plans are compiled once."""
+    """A sweep over rows, without its arrays; equal plans are compiled once."""
 
     xp: Backend
     loss: BlockLoss
@@ -46,18 +45,18 @@ class Plan(NamedTuple):
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
     """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
-    if call.heads[0].weight is None:  # the logits are there, and XLA fuses what reads them
+    if call.heads[0].weight is None:  # XLA fuses the operations on given logits
         return loss_of_all(xp, loss, call)
     if spread.shares_head(loss, call):
         return spread.linear_rows(xp, loss, call, block_size)
-    # The gradients of what devices share are summed over them after the loop, not in it.
+    # Sum gradients of shared arrays over the devices after the loop, not in it.
     axes = frozenset[Any]().union(*map(varying_axes, call.arrays()))
     call = call.map(lambda x: vary(x, axes)) if axes else call
     lead = call.heads[0].hidden.shape[:-1]
     place = _placement(call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))
     num_rows = _num_rows(call)
-    # A symbolic number of rows, as `jax.export` has it, cannot be divided into blocks of a number known beforehand.
+    # A symbolic number of rows, as in `jax.export`, cannot be divided into a fixed number of blocks.
     block = _block_rows(num_rows, call, place, loss.total, block_size) if isinstance(num_rows, int) else None
     if block is None or num_rows <= block:
         losses = loss_of_all(xp, loss, call, head_logits)
@@ -67,10 +66,10 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
 
 
 def _placement(call: Call) -> Placement:
-    """Where the arrays lie: as they say, or their types, or the mesh in scope; one device if nothing is said."""
+    """The placement by the arrays, their types, or the mesh in scope; one device by default."""
     arrays = call.arrays()
     on_cpu, mesh = jax.default_backend() == "cpu", jax.sharding.get_abstract_mesh()
-    if mesh.manual_axes:  # of the others of the mesh, every device has rows of its own
+    if mesh.manual_axes:  # devices along manual axes have their own rows
         devices = mesh.size // math.prod(mesh.shape[axis] for axis in mesh.manual_axes)
         return Placement(devices, devices > 1, False)
     tracer: Any = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
@@ -83,20 +82,20 @@ def _placement(call: Call) -> Placement:
 
 
 def _shards(x: Array) -> int:
-    """Into how many pieces the axes of an array are split over devices, but for the last."""
+    """The number of pieces into which devices split an array, apart from its last axis."""
     piece = x.sharding.shard_shape(x.shape)
     return math.prod(math.ceil(size / part) for size, part in zip(x.shape[:-1], piece[:-1], strict=True) if part)
 
 
 def _block_rows(num_rows: int, call: Call, place: Placement, total: bool, block_size: int | None) -> int:
-    """Rows of a block, of which each device has as many as if it were alone."""
-    # Where a block is not taken in parts, XLA keeps several arrays of its size.
+    """The rows of a block, as many per device as on a single one."""
+    # Unless a block is processed in parts, XLA keeps several arrays of its size.
     elements = thresholds.LINEAR_BLOCK_ELEMENTS if total and place.one_cpu else thresholds.LINEAR_BLOCK_ELEMENTS // 2
     if place.may_share and place.devices == 1:
         elements = thresholds.LINEAR_BLOCK_ELEMENTS // 4
     share = math.ceil(num_rows / place.devices)
     block = block_size or place.devices * _even_rows(share, block_rows(share, call, elements))
-    # Devices that might share the rows get as many each.
+    # Devices that may share the rows get equal numbers.
     step = max(place.devices, jax.device_count()) if place.may_share else 1
     return block if block < step else step * math.ceil(block / step)
 
@@ -111,7 +110,7 @@ def _sum_of_rows_jvp(plan: Plan, primals: tuple[Call], tangents: tuple[Call]) ->
     (call,), (tangent,) = primals, tangents
     wanted = tangent.map(lambda x: not isinstance(x, SymbolicZero))
     total, gradients = _shielded(lambda call: _sweep(plan, wanted, call))(call)
-    wide = total.dtype  # float16 may have no room for the scale of a loss
+    wide = total.dtype  # the scale of a loss may overflow float16
     terms = gradients.map(lambda g, dx: jnp.sum(g.astype(wide) * dx.astype(wide)), tangent)
     return total, sum(jax.tree.leaves(terms), start=jnp.zeros_like(total))
 
@@ -120,10 +119,10 @@ _total = jax.jit(_sum_of_rows, static_argnums=0, inline=True)
 
 
 def _shielded(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
-    """The function, with its own derivative as a custom rule.
+    """The function with its own derivative as a custom rule.
 
-    JAX moves values that a scan does not change, such as zeros of the size of a block, out of the loop and keeps
-    them in memory; it does not look into functions with a custom rule.
+    JAX moves loop-invariant values, such as zeros of the size of a block, out of a scan and keeps them in memory,
+    except in functions with a custom rule.
     """
     shielded = jax.custom_jvp(function)
     shielded.defjvp(functools.partial(jax.jvp, function))
@@ -131,7 +130,7 @@ def _shielded(function: Callable[[Call], Any]) -> Callable[[Call], Any]:
 
 
 def _sweep(plan: Plan, wanted: Call, call: Call) -> tuple[Array, Call]:
-    """The sum of the rows, and the gradients that are wanted, None for the others."""
+    """The sum of the rows and the wanted gradients, None for the others."""
 
     def step(carry: Any, here: Call) -> Any:
         total, sums = carry
@@ -164,7 +163,7 @@ def _block(plan: Plan, wanted: Call, call: Call, sums: Call) -> tuple[Array, Cal
 def _slopes(
     plan: Plan, differentiable: list[bool], wanted: Call, logits: list[Array], others: Call
 ) -> tuple[Array, list[Any], Call]:
-    """The loss of a block, the gradients of the differentiable logits, and those of the other arrays wanted.
+    """The loss of a block, the gradients of differentiable logits, and those of the other wanted arrays.
 
     On one CPU the gradients overwrite the logits, a few rows at a time, so that XLA's temporaries stay in cache.
     """
@@ -182,7 +181,7 @@ def _slopes(
     def step(carry: Any, here: Call) -> Any:
         start, total, logits, sums = carry
         some = [jax.lax.dynamic_slice_in_dim(z, start, part) for z in logits]
-        # Always true: `cond` makes XLA copy the slice before the logits are overwritten.
+        # Always true. `cond` makes XLA copy the slice before the logits are overwritten.
         value, slopes, gradients = jax.lax.cond(start >= 0, slopes_of, zeros_of, some, here)
         logits = [
             z if slope is None else jax.lax.dynamic_update_slice_in_dim(z, slope, start, 0)
@@ -198,7 +197,7 @@ def _slopes(
 def _slopes_at_once(
     plan: Plan, differentiable: list[bool], wanted: Call, logits: list[Array], others: Call
 ) -> tuple[Array, list[Any], Call]:
-    """`_slopes`, with all rows in one piece."""
+    """`_slopes` of all rows at once."""
 
     def loss(chosen: list[Any], options: Call) -> Array:
         given = [z if x is None else x for z, x in zip(logits, chosen, strict=True)]
@@ -211,22 +210,22 @@ def _slopes_at_once(
 
 
 def _only(call: Call, wanted: Call) -> Call:
-    """The arrays that are wanted, None for the others."""
+    """The wanted arrays, None for the others."""
     return call.map(lambda x, wants: x if wants else None, wanted)
 
 
 def _chosen(call: Call, wanted: Call, instead: Call) -> Call:
-    """The call with other arrays where they are wanted."""
+    """The call with wanted arrays replaced."""
     return call.map(lambda x, wants, y: y if wants else x, wanted, instead)
 
 
 def _zeros(call: Call, wanted: Call) -> Call:
-    """Zeros to which the gradients of shared arrays are added, None for arrays whose gradient is not wanted."""
+    """Zeros for the wanted gradients of shared arrays, None for the others."""
     return _only(call, wanted).shared_part().map(lambda x: jnp.zeros_like(x, _accumulator(x)))
 
 
 def _zero(call: Call) -> Array:
-    """0, to add losses to; under ``jax.shard_map`` of a type that varies over the devices as the arrays do."""
+    """0 as the start of a sum; under ``jax.shard_map`` its type varies over the devices like the arrays."""
     return vary(jnp.zeros((), _accumulator(call.heads[-1].hidden)), varying_axes(call.heads[-1].hidden))
 
 
@@ -235,7 +234,7 @@ def _added(sums: Call, gradients: Call) -> Call:
 
 
 def head_logits(_: Backend, head: Head) -> Array:
-    """``hidden @ weight.T + bias``, accumulated and kept in at least float32."""
+    """``hidden @ weight.T + bias``, in at least float32."""
     logits = _product(head.hidden, head.weight, 1, 1)
     return logits if head.bias is None else logits + head.bias[None, :]
 
@@ -250,7 +249,7 @@ def _head_gradients(plan: Plan, head: Head, slope: Array, wanted: Head, sums: He
 
 
 def _add_product(plan: Plan, total: Array, g: Array, hidden: Array) -> Array:
-    """``total + g.T @ hidden``; on one CPU some classes at a time, since XLA has the product in an array of its own."""
+    """``total + g.T @ hidden``, on one CPU in parts of the classes, because XLA allocates the product."""
     classes, features = total.shape
     count = -(-classes * features // thresholds.WEIGHT_GRADIENT_ELEMENTS)
     if count == 1 or not plan.place.one_cpu:
@@ -260,7 +259,7 @@ def _add_product(plan: Plan, total: Array, g: Array, hidden: Array) -> Array:
     def add(i: Any, total: Array) -> Array:
         start = jnp.minimum(i * some, classes - some)
         here = jax.lax.dynamic_slice_in_dim(g, start, some, 1)
-        if classes % some:  # the last begin within those before
+        if classes % some:  # the last part overlaps the one before
             here = jnp.where(start + jnp.arange(some) < i * some, 0, here)
         so_far = jax.lax.dynamic_slice_in_dim(total, start, some)
         return jax.lax.dynamic_update_slice_in_dim(total, so_far + _product(here, hidden, 0, 0), start, 0)
@@ -269,7 +268,7 @@ def _add_product(plan: Plan, total: Array, g: Array, hidden: Array) -> Array:
 
 
 def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int, like: Array | None = None) -> Array:
-    """A matrix product; where its type says that devices share what is summed, the result lies as ``like`` does."""
+    """A matrix product; if devices share the summed axis, the result is sharded like ``like``."""
     dimensions = (((axis_of_a,), (axis_of_b,)), ((), ()))
     sharding = jax.typeof(a).sharding
     shared = like is not None and sharding.spec[axis_of_a] is not None
@@ -279,7 +278,7 @@ def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int, like: Array | N
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _rows(plan: Plan, call: Call) -> Array:
-    # In full precision outside of the loop, which adds up their gradients.
+    # Cast to full precision outside the loop, which accumulates the gradients.
     types = call.map(lambda x: x.dtype)
     call = call.map(lambda x, along_rows: x if along_rows else x.astype(_accumulator(x)), call.along_rows())
 
@@ -293,9 +292,9 @@ def _rows(plan: Plan, call: Call) -> Array:
 def _scan(
     num_rows: int, block: int, step: Callable[[Any, Call], Any], carry: Any, call: Call, may_share: bool = False
 ) -> Any:
-    """``step`` over full blocks, then over the rows left, if any; its results for the rows are joined.
+    """``step`` over full blocks and then over the remaining rows; results of rows are joined.
 
-    Where devices may share the rows, a block has every n-th of them, so that each device works on its own.
+    If devices may share the rows, a block has every n-th row, so that all devices work.
     """
     full, alone = num_rows // block, not may_share
     of_rows, shared = call.row_part(), call.shared_part()
@@ -320,14 +319,14 @@ def _scan(
 
 
 def _even_rows(num_rows: int, most: int) -> int:
-    """Rows of blocks, ``most`` or fewer, that leave few over and can be divided into parts."""
+    """A number of rows per block, at most ``most``, that leaves few rows over and can be split into parts."""
     if num_rows <= most:
         return num_rows
     return min(range(most - most % 8, most // 2, -8), key=lambda n: num_rows % n, default=most)
 
 
 def _part_rows(num_rows: int, classes: int) -> int:
-    """Rows that stay in cache and divide the others; all of them where there are none such."""
+    """A number of rows that fits in cache and divides the others; all rows if there is none."""
     most = max(1, thresholds.LINEAR_PART_ELEMENTS // classes)
     if num_rows <= most:
         return num_rows

@@ -13,12 +13,12 @@ from lsmooth.backends.members import Members
 
 
 class AxisMembers(Members):
-    """The members of an axis, or of several: the first name is the slowest, as in a ``PartitionSpec``.
+    """The members of one or several axes; the first name varies slowest, as in a ``PartitionSpec``.
 
     Args:
         axes: the names, all of them in scope.
-        tracked: whether JAX knows which values differ between the members, as it does under ``check_vma=True`` and
-            ``jax.vmap``. It then transposes sums by itself, in forward mode too.
+        tracked: whether JAX tracks which values differ between the members, as it does under ``check_vma=True`` and
+            ``jax.vmap``. It then transposes sums itself.
     """
 
     def __init__(self, axes: tuple[Any, ...], tracked: bool):
@@ -49,13 +49,13 @@ def axis_members(axes: Any, option: str) -> AxisMembers:
     """The members of an axis name, or of a tuple of names.
 
     Raises:
-        ValueError: if one is no name of an axis in scope.
+        ValueError: if a name is not that of an axis in scope.
     """
     names = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
     try:
         if names and None not in names:
             return AxisMembers(names, all(name in varying_axes(jax.lax.axis_index(name)) for name in names))
-    except (NameError, TypeError):  # not in scope; nothing that could be a name
+    except (NameError, TypeError):  # not in scope, or not a name
         pass
     raise ValueError(
         f"{option} must be the name of an axis of jax.shard_map or jax.pmap around the call, or a tuple of names; got "
@@ -64,13 +64,13 @@ def axis_members(axes: Any, option: str) -> AxisMembers:
 
 
 def varying_axes(x: Array) -> frozenset[Any]:
-    """The axes of ``jax.shard_map`` over which the type of a value says that it varies; none without ``check_vma``."""
+    """The axes of ``jax.shard_map`` over which a value varies by its type; none without ``check_vma``."""
     kind = jax.typeof(x)
     return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying  # the older name first
 
 
 def vary(x: Array, axes: frozenset[Any]) -> Array:
-    """``x`` of a type that varies over these axes: its gradient is summed over them here, not where it is used."""
+    """``x`` with a type that varies over these axes, so that its gradient is summed over them here."""
     missing = tuple(sorted(axes - varying_axes(x), key=str))
     if not missing:
         return x
@@ -79,8 +79,8 @@ def vary(x: Array, axes: frozenset[Any]) -> Array:
     return jax.lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]  # the older name
 
 
-# JAX takes the transpose of ``psum`` to be ``psum`` where it does not track what varies. Each of the two functions
-# is the derivative of the other, which makes higher derivatives right too.
+# Without tracking, JAX transposes ``psum`` to ``psum``. These two functions are the derivatives of each other, so that
+# higher derivatives are correct.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

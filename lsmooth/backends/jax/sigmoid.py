@@ -1,7 +1,7 @@
 """Sigmoid cross-entropy with its gradient in closed form, ``sigmoid(z) - l``.
 
-Differentiated, the formula leaves XLA several arrays of the logits' size to keep. On one CPU the sum of
-large logits' losses is taken by a loop over blocks, whose intermediate results stay in cache.
+Differentiating the formula makes XLA store several arrays of the size of the logits. On one CPU, a loop over blocks
+sums the losses of large logits, and keeps intermediate results in cache.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Arra
 
 
 def _smoothed(labels: Array, label_smoothing: Any) -> Array:
-    """The smoothed labels, as they are if ``label_smoothing`` is None; NaN in place of labels outside [0, 1]."""
+    """The smoothed labels, unchanged if ``label_smoothing`` is None; NaN in place of labels outside [0, 1]."""
     proper = ((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING)).astype(labels.dtype)
     return smooth_binary_labels(labels * (proper / proper), 0.0 if label_smoothing is None else label_smoothing)
 
@@ -63,7 +63,7 @@ def _total_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return _total(eps, z, labels), jnp.sum(change)
 
 
-@functools.partial(jax.jit, inline=True)  # called eagerly, the loop would be compiled each time
+@functools.partial(jax.jit, inline=True)  # without jit, every eager call would compile the loop
 def _sum(eps: float | None, z: Array, labels: Array) -> Array:
     def row(arrays: tuple[Array, Array]) -> Array:
         z, labels = arrays
@@ -83,12 +83,12 @@ def _loss(z: Array, labels: Array) -> Array:
 def _change(z: Array, labels: Array, dz: Array, d_labels: Array) -> Array:
     """The derivative of the losses along dz and d_labels."""
     size, wrong = _size_and_wrong(z, labels)
-    rest = jax.nn.sigmoid(-size)  # the smaller probability, so that no digits are lost next to 1
+    rest = jax.nn.sigmoid(-size)  # the smaller probability, which is exact
     slope = jnp.where(z > 0, wrong - rest, rest - wrong)
-    largest = jnp.finfo(z.dtype).max  # an infinite logit would make a label that stays as it is NaN
+    largest = jnp.finfo(z.dtype).max  # an infinite logit times a zero change of a label would be NaN
     return slope * dz - jnp.clip(z, -largest, largest) * d_labels
 
 
 def _size_and_wrong(z: Array, labels: Array) -> tuple[Array, Array]:
-    """|z|, whose derivative at 0 is one of its sides', and the label's mass on the side that z is not on."""
+    """|z|, with a one-sided derivative at 0, and the mass of the label on the other side of z."""
     return jnp.where(z > 0, z, -z), jnp.where(z > 0, 1.0 - labels, labels)

@@ -1,8 +1,8 @@
-"""Losses under ``jax.jit`` of logits whose classes devices may share: by slices, of which a few numbers a row move.
+"""Losses under ``jax.jit`` of logits whose classes devices may share, by slices that exchange a few numbers per row.
 
-With explicit sharding the type says which devices share what, and each works on its slice under ``jax.shard_map``.
-Otherwise XLA decides later; the classes are divided into at least as many slices as there may be shards, along an axis
-of its own. What is computed of each slice stays where the slice is, and the sum over the slices is one collective.
+With explicit sharding, types say which devices share an axis, and each device works on its slice under
+``jax.shard_map``. Otherwise XLA decides later: the classes are divided along a new axis into at least as many slices as
+there may be shards. The columns of a slice stay on its device, and the sum over the slices is one collective.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Arrays = dict[str, Array]
 
 
 def may_be_spread(x: Array) -> bool:
-    """Whether devices may share a traced array, as far as is known."""
+    """Whether devices may share a traced array."""
     return isinstance(x, jax.core.Tracer) and (_automatic_devices(x) > 1 or any(_explicit(x)))
 
 
 def number_of_slices(logits: Array) -> int:
-    """How many slices the classes are to have: a multiple of every number of shards that is possible; 1 for none."""
+    """The number of slices of the classes, a multiple of every possible number of shards; 1 for none."""
     if not isinstance(logits, jax.core.Tracer) or not isinstance(logits.shape[-1], int):
         return 1
     names = _explicit(logits)[-1]
@@ -48,20 +48,20 @@ def number_of_slices(logits: Array) -> int:
 
 
 def everywhere(x: Array) -> Array:
-    """An array whose type says how it is spread, whole on every device; any other as it is."""
+    """Replicate an array with explicit sharding on every device; other arrays are unchanged."""
     if not any(_explicit(x)):
         return x
     return jax.sharding.reshard(x, NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec()))
 
 
 def _explicit(x: Array) -> tuple[Any, ...]:
-    """Of each axis, the names of the mesh axes along which its type says that it is split."""
+    """For each axis, the names of the mesh axes along which it is explicitly split."""
     spec = tuple(jax.typeof(x).sharding.spec)
     return spec + (None,) * (x.ndim - len(spec))
 
 
 def _automatic_devices(x: Array) -> int:
-    """How many devices XLA may spread an array over."""
+    """The number of devices over which XLA may spread an array."""
     mesh = jax.typeof(x).sharding.mesh
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True)) if mesh.axis_names else {}
     return math.prod([mesh.shape[name] for name, kind in kinds.items() if kind == AxisType.Auto])
@@ -74,11 +74,11 @@ def _names(entry: Any) -> tuple[Any, ...]:
 def over_slices(
     function: Callable[[Members, Arrays, Arrays], Any], logits: Array, classes: Arrays, rows: Arrays
 ) -> Any:
-    """``function(members, classes, rows)`` of each slice, which gives arrays of rows that are the same for all.
+    """Call ``function(members, classes, rows)`` on each slice; its results are arrays of rows that are equal on all.
 
     Args:
-        function: what is computed.
-        logits: (..., classes), whose type says how they are split.
+        function: the computation.
+        logits: (..., classes), whose type determines the slices.
         classes: arrays with the classes last, (..., classes) or (classes,).
         rows: arrays (...).
     """
@@ -124,7 +124,7 @@ def cross_entropy_with_statistics(
 def _cross_entropy(
     xp: Backend, logits: Array, labels: Array, options: SoftmaxOptions, statistics: bool
 ) -> tuple[Array, ...]:
-    """The rows' losses, and their statistics if wanted."""
+    """The losses of the rows, and optionally their statistics."""
     numbers, rows, per_class = without_arrays(xp, options._replace(scale=None, total=False))
     soft, size = labels.ndim == logits.ndim, logits.shape[-1]
     classes = {"logits": logits, **per_class, **({"labels": labels} if soft else {})}
@@ -147,7 +147,7 @@ def _losses_of_slice(
     statistics: bool = False,
     block_size: int | None = None,
 ) -> tuple[Array, ...]:
-    """The rows' losses before their scale, and their statistics if wanted, from a member's slice of the classes."""
+    """The unscaled losses of the rows, and optionally their statistics, from a slice of the classes."""
     num_classes, options = options.num_classes, options._replace(num_classes=None)
     if xp.is_array(options.temperature):
         options = options._replace(temperature=members.shared(options.temperature))
@@ -181,7 +181,7 @@ def divergence(xp: Backend, teacher: Array, student: Array, options: DivergenceO
 
 
 def shares_head(loss: BlockLoss, call: Call) -> bool:
-    """Whether types say that devices share the rows, or the classes, of linear heads, so that each can work alone."""
+    """Whether linear heads have explicitly sharded rows or classes, so that each device can work alone."""
     hidden, weights = call.heads[0].hidden, [_explicit(head.weight) for head in call.heads]
     if not isinstance(hidden, jax.core.Tracer) or not hasattr(jax, "shard_map"):
         return False
@@ -198,7 +198,7 @@ def shares_head(loss: BlockLoss, call: Call) -> bool:
 
 
 def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> Array:
-    """`Backend.linear_rows` of heads that devices share: loops over blocks send nothing."""
+    """`Backend.linear_rows` of heads that devices share; loops over blocks do not communicate."""
     mesh, along_rows = jax.typeof(call.heads[0].hidden).sharding.mesh, _explicit(call.heads[0].hidden)[:-1]
     names = _explicit(call.heads[0].weight)[0]
     specs = call.map(lambda x, rows: PartitionSpec(*along_rows if rows else (names,)), call.along_rows())
@@ -223,7 +223,7 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
 
 
 def _padded(x: Array, size: int) -> Array:
-    """Zeros for the classes that are padding."""
+    """``x`` with zeros for the padded classes."""
     return x if x.shape[-1] == size else jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])])
 
 

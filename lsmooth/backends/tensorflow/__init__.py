@@ -36,7 +36,7 @@ class TensorflowBackend(Backend):
     def asarray(self, x: Any, dtype: str | None = None, like: Array | None = None) -> Array:
         if isinstance(x, tf.Tensor):
             return x if dtype is None else tf.cast(x, dtype)
-        if isinstance(x, tf.__internal__.types.Tensor) or dtype is None:  # a variable, TensorFlow's or Keras'
+        if isinstance(x, tf.__internal__.types.Tensor) or dtype is None:  # a variable of TensorFlow or Keras
             x = tf.convert_to_tensor(x)
             return x if dtype is None else tf.cast(x, dtype)
         return tf.cast(tf.convert_to_tensor(np.asarray(x)), dtype)
@@ -56,10 +56,10 @@ class TensorflowBackend(Backend):
     def shape(self, x: Array) -> tuple[int | None, ...]:
         if x.shape.rank is None:
             raise ValueError(
-                "A tensor of unknown rank was given: the number of its axes must be known, e.g. by "
+                "The rank of a tensor is unknown: the number of its axes must be known, e.g. by "
                 f"tf.ensure_shape(x, [None, 10]); got {x!r}."
             )
-        # Plain integers: tf.compat.v1.disable_v2_behavior makes a shape's items `Dimension`s.
+        # Plain integers: under tf.compat.v1.disable_v2_behavior the items of a shape are `Dimension`s.
         return tuple(x.shape.as_list())
 
     def length(self, x: Array, axis: int, dtype: str = "int32") -> Any:
@@ -126,7 +126,7 @@ class TensorflowBackend(Backend):
         return tf.transpose(x, order)
 
     def expand_dims(self, x: Array) -> Array:
-        return tf.expand_dims(x, -1)  # one operation, where indexing takes five
+        return tf.expand_dims(x, -1)  # one operation; indexing takes five
 
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return tf.reshape(x, shape)
@@ -148,7 +148,7 @@ class TensorflowBackend(Backend):
         return tf.ensure_shape(tf.reshape(flat, shape), x.shape)
 
     def top(self, x: Array, index: Array) -> tuple[Array, Array]:
-        winner = tf.argmax(x, axis=-1)  # which passes over NaN, where the maximum does not
+        winner = tf.argmax(x, axis=-1)  # ignores NaN, unlike the maximum
         return tf.reduce_max(x, axis=-1), tf.equal(winner, tf.cast(index, winner.dtype))
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
@@ -216,10 +216,10 @@ class TensorflowBackend(Backend):
 
 
 def _keep_autograph_out() -> None:
-    """Have ``tf.function`` trace lsmooth's Python as it is: no ``if`` or loop in it depends on a tensor.
+    """Exclude lsmooth from AutoGraph, since none of its ``if``s and loops depend on tensors.
 
-    AutoGraph would rewrite each function first, which takes far longer than tracing it. Its public
-    decorator marks one function; a package is named in this list, or traced slowly where there is none.
+    AutoGraph would convert each function first, which takes far longer than tracing it. Its public
+    decorator excludes one function; only this private list excludes a package.
     """
     try:
         from tensorflow.python.autograph.core import config  # type: ignore[import-not-found]

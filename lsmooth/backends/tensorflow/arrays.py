@@ -1,4 +1,4 @@
-"""Array operations that the kernels for TensorFlow share."""
+"""Array operations shared by the kernels for TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lsmooth.backends.base import Array
 
 
 def as_dtype(x: Any, dtype: tf.DType) -> Array:
-    """``x`` in a dtype; a Python number keeps its digits, where `tf.cast` would send it through float32."""
+    """``x`` in a dtype; `tf.cast` would convert a Python number to float32 first."""
     return tf.constant(x, dtype) if isinstance(x, (int, float)) else tf.cast(x, dtype)
 
 
@@ -22,7 +22,7 @@ def where(condition: Array, x: Any, y: Any) -> Array:
     if isinstance(x, float) and not math.isfinite(x):
         condition, x, y = ~condition, y, x
     if isinstance(y, float) and not math.isfinite(y):
-        # By a division by 0 where it is chosen: a constant stops `tf.debugging.enable_check_numerics` in any graph.
+        # Divide by 0 where infinity is chosen: an infinite constant fails `tf.debugging.enable_check_numerics`.
         one = tf.cast(condition, dtype)
         added = one / one - 1.0 if math.isnan(y) else math.copysign(1.0, y) * (1.0 / one - 1.0)
         return tf.where(condition, as_dtype(x, dtype), tf.zeros((), dtype)) + added
@@ -31,14 +31,14 @@ def where(condition: Array, x: Any, y: Any) -> Array:
 
 def equal(x: Array, y: Any) -> Array:
     """Elementwise equality; ``==`` compares identities in graphs of `tf.compat.v1`."""
-    if isinstance(y, float) and math.isinf(y):  # no constant, as in `where`
+    if isinstance(y, float) and math.isinf(y):  # without an infinite constant, as in `where`
         return tf.math.is_inf(x) & ((x > 0) if y > 0 else (x < 0))
     return tf.equal(x, y)
 
 
 def gather(x: Array, index: Array) -> Array:
     """Entries of the last axis of each row of x (..., classes), by index (..., n)."""
-    if is_on_host(index) and x.shape.num_elements():  # one operation, where the other takes a dozen
+    if is_on_host(index) and x.shape.num_elements():  # one operation instead of a dozen
         index = index.numpy()
         return tf.gather_nd(x, np.stack([*np.indices(index.shape, index.dtype)[:-1], index], axis=-1))
     return tf.gather(x, index, axis=-1, batch_dims=len(x.shape) - 1)
@@ -59,7 +59,7 @@ def is_on_host(x: Array) -> bool:
 
 def axis_length(x: Array, axis: int, dtype: Any = tf.int32) -> Any:
     """An int, or a scalar of ``dtype`` where the length is not known before the run."""
-    # `as_list`, because tf.compat.v1.disable_v2_behavior makes the items of a shape `Dimension`s.
+    # `as_list`: under tf.compat.v1.disable_v2_behavior the items of a shape are `Dimension`s.
     known = x.shape.as_list()[axis]
     return tf.cast(tf.shape(x)[axis], dtype) if known is None else known
 
@@ -67,7 +67,7 @@ def axis_length(x: Array, axis: int, dtype: Any = tf.int32) -> Any:
 def one_or_nan(condition: Array, dtype: Any) -> Array:
     """1 where the condition holds, and NaN elsewhere.
 
-    0 / 0, because a constant NaN stops `tf.debugging.enable_check_numerics` even where no row takes it.
+    0 / 0, because a constant NaN fails `tf.debugging.enable_check_numerics` even if no row uses it.
     """
     one = tf.cast(condition, dtype)
     return one / one

@@ -125,6 +125,6 @@ def closed_form(
 
     arrays = [*arguments, *given]
     if not tf.executing_eagerly():
-        # In the graph of the branch itself: the gradient of `tf.cond` finds no tensor of the graph around it.
+        # Tensors of the branch's own graph, because the gradient of `tf.cond` cannot use those of the outer graph.
         arrays = [tf.identity(x) for x in arrays]
     return function(*arrays)

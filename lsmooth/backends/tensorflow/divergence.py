@@ -1,8 +1,8 @@
 """The forward KL with its gradient, softmax(s) - softmax(t), in closed form.
 
-As with the cross-entropy, large logits of a known shape are compiled by XLA whatever the caller
-does. There each reduction computes its own exponentials, since sharing them is slower, and reads
-terms that are added up in parts first, since XLA stores what a reduction reads.
+As for the cross-entropy, XLA compiles large logits of a known shape even if the caller is not compiled.
+There each reduction computes its own exponentials, because sharing them is slower, and reads terms that are
+added up in parts first, because XLA stores the operand of a reduction.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def _counted(z: Array, counted: Array | None, inverse: Array) -> Array:
 
 
 def _shifted(z: Array, counted: Array | None, inverse: Array, top: Array) -> Array:
-    """``(z - top) / T``: the maximum comes off first, so that a common offset costs no digits."""
+    """``(z - top) / T``; subtracting the maximum first avoids rounding a common offset."""
     return (_counted(z, counted, inverse) - top[..., None]) * inverse
 
 
 def _statistics(student: Array, teacher: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
-    """Of each row: KL(t || s), and log-sum-exp of both in two parts, the maximum and what is left."""
+    """For each row, KL(t || s), and the log-sum-exp of both as the maximum and the remainder."""
     top_t, top_s = (tf.reduce_max(_counted(z, counted, inverse), axis=-1) for z in (teacher, student))
     t, s = _shifted(teacher, counted, inverse, top_t), _shifted(student, counted, inverse, top_s)
     mass = tf.exp(t)
@@ -54,7 +54,7 @@ def _statistics(student: Array, teacher: Array, counted: Array | None, inverse: 
 
 
 def _fused(student: Array, teacher: Array, counted: Array | None, inverse: Array) -> tuple[Array, ...]:
-    """`_statistics` for XLA: of parts of the rows, which it would store if they were cut from what is computed."""
+    """`_statistics` for XLA, by parts of the rows, because XLA would store slices of computed arrays."""
 
     def of_rows(z: Array) -> Array:
         return _counted(z, counted, inverse)
@@ -63,7 +63,7 @@ def _fused(student: Array, teacher: Array, counted: Array | None, inverse: Array
 
     def gaps(t: Array, s: Array) -> Array:
         t, s = _shifted(t, counted, inverse, top_t), _shifted(s, counted, inverse, top_s)
-        # t <= 0, but XLA does not know, and takes this for another exponential.
+        # t <= 0, so this changes nothing, but it prevents XLA from sharing the exponential.
         return _gap(tf.exp(tf.minimum(t, tf.zeros((), t.dtype))), t, s)
 
     sum_t, sum_s = (
@@ -74,7 +74,7 @@ def _fused(student: Array, teacher: Array, counted: Array | None, inverse: Array
 
 
 def _gap(mass: Array, t: Array, s: Array) -> Array:
-    """The teacher's mass times t - s; where it has none the student may have none."""
+    """The teacher's mass times t - s; 0 where the mass is 0."""
     return mass * tf.where(tf.equal(mass, 0), tf.zeros((), t.dtype), t - s)
 
 

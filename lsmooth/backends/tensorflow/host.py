@@ -1,8 +1,8 @@
 """Losses of small eager batches in host memory, computed by NumPy.
 
-TensorFlow takes some twenty times as long as NumPy to start an operation, which is most of the time that a small
-batch takes. The loss and its slope are formed at once, and enter TensorFlow as one operation. Arguments that this
-cannot take give None, and go to the kernels that run anywhere.
+TensorFlow takes about twenty times as long as NumPy to start an operation, which is most of the time of a small
+batch. NumPy computes the loss and its gradient at once, and TensorFlow gets them as one operation. Unsupported
+arguments give None, and use the other kernels.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def loss_of(
     options: Options,
     again: Callable[[Array], Array],
 ) -> Array | None:
-    """The loss that ``function`` gives with its slope, None where it cannot.
+    """The loss by ``function``, with its gradient; None for unsupported arguments.
 
     Args:
         function: `softmax` or `sigmoid`.
         logits: z.
         labels: class ids or distributions.
         options: of the kernel.
-        again: the loss as a function of the logits that TensorFlow differentiates, for higher derivatives.
+        again: the loss as a function of the logits in TensorFlow, for higher derivatives.
     """
     if not (tf.executing_eagerly() and is_small(logits) and "CPU" in logits.device):
         return None
@@ -81,7 +81,7 @@ def _with_gradient(logits: Array, *, value: Array, backward: Callable[[Array], A
 
 
 def softmax(z: np.ndarray, labels: np.ndarray, options: SoftmaxOptions) -> tuple[Any, Any]:
-    """The losses of `formulas.softmax_cross_entropy` for finite logits, and their slopes by the logits."""
+    """The losses of `formulas.softmax_cross_entropy` for finite logits, and their gradients."""
     eps, temperature, z_loss, gamma = options.label_smoothing, options.temperature, options.z_loss, options.gamma
     z, labels = _counted(z, options.counted, labels)
     top = z.max(-1, keepdims=True)
@@ -99,7 +99,7 @@ def softmax(z: np.ndarray, labels: np.ndarray, options: SoftmaxOptions) -> tuple
         log_p, rest = log_probabilities(_NUMPY, shifted)
         power = np.exp(gamma * rest)
         losses = -(q * power * log_p).sum(-1, keepdims=True)
-        # p_k f'(p_k), whose sum over the other classes loses no digits where p_k is next to 1.
+        # p_k f'(p_k); its sum over the other classes loses no digits if p_k is close to 1.
         h = q * (gamma * log_p * np.exp(log_p + (gamma - 1.0) * rest) - power)
         slope = h * np.exp(rest) - p * (h.sum(-1, keepdims=True) - h)
     else:
@@ -118,7 +118,7 @@ def softmax(z: np.ndarray, labels: np.ndarray, options: SoftmaxOptions) -> tuple
 
 
 def _targets(labels: np.ndarray, z: np.ndarray, eps: Any, prior: Any) -> np.ndarray | None:
-    """The smoothed labels; None where one is no class or no distribution."""
+    """The smoothed labels; None for invalid labels."""
     classes = z.shape[-1]
     if labels.ndim == z.ndim:
         if not (labels >= -ROUNDING).all():
@@ -135,7 +135,7 @@ def _targets(labels: np.ndarray, z: np.ndarray, eps: Any, prior: Any) -> np.ndar
 
 
 def sigmoid(z: np.ndarray, labels: np.ndarray, options: SigmoidOptions) -> tuple[Any, Any]:
-    """The losses of `formulas.sigmoid_cross_entropy` for finite logits, and their slopes by the logits."""
+    """The losses of `formulas.sigmoid_cross_entropy` for finite logits, and their gradients."""
     eps, pos_weight, gamma, alpha = options.label_smoothing, options.pos_weight, options.gamma, options.alpha
     z, labels = _counted(z, options.counted, labels)
     if not ((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING)).all():
@@ -161,7 +161,7 @@ def sigmoid(z: np.ndarray, labels: np.ndarray, options: SigmoidOptions) -> tuple
 
 
 def _counted(z: np.ndarray, counted: Any, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels, zeros in the rows that do not count."""
+    """Logits and labels, with zeros in ignored rows."""
     if counted is None:
         return z, labels
     of_labels = counted[..., None] if labels.ndim > counted.ndim else counted
@@ -170,7 +170,7 @@ def _counted(z: np.ndarray, counted: Any, labels: np.ndarray) -> tuple[np.ndarra
 
 
 def _column(value: Any) -> Any:
-    """A number of each row beside its classes; a number for all rows as it is."""
+    """One number per row with an axis for the classes; a number unchanged."""
     return value[..., None] if np.ndim(value) else value
 
 

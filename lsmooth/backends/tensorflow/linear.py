@@ -1,11 +1,10 @@
 """Losses of linear heads on TensorFlow, by a loop over blocks of rows.
 
-Tapes say which tensors they watch. The gradients of a sum are formed while the logits of a block are in
-memory, and multiplied by the upstream gradient in the backward pass; products that no tape needs are
-skipped, so a frozen head costs none. For the losses of rows, whose upstream gradients are not known, and for
-later gradients, the backward pass computes the logits a second time. The rows are padded with copies of the
-last one to whole blocks, as XLA needs them, also where their number is not known before the run. Large logits
-of a known shape are compiled by XLA even where the caller is not.
+The gradients of a sum are computed in the forward pass, block by block, and multiplied by the upstream gradient in
+the backward pass; gradients of tensors that no tape watches, such as a frozen head, are skipped. For the losses of
+rows, whose upstream gradients are unknown, and for later gradients, the backward pass computes the logits again. The
+rows are padded to whole blocks with copies of the last row, as XLA needs equal blocks. Large logits of a known shape
+are compiled by XLA even if the caller is not.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from lsmooth.backends.tensorflow.tapes import is_followed
 
 
 class Plan(NamedTuple):
-    """A sweep over rows, but for the arrays; equal plans are compiled once."""
+    """A sweep over rows, without its arrays; equal plans are compiled once."""
 
     xp: Backend
     loss: BlockLoss  # of each row
@@ -61,15 +60,15 @@ def linear_rows(xp: Backend, loss: Any, call: Call, block_size: int | None) -> A
 
 
 def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
-    """The losses. Arrays that no tape watches get no gradient, or a separate one if it may be asked for later."""
+    """The losses. Arrays that no tape watches get no gradient, or in a graph a separate one for later use."""
     form = plan.form
     heads = [Head(*[i in plan.loss.frozen_heads] * 3) for i in range(len(form.parts))]
     frozen = form.values(Call(tuple(heads), dict.fromkeys(form.rows), dict.fromkeys(form.shared)))
     may = [x.dtype.is_floating and not is_frozen for x, is_frozen in zip(leaves, frozen, strict=True)]
-    # Tensors of the graph of the branch itself: the gradient of `tf.cond` finds none of the graph around it.
+    # Tensors of the branch's own graph, because the gradient of `tf.cond` cannot use those of the outer graph.
     leaves = [tf.convert_to_tensor(x) if tf.executing_eagerly() else tf.identity(x) for x in leaves]
     followed = plan._replace(wanted=tuple(wanted and is_followed(x) for x, wanted in zip(leaves, may, strict=True)))
-    # `_gradient_carrier` alone has the derivative: tapes must not watch the value, nor tf.gradients go through it.
+    # Only `_gradient_carrier` has the derivative: neither tapes nor tf.gradients may differentiate the value.
     values = [tf.stop_gradient(x) for x in leaves]
     known = None
     if total and any(followed.wanted):
@@ -82,7 +81,7 @@ def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
     if any(followed.wanted):
         losses += _gradient_carrier(followed, large, leaves, zeros, known)
     if not tf.executing_eagerly():
-        # A graph can be differentiated again: by tf.gradients, or by a tape around the function it belongs to.
+        # A graph may be differentiated later, by tf.gradients or by a tape around its function.
         later = plan._replace(wanted=tuple(x and not y for x, y in zip(may, followed.wanted, strict=True)))
         if any(later.wanted):
             losses += _gradient_carrier(later, large, leaves, zeros)
@@ -92,17 +91,17 @@ def _losses(plan: Plan, large: bool, leaves: list[Array], total: bool) -> Array:
 def _gradient_carrier(
     plan: Plan, large: bool, leaves: list[Array], zeros: Array, known: list[Array] | None = None
 ) -> Array:
-    """Zeros with the derivative of the losses in the arrays that are wanted; ``known`` holds their gradients."""
+    """Zeros with the derivative of the losses in the wanted arrays; ``known`` holds their gradients."""
 
     @tf.custom_gradient
     def zero(*_: Array) -> Any:
         def backward(upstream: Array) -> list[Array]:
             again = any(map(is_followed, (upstream, *leaves)))
             if known is not None and not again:
-                # The product first: float16 may have no room for the scale of a loss.
+                # Multiply before the cast: the scale of a loss may overflow float16.
                 return [tf.cast(tf.cast(g, upstream.dtype) * upstream, g.dtype) for g in known]
             rows = upstream if upstream.shape.rank == 2 else tf.broadcast_to(upstream, tf.shape(leaves[0])[:1])
-            # A loop that XLA compiled for itself cannot be differentiated.
+            # A loop that is compiled separately cannot be differentiated.
             return list(_compiled(_sweep, plan, large and not again)(rows, *leaves))[1:]
 
         return tf.identity(zeros), backward
@@ -136,9 +135,9 @@ def _rows(plan: Plan, *leaves: Array) -> Array:
 
 
 def _sweep(plan: Plan, upstream: Array, *leaves: Array) -> list[Array]:
-    """The sum of the losses, and the gradients of the leaves wanted when the rows' are multiplied by ``upstream``.
+    """The sum of the losses, and the gradients of the wanted leaves, with rows multiplied by ``upstream``.
 
-    Gradients along the rows are stored by block, the others added up.
+    Gradients along the rows are stored by block; the others are added up.
     """
     blocks = _Blocks(plan, leaves)
     upstream, real = (blocks.without_repeated(blocks.split(x)) for x in (upstream, tf.ones_like(upstream)))
@@ -214,7 +213,7 @@ def _half_product(hidden: Array, weight: Array) -> Any:
 
 
 class _Blocks:
-    """What is along the rows as (blocks, rows of a block, ...), the last row repeated to fill it up."""
+    """Arrays along the rows as (blocks, rows of a block, ...), padded with copies of the last row."""
 
     def __init__(self, plan: Plan, leaves: Sequence[Array]):
         self.num_rows = leaves[0].shape[0] or tf.shape(leaves[0])[0]
@@ -232,7 +231,7 @@ class _Blocks:
         return parts
 
     def without_repeated(self, parts: Array) -> Array:
-        """(blocks, rows of a block, ...), zero where a row is a copy."""
+        """(blocks, rows of a block, ...), with zeros in the copies of the last row."""
         real = tf.reshape(tf.range(self.count * self.size) < self.num_rows, tf.shape(parts)[:2])
         real = real if parts.shape.rank == 2 else tf.expand_dims(real, -1)
         return tf.where(real, parts, tf.zeros_like(parts))
@@ -242,7 +241,7 @@ class _Blocks:
         return self.parts.map_rows(lambda x: x[i])
 
     def joined(self, stored: Any) -> Array:
-        """What a TensorArray holds of each block, as rows, without those repeated."""
+        """The rows of a TensorArray of blocks, without the copies of the last row."""
         x = stored.stack()
         return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[: self.num_rows]
 

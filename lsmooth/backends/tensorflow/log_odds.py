@@ -1,4 +1,4 @@
-"""The log-odds of labels: large logits of a known shape are compiled by XLA, which fuses a dozen operations."""
+"""The log-odds of labels; XLA compiles large logits of a known shape, and fuses a dozen operations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, c
 
 
 def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
-    """`formulas.label_log_odds`; compiled, its gradient is a program of its own, which keeps nothing of the value's."""
+    """`formulas.label_log_odds`; if compiled, its gradient is a separate program."""
     if not compile_pays("label_log_odds", logits):
         return formulas.label_log_odds(xp, logits, labels)
     value, gradient = _programs(xp)
@@ -22,7 +22,7 @@ def label_log_odds(xp: Backend, logits: Array, labels: Array) -> Array:
 
 @functools.cache
 def _programs(xp: Backend) -> tuple[Any, Any]:
-    """The value and the gradient, the same functions for every call, so that each is compiled once."""
+    """The value and the gradient; the same functions for every call, so that each is compiled once."""
 
     def value(logits: Array, labels: Array) -> Array:
         return formulas.label_log_odds(xp, logits, labels)

@@ -1,4 +1,4 @@
-"""The replicas of a ``tf.distribute.Strategy``, which share the classes or the rows of a loss."""
+"""The replicas of a ``tf.distribute.Strategy``, over which classes or rows of a loss are spread."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lsmooth.backends.members import Members
 class Replicas(Members):
     """`Members` that are the replicas of a strategy.
 
-    Replicas of one process are traced side by side, each in a thread of its own. They compare Python values while
-    they are traced, which moves nothing between devices.
+    Replicas of one process are traced concurrently, each in its own thread. They compare Python values while
+    they are traced, without communication between devices.
 
     Args:
         context: of the replica that calls.
@@ -27,9 +27,9 @@ class Replicas(Members):
         self.index = context.replica_id_in_sync_group if index is None else int(index)
 
     def sum(self, x: Array, total: Array | None = None) -> Array:
-        """The sum over the replicas; TensorFlow's own has a gradient that is multiplied by their number.
+        """The sum over the replicas; the gradient of TensorFlow's own is multiplied by their number.
 
-        `sum` and `shared` are the gradients of each other, so that higher derivatives are right too.
+        `sum` and `shared` are the gradients of each other, so that higher derivatives are correct.
         """
         if self.count == 1:
             return x if total is None else total
@@ -42,7 +42,7 @@ class Replicas(Members):
         return added(x)
 
     def max(self, x: Array) -> Array:
-        """The largest, found by a gather: `tf.distribute` has no maximum."""
+        """The maximum, by a gather: `tf.distribute` has no maximum."""
         x = tf.stop_gradient(x)
         return x if self.count == 1 else tf.reduce_max(self._gather(x[None]), axis=0)
 
@@ -80,7 +80,7 @@ class Replicas(Members):
         return self.max(x), True
 
     def _sizes(self, size: Any) -> Any:
-        """One a replica: a list of numbers, or an array where sizes or replicas are unknown to this process."""
+        """One per replica: a list of numbers, or an array if sizes or replicas are unknown to this process."""
         if isinstance(size, int) and isinstance(self.index, int):
             sizes = self._said(size)
             if len(sizes) == self.count and all(isinstance(other, int) for other in sizes):
@@ -91,7 +91,7 @@ class Replicas(Members):
         return self._context.all_gather(x, axis=0)
 
     def _said(self, value: Any) -> list[Any]:
-        """What each replica of this process calls this with."""
+        """The arguments of this call in each replica of this process."""
         if self.count == 1:
             return [value]
         said = self._context.merge_call(
@@ -101,7 +101,7 @@ class Replicas(Members):
 
 
 class _Value:
-    """A Python value, as an object that TensorFlow does not look into."""
+    """A Python value in an object that TensorFlow treats as opaque."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -111,8 +111,8 @@ def members(group: Any, option: str) -> Replicas:
     """The replicas of a context, given as ``class_shards`` or ``row_shards``.
 
     Raises:
-        TypeError: if it is no replica context.
-        ValueError: if it is not the context of the caller.
+        TypeError: if it is not a replica context.
+        ValueError: if it is not the context of this call.
     """
     how = f"pass {option}=tf.distribute.get_replica_context() in the function that strategy.run calls"
     if not isinstance(group, tf.distribute.ReplicaContext):

@@ -1,4 +1,4 @@
-"""The flat values of ragged arguments, and the way back."""
+"""Conversion of ragged arguments to flat values, and of results back to ragged tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Options with a value for each row, and arrays with rows of their own; the others lie along the classes.
+# Options with a value per row, and arrays with rows; the other options are per class.
 OPTIONS_OF_ROWS = ("sample_weight", "mask", "label_smoothing", "temperature")
 ROWS = ("labels", "y_true", "teacher_logits", "teacher_hidden", "teacher_indices", "teacher_log_probs")
 
@@ -40,7 +40,7 @@ class RaggedRows:
                     self.ragged[name] = _with_dense_classes(name, x)
 
     def flat_arguments(self) -> dict[str, Any]:
-        """What replaces the arguments that have rows."""
+        """The flat values of the arguments that have rows."""
         others = [(name, x) for name, x in self.ragged.items() if name != self.name]
         with tf.control_dependencies([check for name, x in others for check in self._checks_of_rows(name, x)]):
             flat = {name: tf.identity(getattr(x, "flat_values", x)) for name, x in self.ragged.items()}
@@ -56,7 +56,7 @@ class RaggedRows:
         return flat
 
     def _checks_of_rows(self, name: str, other: Any) -> list[Any]:
-        """Raise where the row splits are known and differ; else give the operations that will."""
+        """Raise if known row splits differ; return assertions for unknown ones."""
         ranks = _ragged_rank(other), _ragged_rank(self.logits)
         if ranks[0] != ranks[1]:
             raise ValueError(
@@ -77,7 +77,7 @@ class RaggedRows:
         return [check for check in checks if check is not None]
 
     def _option_of_rows(self, name: str, x: Any) -> Any:
-        """A value for each entry of the batch, (batch,) or (batch, 1, ...), for the rows of that entry."""
+        """Repeat one value per entry of the batch, (batch,) or (batch, 1, ...), for the rows of each entry."""
         if x.shape.rank == 0:
             return x
         if x.shape.rank is None or any(size != 1 for size in x.shape[1:]):
@@ -98,7 +98,7 @@ class RaggedRows:
         return x
 
     def put_back(self, losses: Any) -> Any:
-        """Losses of the flat rows as a ragged tensor; a scalar as it is, and each part of a tuple."""
+        """Losses of the flat rows as a ragged tensor; scalars unchanged, and tuples item by item."""
         if isinstance(losses, tuple):
             parts = [self.put_back(x) for x in losses]
             return type(losses)(*parts) if hasattr(losses, "_fields") else tuple(parts)
@@ -112,7 +112,7 @@ def _ragged_rank(x: Any) -> int:
 
 
 def _with_dense_classes(name: str, x: Any) -> Any:
-    """``x`` whose last axis is dense, which ``tf.ragged.constant`` makes ragged even where the lengths are equal."""
+    """``x`` with a dense last axis, which ``tf.ragged.constant`` makes ragged even if all lengths are equal."""
     if not isinstance(x, tf.RaggedTensor) or x.flat_values.shape.rank != 1:
         return x
     if isinstance(x.values, tf.RaggedTensor):

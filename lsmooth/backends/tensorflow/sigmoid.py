@@ -1,9 +1,9 @@
 """Sigmoid cross-entropy with its gradient in closed form, ``sigmoid(z) - l``.
 
-One exponential each way, where autodiff of the formula takes several, and two logarithms. As with the
-softmax, large logits of a known shape are compiled by XLA whatever the caller does. Its logarithms are
-slow, so in a sum several elements share one: ``log(1 + a) + log(1 + b) = log(1 + (a + b + a b))``, as
-exact as a and b, none of which is negative.
+Each pass takes one exponential; autodiff of the formula takes several, and two logarithms. As for the
+softmax, XLA compiles large logits of a known shape even if the caller is not compiled. Its logarithms are
+slow, so several elements of a sum share one: ``log(1 + a) + log(1 + b) = log(1 + (a + b + a b))``, which is
+exact for non-negative a and b.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KNOWN = ("label_smoothing", "scale", "total")
 
 
 def fits_total(logits: Array, options: SigmoidOptions) -> bool:
-    """Whether `total` knows these options, and is worth compiling where it is not compiled anyway."""
+    """Whether `total` knows these options and is worth compiling."""
     return (
         options.total
         and isinstance(options.label_smoothing, float)
@@ -38,7 +38,7 @@ def fits_total(logits: Array, options: SigmoidOptions) -> bool:
 def total(logits: Array, labels: Array, label_smoothing: float) -> Array:
     """The sum of the losses, for arguments that fit."""
     eps = tf.constant(label_smoothing, labels.dtype) if label_smoothing else None
-    # Eagerly, the gradient of the labels is computed whether or not a tape asks for it.
+    # In eager mode, the gradient of the labels would be computed even if no tape watches them.
     constant = tf.executing_eagerly() and not is_followed(labels)
     if constant:
         return closed_form(_sum_of, lambda z, y, eps, u: [compiled(_slope)(z, y, eps, u)], [logits], [labels, eps])
@@ -64,8 +64,8 @@ def _sum(logits: Array, labels: Array, eps: Any) -> Array:
 
 
 def _losses(parts: list[tuple[Array, Array]], eps: Any) -> Array:
-    """The losses of the parts, logits and labels each, added up."""
-    # Smoothed as late as this, or XLA keeps all smoothed labels for the parts to read.
+    """The sum of the losses of parts, each of logits and labels."""
+    # Smooth here, because XLA would store all smoothed labels otherwise.
     sides = [_size_and_wrong(z, label if eps is None else smoothed(label, eps)) for z, label in parts]
     odds = functools.reduce(lambda a, b: a + b + a * b, (tf.exp(-size) for size, _ in sides))
     return tf.add_n([tf.math.multiply_no_nan(*side) for side in sides]) + tf.math.log1p(odds)
@@ -99,10 +99,10 @@ def _slopes_of_elements(z: Array, labels: Array, upstream: Array) -> list[Array]
 def _error(z: Array, labels: Array) -> Array:
     """``sigmoid(z) - l``."""
     size, wrong = _size_and_wrong(z, labels)
-    rest = tf.sigmoid(-size)  # the smaller probability, so that no digits are lost next to 1
+    rest = tf.sigmoid(-size)  # the smaller probability, which is exact
     return tf.where(z > 0, wrong - rest, rest - wrong)  # pyright: ignore[reportOperatorIssue]
 
 
 def _size_and_wrong(z: Array, labels: Array) -> tuple[Array, Array]:
-    """|z|, whose derivative at 0 is one of its sides', and the label's mass on the side that z is not on."""
+    """|z|, with a one-sided derivative at 0, and the mass of the label on the other side of z."""
     return tf.where(z > 0, z, -z), tf.where(z > 0, 1.0 - labels, labels)

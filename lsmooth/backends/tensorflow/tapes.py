@@ -1,15 +1,15 @@
-"""What TensorFlow's tapes follow, so that no gradient is formed that nobody can ask for."""
+"""Tensors that TensorFlow's tapes watch, so that no other gradients are computed."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-try:  # no public name tells
+try:  # there is no public function
     from tensorflow.python.ops.gradients_util import PossibleTapeGradientTypes  # type: ignore[import-not-found]
-except ImportError:  # then everything counts as followed
+except ImportError:  # then treat every tensor as watched
     PossibleTapeGradientTypes = None
 
 
 def is_followed(*arrays: tf.Tensor) -> bool:
-    """Whether a tape, or an accumulator of forward mode, may ask for a derivative with respect to one of these."""
+    """Whether a tape or a forward accumulator watches one of these tensors."""
     return PossibleTapeGradientTypes is None or bool(PossibleTapeGradientTypes(arrays))

@@ -53,17 +53,17 @@ _DTYPES = {
     ]
 }
 _OF_NUMPY = frozenset(_DTYPES.values()) - {torch.bfloat16}
-# All of torch's dtypes, because an error has to name those that are refused.
+# All dtypes of torch, because errors name refused ones.
 _NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
-# The first GPUs that Triton compiles for.
+# The lowest compute capability that Triton supports.
 _OLDEST_GPU = (7, 0)
 
 
 @functools.cache
 def kernel_for(loss: str, device: torch.device) -> ModuleType | None:
-    """The module whose ``fits`` and ``rows`` are for tensors there: Triton's on a GPU, if it imports."""
+    """The kernel module for tensors on a device; on a GPU the Triton kernel, if it imports."""
     if device.type == "cpu":
         return importlib.import_module(f"lsmooth.backends.torch.cpu.{loss}")
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _OLDEST_GPU:
@@ -82,7 +82,7 @@ def knows(kernel: Any, options: Options, *arrays: Array) -> bool:
 def _fastest(
     loss: str, formula: Callable[..., Array], first: Array, second: Array, options: Options, logits: Array
 ) -> Array | None:
-    """The result of the kernel of that name; None where it does not know the arguments."""
+    """The result of the kernel of that name; None if it does not know the arguments."""
     kernel = None if torch.compiler.is_compiling() else kernel_for(loss, logits.device)
     if kernel is None or not knows(kernel, options, first, second):
         return None
@@ -90,14 +90,14 @@ def _fastest(
 
 
 def _classes(count: int, like: Array) -> Array:
-    """``arange(count)``, of the kind of ``like``: a DTensor meets no tensor that is none."""
+    """``arange(count)``; a DTensor if ``like`` is one, because PyTorch refuses to mix the two kinds."""
     if type(like) in PLAIN:
         return torch.arange(count, device=like.device)
     return torch.cumsum(like.new_ones(count, dtype=torch.int64), 0) - 1
 
 
 def _replicated(x: torch.Tensor, like: Any) -> Array:
-    """``x`` as a DTensor, whole on every device of the mesh of ``like``: PyTorch refuses to mix the two kinds."""
+    """``x`` as a DTensor, replicated on the mesh of ``like``: PyTorch refuses to mix the two kinds."""
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh = like.device_mesh
@@ -119,7 +119,7 @@ class TorchBackend(Backend):
         if not isinstance(x, torch.Tensor):
             # A writable copy: torch.from_numpy warns of read-only arrays and would share memory.
             if isinstance(x, (int, float)):
-                # The dtype at once: a number alone would be rounded to float32 first.
+                # Pass the dtype: without it a number would be rounded to float32 first.
                 device = None if like is None else like.device
                 x = torch.as_tensor(x, dtype=None if dtype is None else _DTYPES[dtype], device=device)
             else:
@@ -169,7 +169,7 @@ class TorchBackend(Backend):
         return torch.tanh(x)
 
     def softplus(self, x: Array) -> Array:
-        # Linear beyond 20, its default, it would be short of float64's precision.
+        # With the default threshold of 20 the linear part would not have the precision of float64.
         return torch.nn.functional.softplus(x, threshold=40.0)
 
     def ceil(self, x: Array) -> Array:
@@ -191,10 +191,10 @@ class TorchBackend(Backend):
         return torch.argmax(x, axis)
 
     def logsumexp(self, x: Array, axis: int) -> Array:
-        # Its gradient is exp(x - lse): below the maximum, so that a large lse rounds no digits away.
+        # Its gradient is exp(x - lse): subtract the maximum first, so that a large lse loses no digits.
         top = torch.amax(x.detach(), axis, keepdim=True)
         top = torch.where(torch.isfinite(top), top, 0.0)
-        if torch.compiler.is_compiling():  # one loop fewer than torch.logsumexp, which looks for the maximum again
+        if torch.compiler.is_compiling():  # one loop fewer than torch.logsumexp, which computes the maximum again
             return torch.log(torch.sum(torch.exp(x - top), axis)) + top.squeeze(axis)
         return torch.logsumexp(x - top, axis) + top.squeeze(axis)
 
@@ -220,8 +220,8 @@ class TorchBackend(Backend):
         return highest, winner == index
 
     def pick(self, x: Array, index: Array) -> Array:
-        # Compiled, it fuses, where a gather's gradient would be an array of zeros; of a DTensor whose classes are
-        # spread over devices, PyTorch cannot take an entry.
+        # The compiler fuses this choice, whereas the gradient of a gather is a full array. For a DTensor with its
+        # classes spread over devices, PyTorch has no gather.
         if torch.compiler.is_compiling() or type(x) not in PLAIN:
             return torch.where(index[..., None].int() == _classes(x.shape[-1], index).int(), x, 0.0).sum(-1)
         return super().pick(x, index)
@@ -256,7 +256,7 @@ class TorchBackend(Backend):
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         formula = self._softmax_formula
         if torch.compiler.is_compiling():
-            # Imports the compiler, which takes a second.
+            # Imported here, because it imports the compiler, which takes a second.
             from lsmooth.backends.torch.compile import cross_entropy
 
             fits = knows(cross_entropy, options, logits, labels)
@@ -268,8 +268,8 @@ class TorchBackend(Backend):
         base = logits._base if logits._is_view() else logits
         if base.is_leaf and base.requires_grad:
             raise ValueError(
-                "overwrite_logits=True would write a gradient over logits that are themselves a leaf tensor with "
-                "requires_grad=True, or a view of one, such as a parameter; give the output of a layer."
+                "overwrite_logits=True would overwrite logits that are a leaf tensor with requires_grad=True, such as "
+                "a parameter, or a view of one; pass the output of a layer."
             )
         kernel = None if torch.compiler.is_compiling() else kernel_for("cross_entropy", logits.device)
         if kernel is None or not knows(kernel, options, logits, labels):

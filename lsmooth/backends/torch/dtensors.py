@@ -1,7 +1,7 @@
-"""Calls with ``DTensor``s: made again with what this process holds, its rows and its slice of the classes.
+"""Calls with ``DTensor``s, made with the local rows and the local slice of the classes of this process.
 
-Each dimension of the mesh spreads the rows, the classes, or nothing. So a call is that of plain tensors with
-``class_shards`` and ``row_shards``, and its results and gradients are ``DTensor``s again.
+Each dimension of the mesh spreads the rows, the classes, or nothing. So the call is one of plain tensors with
+``class_shards`` and ``row_shards``, and its results and gradients become ``DTensor``s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-# What lies along the last axes of the rows, along the classes alone, and along both.
+# Arguments along the last axes of the rows, along the classes, and along both.
 ALONG_ROWS = ("sample_weight", "mask", "temperature", "label_smoothing")
 ALONG_CLASSES = ("smoothing_prior", "class_weight", "bias", "student_bias", "teacher_bias")
 WEIGHTS = ("weight", "student_weight", "teacher_weight")
@@ -25,10 +25,10 @@ LOGITS = ("logits", "student_logits", "teacher_logits")
 
 
 class Layout(NamedTuple):
-    """How a call lies on its mesh."""
+    """The placement of a call on its mesh."""
 
     mesh: Any
-    roles: tuple[Any, ...]  # of each dimension of the mesh: "classes", the axis of the rows that it spreads, or None
+    roles: tuple[Any, ...]  # for each dimension of the mesh: "classes", the axis of the rows that it spreads, or None
     axis: int  # of the classes, or the features
     shape: tuple[int, ...]  # of the rows
     num_classes: int  # padding included
@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
     @property
     def slices(self) -> list[int]:
-        """How many classes each process has that the classes are spread over, as ``torch.chunk`` has it."""
+        """The number of classes of each process over which they are spread, as in ``torch.chunk``."""
         found = [self.num_classes]
         for role, count in zip(self.roles, self.mesh.shape, strict=True):
             if role == "classes":
@@ -51,7 +51,7 @@ class Layout(NamedTuple):
         return found
 
     def placements(self, rows: Callable[[int], int | None], classes: int | None) -> list[Any]:
-        """Of an array with the classes along an axis, and each of the rows along ``rows(axis)``; None for no axis."""
+        """Placements of an array with the classes along one axis and rows along ``rows(axis)``; None for no axis."""
         found: list[Any] = []
         for role in self.roles:
             axis = classes if role == "classes" else None if role is None else rows(role)
@@ -60,19 +60,19 @@ class Layout(NamedTuple):
 
 
 def fits(*arrays: Any) -> bool:
-    """Whether a call of these logits, or hidden states and weights, is one of this module's."""
+    """Whether a call of these logits, or hidden states and weights, has supported ``DTensor``s."""
     spread = [x for x in arrays if isinstance(x, DTensor)]
     known = all(type(p) in (Shard, Replicate, Partial) for x in spread for p in x.placements)
     return bool(spread) and known and all(x.device_mesh == spread[0].device_mesh for x in spread)
 
 
 def call(function: Any, arguments: inspect.BoundArguments, first: str, elementwise: bool) -> Any:
-    """The result of the function, of this process's parts of its arguments."""
+    """Call the function with the local parts of its arguments."""
     given = arguments.arguments
     if given.get("class_shards") is not None or given.get("row_shards") is not None:
         raise ValueError(
-            f"class_shards and row_shards are for tensors of one process; the placements of a DTensor say how {first} "
-            "is spread. Leave them at None, or give the tensors' to_local()."
+            f"class_shards and row_shards are for plain tensors; the placements of a DTensor say how {first} "
+            "is spread. Leave them at None, or pass the tensors' to_local()."
         )
     layout = layout_of(given, first)
     local = {name: _local(layout, name, x) for name, x in given.items()}
@@ -97,8 +97,8 @@ def layout_of(given: dict[str, Any], first: str) -> Layout:
         along = _axis(x, dimension)
         role = None if along is None else along - (along > axis) if along != axis else "classes"
         if weight is not None:
-            role = None if role == "classes" else role  # the features, which every process needs
-            # Of two that are spread alike, the smaller is gathered.
+            role = None if role == "classes" else role  # every process needs all features
+            # Gather the smaller one of two tensors that are spread in the same way.
             if _axis(weight, dimension) == 0 and (role is None or weight.numel() > x.numel()):
                 role = "classes"
         roles.append(role)
@@ -113,7 +113,7 @@ def _axis(x: Any, dimension: int) -> int | None:
 
 
 def _local(layout: Layout, name: str, x: Any) -> Any:
-    """This process's part of an argument; the argument itself where it has none."""
+    """The local part of an argument, or the argument itself."""
     if x is None or isinstance(x, (int, float, str, bool)):
         return x
     axis = layout.axis
@@ -140,9 +140,9 @@ def _local(layout: Layout, name: str, x: Any) -> Any:
 
 
 def part_of(layout: Layout, x: Tensor, placements: Sequence[Any]) -> Tensor:
-    """What this process holds of a tensor with these placements; a plain tensor is the same in every process.
+    """The local part of a tensor with these placements; a plain tensor is equal in every process.
 
-    What the processes that spread the rows hold alike gets a part of its gradient from each.
+    Each process that spreads the rows contributes a part of the gradient of a replicated tensor.
     """
     replicated = [Replicate()] * layout.mesh.ndim
     spread = x if isinstance(x, DTensor) else DTensor.from_local(x, layout.mesh, replicated, run_check=False)
@@ -155,7 +155,7 @@ def part_of(layout: Layout, x: Tensor, placements: Sequence[Any]) -> Tensor:
 
 
 class _PlacedGradient(torch.autograd.Function):
-    """The tensor; its gradient is placed as it is."""
+    """The identity; the gradient gets the placements of the tensor."""
 
     @staticmethod
     def forward(ctx: Any, x: DTensor) -> Tensor:
@@ -168,7 +168,7 @@ class _PlacedGradient(torch.autograd.Function):
 
 
 def _spread(layout: Layout, result: Any) -> Any:
-    """Results of this process's rows, or numbers that every process has, as ``DTensor``s."""
+    """Results of the local rows, or numbers that every process has, as ``DTensor``s."""
     if isinstance(result, tuple):
         parts = [_spread(layout, x) for x in result]
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
@@ -185,7 +185,7 @@ def _tensor(x: Any) -> Tensor:
 
 
 def _to_length(x: Tensor, axis: int, length: int) -> Tensor:
-    """With zeros for the padding, which is of no influence but has its place in the slices."""
+    """With zeros for the padding, which is part of the slices but does not change results."""
     missing = length - x.shape[axis]
     if missing <= 0:
         return x
@@ -193,7 +193,7 @@ def _to_length(x: Tensor, axis: int, length: int) -> Tensor:
 
 
 def _padded(layout: Layout, local: dict[str, Any]) -> dict[str, Any]:
-    """With a class of padding for each process, some of which have no class."""
+    """With one class of padding on every process that has no class."""
     along = {**dict.fromkeys(WEIGHTS, 0), **dict.fromkeys(ALONG_CLASSES, 0), **dict.fromkeys(LOGITS, layout.axis)}
     if getattr(local.get("labels"), "ndim", 0) > len(layout.shape):
         along["labels"] = layout.axis

@@ -1,4 +1,4 @@
-"""Losses of linear heads on PyTorch: the gradients of a block are formed while its logits are there."""
+"""Losses of linear heads on PyTorch: the gradients of a block are computed together with its logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lsmooth.backends.torch.sweep import PLAIN, is_batched, peek_interpreter_sta
 
 
 class Plan(NamedTuple):
-    """A sweep over rows, but for the tensors."""
+    """A sweep over rows, without its tensors."""
 
     xp: Backend
     loss: BlockLoss
@@ -36,7 +36,7 @@ def linear_rows(
     """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
     lead, call = flat(call)
     hidden = call.heads[0].hidden
-    # A DTensor may be spread over its rows: a slice of one is a copy, not a place to write to.
+    # Rows of a DTensor may be spread over devices: a slice is a copy and cannot be written to.
     tensors = call.arrays()
     if not is_eager(call):
         losses = loss_of_all(xp, loss, call)
@@ -59,14 +59,14 @@ def plan_of(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) ->
 
 
 def _default_block(loss: BlockLoss, call: Call) -> int:
-    """How many rows to take at a time."""
+    """The default number of rows in a block."""
     if call.heads[0].weight is None:
         return max(1, thresholds.LOGIT_ELEMENTS // max(1, call.num_classes))
     return max(1, block_rows(len(call.heads[0].hidden), call) // getattr(loss, "COPIES", 1))
 
 
 def flat(call: Call) -> tuple[torch.Size, Call]:
-    """The shape of the rows, and the call with one axis for it."""
+    """The shape of the rows, and the call with one axis for them."""
     lead = call.heads[0].hidden.shape[:-1]
     return lead, call.map_rows(lambda x: x.reshape(math.prod(lead), *x.shape[len(lead) :]))
 
@@ -91,7 +91,7 @@ class LogitsLostError(Exception):
 
 
 class OverwritingKernels:
-    """The backend's kernels, the gradient written over the logits where they know how."""
+    """The kernels of the backend, which overwrite the logits with the gradient if they can."""
 
     def __init__(self, xp: Backend):
         self.xp, self.may_overwrite = xp, True
@@ -112,13 +112,13 @@ class OverwritingKernels:
             return None
         losses = kernel.rows(first, second, None, options, overwrite=True)
         if losses is None:
-            self.may_overwrite = False  # the next blocks most likely hold such values too
+            self.may_overwrite = False  # the next blocks probably hold such values too
             raise LogitsLostError
         return losses
 
 
 class _Blocks(torch.autograd.Function):
-    """A sum computes its gradients in the forward pass; rows wait for their upstream gradients."""
+    """Computes the gradients of a sum in the forward pass, and those of rows in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
@@ -136,9 +136,9 @@ class _Blocks(torch.autograd.Function):
 
 
 def gradients_of_rows(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None]:
-    """What `_Blocks` gives back for the tensors of its plan."""
+    """The gradients of the tensors of a plan."""
     tensors, form = ctx.saved_tensors, ctx.plan.form
-    if torch.is_grad_enabled() or is_batched(upstream):  # the gradient will itself be differentiated
+    if torch.is_grad_enabled() or is_batched(upstream):  # the gradient may be differentiated again
         return gradients_of_all(ctx.plan, tensors, ctx.wanted, upstream)
     # Hand the stored gradients out once, because the caller may modify them; recompute them after that.
     gradients, ctx.gradients = ctx.gradients, None
@@ -153,7 +153,7 @@ def gradients_of_rows(ctx: Any, upstream: Tensor) -> Sequence[Tensor | None]:
 def gradients_of_all(
     plan: Plan, tensors: Sequence[Tensor], wanted: Sequence[bool], upstream: Tensor
 ) -> list[Tensor | None]:
-    """The gradients that are wanted, through the logits of all rows, so that they can be differentiated."""
+    """The wanted gradients, by the logits of all rows, so that they can be differentiated again."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         value = loss_of_all(plan.xp, plan.loss, plan.form.call(tensors))
@@ -164,11 +164,11 @@ def gradients_of_all(
 
 @torch.no_grad()
 def sweep(plan: Plan, call: Call, wanted: Call, upstream: Tensor | None = None) -> tuple[Tensor, Call]:
-    """The loss, and the gradients that are wanted, None for the others."""
+    """The loss, and the wanted gradients; None for the others."""
     counted = call.rows.get("counted")
     if counted is None or bool(counted.all()):
         return _sweep(plan, call, wanted, upstream)
-    # Drop ignored rows before the products: they cost no time, and their NaN reaches no gradient.
+    # Drop ignored rows before the products, which saves time and keeps their NaN out of the gradients.
     kept = counted.nonzero()[:, 0]
     if upstream is not None and not plan.loss.total:
         upstream = upstream.expand(len(counted), *upstream.shape[1:]).index_select(0, kept)
@@ -178,12 +178,12 @@ def sweep(plan: Plan, call: Call, wanted: Call, upstream: Tensor | None = None) 
 
 
 def with_ignored(x: Tensor, kept: Tensor, num_rows: int) -> Tensor:
-    """The rows of ``x`` at the places ``kept``, zeros elsewhere."""
+    """The rows of ``x`` at the positions ``kept``, and zeros elsewhere."""
     return x.new_zeros((num_rows, *x.shape[1:])).index_copy_(0, kept, x)
 
 
 def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tuple[Tensor, Call]:
-    """`sweep` without ignored rows; a call without rows is one empty block."""
+    """`sweep` without ignored rows; an empty call is one empty block."""
     heads = tuple(_in_dtype(head, plan.dtype) for head in given.heads)
     call = given._replace(heads=heads)
     num_rows = len(heads[0].hidden)
@@ -201,7 +201,7 @@ def _sweep(plan: Plan, given: Call, wanted: Call, upstream: Tensor | None) -> tu
 
 
 def _in_dtype(head: Head, dtype: torch.dtype | None) -> Head:
-    """The head in the dtype of its product; logits that are there already stay as they are."""
+    """The head in the dtype of its product; given logits are unchanged."""
     return head if head.weight is None else Head(*(x if x is None else x.to(dtype or x.dtype) for x in head))
 
 
@@ -212,7 +212,7 @@ def _scratch(head: Head, rows: int) -> Tensor:
 
 
 def gradient_like(leaf: Tensor, written_once: bool, wanted: bool) -> Tensor | None:
-    """Memory for a gradient: written once, or added to a block at a time in full precision."""
+    """Memory for a gradient, written once or accumulated over blocks in full precision."""
     if not wanted:
         return None
     if leaf.device.type == "cpu" and (written_once or leaf.dtype == _accumulator(leaf)):
@@ -234,11 +234,11 @@ def _block(
     first: bool,
     upstream: Tensor | None,
 ) -> Tensor:
-    """The loss of a block; its part of the gradients is written, or added, to where they are wanted."""
+    """The loss of a block; its gradients are written or added to the wanted ones."""
     logits = tuple(block_logits(head, z) for head, z in zip(call.heads, scratch, strict=True))
     for z, into in zip(logits, gradients.heads, strict=True):
         z.requires_grad_(any(x is not None for x in into))
-    # The options: their gradients, where wanted, are whatever autograd says.
+    # Autograd computes the wanted gradients of the options.
     targets = [*gradients.rows.values(), *gradients.shared.values()]
     options = [*call.rows.values(), *call.shared.values()]
     options = [x.detach().requires_grad_(into is not None) for x, into in zip(options, targets, strict=True)]
@@ -266,7 +266,7 @@ def _block(
 def block_logits(head: Head, scratch: Tensor) -> Tensor:
     """``hidden @ weight.T + bias``, written to ``scratch``, which is float32 or float64.
 
-    A product in half precision would round the logits, by up to 0.1 where they are about 30.
+    A product in half precision would round logits of about 30 by up to 0.1.
     """
     z, hidden = scratch[: len(head.hidden)], head.hidden
     if head.weight is None:
@@ -283,7 +283,7 @@ def block_logits(head: Head, scratch: Tensor) -> Tensor:
 
 
 def head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> None:
-    """``g @ weight`` for the hidden states; ``g.T @ hidden`` for the weight and ``g.sum(0)`` for the bias, added up."""
+    """``g @ weight`` for the hidden states; ``g.T @ hidden`` for the weight and ``g.sum(0)`` for the bias."""
     if head.weight is None:
         into.hidden.copy_(gradient)
         return
@@ -297,7 +297,7 @@ def head_gradients(head: Head, gradient: Tensor, into: Head, first: bool) -> Non
 
 
 def _add_product(into: Tensor, g: Tensor, hidden: Tensor, first: bool) -> None:
-    """Add ``g.T @ hidden``, some classes at a time where the product has another dtype."""
+    """Add ``g.T @ hidden``, a part of the classes at a time if the product has another dtype."""
     if into.dtype == g.dtype:
         torch.addmm(into, g.t(), hidden, beta=0.0 if first else 1.0, out=into)
         return
@@ -309,7 +309,7 @@ def _add_product(into: Tensor, g: Tensor, hidden: Tensor, first: bool) -> None:
 
 
 def _part(features: int) -> int:
-    """How many rows of a weight are copied, or multiplied, at a time."""
+    """The number of rows of a weight that are copied or multiplied at a time."""
     return max(1, thresholds.HALF_WEIGHT_ELEMENTS // max(1, features))
 
 
@@ -327,7 +327,7 @@ def _multiply_hidden(g: Tensor, weight: Tensor, into: Tensor) -> None:
 
 
 def _wide_parts(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of a weight in ``dtype``: all at once if it is its own, else a copy of some at a time."""
+    """The rows of a weight in ``dtype``, copied a part at a time unless that is its own dtype."""
     rows = max(1, len(weight)) if weight.dtype == dtype else _part(weight.shape[1])
     for start in range(0, len(weight), rows):
         yield slice(start, start + rows), weight[start : start + rows].to(dtype)
@@ -338,7 +338,7 @@ def _accumulator(x: Tensor) -> torch.dtype:
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:
-    """Of the products that form gradients: the weight's; float32 where a CPU multiplies that one slowly."""
+    """The dtype of the products of gradients: the weight's, or float32 if the CPU multiplies that slowly."""
     fast = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
     if weight.dtype in fast and weight.is_cpu:
         return weight.dtype if _is_supported(fast[weight.dtype]) else torch.float32

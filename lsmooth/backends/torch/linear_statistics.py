@@ -1,4 +1,4 @@
-"""Statistics of a linear head's rows beside their loss on PyTorch, from the logits that the loss's blocks have."""
+"""Statistics of the rows of a linear head on PyTorch, from the logits of the blocks of the loss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Collecting(linear.OverwritingKernels):
 
 
 class _Known(torch.autograd.Function):
-    """Statistics that are there, whose gradient takes a sweep of its own when it is asked for."""
+    """Known statistics; their gradient takes a sweep of its own in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, plan: linear.Plan, known: Tensor, *tensors: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The processes of a ``torch.distributed`` group, who share an axis.
+"""The processes of a ``torch.distributed`` group over which an axis is spread.
 
-A collective to which members bring different sizes may abort a process, hang, or mix up numbers without an error. So
-the members compare what they bring in the group's store, before the first call of each kind and when its rows change.
+A collective of tensors with different sizes may abort a process, hang, or return wrong numbers without an error. So
+the members compare their calls in the group's store, before the first call of each kind and when its rows change.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from torch import Tensor
 
 from lsmooth.backends.members import Members
 
-# How long a process waits in silence before it looks for the reason.
+# The time that a process waits before it checks for an error.
 PATIENCE = timedelta(seconds=1)
-# A member's state and its group's are no part of a compiled graph.
+# The state of a member and of its group is not part of a compiled graph.
 _left_to_python: Any = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
-# Whole numbers up to here are exact in float32.
+# The number of fingerprints, which are exact in float32.
 FINGERPRINTS = 2**20
 
 _known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
 
 
 class _Known:
-    """What the members of a group have in common."""
+    """The state that the members of a group share."""
 
     def __init__(self):
         self.meetings = 0
-        self.sizes: dict[int, tuple[int, ...]] = {}  # of all members' slices, by that of this member's
+        self.sizes: dict[int, tuple[int, ...]] = {}  # the sizes of all slices, by the size of this member's slice
         self.forget()
 
     def forget(self) -> None:
-        """Expect nothing of the next call."""
+        """Forget the expected order of messages."""
         self.last: Any = None
         self.next: dict[Any, Any] = {}
 
     def expects(self, message: Any) -> bool:
-        """Whether this came after the last message when that was last sent: of one size at most it is so."""
+        """Whether this message followed the last one before; at most one message does."""
         return self.next.get(self.last) == message
 
     def add(self, message: Any) -> None:
@@ -60,7 +60,7 @@ class TorchMembers(Members):
         self.count, self.index = dist.get_world_size(group), dist.get_rank(group)
         self.known = _known.setdefault(group, _Known())
         self.call, self.size = "", 0
-        self.agreed = False  # whether this call has come to where its rows are known to be the others'
+        self.agreed = False  # whether the members have agreed on the rows of this call
         self.right = True  # whether every member's `start` and `total` were right in this call
 
     @_left_to_python
@@ -96,7 +96,7 @@ class TorchMembers(Members):
         wide = wide if x.dtype == torch.float64 else wide.float()
         largest = self._all_reduce(torch.cat([wide, wide.new_tensor([fingerprint, -fingerprint])]), dist.ReduceOp.MAX)
         highest, lowest = largest[-2:].tolist()
-        if highest != -lowest:  # the messages are as long, but what they are about is not the same
+        if highest != -lowest:  # the messages have equal sizes and different contents
             with self._explained():
                 self._meet()
         return largest[:-2].view(x.shape).to(x.dtype), self.right
@@ -112,7 +112,7 @@ class TorchMembers(Members):
             work: Any
             work, announced = dist.all_reduce(x, operation, self.group, async_op=True), False
             while x.is_cpu and not _is_done(work):
-                if announced:  # and not by one who has left this collective behind, or it would be done
+                if announced:  # by a member that has not joined this collective, which would be done otherwise
                     self._meet()
                 announced = any(self._store.check([place]) for place in self._places())
             work.wait()
@@ -126,7 +126,7 @@ class TorchMembers(Members):
         return [f"lsmooth/{self.known.meetings}/{member}" for member in range(self.count)]
 
     def _announce(self, x: Tensor, size: int, signature: str) -> None:
-        """Say what this call is; meet where the message is of another size than is to be expected."""
+        """Announce this call; compare calls if the size of the message is not the expected one."""
         self.size, self.call = size, f"{tuple(x.shape)} in {str(x.dtype).removeprefix('torch.')}, {signature}"
         message = (x.numel(), x.dtype)
         if size not in self.known.sizes or not self.known.expects(message):
@@ -135,7 +135,7 @@ class TorchMembers(Members):
         self.known.add(message)
 
     def _meet(self) -> None:
-        """Compare this call with the others', and learn the sizes of their slices."""
+        """Compare the calls of all members, and learn the sizes of their slices."""
         store, places, size = self._store, self._places(), self.size
         store.set(places[self.index], f"{size}/{self.start(size), self.total(size)}/{self.call}")
         self._wait(store, places)
@@ -146,8 +146,8 @@ class TorchMembers(Members):
             self.known.forget()
             raise ValueError(
                 f"{self.option}: the members of the group make different calls. Member {self.index} has {self.call}; "
-                f"member {other} has {brought[other][2]}. Give every member as many rows, the same dtype and the same "
-                "options; only the number of classes may differ."
+                f"member {other} has {brought[other][2]}. Rows, dtype and options must be equal on every member; only "
+                "the number of classes may differ."
             )
         sizes = tuple(int(number) for number, _, _ in brought)
         self.known.sizes[size] = sizes
@@ -156,7 +156,7 @@ class TorchMembers(Members):
         self.right = self.right and right == [assumed for _, assumed, _ in brought]
 
     def _wait(self, store: Any, places: list[str]) -> None:
-        """Until all have come; a collective would tell soon of one that has died, which the store does not."""
+        """Wait for all members; a collective, unlike the store, reports a member that has died."""
         answer, waited, may_ask = "met", timedelta(), torch.device("cpu") in self.group._device_types
         while not store.check(places):
             try:
@@ -179,9 +179,9 @@ class TorchMembers(Members):
         except RuntimeError as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RuntimeError(
-                f"{self.option}: the members of the group did not all come to the same call. Member {self.index} of "
+                f"{self.option}: the members of the group did not all make the same call. Member {self.index} of "
                 f"{self.count} has {self.call}. Another member has stopped, or makes its calls in another order, or "
-                f"with another number of rows or dtype. torch.distributed says: {reason[0]}"
+                f"with another number of rows or dtype. torch.distributed reports: {reason[0]}"
             ) from error
 
 
@@ -196,7 +196,7 @@ def _is_done(work: Any) -> bool:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the members, which each has: its gradient is that of each term."""
+    """The sum over the members, whose gradient is the gradient of each term."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, total: Tensor | None, members: TorchMembers) -> Tensor:
@@ -209,7 +209,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Shared(torch.autograd.Function):
-    """What each member has; its gradient is the sum of theirs."""
+    """A value that every member has; its gradient is the sum of the members' gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, members: TorchMembers) -> Tensor:
@@ -227,22 +227,22 @@ def members(group: Any, option: str) -> TorchMembers:
 
     if torch.compiler.is_compiling():
         raise ValueError(
-            f"{option} cannot be compiled: the members compare their calls in Python. Compile the model, and call the "
-            "loss outside of it, or leave fullgraph at False."
+            f"{option} cannot be compiled: the members compare their calls in Python. Call the loss outside the "
+            "compiled model, or leave fullgraph at False."
         )
     given = group
     if isinstance(group, DeviceMesh):
         if group.ndim != 1:
             raise ValueError(
                 f"{option} takes one dimension of a DeviceMesh, got one of shape {tuple(group.shape)} with the names "
-                f"{group.mesh_dim_names}; give e.g. mesh['name'] or mesh.get_group(dimension)."
+                f"{group.mesh_dim_names}; pass e.g. mesh['name'] or mesh.get_group(dimension)."
             )
         group = None if group.get_coordinate() is None else group.get_group()
     elif not isinstance(group, dist.ProcessGroup) and group is not dist.GroupMember.NON_GROUP_MEMBER:
         raise ValueError(
-            f"{option} of PyTorch's tensors takes a torch.distributed.ProcessGroup or a one-dimensional DeviceMesh, "
+            f"{option} of PyTorch tensors takes a torch.distributed.ProcessGroup or a one-dimensional DeviceMesh, "
             f"got {group!r}."
         )
     if not isinstance(group, dist.ProcessGroup) or dist.get_rank(group) < 0:
-        raise ValueError(f"{option}: this process is no member of {given!r}; only its members may make this call.")
+        raise ValueError(f"{option}: this process is not a member of {given!r}; only members may make this call.")
     return TorchMembers(group, option)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lsmooth.backends.torch import thresholds
 
-# The last gradient's memory, for the next one. At most one; taken and put with atomic operations.
+# The memory of the last gradient, at most one block, for the next one; updated by atomic operations.
 _spare: list[mmap.mmap] = []
 
 
@@ -23,9 +23,9 @@ _of_thread = threading.local()
 
 
 def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A CPU tensor of any content, whose memory the next call in this thread gets again.
+    """An uninitialised CPU tensor, whose memory is reused by the next call in this thread.
 
-    No result may live in it.
+    Results must not use it.
     """
     size = math.prod(shape)
     kept: dict[torch.dtype, Tensor] = _of_thread.__dict__.setdefault("kept", {})
@@ -39,11 +39,11 @@ def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """``torch.empty_like``, contiguous, in memory that the last such tensor has left where there is any.
+    """Contiguous ``torch.empty_like``, in the memory of the last such tensor if that is free.
 
-    Fresh memory of this size costs more time in page faults than the loss does in arithmetic,
-    at every training step. So one block outlives its tensor, marked as free: the kernel takes
-    its pages when it needs them, and as long as it does not, writing to them costs no fault.
+    In every training step, page faults of new memory of this size take more time than the arithmetic
+    of the loss. So one block outlives its tensor, marked as free: the operating system may take its pages,
+    and until it does, writing to them causes no page faults.
     """
     size = x.numel() * x.element_size()
     if size < thresholds.MAPPED_BYTES or sys.platform != "linux":
@@ -55,7 +55,7 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 def _take(size: int) -> mmap.mmap:
-    """A block of at least ``size`` bytes and not of twice as many."""
+    """A block of at least ``size`` and less than twice as many bytes."""
     try:
         block = _spare.pop()
     except IndexError:
@@ -75,6 +75,6 @@ def _give_back(block: mmap.mmap) -> None:
 
 
 def _advise(block: mmap.mmap, advice: str) -> None:
-    """Tell the kernel; its refusal changes nothing but speed."""
+    """Advise the operating system; a failure only costs time."""
     with contextlib.suppress(AttributeError, OSError):
         block.madvise(getattr(mmap, advice))

@@ -1,7 +1,7 @@
-"""Statistics of rows beside their cross-entropy, from the blocks that the loss goes through.
+"""Statistics of rows together with their cross-entropy, from the blocks of the loss.
 
-The sweep leaves a few numbers of each row while a block is in cache. Their gradient is formed when somebody asks
-for it: by the formula, a block of rows at a time.
+The sweep stores a few numbers of each row while a block is in cache. The backward pass computes their gradient by the
+formula, a block of rows at a time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def rows(
     options: SoftmaxOptions,
     overwrite: bool = False,
 ) -> tuple[Tensor, RowStatistics] | None:
-    """The losses, and the statistics, for arguments that fit; None where logits were to be overwritten in vain.
+    """The losses and the statistics of arguments that fit; None if only the formula can handle overwritten logits.
 
     ``kernel`` is the module of the cross-entropy for these tensors.
     """
@@ -59,7 +59,7 @@ def rows(
 
 
 class _Statistics(torch.autograd.Function):
-    """The numbers that are known, differentiable."""
+    """Known statistics, made differentiable."""
 
     @staticmethod
     def forward(
@@ -91,7 +91,7 @@ def _gradient(
     used: list[tuple[int, Tensor]],
     differentiable: bool,
 ) -> Tensor:
-    """Of the statistics at these places, each times its upstream gradient."""
+    """The gradient of the used statistics, each times its upstream gradient."""
     with torch.enable_grad():
         statistics = formula(logits, labels, options)
         outputs, upstream = [statistics[i] for i, _ in used], [x for _, x in used]

@@ -1,6 +1,6 @@
-"""Sizes at which PyTorch's kernels change their ways, tuned by measurement on 2 cores of a Xeon, float32.
+"""Sizes at which PyTorch's kernels switch algorithms, measured on 2 cores of a Xeon, float32.
 
-Constants that keep a number exact stand in the kernel that needs them.
+Constants that keep results exact are in the kernels.
 """
 
 from __future__ import annotations

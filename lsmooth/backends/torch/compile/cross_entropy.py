@@ -1,8 +1,8 @@
 """Softmax cross-entropy under ``torch.compile`` on the CPU: the eager kernel, as operators that the compiler calls.
 
-Inductor makes scalar loops over the rows of what it fuses and goes through them several times; the
-eager kernel keeps a block in cache. Forward makes the losses and keeps nothing, backward makes the
-gradient from the logits, already multiplied by what comes from above.
+Inductor compiles fused operations to several scalar loops over the rows; the eager kernel keeps a block
+in cache. The forward pass computes the losses and keeps nothing, and the backward pass computes the gradient from the
+logits, times the upstream gradient.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ KNOWN = (
     "num_classes",
 )
 
-# Asked while tracing, when the compiler is inside the same transforms.
+# Called while tracing, when the compiler is inside the same transforms.
 _is_transformed = torch.compiler.assume_constant_result(is_transformed)
 
 
 def may_call() -> bool:
-    """Whether an operator of lsmooth may be in the graph; asked while tracing. What is exported must run without."""
+    """Whether the graph may contain operators of lsmooth; called while tracing. Exported graphs must run without."""
     return not torch.compiler.is_exporting() and not _is_transformed()
 
 
 def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
-    """Whether `rows` knows these arguments; asked while tracing."""
+    """Whether `rows` knows these arguments; called while tracing."""
     return (
         type(logits) in PLAIN
         and not needs_gradient(labels, *(x for x in options if x is not options.scale))
@@ -50,8 +50,8 @@ def fits(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> bool:
 
 
 def pays(array: Tensor, num_classes: int, num_rows: int) -> bool:
-    """Whether an operator may take the place of the formula, and is worth it; asked while tracing."""
-    # Brings SymPy, which the compiler needs anyway.
+    """Whether an operator may replace the formula and is faster; called while tracing."""
+    # Imported here, because it imports SymPy, which the compiler needs anyway.
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     return (
@@ -88,7 +88,7 @@ def rows(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor:
 
 
 def _numbers(*numbers: float) -> Tensor:
-    """Numbers as a tensor: an operator, or a constructor of tensors, would be compiled anew for each value."""
+    """Numbers as a tensor: with Python numbers, torch.compile would recompile for each value."""
     one = torch.ones((), dtype=torch.float64, device="cpu")
     return torch.stack([one * x for x in numbers])
 
@@ -127,7 +127,7 @@ def _gradient(
 
 
 def _run(upstream: Tensor | None, tensors: tuple[Any, ...], numbers: Tensor) -> Tensor:
-    """Losses; or the gradient, where there is an upstream gradient."""
+    """The losses; or the gradient, if there is an upstream gradient."""
     logits, labels, counted, prior, class_weight, row_smoothing, row_temperature = tensors
     label_smoothing, temperature, z_loss, logit_softcap = numbers.tolist()
     options = SoftmaxOptions(

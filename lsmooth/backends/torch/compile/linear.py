@@ -1,7 +1,7 @@
-"""Losses of linear heads under ``torch.compile``: the sweep over blocks of rows, in operators that it calls.
+"""Losses of linear heads under ``torch.compile``: the sweep over blocks of rows, as operators.
 
-Of a sum the gradients are formed while a block's logits are there, and kept for the backward pass;
-for the losses of rows, the logits are computed once more in the backward pass.
+The gradients of a sum are computed in the forward pass, block by block, and kept for the backward pass;
+for the losses of rows, the backward pass computes the logits again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lsmooth.backends.torch import linear, thresholds
 from lsmooth.backends.torch.compile import cross_entropy as compiled
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
 
-# What an operator cannot be told, under a name that says it all: programs are kept on disk, for other processes.
+# Plans by name, because operators take strings; the name describes the plan, since other processes load programs.
 _PLANS: dict[str, linear.Plan] = {}
 
 
 def fits(loss: BlockLoss, call: Call) -> bool:
-    """Whether `linear_rows` knows this loss; asked while tracing. Logits known to be few are left to the compiler."""
+    """Whether `linear_rows` knows this loss; called while tracing. Small logits are left to the compiler."""
     hidden, weight, _ = call.heads[-1]
     classes, rows = weight.shape[0], math.prod(hidden.shape[:-1])
     few = statically_known_true(classes < thresholds.COMPILED_CLASSES) and statically_known_true(
@@ -36,7 +36,7 @@ def fits(loss: BlockLoss, call: Call) -> bool:
 
 
 def linear_rows(loss: Any, call: Call, block_size: int | None) -> Tensor:
-    """`lsmooth.backends.formulas.linear.loss_of_all` for a loss that is a named tuple, a block of rows at a time."""
+    """`formulas.linear.loss_of_all` for a loss that is a named tuple, a block of rows at a time."""
     lead, call = linear.flat(call)
     tensors = call.arrays()
     device = tensors[0].device.type
@@ -63,9 +63,9 @@ def _key(
     shared: tuple[str, ...],
     dtype: torch.dtype | None,
 ) -> str:
-    """The name of a plan, which is stored under it; its loss lacks the numbers.
+    """Store a plan and return its name; its loss has no numbers.
 
-    The form comes in its parts: torch.compile takes no named tuple for a constant.
+    The form is passed in parts, because torch.compile does not accept named tuples as constants.
     """
     form = Form(parts, rows, shared)
     key = repr((xp.name, kind.__qualname__, fields, form, dtype))
@@ -74,7 +74,7 @@ def _key(
 
 
 def _without_numbers(x: Any, numbers: list[float]) -> Any:
-    """``x``, its floats moved to ``numbers``, since some are not known before the call: 1 / rows."""
+    """Move the floats of ``x`` to ``numbers``, because some are unknown while tracing, such as 1 / rows."""
     if isinstance(x, float):
         numbers.append(x)
         return float
@@ -82,14 +82,14 @@ def _without_numbers(x: Any, numbers: list[float]) -> Any:
 
 
 def _with_numbers(x: Any, numbers: Iterator[float]) -> Any:
-    """`_without_numbers` undone."""
+    """Reverse `_without_numbers`."""
     if x is float:
         return float(next(numbers))
     return _rebuilt(x, [_with_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
 
 
 def _rebuilt(x: Any, items: list[Any]) -> Any:
-    """A tuple like ``x``, named if ``x`` is, of other items."""
+    """A tuple of other items, named if ``x`` is."""
     return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
 
 
@@ -109,28 +109,28 @@ def _sweep(
     key: str,
     block_size: int | None,
 ) -> list[Tensor]:
-    """The losses, and the gradients that are wanted."""
+    """The losses and the wanted gradients."""
     plan = _plan(tensors, numbers, key, block_size)
-    # A block asks autograd for the gradients of options; the body of an operator has none, and the caller's autocast.
+    # Blocks need autograd for the gradients of options; the body of an operator runs without it, and under autocast.
     autograd = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with autograd, torch.autocast(tensors[0].device.type, enabled=False):
         losses, gradients = linear.sweep(plan, plan.form.call(tensors), plan.form.call(wanted), upstream)
     return [losses, *(x.contiguous() for x in plan.form.values(gradients) if x is not None)]
 
 
-# A recording of what a GPU is told would not do: every call takes memory of its own.
+# CUDA graphs cannot record these operators, because every call allocates memory.
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 
 
 @torch.library.custom_op("lsmooth::linear_rows", mutates_args=(), tags=_TAGS)
 def _forward(
     tensors: Sequence[Tensor],
-    numbers: Sequence[int | float | bool],  # with float alone, what depends on a size would be taken to be constant
+    numbers: Sequence[int | float | bool],  # with float alone, numbers that depend on sizes would be constants
     wanted: Sequence[bool],
     key: str,
     block_size: int | None,
 ) -> list[Tensor]:
-    """The sum of the losses with the gradients that are wanted; or the rows' losses, and no gradient."""
+    """The sum of the losses and the wanted gradients; or the losses of the rows without gradients."""
     total = _PLANS[key].loss.total
     return _sweep(None, tensors, numbers, [want and total for want in wanted], key, block_size)
 
@@ -164,7 +164,7 @@ def _(upstream, tensors, numbers, wanted, key, block_size):  # pyright: ignore
 
 
 def _gradients_like(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
-    """What the compiler is to expect."""
+    """Empty gradients, for the compiler."""
     return [x.new_empty(x.shape) for x, want in zip(tensors, wanted, strict=True) if want]
 
 
@@ -178,7 +178,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 def _backward(ctx: Any, upstreams: list[Tensor]) -> tuple[Any, ...]:
     numbers, wanted, key, block_size = ctx.told
     upstream, tensors, found = upstreams[0], ctx.saved_tensors[: len(wanted)], ctx.saved_tensors[len(wanted) :]
-    if torch.is_grad_enabled():  # the gradient will itself be differentiated
+    if torch.is_grad_enabled():  # the gradient may be differentiated again
         return linear.gradients_of_all(_plan(tensors, numbers, key, block_size), tensors, wanted, upstream), *[None] * 4
     if _PLANS[key].loss.total:
         found = [x * upstream for x in found]

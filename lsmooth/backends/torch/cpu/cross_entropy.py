@@ -69,7 +69,7 @@ def rows(
     """`formulas.softmax_cross_entropy` for arguments that fit; None where logits were to be overwritten in vain.
 
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
-    With ``overwrite`` the logits may be lost: the gradient is written over them; if ``late``, in the backward pass.
+    With ``overwrite`` the gradient overwrites the logits; if ``late``, in the backward pass.
     """
     if late:
         over = functools.partial(sweep, late=True)

@@ -76,7 +76,7 @@ def rows(
     """`formulas.softmax_divergence` for arguments that fit; None where a value does not.
 
     ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
-    With ``overwrite`` the student's logits may be lost: the gradient is written over them.
+    With ``overwrite`` the gradient overwrites the logits of the student.
     """
     divergence, scale, temperature = options.divergence, options.scale, options.temperature
     if (

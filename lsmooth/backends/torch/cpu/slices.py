@@ -197,7 +197,7 @@ class _Columns(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (logits,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or any(is_batched(x) for x in slopes):  # the gradient will itself be differentiated
+        if torch.is_grad_enabled() or any(is_batched(x) for x in slopes):  # the gradient may be differentiated again
             with torch.enable_grad():
                 found = ctx.formula(logits)
             sums, slopes = zip(*[x for x in zip(found, slopes, strict=True) if x[0].requires_grad], strict=True)

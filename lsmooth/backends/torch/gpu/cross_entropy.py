@@ -1,16 +1,16 @@
 """Softmax cross-entropy as one Triton kernel, for PyTorch's tensors on a GPU.
 
-One program a row, in blocks of columns, over the row twice. The first time finds the largest logit
-m, ``Z = sum_k exp(z_k - m)`` on the way to it, and what smoothing wants to know of the classes that
-are not masked; that is the loss. The second writes the gradient, which is closed form:
+One program per row makes two passes over it in blocks of columns. The first pass finds the largest logit
+m, ``Z = sum_k exp(z_k - m)``, and the sums over unmasked classes that smoothing needs, which give
+the loss. The second pass writes the gradient in closed form:
 ``p_k (w_y (1 - eps) + eps mass + 2 a lse) - (1 - eps) w_y [k = y] - eps v_k``.
-Of distributions t, ``w_y`` is ``sum_k w_k t_k`` there, and ``w_y [k = y]`` is ``w_k t_k``.
+For distributions t, ``w_y`` is ``sum_k w_k t_k``, and ``w_y [k = y]`` is ``w_k t_k``.
 
-Nothing is asked of the device on the way: a label out of range makes its row NaN there.
+The host never waits for the device: a label out of range makes its row NaN.
 The kernel accumulates in float32; float64 takes the general formula.
 """
 
-# To a type checker a function that Triton compiles never returns.
+# For a type checker, functions compiled by Triton never return.
 # pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rows(
     """`formulas.softmax_cross_entropy` for arguments that fit.
 
     ``formula`` is that function of the logits, the labels and the options, for derivatives of the gradient.
-    With ``overwrite`` the logits may be lost: the gradient is written over them; if ``late``, in the backward pass.
+    With ``overwrite`` the gradient overwrites the logits; if ``late``, in the backward pass.
     """
     logits, options = without_padding(logits, options), options._replace(num_classes=None)
     kernel = functools.partial(sweep, overwrite=overwrite or late)
@@ -124,7 +124,7 @@ def sweep(
 
 @triton.jit
 def _seen(z, inverse_temperature, softcap):
-    """The logits that the softmax sees, ``c tanh(z / c) / T``, -inf staying -inf; and the derivative of that."""
+    """The logits of the softmax, ``c tanh(z / c) / T`` with -inf kept, and the derivative of that."""
     z = z.to(tl.float32)
     slope = inverse_temperature
     if softcap is not None:
@@ -137,7 +137,7 @@ def _seen(z, inverse_temperature, softcap):
 
 @triton.jit
 def _smoothing_weights(z, at, inside, prior, class_weight):
-    """Prior u and ``v = u w`` of the columns, both up to what u sums to; 0 where a class is masked."""
+    """Prior u and ``v = u w`` of the columns, before division by the sum of u; 0 for masked classes."""
     kept = inside & (z != float("-inf"))
     u = tl.where(kept, 1.0, 0.0)
     if prior is not None:
@@ -178,15 +178,15 @@ def cross_entropy(
 ):
     """The loss of a row, and its gradient and its statistics unless those are None.
 
-    ``known`` has the label's log-probability, the entropy and the log-sum-exp, (3, rows).
+    ``known`` receives the log-probability of the label, the entropy and the log-sum-exp, (3, rows).
     """
-    row = tl.program_id(0).to(tl.int64)  # rows times classes may be beyond int32
+    row = tl.program_id(0).to(tl.int64)  # rows times classes may exceed int32
     columns = tl.arange(0, block)
     logits += row * stride
     if gradient is not None:
         gradient += row * num_classes
 
-    if counted is not None:  # noqa: SIM102 - what is None is not even compiled
+    if counted is not None:  # noqa: SIM102 - Triton does not compile branches on None
         if tl.load(counted + row) == 0:
             write_zeros(losses + row, gradient, num_classes, block)
             if known is not None:
@@ -209,9 +209,9 @@ def cross_entropy(
         label = tl.full((), -1, tl.int64)
         valid = tl.full((), 1, tl.int1)
         safe = tl.full((), 0, tl.int64)
-    # Read by every warp before the barriers of the sums below: past them another may write over it.
+    # Every warp reads this before the barriers of the sums below; after them another warp may overwrite it.
     label_z, _label_slope = _seen(tl.load(logits + safe), inverse_temperature, softcap)
-    # Sums over classes are of the logits relative to this one, and so exact however large all of them are.
+    # Sums over classes use logits relative to this one, so that a common offset loses no digits.
     reference = finite(label_z)
 
     top, total, left, mass, weighted = float("-inf"), 0.0, 0.0, 0.0, 0.0
@@ -226,7 +226,7 @@ def cross_entropy(
         shift = finite(highest)
         kept = tl.exp(top - shift)
         if known is not None:
-            # The sum of exp(z) z so far as it is with this shift.
+            # Rescale the sum of exp(z) z to the new shift.
             expected = (expected - total * (shift - finite(top))) * kept
             expected += tl.sum(tl.exp(z - shift) * tl.where(z == float("-inf"), 0.0, z - shift), 0)
             best = tl.max(given, 0)

@@ -1,13 +1,13 @@
 """The forward and the reverse KL between two softmaxes as one Triton kernel, for PyTorch's tensors on a GPU.
 
-KL(p || q), p the teacher and q the student, or the other way round. One program a row, in blocks of
-columns, over both rows twice. With m the largest logit so far and ``Z = sum_k exp(z_k - m)``, of both, the
-first time adds up by how much the logits of p lead, ``sum_k exp(z_p - m_p) ((z_p - m_p) - (z_q - m_q))``,
-rescaled whenever an m rises; with both log Z that is the loss. The second time writes the gradient:
-``q - p`` where q is the student, ``p (log p - log q - KL)`` where p is.
+KL(p || q), with p the teacher and q the student, or vice versa. One program per row makes two passes over both
+rows in blocks of columns. With m the largest logit so far and ``Z = sum_k exp(z_k - m)`` of both rows, the
+first pass accumulates the lead of p, ``sum_k exp(z_p - m_p) ((z_p - m_p) - (z_q - m_q))``, and rescales it
+whenever an m rises; the lead and both log Z give the loss. The second pass writes the gradient:
+``q - p`` if q is the student, ``p (log p - log q - KL)`` if p is.
 """
 
-# To a type checker a function that Triton compiles never returns.
+# For a type checker, functions compiled by Triton never return.
 # pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def rows(
     """`formulas.softmax_divergence` for arguments that fit.
 
     ``formula`` is that function of the student, the teacher and the options, for derivatives of the gradient.
-    With ``overwrite`` the student's logits may be lost: the gradient is written over them.
+    With ``overwrite`` the gradient overwrites the logits of the student.
     """
     kernel = functools.partial(_sweep, overwrite=overwrite)
     return run(student, (teacher, options), kernel, formula, student.shape[:-1], options.total, multiply)
@@ -116,7 +116,7 @@ def kl(
     block: tl.constexpr,
 ):
     """The loss of a row, and the gradient of the student's logits unless that is None."""
-    row = tl.program_id(0).to(tl.int64)  # rows times classes may be beyond int32
+    row = tl.program_id(0).to(tl.int64)  # rows times classes may exceed int32
     columns = tl.arange(0, block)
     if reverse:
         of_p, of_q = logits + row * stride, teacher + row * teacher_stride
@@ -124,7 +124,7 @@ def kl(
         of_p, of_q = teacher + row * teacher_stride, logits + row * stride
     if gradient is not None:
         gradient += row * num_classes
-    if counted is not None:  # noqa: SIM102 - what is None is not even compiled
+    if counted is not None:  # noqa: SIM102 - Triton does not compile branches on None
         if tl.load(counted + row) == 0:
             write_zeros(losses + row, gradient, num_classes, block)
             return
@@ -143,13 +143,13 @@ def kl(
         p, q = p - shift_p, q - shift_q
         exp_p = tl.exp(p)
         kept = tl.exp(top_p - shift_p)
-        # The lead so far as it would be with these shifts.
+        # Rescale the lead to the new shifts.
         risen = (shift_q - finite(top_q)) - (shift_p - finite(top_p))
         lead = (lead + total_p * risen) * kept
         total_p = total_p * kept + tl.sum(exp_p, 0)
         total_q = total_q * tl.exp(top_q - shift_q) + tl.sum(tl.exp(q), 0)
-        # A class that q masks costs infinity if p's mass on it is not lost to rounding, which p's largest
-        # such logit will tell.
+        # A class that q masks has infinite loss unless the mass of p on it is rounded to 0, which is known from
+        # the largest such logit of p.
         masked = q == float("-inf")
         missed = tl.maximum(missed, tl.max(tl.where(masked, p + shift_p, float("-inf")), 0))
         lead += tl.sum(tl.where(masked | (exp_p == 0.0), 0.0, exp_p * (p - q)), 0)
@@ -172,7 +172,7 @@ def kl(
             q = _scaled(of_q + at, inside, inverse_temperature) - shift_q
             exp_p = tl.exp(p)
             if reverse:
-                # The logarithms of both Z are in the lead and in its mean alike.
+                # The logarithms of both Z cancel between the lead and its mean.
                 g = tl.where(exp_p == 0.0, 0.0, factor / total_p * exp_p * ((p - q) - lead))
             else:
                 g = factor / total_q * tl.exp(q) - factor / total_p * exp_p

@@ -1,6 +1,6 @@
-"""What the Triton kernels share, which take a row of logits a program, in blocks of columns."""
+"""Helpers of the Triton kernels, which process one row of logits per program in blocks of columns."""
 
-# To a type checker a function that Triton compiles never returns.
+# For a type checker, functions compiled by Triton never return.
 # pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from lsmooth.backends.torch import thresholds
 
-# Numbers that the kernels, which accumulate in float32, have the precision for.
+# The dtypes that the kernels support, which accumulate in float32.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def of_rows(shape: torch.Size, scale: float | Tensor | None, counted: Tensor | None) -> dict[str, Any]:
-    """What every kernel is told of its rows; an option that is off is None, and no part of the program."""
+    """The arguments of every kernel; options that are off are None, and not compiled."""
     by_row = scale.detach().expand(shape).reshape(-1) if isinstance(scale, Tensor) else None
     return {
         "row_scale": by_row,
@@ -30,7 +30,7 @@ def of_rows(shape: torch.Size, scale: float | Tensor | None, counted: Tensor | N
 
 
 def number_or_rows(x: float | Tensor, shape: torch.Size) -> tuple[float, Tensor | None]:
-    """A number and no tensor; or, of a tensor, one number a row."""
+    """A number and None; or, for a tensor, None and one number per row."""
     if not isinstance(x, Tensor):
         return x, None
     return 1.0, x.detach().float().expand(shape).reshape(-1).contiguous()
@@ -45,10 +45,10 @@ def as_rows(logits: Tensor) -> Tensor:
 def sweep(
     kernel: Any, logits: Tensor, with_gradient: bool, overwrite: bool = False, **arguments: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Losses (rows,) and gradient (rows, classes), of a kernel that writes both.
+    """Losses (rows,) and gradient (rows, classes) of a kernel that writes both.
 
-    With ``overwrite`` the gradient is written over the logits: a kernel reads what it wants to see of a
-    row before it writes there, and each block of columns again right before it writes that.
+    With ``overwrite`` the gradient overwrites the logits: a kernel reads the whole row before it writes, and each
+    block of columns again immediately before it overwrites the block.
     """
     logits = as_rows(logits.detach())
     losses = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
@@ -70,9 +70,9 @@ def launch(kernel: Any, rows: Tensor, **arguments: Any) -> None:
 
 
 def multiply(gradient: Tensor, upstream: Tensor) -> None:
-    """Multiply a gradient (rows, classes) by what comes from above, one number or one a row.
+    """Multiply a gradient (rows, classes) by the upstream gradient, one number or one per row.
 
-    A factor of 1, the usual one, costs a launch: the device sees for itself that nothing is to be done.
+    A factor of 1, the usual one, costs only a launch: the kernel returns at once.
     """
     upstream = upstream.reshape(-1).expand(len(gradient))
     launch(multiply_rows, gradient, gradient=gradient, upstream=upstream, upstream_stride=upstream.stride(0))
@@ -94,7 +94,7 @@ def multiply_rows(gradient, upstream, upstream_stride, num_classes, block: tl.co
 
 @triton.jit
 def write_zeros(loss, gradient, num_classes, block: tl.constexpr):
-    """What a row that is not counted gives, whatever it holds."""
+    """Write the zeros of an ignored row."""
     tl.store(loss, 0.0)
     if gradient is not None:
         for start in range(0, num_classes, block):
@@ -104,5 +104,5 @@ def write_zeros(loss, gradient, num_classes, block: tl.constexpr):
 
 @triton.jit
 def finite(x):
-    """``x``, or 0 where it is infinite: what may be taken from logits before exp."""
+    """``x``, or 0 if it is infinite, to be subtracted from logits before exp."""
     return tl.where(tl.abs(x) == float("inf"), 0.0, x)
