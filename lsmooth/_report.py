@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 def render(template: str, pictures: dict[str, bytes], **values: Any) -> str:
     """Render an HTML file from a template of `lsmooth/templates`; text is escaped.
 
-    Args:
-        template: the name of the template.
-        pictures: PNG files, by name.
-        **values: the variables of the template.
-
     Raises:
         ImportError: if Jinja2 is not installed.
     """

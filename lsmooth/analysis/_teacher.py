@@ -8,9 +8,8 @@ from typing import Any
 from lsmooth import _validation as check
 from lsmooth._sums import long_sum, quiet
 from lsmooth.backends import Array, Backend, backend_of
-from lsmooth.backends.formulas.rows import accumulate, log_softmax, log_sum_exp_of
+from lsmooth.backends.formulas.rows import accumulate, centered, log_softmax, log_sum_exp_of
 
-MINUS_INFINITY = float("-inf")
 _LOWEST, _HIGHEST = 1e-3, 1e4
 
 
@@ -83,7 +82,7 @@ def teacher_entropy(teacher_logits: Array, *, temperature: float = 1.0, axis: in
     logits = check.float_array(xp, "teacher_logits", teacher_logits)
     front = check.check_axis(axis, xp.shape(logits))
     check.check_range("temperature", temperature, 0.0, float("inf"))
-    log_p = log_softmax(xp, _centered(xp, accumulate(xp, xp.moveaxis(logits, front, -1))) / temperature)
+    log_p = log_softmax(xp, centered(xp, accumulate(xp, xp.moveaxis(logits, front, -1))) / temperature)
     p = xp.exp(log_p)
     with quiet(xp):
         entropy = -xp.sum(p * xp.where(xp.equal(p, 0), 0.0, log_p), axis=-1)
@@ -142,7 +141,7 @@ def match_temperature(labels: Array, teacher_logits: Array, gamma: float, *, axi
 def _gamma(xp: Backend, labels: Array, logits: Array, temperature: Array) -> Array:
     """From checked arguments, classes last."""
     classes = xp.length(logits, -1, xp.dtype(labels))
-    logits = _centered(xp, logits) / (temperature if isinstance(temperature, float) else temperature[..., None])
+    logits = centered(xp, logits) / (temperature if isinstance(temperature, float) else temperature[..., None])
     top, log_sum, alone = log_sum_exp_of(xp, logits, xp.equal(xp.one_hot(labels, classes, xp.dtype(logits)), 0))
     mass = xp.where(alone, 0.0, xp.exp(top + log_sum - xp.logsumexp(logits, axis=-1)))
     mass = mass * xp.one_or_nan((labels >= 0) & (labels < classes), xp.dtype(mass))
@@ -154,12 +153,6 @@ def _count(xp: Backend, x: Array) -> Any:
     """The number of elements: an int, or an array of the dtype of x if it is unknown before the run."""
     size = xp.size(x)
     return xp.cast(size, xp.dtype(x)) if xp.is_array(size) else size
-
-
-def _centered(xp: Backend, logits: Array) -> Array:
-    """Logits minus the maximum of their row, so that a large common offset costs no precision."""
-    top = xp.stop_gradient(xp.max(logits, axis=-1))
-    return logits - xp.where(xp.equal(top, MINUS_INFINITY), 0.0, top)[..., None]
 
 
 def _labels_and_logits(labels: Array, logits: Array, axis: int) -> tuple[Backend, Array, Array]:

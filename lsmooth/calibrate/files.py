@@ -92,12 +92,6 @@ def suffix_of(path: Path) -> str:
 def open_array(path: Path, wanted: Wanted, scratch: Path, progress: Progress) -> StoredArray:
     """Open one array of a file by its suffix; texts become indices into `StoredArray.values`.
 
-    Args:
-        path: the file.
-        wanted: the array or columns to read.
-        scratch: a folder for unpacked files.
-        progress: called with the state of the unpacking.
-
     Raises:
         FileError: if the file does not hold such an array.
         ImportError: if a package for the format is missing.

@@ -89,17 +89,7 @@ class Fit:
 
 
 def fit(scaler: Any, data: Data, split: Split, rows: int, passes: Passes, scratch: Path, progress: Progress) -> Fit:
-    """Fit a calibrator on the fit part, or load the one that an interrupted run has saved.
-
-    Args:
-        scaler: the calibrator.
-        data: the rows.
-        split: the split into parts.
-        rows: the number of rows of both parts.
-        passes: the passes over the rows.
-        scratch: a folder for a copy of the fit part.
-        progress: called with the progress of copying.
-    """
+    """Fit a calibrator on the fit part, or load the one that an interrupted run has saved."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if type(scaler) is TemperatureScaling:

@@ -245,16 +245,6 @@ def bootstrap(
     Examples are drawn with replacement, the same before and after; the positions of an example stay together. The bias
     is corrected as in `lsmooth.metrics.metric_interval`. If the sample is a part of the examples, deviations are
     multiplied by the square root of its share.
-
-    Args:
-        before: rows before calibration.
-        after: the same rows after it.
-        values: the measures of all rows, before and after.
-        examples: the number of all examples.
-        resamples: the number of draws.
-        seed: the seed of the draws.
-        progress: called with the progress of the draws.
-        confidence_level: the level of the intervals.
     """
     ids, index = np.unique(before.example, return_inverse=True)
     narrowing = (len(ids) / examples) ** 0.5

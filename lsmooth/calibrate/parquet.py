@@ -94,13 +94,6 @@ def _filled(column: Any) -> np.ndarray:
 def write_parquet(path: Path, target: Path, names: Sequence[str], blocks: Iterator[np.ndarray], as_list: bool) -> None:
     """Write a table with additional columns: (rows, columns) of numbers, block by block.
 
-    Args:
-        path: the table.
-        target: the file to write.
-        names: the names of the new columns.
-        blocks: their values, in order.
-        as_list: whether to write one column of lists.
-
     Raises:
         FileError: if the table has a column of that name.
     """

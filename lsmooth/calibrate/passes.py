@@ -74,13 +74,7 @@ class Sums:
 
 
 def work_folders(folder: Path, files: Sequence[Sequence[Path] | None], how: Any) -> tuple[Path, Path]:
-    """A folder for unpacked files, and one for the results of passes with the same files and options.
-
-    Args:
-        folder: the folder of both.
-        files: the files that are read.
-        how: all options, as plain data.
-    """
+    """A folder for unpacked files, and one for the results of passes with the same files and options."""
     known = [[identity(path) if path.exists() else str(path) for path in paths or ()] for paths in files]
     state = folder / digest([lsmooth.__version__, np.__version__, known, how])
     for path in folder.iterdir():
@@ -95,14 +89,7 @@ Function = Callable[[Data, Block], Sums]
 
 
 class Passes:
-    """Passes over data.
-
-    Args:
-        data: all data of the passes.
-        folder: the folder of saved results; None to save nothing.
-        n_jobs: the number of processes.
-        progress: called with the progress of each pass.
-    """
+    """Passes over data, whose results are saved in ``folder`` unless it is None."""
 
     def __init__(self, data: Sequence[Data], folder: Path | None, n_jobs: int, progress: Progress):
         self.folder, self._data, self._progress, self._n_jobs = folder, tuple(data), progress, n_jobs
@@ -120,10 +107,7 @@ class Passes:
     def total(self, stage: str, data: Data, function: Function) -> Sums:
         """The sum of the function's results over all blocks, continued from a saved one.
 
-        Args:
-            stage: the unique name of the pass.
-            data: the rows.
-            function: a function that can be pickled if there are several processes.
+        ``stage`` must be unique. The function must be picklable if there are several processes.
         """
         path = None if self.folder is None else self.folder / f"{stage.replace(' ', '-')}.npz"
         sums, done = (Sums(), 0) if path is None else Sums.load(path)

@@ -114,15 +114,6 @@ def calibrate(
 ) -> Results:
     """Fit a calibrator on a part of the data and measure it on the rest.
 
-    Args:
-        data: logits and labels.
-        evaluation: the data to measure on; None to split ``data``.
-        options: the user's options.
-        scratch: a folder for a copy of the fit part.
-        progress: called with the progress of each stage.
-        n_jobs: the number of processes.
-        state: a folder for the results of passes, which a later call with the same arguments uses.
-
     Raises:
         FileError: if a row is wrong, or a part is empty.
         ImportError: if a package is missing.

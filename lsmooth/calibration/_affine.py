@@ -79,12 +79,7 @@ class Fit(NamedTuple):
 class Objective:
     """Mean negative log-likelihood of a map, its penalties, and their gradient, block by block.
 
-    Args:
-        rows: logits, labels and weights.
-        features: maps logits (rows, classes) to features; may overwrite them.
-        shape: the shape of the weight.
-        has_bias: whether a bias is fitted; otherwise it is 0.
-        ridge: the penalties.
+    ``features`` maps logits (rows, classes), which it may overwrite, to the features of the map.
     """
 
     def __init__(

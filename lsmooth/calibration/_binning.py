@@ -90,7 +90,7 @@ class ClasswiseCalibrator(Calibrator):
     def _probabilities(self, xp: Backend, array: Array) -> Array:
         if not self.from_logits:
             return array
-        return xp.exp(log_softmax(xp, array - xp.max(array, axis=-1)[..., None]))
+        return xp.exp(log_softmax(xp, array))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -50,12 +50,7 @@ Search = Generator[float, Sums, Any]
 def solve(source: Source, start: float, low: float, high: float, max_passes: int) -> Found:
     """The beta of greatest likelihood; if there is none, the beta nearest to 1 that is as good.
 
-    Args:
-        source: the rows.
-        start: log beta to begin with.
-        low: the least log beta.
-        high: the greatest.
-        max_passes: the most passes over the rows.
+    ``start``, ``low`` and ``high`` are values of log beta.
 
     Returns:
         beta, the sums there, and the status.
@@ -70,14 +65,6 @@ def solve(source: Source, start: float, low: float, high: float, max_passes: int
 
 def solve_groups(rows: Rows, fitted: np.ndarray, start: float, low: float, high: float, max_passes: int) -> list[Found]:
     """`solve` for groups of rows, in the same passes.
-
-    Args:
-        rows: rows in groups.
-        fitted: which groups to fit, bool; each has a row that counts.
-        start: log beta to begin with.
-        low: the least log beta.
-        high: the greatest.
-        max_passes: the most passes over the rows.
 
     Returns:
         The result of `solve` for each group to fit.

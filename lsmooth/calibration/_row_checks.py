@@ -71,15 +71,9 @@ class RowChecks(NamedTuple):
         weight: Array | None,
         improbable: tuple[Array, Array] | None,
     ) -> None:
-        """Raise the error of the first wrong row.
+        """Raise the error of the first row that is not ``good``.
 
-        Args:
-            index: the block's index.
-            good: (rows,), bool: which rows are right.
-            logits: (rows, classes).
-            labels: of the rows.
-            weight: of the rows, or None.
-            improbable: for probabilities, which rows are probabilities, and the given rows.
+        ``improbable`` is given for probabilities: which rows are probabilities, and the given rows.
         """
         xp = self.xp
         row = int(np.argmin(xp.to_numpy(good)))

@@ -19,12 +19,6 @@ class Batches:
     The constructor makes the first pass: it finds the optimum of the first batch, and the sums of all batches there and
     at beta = 1, so that few passes remain.
 
-    Args:
-        batches: an iterable that can be read again.
-        rows_of: makes `Rows` of one batch.
-        low: the least log beta.
-        high: the greatest.
-
     Raises:
         TypeError: if ``batches`` is an iterator, which can be read only once.
         ValueError: if there are no batches.

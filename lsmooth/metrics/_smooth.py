@@ -10,7 +10,6 @@ import numpy as np
 from lsmooth import _validation as check
 from lsmooth.backends import Array
 from lsmooth.metrics._inputs import prepare
-from lsmooth.metrics._relplot import RelplotError
 from lsmooth.metrics._tables import rows_on_host
 
 CONVENTIONS = ("exact", "relplot")
@@ -18,6 +17,9 @@ _NODES = 2**18
 _NODES_PER_BANDWIDTH = 256
 _WIDEST_FREQUENCY = 9.0
 """From here on exp(-x^2 / 2) is below the precision of float64."""
+_RELPLOT_MESH = 200
+_RELPLOT_FLOOR = 1e-4
+"""Added to the density, so that it is above 0 where there are no rows."""
 
 
 def smooth_calibration_error(
@@ -78,7 +80,7 @@ def smooth_calibration_error(
     elif weight.sum() == 0:
         error = 0.0
     else:
-        kind = _Exact if convention == "exact" else RelplotError
+        kind = _Exact if convention == "exact" else _Relplot
         error = _error(kind(confidence, weight * (confidence - correct), weight), bandwidth)
     return inputs.home.asarray(error, inputs.dtype, like=inputs.given)
 
@@ -126,8 +128,43 @@ class _Exact:
 @np.errstate(all="ignore")
 def _cosines(at: np.ndarray, values: np.ndarray, nodes: int) -> np.ndarray:
     """``2 sum_i values_i cos(pi k at_i)``, k = 0, 1, ..., of values shared between the nodes of a grid on [0, 1]."""
-    left = np.clip((at * (nodes - 1)).astype(np.int64), 0, nodes - 2)
-    share = at * (nodes - 1) - left
-    grid = np.bincount(left, (1.0 - share) * values, nodes) + np.bincount(left + 1, share * values, nodes)
+    grid = _on_grid(at, values, nodes)
     grid[[0, -1]] *= 2.0  # their own reflections
     return np.fft.rfft(np.concatenate([grid, grid[-2:0:-1]])).real
+
+
+class _Relplot:
+    """The error as a function of the bandwidth, on the grid of relplot 1.0, which reflects the ends of [0, 1] once."""
+
+    def __init__(self, confidence: np.ndarray, residual: np.ndarray, weight: np.ndarray):
+        self._confidence, self._residual, self._weight = confidence, residual, weight
+
+    @np.errstate(all="ignore")
+    def __call__(self, bandwidth: float) -> float:
+        """The sum of the absolute smoothed residuals over the sum of the smoothed weights."""
+        mesh = np.linspace(0.0, 1.0, max(round(10 / bandwidth), _RELPLOT_MESH))
+        size = max(2000, round(20 / bandwidth)) // 2 + 1
+        density = _smoothed(self._confidence, self._weight, size, bandwidth, mesh) + _RELPLOT_FLOOR
+        smoothed = _smoothed(self._confidence, self._residual, size, bandwidth, mesh)
+        return float(np.abs(smoothed).sum() / density.sum())
+
+
+def _smoothed(at: np.ndarray, values: np.ndarray, size: int, bandwidth: float, mesh: np.ndarray) -> np.ndarray:
+    """Distribute values in [0, 1] to the nearest two grid points, smooth them, and interpolate at the mesh."""
+    grid = _on_grid(at, values, size)
+    # Reflect at both ends; the Fourier transform of three periods convolves with the whole kernel.
+    reflected = np.concatenate([grid[:0:-1], grid, grid[-2::-1]])
+    offset = np.linspace(0.0, 1.0, size) - 0.5
+    kernel = np.exp(-0.5 * (offset / bandwidth) ** 2) / (np.sqrt(2.0 * np.pi) * bandwidth)
+    length = len(reflected) + size - 1
+    product = np.fft.rfft(reflected, length) * np.fft.rfft(kernel, length)
+    whole = np.fft.irfft(product, length)
+    first = size - 1 + size // 2  # the "valid" part, from the middle copy on
+    return np.interp(mesh, np.linspace(0.0, 1.0, size), whole[first : first + size])
+
+
+def _on_grid(at: np.ndarray, values: np.ndarray, nodes: int) -> np.ndarray:
+    """Distribute values at points of [0, 1] linearly to the two nearest nodes of a grid."""
+    left = np.clip((at * (nodes - 1)).astype(np.int64), 0, nodes - 2)
+    share = at * (nodes - 1) - left
+    return np.bincount(left, (1.0 - share) * values, nodes) + np.bincount(left + 1, share * values, nodes)

@@ -106,13 +106,8 @@ def finished(plan: Plan, backend: str, work: Callable[..., Any]) -> Callable[...
 def step(plan: Plan, mode: str, arrays: Arrays, loss: Loss, watched: int = 1) -> Setup:
     """Value and gradients of a loss, by the first ``watched`` arrays.
 
-    Args:
-        plan: what the user asked for.
-        mode: the framework, and how it runs: ``"torch"``, ``"torch, compiled"``, ``"jax"``, or TensorFlow's
-            ``"tensorflow, eager"``, ``"... function"``, ``"... unknown batch"`` or ``"... XLA"``.
-        arrays: makes the arrays.
-        loss: a function of them.
-        watched: how many of the arrays get a gradient.
+    ``mode`` is ``"torch"``, ``"torch, compiled"``, ``"jax"``, or ``"tensorflow, eager"``, ``"... function"``,
+    ``"... unknown batch"`` or ``"... XLA"``.
     """
     backend = mode.partition(", ")[0]
 

@@ -36,9 +36,6 @@ def default_backend() -> str:
 def load_trainer(name: str) -> Trainer:
     """The trainer of that framework, importing it.
 
-    Args:
-        name: one of `lsmooth.study.config.BACKENDS`.
-
     Raises:
         ValueError: if there is none of that name.
         ImportError: if the framework, or what it trains with, is not installed.

@@ -68,11 +68,6 @@ class Trainer(Protocol):
 def batches(rows: int, training: Training, seed: int) -> np.ndarray:
     """The rows of the batches, the same in every framework.
 
-    Args:
-        rows: the number of rows of the training part.
-        training: the number of rounds, of steps, and the batch size.
-        seed: the seed of the shuffling, which is repeated for each epoch.
-
     Returns:
         (rounds, steps, batch), row numbers.
 
