@@ -1,8 +1,8 @@
 """Label smoothing, calibration and distillation for NumPy, JAX, TensorFlow and PyTorch.
 
-Hand lsmooth the tensors you already have; it answers in the same framework, with the
-right gradient. Importing it imports NumPy and nothing heavier: a framework's code is
-loaded when a tensor of that framework arrives, or when it is asked for by name.
+Functions take tensors of any of these frameworks, and return tensors of the same framework with the correct
+gradient. Importing lsmooth imports only NumPy. The code for a framework is loaded with the first tensor of that
+framework, or when the framework is selected by name.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _home_of(name: str) -> str | None:
-    """The module of lsmooth that has this public name."""
+    """The module of lsmooth that exports this name."""
     modules = (importlib.import_module(f"lsmooth.{module}") for module in _SUBMODULES)
     return next((module.__name__ for module in modules if name in getattr(module, "__all__", ())), None)
 

@@ -1,4 +1,4 @@
-"""Isotonic regression by SciPy, and the broken line through its points."""
+"""Isotonic regression by SciPy, and the points of its piecewise linear interpolation."""
 
 from __future__ import annotations
 
@@ -8,35 +8,31 @@ import numpy as np
 
 
 class IsotonicFit(NamedTuple):
-    """The weighted least-squares fit that never falls, at the distinct places of the rows."""
+    """The non-decreasing weighted least-squares fit at the distinct values of x."""
 
     x: np.ndarray
-    """(places,): where the rows are, rising."""
+    """(values,), increasing."""
     weight: np.ndarray
-    """(places,): the weight of the rows there."""
+    """(values,), the total weight of the rows with each value."""
     y: np.ndarray
-    """(places,): the fit."""
+    """(values,), the fit."""
     bounds: np.ndarray
-    """(blocks + 1,): block b, where the fit is flat, holds the places bounds[b] to before bounds[b + 1]."""
+    """(blocks + 1,): the fit is constant in block b, the values bounds[b] to bounds[b + 1] - 1."""
 
 
 def isotonic_fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> IsotonicFit:
-    """Fit targets ``y`` in [0, 1] at ``x``; weights are above 0.
-
-    Raises:
-        ImportError: if SciPy is not installed.
-    """
+    """Fit targets ``y`` in [0, 1] at ``x``, with weights above 0."""
     order = np.argsort(x)
     x, y, weight = x[order], y[order], weight[order]
     starts = np.flatnonzero(np.diff(x, prepend=-np.inf))
-    if len(starts) < len(x):  # equal values are one point
-        held = np.add.reduceat(weight, starts)
-        x, y, weight = x[starts], np.add.reduceat(weight * y, starts) / held, held
+    if len(starts) < len(x):  # merge equal values
+        total = np.add.reduceat(weight, starts)
+        x, y, weight = x[starts], np.add.reduceat(weight * y, starts) / total, total
     return IsotonicFit(x, weight, *pooled(y, weight))
 
 
 def pooled(y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The fit of targets at distinct places that are in order, and the bounds of its blocks."""
+    """The fit of targets that are sorted by distinct values of x, and the bounds of its blocks."""
     try:
         from scipy.optimize import isotonic_regression
     except ImportError as error:
@@ -46,7 +42,7 @@ def pooled(y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def isotonic(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points (x, y) of the fit, without those inside flat parts."""
+    """The points (x, y) of the fit, without those inside constant blocks."""
     fit = isotonic_fit(x, y, weight)
     kept = np.unique(np.concatenate([fit.bounds[:-1], fit.bounds[1:] - 1]))
     return fit.x[kept], fit.y[kept]

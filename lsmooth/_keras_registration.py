@@ -1,6 +1,6 @@
-"""Registers lsmooth's classes with Keras, so that saved models load, as soon as both are imported.
+"""Registers lsmooth's classes with Keras as soon as both are imported, so that saved models load.
 
-Keras is never imported here. If it has not been imported yet, a finder on ``sys.meta_path`` waits for it.
+Keras is never imported here. Until the user imports it, a finder on ``sys.meta_path`` waits for the import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class _KerasFinder(MetaPathFinder):
-    """Finds Keras as the other finders do, and registers the classes once it has been executed."""
+    """Finds Keras by the other finders, and registers the classes after its import."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "keras":
@@ -34,7 +34,7 @@ class _KerasFinder(MetaPathFinder):
 
 
 def register_with_keras() -> None:
-    """Register the classes now if Keras has been imported, else as soon as it is."""
+    """Register the classes now if Keras has been imported, else after its import."""
     if "keras" in sys.modules:
         _register()
     else:

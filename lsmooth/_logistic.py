@@ -7,19 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 _MOST_STEPS = 30
-"""Along a direction in which the likelihood grows without end, the gain falls by e a step: to 1e-13 of it by here."""
+"""For separable labels, the gain falls by a factor e per step, to 1e-13 after this many steps."""
 _GAIN = 1e-14
-_VANISHED = 1e-8
-"""The loss of labels that the features separate goes to 0; above this it is that of an optimum."""
+_SEPARABLE = 1e-8
+"""The loss of separable labels tends to 0; a loss above this is an optimum."""
 
 
 class LogisticFit(NamedTuple):
-    """The coefficients of greatest likelihood."""
+    """The maximum-likelihood coefficients."""
 
     coefficients: np.ndarray
     """(features,)."""
     converged: bool
-    """False where the likelihood has no greatest value, as for labels that the features separate."""
+    """False if the likelihood has no maximum, as for labels that the features separate."""
     iterations: int
 
 
@@ -29,11 +29,7 @@ def fit_logistic(
 ) -> LogisticFit:
     """Maximise ``sum_i w_i [y_i t_i - log(1 + exp t_i)]``, t = features @ coefficients + offset.
 
-    Args:
-        features: (rows, features), finite.
-        target: (rows,), in [0, 1].
-        weight: (rows,), at least 0, one of them above.
-        offset: (rows,) or a number.
+    ``features`` (rows, features) are finite, ``target`` y (rows,) is in [0, 1], ``weight`` w (rows,) is non-negative.
     """
     scale = np.sqrt((features**2).mean(axis=0))
     scale[scale == 0] = 1.0
@@ -52,7 +48,7 @@ def fit_logistic(
         step = np.linalg.lstsq(curvature, slope, rcond=None)[0]
         decrement = float(slope @ step)
         if decrement <= _GAIN * value:
-            return LogisticFit((coefficients - step) / scale, value > _VANISHED, iteration)
+            return LogisticFit((coefficients - step) / scale, value > _SEPARABLE, iteration)
         length = 1.0
         while length > 1e-10:
             candidate = coefficients - length * step
@@ -61,6 +57,6 @@ def fit_logistic(
                 break
             length *= 0.5
         else:
-            return LogisticFit(coefficients / scale, value > _VANISHED and decrement < 1e-9 * value, iteration)
+            return LogisticFit(coefficients / scale, value > _SEPARABLE and decrement < 1e-9 * value, iteration)
         coefficients, value, t = candidate, new, new_t
     return LogisticFit(coefficients / scale, False, _MOST_STEPS)

@@ -1,4 +1,4 @@
-"""Whether numbers can be the probabilities of a distribution, by what their rounding explains."""
+"""Checks whether numbers are the probabilities of distributions, up to rounding."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import numpy as np
 from lsmooth.backends.formulas.rows import ROUNDING
 
 _HALF, _BRAIN = 2e-2, 1e-1
-"""How far sums are off that were taken in float16 and in bfloat16."""
+"""The largest errors of sums in float16 and in bfloat16."""
 _FLOAT = 1e-4
-"""The same of float32."""
+"""The largest error of sums in float32."""
 
 
 def check_distributions(name: str, p: np.ndarray) -> None:
-    """Rows of probabilities, classes last: in [0, 1], with a sum of one within their rounding.
-
-    Raises:
-        ValueError: with the first row that is none.
-    """
+    """Raise a ValueError unless all rows are in [0, 1] and sum to one up to rounding; the classes are last."""
     outside = (p < -ROUNDING) | (p > 1.0 + ROUNDING)
     if outside.any():
         where = tuple(int(i) for i in np.argwhere(outside)[0])
@@ -35,10 +31,10 @@ def check_distributions(name: str, p: np.ndarray) -> None:
 
 
 def sums_to_one(p: np.ndarray) -> np.ndarray:
-    """(...), whether each row of (..., classes) has a sum of 1, within what the rounding of its entries explains.
+    """(...), whether each row of (..., classes) sums to 1 up to the rounding of its entries.
 
-    Entries that float16 or bfloat16 can hold may have been rounded to it, and likewise decimal numbers of 2 to 6
-    digits, each by half a unit of the last digit at most.
+    Entries that are representable in float16, in bfloat16 or as decimal numbers of 2 to 6 digits may have been
+    rounded to them, each by at most half a unit of the last digit.
     """
     p = np.asarray(p)
     good = np.abs(p.sum(axis=-1, dtype=np.float64) - 1.0) <= _FLOAT
@@ -62,6 +58,6 @@ def _is_explained(p: np.ndarray) -> np.ndarray:
         scaled = p * 10.0**digits
         decimal = (np.abs(scaled - np.round(scaled)) <= 10.0**digits * 2.0**-23 * np.maximum(p, 2.0**-10)).all(axis=1)
         unit = 0.5 * 10.0**-digits * 1.001
-        # Only an entry that is not 0 can have been rounded up.
+        # An entry of 0 cannot have been rounded up.
         good |= decimal & (excess <= unit * (p > 0).sum(axis=1)) & (excess >= -unit * p.shape[1])
     return good

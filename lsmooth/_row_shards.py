@@ -1,4 +1,4 @@
-"""Sums of rows that are on the host, added up over the members of a group."""
+"""Sums on the host, added up over the members of a group."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ def total_of_members(
     empty: Callable[[int], tuple[np.ndarray, ...]],
     signature: str,
 ) -> tuple[np.ndarray, ...] | None:
-    """The sums of all members, in float64; None if none of them has any.
+    """The sums of all members in float64; None if no member has any.
 
     Args:
         row_shards: the group.
-        sums: those of this member; None before its first row.
-        empty: gives the sums of no rows, of a number of classes.
-        signature: what must be the same on every member.
-
-    Raises:
-        TypeError: if ``row_shards`` is no group that can add up numbers of the host.
-        ValueError: if the members' signatures or their numbers of classes differ.
+        sums: those of this member; None if it has seen no rows.
+        empty: returns the sums of no rows for a number of classes.
+        signature: a text that must be the same on all members.
     """
     framework = type(row_shards).__module__.partition(".")[0]
     if framework not in _FRAMEWORKS:
@@ -40,13 +36,13 @@ def total_of_members(
     xp = load_backend(framework)
     members = xp.members(row_shards, "row_shards")
     classes = 0 if sums is None else max([2, *(len(x) for x in sums if x.ndim)])
-    brought = np.array([classes, -classes if classes else -(2.0**31)])
-    largest, _ = members.agree(members.placed(xp.asarray(brought, "float64")), 0, signature)
+    bounds = np.array([classes, -classes if classes else -(2.0**31)])
+    largest, _ = members.agree(members.placed(xp.asarray(bounds, "float64")), 0, signature)
     most, least = xp.to_numpy(largest).tolist()
     if not most:
         return None
     if most != -least:
-        raise ValueError(f"row_shards: the members have seen {-least:g} to {most:g} classes; give all the same number.")
+        raise ValueError(f"row_shards: the members have {-least:g} to {most:g} classes; all must have the same number.")
     own = empty(int(most)) if sums is None else sums
     flat = np.concatenate([np.asarray(x, np.float64).reshape(-1) for x in own])
     total = xp.to_numpy(members.sum(members.placed(xp.asarray(flat, "float64"))))

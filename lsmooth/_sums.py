@@ -1,8 +1,7 @@
-"""Sums over many rows that keep their digits, in float32 too.
+"""Accurate sums over many rows, also without float64.
 
-A running float32 sum of 2^24 ones stops growing. Where a framework has float64, sums are taken in it.
-Where it has none (JAX without x64), they are taken in pairs of float32: a sum and the rounding errors
-that were made on the way to it.
+A running float32 sum of ones stops growing at 2^24. Sums are therefore computed in float64 if the framework has it,
+else (JAX without x64) as pairs of float32 numbers: the sum and its rounding error.
 """
 
 from __future__ import annotations
@@ -15,27 +14,27 @@ import numpy as np
 from lsmooth.backends import Array, Backend
 
 _BLOCK = 2**10
-"""Rows of a block: sums of as many 14-bit integers are exact in float32."""
+"""Rows per block: float32 sums of this many 14-bit integers are exact."""
 
 
 def quiet(xp: Backend) -> AbstractContextManager[Any]:
-    """Within, NumPy neither warns nor raises where a number is too small or too large, as other frameworks do not."""
+    """A context without NumPy's floating-point warnings and errors, which other frameworks do not have."""
     return np.errstate(all="ignore") if xp.name == "numpy" else nullcontext()
 
 
 class Total(NamedTuple):
-    """A sum, as ``high + low``; ``low`` is None where ``high`` is float64."""
+    """A sum ``high + low``; ``low`` is None if ``high`` is float64."""
 
     high: Array
     low: Array | None
 
     @property
     def value(self) -> Array:
-        """The sum, rounded once."""
+        """The rounded sum."""
         return self.high if self.low is None else self.high + self.low
 
     def __sub__(self, other: Total) -> Array:
-        """The difference of two sums that may be close to each other."""
+        """The difference of two sums, accurate even if they are close to each other."""
         high = self.high - other.high
         return high if self.low is None or other.low is None else high + (self.low - other.low)
 
@@ -53,22 +52,12 @@ def long_sum(xp: Backend, x: Array) -> Array:
 
 
 def bin_totals(xp: Backend, index: Array, values: Array, length: int) -> Total:
-    """The sum of ``values`` per value of ``index`` below ``length``.
-
-    Args:
-        xp: the backend.
-        index: (rows, ...), integers.
-        values: of the same shape.
-        length: the number of bins.
-
-    Returns:
-        (length,).
-    """
+    """The sums (length,) of ``values`` (rows, ...) for each bin in ``index``, integers of the same shape."""
     if has_float64(xp, values):
         return Total(xp.bincount(xp.reshape(index, (-1,)), xp.reshape(xp.cast(values, "float64"), (-1,)), length), None)
     if 0 in xp.shape(values):
-        nothing = xp.bincount(xp.reshape(index, (-1,)), xp.reshape(values, (-1,)), length)
-        return Total(nothing, nothing)
+        zeros = xp.bincount(xp.reshape(index, (-1,)), xp.reshape(values, (-1,)), length)
+        return Total(zeros, zeros)
     first, *others = (_bins_by_block(xp, index, part, length) for part in _parts(xp, values))
     for other in others:
         first = _plus(xp, first, other)
@@ -76,9 +65,9 @@ def bin_totals(xp: Backend, index: Array, values: Array, length: int) -> Total:
 
 
 def _parts(xp: Backend, values: Array) -> list[Array]:
-    """Three arrays that add up to ``values``, of which any 2^10 elements have an exact sum, but for the last.
+    """Three arrays that add up to ``values``; sums of up to 2^10 elements are exact in the first two.
 
-    Adding and subtracting a larger number rounds to a multiple of that number's last digit.
+    Adding and subtracting a larger number rounds to a multiple of the unit of its last digit.
     """
     magnitude = xp.stop_gradient(xp.where(values < 0, -values, values))
     largest = xp.max(xp.reshape(xp.where(magnitude < float("inf"), magnitude, 0.0), (-1,)), axis=0)
@@ -89,18 +78,18 @@ def _parts(xp: Backend, values: Array) -> list[Array]:
 
 
 def _bins_by_block(xp: Backend, index: Array, values: Array, length: int) -> Total:
-    """Sums per block of rows and bin, and then over the blocks."""
+    """The sums of each bin per block of rows, added up over the blocks."""
     rows = xp.shape(index)[0]
     blocks = rows // _BLOCK
     whole = blocks * _BLOCK
 
     def sums(first: int, end: int, count: int) -> Array:
         """(count, length)."""
-        held = xp.reshape(index[first:end], (count, -1))
+        bins = xp.reshape(index[first:end], (count, -1))
         if count > 1:
             offset = np.arange(count, dtype=np.int32)[:, None] * length
-            held = held + xp.asarray(offset, xp.dtype(index), like=index)
-        flat = xp.bincount(xp.reshape(held, (-1,)), xp.reshape(values[first:end], (-1,)), count * length)
+            bins = bins + xp.asarray(offset, xp.dtype(index), like=index)
+        flat = xp.bincount(xp.reshape(bins, (-1,)), xp.reshape(values[first:end], (-1,)), count * length)
         return xp.reshape(flat, (count, length))
 
     parts = []
@@ -113,11 +102,11 @@ def _bins_by_block(xp: Backend, index: Array, values: Array, length: int) -> Tot
 
 
 def _sum_of_rows(xp: Backend, x: Array) -> Total:
-    """The sum over the first axis, by halves."""
+    """The pairwise sum over the first axis."""
     rows = xp.shape(x)[0]
     if not rows:
-        nothing = xp.sum(x, axis=0)
-        return Total(nothing, nothing)
+        zeros = xp.sum(x, axis=0)
+        return Total(zeros, zeros)
     left: list[Total] = []
     pair = Total(x, 0.0 * xp.ones_like(x, xp.dtype(x)))
     while rows > 1:
@@ -133,7 +122,7 @@ def _sum_of_rows(xp: Backend, x: Array) -> Total:
 
 
 def _plus(xp: Backend, a: Total, b: Total) -> Total:
-    """The sum of two pairs: the rounding error of their high parts is known exactly (Knuth's TwoSum)."""
+    """The sum of two pairs, with the exact rounding error of the high parts (Knuth's TwoSum)."""
     high = a.high + b.high
     of_b = high - a.high
     error = (a.high - (high - of_b)) + (b.high - of_b)

@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of a call, said so that the caller can mend it."""
+"""Checks of arguments, with messages that name the argument, the given value and the remedy."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _WIDER = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32"
 
 @contextmanager
 def validate(enabled: bool = True) -> Iterator[None]:
-    """Check the values of tensors too, within a ``with`` block: labels in range, no NaN.
+    """Check the values of tensors too within a ``with`` block: labels in range, no NaN.
 
-    Shapes, dtypes and options are always checked. Values live on the device and reading them
-    costs a synchronisation, so they are checked only here, or everywhere in a process started
-    with ``LSMOOTH_VALIDATE=1``. Traced and compiled calls have no values to check.
+    Shapes, dtypes and options are always checked. Reading values needs a synchronisation with the device, so they
+    are checked only in such a block, or in a process started with ``LSMOOTH_VALIDATE=1``. Traced and compiled calls
+    have no values to check.
 
     Args:
-        enabled: False switches the check off within the block.
+        enabled: False disables the check within the block.
 
     Examples:
         >>> import lsmooth
@@ -49,7 +49,7 @@ def validate(enabled: bool = True) -> Iterator[None]:
 
 
 def is_validating(xp: Backend, *arrays: Array | None) -> bool:
-    """Whether values are to be checked; asked of a context variable only where there are values."""
+    """Whether to check values. The context variable is not read for traced arrays, which have no values."""
     for array in arrays:
         if array is not None and not xp.is_concrete(array):
             return False
@@ -57,13 +57,9 @@ def is_validating(xp: Backend, *arrays: Array | None) -> bool:
 
 
 def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like: Array | None = None) -> Array:
-    """``value`` as an array of this backend.
-
-    Raises:
-        TypeError: if it is None, text, or another object that holds no numbers, or holds complex ones.
-    """
+    """``value`` as an array of this backend; a TypeError unless it holds real numbers."""
     if isinstance(value, np.ndarray):
-        if xp.is_concrete(value) and value.dtype.kind in "OSUMm":  # torch.compile traces no dtype of NumPy's
+        if xp.is_concrete(value) and value.dtype.kind in "OSUMm":  # torch.compile cannot trace NumPy dtypes
             raise TypeError(f"{name} must be an array, a tensor or numbers, got an array of dtype {value.dtype}.")
     elif not xp.is_array(value) and not hasattr(value, "__array__"):
         first = value
@@ -73,7 +69,7 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
             hint = " Call the model on its inputs and pass the result." if callable(value) else ""
             raise TypeError(f"{name} must be an array, a tensor or numbers, got {_shortened(value)}.{hint}")
     given = _dtype_of(xp, value) if xp.is_array(value) or xp.is_concrete(value) else ""
-    if "complex" in given:  # a cast would cut them
+    if "complex" in given:  # a cast would drop the imaginary part
         raise TypeError(f"{name} must hold real numbers, got {given}; take the real part.")
     array = xp.asarray(value, dtype, like=like)
     if xp.name == "tensorflow" and array.shape.rank is None:
@@ -85,7 +81,7 @@ def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like:
 
 
 def _dtype_of(xp: Backend, value: Any) -> str:
-    """The dtype of an array, of this backend or of NumPy, and nothing of what else holds numbers."""
+    """The dtype of an array of this backend or of NumPy; "" for other objects."""
     return xp.dtype(value) if xp.is_array(value) else str(getattr(value, "dtype", ""))
 
 
@@ -94,12 +90,12 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 40 else f"a {type(value).__name__}"
 
 
-# The argument that is most easily swapped with another one: its name, its value, and a call in the right order.
+# The first of two arguments that are easily swapped: its name, its value, and a call in the correct order.
 Order = tuple[str, Any, str]
 
 
 def float_array(xp: Backend, name: str, value: Any, like: Array | None = None, order: Order | None = None) -> Array:
-    """``value`` as an array of this backend, which must be of a float dtype."""
+    """``value`` as an array of this backend; a TypeError unless its dtype is floating point."""
     dtype = _dtype_of(xp, value)
     if "complex" not in dtype:
         value = to_array(xp, name, value, like=like)
@@ -111,7 +107,7 @@ def float_array(xp: Backend, name: str, value: Any, like: Array | None = None, o
 
 
 def check_float(name: str, dtype: str) -> None:
-    """Raise a TypeError unless the dtype is a float one."""
+    """Raise a TypeError unless the dtype is floating point."""
     if dtype not in FLOATS:
         raise TypeError(f"{name} must be floating point, got {dtype}; cast it, e.g. to float32.")
 
@@ -119,25 +115,25 @@ def check_float(name: str, dtype: str) -> None:
 def beside_labels(
     xp: Backend, name: str, value: Any, labels: Any, call: str = "softmax_cross_entropy(labels, logits)"
 ) -> Array:
-    """`float_array` of logits, on the device of the labels that come with them."""
+    """`float_array` of logits, on the device of the labels."""
     return float_array(xp, name, value, labels if xp.is_array(labels) else None, ("labels", labels, call))
 
 
 def _check_order(xp: Backend, name: str, dtype: str, order: Order) -> None:
-    """Raise a TypeError if the other argument is floating where this one holds integers: they are swapped."""
+    """Raise a TypeError if the other argument is floating point and this one is not, because they are swapped."""
     first, value, call = order
     other = _dtype_of(xp, value) or (str(np.asarray(value).dtype) if isinstance(value, (list, tuple)) else "")
     if other in FLOATS:
         leading = call.partition("(")[2].partition(",")[0]
-        come = "come" if leading.endswith("s") else "comes"
+        verb = "come" if leading.endswith("s") else "comes"
         raise TypeError(
-            f"{leading} {come} first, as in {call}: {name} must be floating point, got {dtype}, and {first} "
+            f"{leading} {verb} first, as in {call}: {name} must be floating point, got {dtype}, and {first} "
             f"got {other}."
         )
 
 
 def class_ids(xp: Backend, labels: Array) -> Array:
-    """Integer labels in a dtype that can hold, and be compared with, any number of classes."""
+    """Integer labels in a signed dtype that is large enough for any number of classes."""
     dtype = xp.dtype(labels)
     return xp.cast(labels, _WIDER[dtype]) if dtype in _WIDER else labels
 
@@ -152,7 +148,7 @@ def check_ignore_index(value: Any) -> int | None:
 
 
 def is_integer(xp: Backend, array: Array) -> bool:
-    """Whether the dtype is an integer one (bool is not)."""
+    """Whether the dtype is an integer dtype; bool is not."""
     return "int" in xp.dtype(array)
 
 
@@ -175,12 +171,12 @@ def number_or_rows(
 
 
 def is_integer_number(value: Any) -> bool:
-    """Whether ``value`` is one integer, Python's or NumPy's; a bool is none."""
+    """Whether ``value`` is a Python or NumPy integer; a bool is not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def is_real_number(value: Any) -> bool:
-    """Whether ``value`` is one number, Python's or NumPy's; a bool is none."""
+    """Whether ``value`` is a Python or NumPy number; a bool is not."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
@@ -192,7 +188,7 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
 
 
 def check_fraction(name: str, value: Any) -> float:
-    """A number between 0 and 1, both excluded, as Python's float."""
+    """A number in (0, 1), as Python's float."""
     if not is_real_number(value) or not 0 < value < 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value!r}.")
     return float(value)
@@ -206,7 +202,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:
-    """A number in [low, high], (low, inf) where there is no upper end, as Python's float."""
+    """A number in [low, high], or in (low, inf) if ``high`` is infinite, as Python's float."""
     number = check_number(name, value)
     if high == float("inf"):
         if not low < number < high:
@@ -217,7 +213,7 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
 
 
 def check_number(name: str, value: Any) -> float:
-    """A Python or NumPy number, but no bool, as Python's float."""
+    """A Python or NumPy number as Python's float; bools are refused."""
     if type(value) is float:
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
@@ -234,13 +230,13 @@ def check_at_least(name: str, value: float, low: float) -> float:
 
 
 def check_has_classes(name: str, shape: Sequence[int | None]) -> None:
-    """At least one axis, whose last is that of the classes."""
+    """Raise a ValueError unless there is an axis for the classes."""
     if not shape:
         raise ValueError(f"{name} must have at least one axis, the classes; got a scalar.")
 
 
 def known_classes(name: str, shape: Sequence[int | None]) -> int:
-    """The size of the last axis, which must be known before the run."""
+    """The size of the last axis, which must be known statically."""
     if not shape or shape[-1] is None:
         raise ValueError(f"{name} must have a known number of classes along the last axis, got shape {tuple(shape)}.")
     return shape[-1]
@@ -267,10 +263,10 @@ def check_labels(
     weight: Array | None = None,
     num_classes: int | None = None,
 ) -> tuple[Array, int, bool]:
-    """Labels that fit the logits, the class axis counted from the front, and whether they are distributions.
+    """The checked labels, the class axis counted from the front, and whether the labels are distributions.
 
-    With a ``weight`` (classes, features), ``logits`` are the hidden states that it makes logits of. Distributions
-    may have ``num_classes`` entries, or one for each logit.
+    With a ``weight`` (classes, features), ``logits`` are the hidden states of a linear head. Distributions may have
+    ``num_classes`` entries, or one per logit.
     """
     shape = xp.shape(logits)
     front = check_axis(axis, shape)
@@ -284,8 +280,8 @@ def check_labels(
     if num_classes is not None:
         if shape[front] is not None and num_classes > shape[front]:
             raise ValueError(
-                f"num_classes must be at most {shape[front]}, the number of logits, of which those from num_classes on "
-                f"are padding; got {num_classes}."
+                f"num_classes must be at most {shape[front]}, the number of logits, because later logits are padding; "
+                f"got {num_classes}."
             )
         shape = (*shape[:front], num_classes, *shape[front + 1 :])
     if same_shape(xp.shape(labels), shape) or same_shape(xp.shape(labels), padded):
@@ -305,21 +301,21 @@ def check_labels(
 
 
 def fitting_axis(rows: Sequence[int | None], shape: Sequence[int | None], name: str = "labels") -> str:
-    """The class axis that rows of this shape would fit, as the end of a message; axis 1 if several do."""
+    """A hint for a message: the class axis that rows of this shape would fit; axis 1 if there are several."""
     axes = [a for a in (1, *range(len(shape))) if same_shape(rows, (*shape[:a], *shape[a + 1 :]))]
     fit = "fit" if name.endswith("s") else "fits"
     return f" The {name} {fit} axis={axes[0]}." if axes else ""
 
 
 def check_broadcast(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:
-    """NumPy's rule: trailing dimensions are equal or 1."""
+    """Raise a ValueError unless ``shape`` broadcasts to the rows by NumPy's rules."""
     pairs = zip(reversed(shape), reversed(rows), strict=False)
     if len(shape) > len(rows) or not all(a in (1, b) or a is None or b is None for a, b in pairs):
         raise ValueError(f"{name} must broadcast to the rows, of shape {tuple(rows)}; got shape {tuple(shape)}.")
 
 
 def check_weight_shape(name: str, shape: Sequence[int | None], rows: Sequence[int | None]) -> None:
-    """A scalar, or the rows' rank: a missing dimension would be aligned by guess."""
+    """Raise a ValueError unless ``shape`` is () or has the rows' rank, since broadcasting fewer axes is ambiguous."""
     same = len(shape) == len(rows) and all(
         a in (1, b) or a is None or b is None for a, b in zip(shape, rows, strict=True)
     )
@@ -331,12 +327,12 @@ def check_weight_shape(name: str, shape: Sequence[int | None], rows: Sequence[in
 
 
 def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
-    """Whether two shapes can be equal, None standing for any size."""
+    """Whether two shapes can be equal; None is an unknown size."""
     return a == b or (len(a) == len(b) and all(x is None or y is None or x == y for x, y in zip(a, b, strict=True)))
 
 
 def check_class_ids(xp: Backend, labels: Array, num_classes: int, counted: Array | None = None) -> None:
-    """Under `validate`: every counted label in 0..num_classes-1."""
+    """Under `validate`: raise a ValueError for labels outside 0..num_classes-1 in counted rows."""
     values = xp.to_numpy(labels)
     bad = (values < 0) | (values >= num_classes)
     if counted is not None:
@@ -347,18 +343,18 @@ def check_class_ids(xp: Backend, labels: Array, num_classes: int, counted: Array
 
 
 def check_not_nan(xp: Backend, name: str, array: Array, counted: Array | None = None) -> None:
-    """Under `validate`: no NaN, but in rows that are not counted; their axes are the first of the array's."""
+    """Under `validate`: raise a ValueError for NaN in counted rows, which are the leading axes of the array."""
     _check_values(xp, name, array, counted, np.isnan, "hold no NaN")
 
 
 def check_distributions(xp: Backend, labels: Array, counted: Array | None = None) -> None:
-    """Under `validate`: labels (..., classes) of no negative mass, and no NaN, in the rows that are counted."""
+    """Under `validate`: raise a ValueError for negative or NaN labels (..., classes) in counted rows."""
     check_not_nan(xp, "labels", labels, counted)
     _check_values(xp, "labels", labels, counted, lambda x: x < -ROUNDING, "be distributions, which are non-negative")
 
 
 def check_binary_labels(xp: Backend, labels: Array, counted: Array | None = None) -> None:
-    """Under `validate`: labels in [0, 1], and no NaN, where they are counted."""
+    """Under `validate`: raise a ValueError for labels outside [0, 1] or NaN in counted rows."""
     check_not_nan(xp, "labels", labels, counted)
     _check_values(xp, "labels", labels, counted, lambda x: (x < -ROUNDING) | (x > 1 + ROUNDING), "be in [0, 1]")
 

@@ -66,7 +66,7 @@ def test_sums_of_whole_numbers_have_the_same_bits_as_on_one_process(of_processes
 def test_members_with_different_options_or_classes_raise_an_error(of_processes):
     for found in of_processes:
         assert "row_shards: the members of the group make different calls" in found["errors"]["options"]
-        assert found["errors"]["classes"].startswith("row_shards: the members have seen 4 to 5 classes")
+        assert found["errors"]["classes"].startswith("row_shards: the members have 4 to 5 classes")
 
 
 def test_devices_of_a_jax_axis_give_the_number_of_all_rows():
