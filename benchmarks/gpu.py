@@ -1,4 +1,4 @@
-"""Check every PyTorch kernel on a GPU against float64, then time the losses of a language model beside their peers.
+"""Check every PyTorch kernel on a GPU against float64, then time the losses of a language model and their peers.
 
     python -m benchmarks.gpu [--output benchmarks/results/gpu.json] [--quick] [--device cuda]
 
@@ -241,7 +241,7 @@ def measure(size: tuple[int, int, int], device: str) -> list[dict[str, Any]]:
 
 
 def _run(call: Callable[[], Tensor], device: str) -> tuple[float, float]:
-    """Seconds, and GiB of memory beyond what was there before."""
+    """Seconds, and additional GiB of memory."""
     before = 0
     if device == "cuda":
         torch.cuda.synchronize()
@@ -259,7 +259,7 @@ def _run(call: Callable[[], Tensor], device: str) -> tuple[float, float]:
 
 
 def _leaves(loss: Tensor) -> list[Tensor]:
-    """The tensors whose gradients the loss leads to."""
+    """The leaf tensors of the loss."""
     nodes: list[Any] = [loss.grad_fn]
     seen: set[Any] = set()
     leaves: list[Tensor] = []

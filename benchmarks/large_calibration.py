@@ -3,7 +3,7 @@
     python -m benchmarks.large_calibration FOLDER [--gigabytes 10] [--classes 1000]
 
 Writes a ``.npy`` file of float32 logits into FOLDER, which must have the room, chunk by chunk; runs
-``lsmooth calibrate`` on it in a process of its own; prints what that took; deletes the file. The
+``lsmooth calibrate`` on it in a separate process; prints time and memory; deletes the file. The
 labels are drawn from the softmax of the logits over 2.5, so 2.5 is the temperature to find.
 
 Peak memory is the kernel's own record for the process (VmHWM of /proc), which counts mapped pages of

@@ -1,4 +1,4 @@
-"""Write the README's table of speeds anew, from the results of this machine.
+"""Rewrite the README's table of speeds from the results of this machine.
 
 python -m benchmarks.readme benchmarks/results/cpu-2-core.json benchmarks/results/cpu-1-thread.json
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 from lsmooth.bench.run import Result, load
 
 README = Path(__file__).parent.parent / "README.md"
-# What stands between these comments is written here.
+# The text between these comments is replaced.
 MARKS = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->"
 
 
 def table(results: list[Result]) -> str:
-    """A line for each work at its largest size, and where it is slower than its bar; beside the first of its peers."""
+    """A line per task at its largest size, and at sizes slower than the bar, with the first of its peers."""
     shown: list[Result] = []
     largest: set[tuple[str, str]] = set()
     for result in results:

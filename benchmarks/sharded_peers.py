@@ -1,13 +1,13 @@
-"""Smoothed losses over spread classes and weighted means over spread rows: lsmooth and its peers beside one device.
+"""Smoothed losses of spread classes and weighted means of spread rows: lsmooth and its peers against one device.
 
     python -m benchmarks.sharded_peers [--peers FOLDER ...] [--write benchmarks/results/sharded-peers.json]
 
-Each member is a process of its own, in a group of gloo's on this machine. PyTorch and lsmooth are always measured. The
+Each member is a process in a gloo group on this machine. PyTorch and lsmooth are always measured. The
 other peers are measured where a folder holds them; none of them needs a GPU here, since Triton's interpreter runs their
 kernels:
 
     pip install --no-deps --target FOLDER megatron-core liger-kernel triton
-    pip download --no-deps transformer-engine flash-attn     # unpack their Python files, each into a FOLDER of its own
+    pip download --no-deps transformer-engine flash-attn     # unpack their Python files, each into its own FOLDER
 
 Several folders may hold several versions of a peer. ``docs/sharded-losses.md`` shows the results.
 """
@@ -99,7 +99,7 @@ def _flash_attention(z: Any, y: Any, group: Any) -> Any:
     from flash_attn.ops.triton.cross_entropy import cross_entropy_loss  # type: ignore[import-not-found]
 
     torch.cuda.device = lambda index: contextlib.nullcontext()  # type: ignore[assignment,misc]
-    gather = torch.distributed.all_gather_into_tensor  # gloo's wants one axis
+    gather = torch.distributed.all_gather_into_tensor  # gloo needs one axis
     torch.distributed.all_gather_into_tensor = lambda out, x, group=None: gather(out.view(-1), x.view(-1), group)
     return cross_entropy_loss(z.clone(), y, label_smoothing=EPS, process_group=group)[0]
 
@@ -175,7 +175,7 @@ def _without_init(package: str, *inside: str) -> None:
 
 
 def member(rank: int, world: int, folder: str, number: int, path: str) -> None:
-    """One process: measure peer ``number`` of `OVER_CLASSES` and then of `OVER_ROWS`, and write what it saw."""
+    """One process: measure peer ``number`` of `OVER_CLASSES` and then of `OVER_ROWS`, and write the results."""
     sys.path += filter(None, path.split(os.pathsep))
     import torch
     import torch.distributed as dist
@@ -208,7 +208,7 @@ def _over_classes(peer: Any, data: dict[str, Any], rank: int, group: Any) -> dic
 
 
 def measure(number: int, world: int, path: str = "") -> list[dict[str, Any]]:
-    """What each of ``world`` processes saw of a peer."""
+    """The results of each of ``world`` processes for a peer."""
     import torch.multiprocessing as processes
 
     os.environ.update(TRITON_INTERPRET="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
@@ -301,7 +301,7 @@ def _line(result: dict[str, Any], form: str | None) -> str:
 
 
 def main() -> None:
-    """Measure, print the tables, and write the results if asked to."""
+    """Measure, print the tables, and optionally write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", action="append", default=[], metavar="FOLDER", help="holds packages to measure")
     parser.add_argument("--only", default="", help="a part of the names of the peers to measure again")

@@ -1,4 +1,4 @@
-"""What lsmooth and its peers make of six sets of logits whose best temperature is known, or is not there.
+"""Temperatures of lsmooth and its peers for six sets of logits with a known optimum, or without one.
 
     python -m benchmarks.temperature_table
 
@@ -40,7 +40,7 @@ SCALES = {"1": 1.0, "10": 10.0, "1/40": 1 / 40, "100": 100.0}
 
 
 def optimum(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The root of the derivative by 1 / T, by bisection in float64; NaN where there is none."""
+    """The root of the derivative by 1 / T, by bisection in float64; NaN if there is none."""
 
     def slope(log_beta: float) -> float:
         z = math.exp(log_beta) * (logits - logits.max(-1, keepdims=True))
@@ -86,7 +86,7 @@ def fit_netcal(logits: np.ndarray, labels: np.ndarray) -> str:
 
 
 def fit_sklearn(logits: np.ndarray, labels: np.ndarray) -> str:
-    """What scikit-learn's ``CalibratedClassifierCV(method="temperature")`` fits with."""
+    """The estimator of scikit-learn's ``CalibratedClassifierCV(method="temperature")``."""
     from sklearn.calibration import _TemperatureScaling
 
     return _shown(1 / float(_TemperatureScaling().fit(logits, labels).beta_))

@@ -1,4 +1,4 @@
-"""Build the package, look into its files, and try the wheel in an environment that holds nothing else.
+"""Build the package, check its files, and try the wheel in a clean environment.
 
 Usage: python tests/check_package.py FOLDER, which gets the sdist and the wheel.
 """
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
 
 
 def check_wheel(names: list[str]) -> None:
-    """The package, its data and its metadata, and nothing else."""
+    """The wheel contains only the package, its data and its metadata."""
     others = [name for name in names if not name.startswith(("lsmooth/", "lsmooth-"))]
     unwanted = [name for name in names if {"tests", "results", "docs"} & set(name.split("/")) or name.endswith(".md")]
     assert not others, others
@@ -77,7 +77,7 @@ def check_wheel(names: list[str]) -> None:
 
 
 def check_sdist(names: list[str]) -> None:
-    """What is needed to build, test and read lsmooth."""
+    """The sdist contains everything needed to build, test and read lsmooth."""
     for needed in ("tests/conftest.py", "docs/index.md", "tox.ini", "LICENSE", "README.md", "CITATION.cff"):
         assert needed in names, needed
     unwanted = [name for name in names if "__pycache__" in name or name.startswith((".tox", ".venv"))]

@@ -1,7 +1,7 @@
 """The frameworks under test, and how close is close.
 
 ``LSMOOTH_TEST_BACKENDS=numpy,jax`` names the backends an environment must have: they fail
-where they are missing, and the others are not tried. Unset, whatever is installed runs.
+if they are missing, and other backends are not tested. If unset, all installed backends are tested.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ MOST_MEMORY = 4 * 2**30
 
 
 def _resident_bytes() -> int:
-    """What this process holds in memory; 0 where the system does not say."""
+    """The memory of this process; 0 if the system does not report it."""
     try:
         return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -113,7 +113,7 @@ def as_dtype(backend: Backend, x: np.ndarray, dtype: str) -> object:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip what needs SciPy where it is not installed, as in the environment of NumPy alone."""
+    """Skip tests that need SciPy if it is not installed, as in the NumPy-only environment."""
     try:
         yield
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Keras' own tests, as its wheel ships them, run on what lsmooth puts in the place of Keras' code."""
+"""Keras' own tests, from its wheel, run on the replacements of lsmooth."""
 
 from __future__ import annotations
 

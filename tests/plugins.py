@@ -1,4 +1,4 @@
-"""What every plug-in under ``backends/`` is held to; their tests call it."""
+"""Checks of every plug-in under ``backends/``, called by its test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUIET = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarnin
 
 
 def is_found(name: str, module: str, make: str) -> None:
-    """The entry point answers a call with an array of the framework, though nothing has loaded the backend."""
+    """The entry point loads the backend for a call with an array of the framework."""
     assert name in installed_backends()
     script = (
         f"import {module}, lsmooth.backends\nx = {make}\nassert lsmooth.backends.backend_of(logits=x).name == {name!r}"

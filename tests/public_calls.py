@@ -559,7 +559,7 @@ def public_name(row: str) -> str:
 
 
 def input_names(row: str) -> list[str]:
-    """The arrays that a row takes, names in `INPUTS`."""
+    """The arrays of a row, as names in `INPUTS`."""
     return list(inspect.signature(CALLS[row]).parameters)[1:]
 
 
@@ -571,7 +571,7 @@ def call(row: str, arrays: Mapping[str, Any]) -> Any:
 
 
 def converted(xp: Backend, row: str, floats: str = "float64", integers: str = "int64") -> dict[str, Any]:
-    """The arrays of a row in a backend's own form, in these dtypes."""
+    """The arrays of a row as arrays of a backend, in these dtypes."""
 
     def dtype(x: np.ndarray) -> str:
         return {"f": floats, "i": integers, "b": "bool"}[x.dtype.kind]
@@ -603,7 +603,7 @@ def parts(xp: Backend, result: Any) -> list[Any]:
 
 
 def expected(row: str) -> list[Any]:
-    """What NumPy gives for a row in float64."""
+    """The result of a row by NumPy in float64."""
     from lsmooth.backends import load_backend
 
     return parts(load_backend("numpy"), call(row, INPUTS))
@@ -617,7 +617,7 @@ def check(xp: Backend, row: str, result: Any, floats: str = "float64") -> None:
         if isinstance(y, str) or y is None:
             assert x == y
         else:
-            # TensorFlow's old losses reduce in float32, whatever they are given.
+            # TensorFlow's old losses always reduce in float32.
             exact = floats == "float64" and x.dtype != np.float32 and not row.startswith("compat.tf_losses.")
             tolerance = 1e-9 if exact else 2e-5
             np.testing.assert_allclose(

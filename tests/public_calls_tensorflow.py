@@ -1,6 +1,6 @@
 """Every public call in one of TensorFlow's stricter modes; run as ``python public_calls_tensorflow.py MODE``.
 
-Prints what failed, a line a call, and exits with 1 if anything did.
+Prints one line per failed call, and exits with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_numerics() -> dict[str, Exception]:
 
 
 def _traced(row: str, floats: str, integers: str) -> None:
-    """The value and the gradients in a ``tf.function``, whose constants are looked at too."""
+    """The value and the gradients in a ``tf.function``, and its constants."""
     xp = load_backend("tensorflow")
     arrays = public_calls.converted(xp, row, floats, integers)
 

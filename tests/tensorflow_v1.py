@@ -27,7 +27,7 @@ def shape_of(value: Any, shapes: str) -> list[int | None]:
 
 
 def run_in_graph(row: str, shapes: str) -> Any:
-    """The numbers that a session gives for a row fed through placeholders."""
+    """The results of a session for a row fed through placeholders."""
     xp = load_backend("tensorflow")
     with tf.Graph().as_default():
         values = {name: public_calls.INPUTS[name] for name in public_calls.input_names(row)}

@@ -1,4 +1,4 @@
-"""Whichever arguments of a call are the framework's, NumPy arrays beside them join that framework."""
+"""NumPy arrays in a call are converted to the framework of any other argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that are no labels, and numbers that are no numbers: NaN or an error, on every backend alike."""
+"""Invalid labels and NaN give NaN or the same error on every backend."""
 
 import numpy as np
 import pytest
@@ -164,7 +164,7 @@ def test_float32_stays_float32_beside_numbers_of_numpy(backend, call, options):
 
 
 def test_labels_off_by_rounding_are_accepted(backend):
-    """As MixUp makes them in float32: neither NaN nor an error."""
+    """Labels as MixUp makes them in float32 are accepted."""
     logits = backend.asarray(LOGITS)
     binary = BINARY + np.where(BINARY == 1, 2e-7, -2e-7)
     soft = np.where(np.eye(3)[[0, 1, 2, 0]] == 1, 1.0 + 2e-7, -1e-7)

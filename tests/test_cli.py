@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it leaves, and what it refuses."""
+"""The command line: its output, its files and its errors."""
 
 import json
 import re

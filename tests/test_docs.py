@@ -42,7 +42,7 @@ def comments_after(lines: list[str], statement: ast.stmt) -> list[str]:
 
 
 def check_block(code: str, filename: str = "block") -> None:
-    """Run a block in a namespace of its own; what a statement prints must be the comment after it."""
+    """Run a block in a separate namespace; the output of a statement must match the comment after it."""
     names: dict = {"__name__": "__main__"}
     lines = code.split("\n")
     for statement in ast.parse(code, filename).body:

@@ -1,4 +1,4 @@
-"""lsmooth asks for NumPy and nothing more, and says what it has found."""
+"""lsmooth needs only NumPy, and reports the installed packages."""
 
 from __future__ import annotations
 

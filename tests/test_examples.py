@@ -1,4 +1,4 @@
-"""The scripts in examples/ run, and what they print is right."""
+"""The scripts in examples/ run and print correct results."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_target_date_is_in_the_vocabulary(translation):
 
 
 def test_a_beam_search_finds_what_greedy_search_misses(translation):
-    """After the likelier first word every second word has probability 0.1; after the other one a word has 0.99."""
+    """After the likelier first word all second words have probability 0.1; after the other one, one has 0.99."""
     first, second, end = translation["WORDS"].index("1"), translation["WORDS"].index("2"), translation["EOS"]
 
     def decode(memory, source, prefix):
@@ -103,7 +103,7 @@ def test_trainers_lower_a_loss_without_logits(example):
     for package in ("transformers", "accelerate", *(["trl", "datasets"] if example.startswith("trl") else [])):
         pytest.importorskip(package, reason=f"{package} is not installed")
     losses = run(example)
-    # 16 or 13 tokens cost log(16) or log(13) before training: a sum that is not divided by its tokens is above 10.
+    # Before training, the loss of 16 or 13 tokens is log(16) or log(13); a sum not divided by its tokens exceeds 10.
     assert losses[0] < 3.5
     assert losses[-1] < 0.5 * losses[0]
 
@@ -124,7 +124,7 @@ def test_sklearn_classifiers_lose_less_once_calibrated():
 
 @pytest.fixture(scope="module")
 def scale():
-    """The script of the costs on many devices, as a module's names."""
+    """The names of the script of the costs on many devices."""
     return runpy.run_path(str(EXAMPLES / "scale_cost.py"))
 
 

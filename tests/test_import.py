@@ -1,4 +1,4 @@
-"""Importing lsmooth costs no framework, and plain arrays go where the user says."""
+"""Importing lsmooth imports no framework, and plain arrays use the chosen backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every public call: it is in the table, gives the same numbers everywhere, and minds strict modes."""
+"""Every public call is in the table, gives the same numbers on every backend, and works in strict modes."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_torch_losses_may_be_changed_in_place_before_backward(row: str):
 
 
 def numpy_numbers(public, integer, number):
-    """The public object, whose numbers arrive as NumPy's, and so do its defaults."""
+    """The public object, called with NumPy numbers in place of Python numbers and defaults."""
     kinds = {int: integer, float: number}
 
     def converted(value):

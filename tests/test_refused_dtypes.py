@@ -23,7 +23,7 @@ def by_rows(loss):
     return lambda ids, soft, z, x: loss(soft, x)
 
 
-# Each of class ids, distributions, logits, and what stands where logits should.
+# Class ids, distributions, logits, and invalid values in place of logits.
 OF_LOGITS = {
     "softmax": by_ids(losses.softmax_cross_entropy),
     "softmax focal": by_ids(losses.softmax_focal_loss),

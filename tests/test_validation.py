@@ -1,4 +1,4 @@
-"""What is wrong with a call is said by the argument's name, on every backend."""
+"""Errors name the invalid argument, on every backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the loss kernels: what is off its default, and where arrays lie."""
+"""Options of the loss kernels: values off their defaults, and the axes of arrays."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_defaults_are_known_to_every_kernel(options):
 
 @pytest.mark.parametrize("options", EVERY)
 def test_an_option_off_its_default_must_be_known(options):
-    """Numbers, arrays and names alike; an array that equals the default is still one."""
+    """Numbers, arrays and names; even an array that equals the default."""
     for name, default in options._field_defaults.items():
         others = [np.zeros(3), np.asarray(default) if isinstance(default, float) else "another"]
         others += [not default] if isinstance(default, bool) else [2.5]

@@ -1,4 +1,4 @@
-"""`Backend.top`: the maximum of a row, and whether an entry is the first that has it."""
+"""`Backend.top`: the maximum of a row, and whether an entry is its first position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = np.array(
         [0.5, ABOVE[0], 0.0],  # all but shared
         [-np.inf, -np.inf, -np.inf],
         [np.inf, 0.0, np.inf],
-        [1e-35, ABOVE[1], 0.0],  # by less than XLA can tell from 0
+        [1e-35, ABOVE[1], 0.0],  # by a subnormal difference, which XLA flushes to 0
     ],
     np.float32,
 )
@@ -26,7 +26,7 @@ ROWS = np.array(
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_only_the_first_of_equal_entries_is_the_top(backend: Backend, index: int, dtype: str):
     x = ROWS.astype(dtype)
-    # A row at a time too: what is fast for rows without equals must not depend on the others.
+    # One row at a time too: the fast path for rows without ties must not depend on other rows.
     for rows in (x, *(row[None] for row in x)):
         highest, hit = backend.top(backend.asarray(rows), backend.asarray(np.full(len(rows), index)))
         np.testing.assert_array_equal(backend.to_numpy(highest), rows.max(-1))

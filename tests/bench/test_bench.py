@@ -1,4 +1,4 @@
-"""Benchmarks: what is measured, what is kept, and how it reads; not how fast anything is."""
+"""Benchmarks: their rows, results and tables, but not their speed."""
 
 import functools
 import json
@@ -157,7 +157,7 @@ def test_a_row_is_measured_beside_its_copy():
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_runs_its_small_rows(suite):
-    """Once each, without a clock: what a suite calls exists and takes these arguments."""
+    """Call each row once, untimed: the functions exist and accept these arguments."""
     if REQUIRED and set(REQUIRED) != {"numpy", "jax", "tensorflow", "torch"}:
         pytest.skip("the suites compare across frameworks, which the environment of all of them has")
     ran = set()

@@ -1,4 +1,4 @@
-"""The device that benchmarks run on: which is chosen, and what is measured there. No test needs a GPU."""
+"""The choice of the device of benchmarks, and measurements on it. No test needs a GPU."""
 
 import os
 
@@ -20,7 +20,7 @@ GPU_PEERS = {"Liger-Kernel", "cut-cross-entropy"}
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What the backends would say; empty, that none sees an accelerator."""
+    """The accelerators that backends report; empty for none."""
     there = {"torch": {}, "jax": {}, "tensorflow": {}}
     monkeypatch.setattr(device, "_ask", lambda backends: {b: there[b] for b in backends if b in there})
     return there
@@ -108,7 +108,7 @@ def test_bars_and_numpy_rows_are_cpu_only():
 
 
 class Cuda:
-    """Stands in for torch.cuda, and counts."""
+    """Replaces torch.cuda and counts calls."""
 
     def __init__(self):
         self.waits, self.taken = 0, 100
@@ -128,7 +128,7 @@ class Cuda:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """PyTorch whose CUDA is the CPU."""
+    """PyTorch with the CPU in place of CUDA."""
     require_backend("torch")
     import torch
 
@@ -166,7 +166,7 @@ def test_every_suite_runs_on_the_device(suite, cuda):
                 setup()()
                 ran += 1
     assert ran
-    assert cuda.waits >= ran or suite in ("overhead", "calibration")  # whose calls return what they wait for
+    assert cuda.waits >= ran or suite in ("overhead", "calibration")  # calls return the arrays to wait for
 
 
 def test_memory_of_a_gpu_is_what_the_framework_has_taken_there(cuda):

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Run the script on the CPU with small sizes; the exit code and what it wrote."""
+    """Run the script on the CPU with small sizes; return the exit code and the output."""
     require_backend("torch")
     spec = importlib.util.spec_from_file_location("gpu", SCRIPT)
     gpu = importlib.util.module_from_spec(spec)

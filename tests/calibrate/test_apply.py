@@ -1,4 +1,4 @@
-"""``lsmooth apply``: calibrated probabilities beside the columns of a file."""
+"""``lsmooth apply``: calibrated probabilities added to the columns of a file."""
 
 from __future__ import annotations
 
@@ -211,6 +211,6 @@ def test_each_of_several_files_gets_a_file_of_its_own(folder, jobs):
     for name in ("a_calibrated.csv", "b_calibrated.csv"):
         run("apply", "report/calibrator.json", f"{name[0]}.csv")
         assert (folder / "to" / name).read_text() == (folder / name).read_text()
-    run("apply", "report/calibrator.json", "[ab]*.csv")  # what has been written is no prediction
+    run("apply", "report/calibrator.json", "[ab]*.csv")  # the written columns are not predictions
     refused = run("apply", "report/calibrator.json", "[ab].csv", "--out", "no", code=2)
     assert "--output must be an existing folder" in refused

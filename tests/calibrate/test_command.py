@@ -1,4 +1,4 @@
-"""``lsmooth calibrate``: what it prints, what it leaves, and what it refuses."""
+"""``lsmooth calibrate``: its output, its files and its errors."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_a_likelihood_is_finite_where_float32_probabilities_would_be_0(saved, dt
 
 
 def test_an_infinite_likelihood_advises_against_the_calibrator(saved):
-    # All rows alike, but one label of the evaluation part that the fit has not seen.
+    # Equal rows, except for a label of the evaluation part that is missing from the fit.
     logits = np.tile(np.float32([[0.0, 0.5, 1.0]]), (400, 1))
     np.savez(saved / "fit.npz", logits=logits, labels=np.arange(400) % 2 + 1)
     np.savez(saved / "eval.npz", logits=logits, labels=np.where(np.arange(400) == 9, 0, np.arange(400) % 2 + 1))

@@ -1,4 +1,4 @@
-"""Arrays in files come back row by row, whatever the format, and what cannot be used is refused in words."""
+"""Arrays in files of every format are read row by row, and unusable files are refused with a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prediction files as people have them end in a report, whose numbers are computed here once more, or in a cure."""
+"""Common prediction files give a report, whose numbers are recomputed here, or an error with a fix."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr("lsmooth.calibrate.report.figures", lambda _: pictures)  # which would take most of the time
 
 
-# Each measure once more, by its definition and from the numbers that were written.
+# Recompute each measure by its definition, from the written numbers.
 
 
 def binned(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
@@ -268,7 +268,7 @@ def test_a_parquet_of_log_probabilities(lists):
     assert report["classes"] == ([] if lists else ANIMALS.tolist())
 
 
-# Numbers of another kind than the user says are told of, and taken as they are.
+# Numbers of another kind than stated are reported and used unchanged.
 
 
 def kind(p: np.ndarray, labels: np.ndarray, more: str = "", code: int = 0) -> str:

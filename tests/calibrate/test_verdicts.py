@@ -1,4 +1,4 @@
-"""What the report of a calibration calls better, worse and chance, and when it advises against the calibrator."""
+"""Verdicts of the calibration report: better, worse or chance, and advice against a calibrator."""
 
 from __future__ import annotations
 

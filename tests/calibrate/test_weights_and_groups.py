@@ -33,7 +33,7 @@ MEASURES = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A CSV whose rows have weights and groups, and the same as .npz; no pictures are drawn."""
+    """A CSV with weights and groups, and an equal .npz; without pictures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "lsmooth.calibrate.report.figures",

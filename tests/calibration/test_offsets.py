@@ -1,4 +1,4 @@
-"""Facts about a number that is common to all logits of a row: it changes nothing, however large."""
+"""A common offset of the logits of a row changes nothing, however large."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCALERS = {name: kind() for name, kind in KINDS.items()}
 
 
 def drawn(offset: float) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 logits, whose differences at a large offset are few."""
+    """Float32 logits, rounded by a large offset."""
     rng = np.random.default_rng(0)
     logits = (offset + rng.integers(-4, 4, (200, 3)) + rng.random((200, 3))).astype(np.float32)
     labels = np.where(rng.random(200) < 0.7, logits.argmax(axis=1), rng.integers(0, 3, 200))

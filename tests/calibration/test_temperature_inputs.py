@@ -1,4 +1,4 @@
-"""Facts about what TemperatureScaling takes, and what it refuses."""
+"""Inputs that TemperatureScaling accepts and refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about rows whose label has the probability 0, as forests and rounding give them."""
+"""Rows whose label has probability 0, as from forests and rounding."""
 
 from __future__ import annotations
 

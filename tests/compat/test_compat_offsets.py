@@ -1,4 +1,4 @@
-"""A common offset of float32 logits costs no digits: the oracle is the loss of the same float32 logits in float64."""
+"""A common offset of float32 logits loses no digits, compared with the float64 loss of the same logits."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_the_loss_and_its_gradient_match_transformers(backend, epsilon, dtype, c
 def test_the_loss_is_the_mean_over_rows_that_count(backend):
     counted = LABELS != -100
     log_p = log_softmax(LOGITS)
-    # A label below 0 that is not ignored is class 0, as there.
+    # A label below 0 that is not ignored is class 0, as in the original.
     nll = -np.take_along_axis(log_p, np.maximum(LABELS, 0)[..., None], -1)[..., 0]
     expected = (0.8 * nll - 0.2 * log_p.mean(-1))[counted].mean()
     loss = LabelSmoother(0.2)((backend.asarray(LOGITS),), backend.asarray(LABELS))

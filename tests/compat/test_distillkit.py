@@ -23,7 +23,7 @@ VALUES = np.take_along_axis(log_softmax(TEACHER), IDS, -1)
 
 
 def written_out(missing, temperature, mask=None):
-    """Of each token, over the kept classes and, where the missing mass counts, over all the others as one."""
+    """The divergence per token, over the kept classes and optionally the missing mass as one class."""
     t = np.exp(VALUES) ** (1 / temperature)
     rest = (1 - np.exp(VALUES).sum(-1, keepdims=True)) ** (1 / temperature)
     t = t / (t.sum(-1, keepdims=True) + (rest if missing == "symmetric_uniform" else 0.0))

@@ -1,4 +1,4 @@
-"""No rows, no classes, one class, nothing that counts, scalars: the originals' answer, or an error that says why."""
+"""No rows, no classes, one class, no counted rows, scalars: results of the originals, or clear errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def log_softmax(x):
 
 
 def formula(case, x, y):
-    """What the original computes, with NaN where it has no answer for want of classes."""
+    """The result of the original, with NaN if it fails without classes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         rows, classes = x.shape[:-1], x.shape[-1]
         log_p = x if case.startswith("fairseq") else log_softmax(x)

@@ -59,7 +59,7 @@ def label_smoother():
     return original("transformers", "trainer_pt_utils.py", "LabelSmoother", namespace)
 
 
-# What stands in for libraries that do not install here: their formula in NumPy, or their own
+# Replacements of libraries that cannot be installed here: their formula in NumPy, or their own
 # definition without the rest of the package.
 STANDINS = {
     "fairseq.criterions.label_smoothed_cross_entropy": lambda: {"label_smoothed_nll_loss": fairseq},
@@ -81,7 +81,7 @@ STANDINS = {
 
 
 def provide(code, monkeypatch):
-    """Make what the code imports importable, or skip."""
+    """Make the imports of the code available, or skip."""
     for name in re.findall(r"^(?:import|from) (\w[\w.]*)", code, re.MULTILINE):
         if name in sys.modules:
             continue

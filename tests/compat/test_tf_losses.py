@@ -110,7 +110,7 @@ def test_the_constants_match_tensorflow():
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_calls_match_tensorflow(backend, data):
-    # Few shapes: JAX compiles every operation anew for each.
+    # Few shapes, because JAX compiles every operation for each.
     rows = data.draw(st.sampled_from([(), (0,), (4,), (2, 3)]), "rows")
     classes = data.draw(st.sampled_from([1, 4]), "classes")
     scale = data.draw(st.sampled_from([1.0, 30.0, 1e4]), "scale")
@@ -141,7 +141,7 @@ def test_infinite_logits_match_the_original(backend, name, label_smoothing):
         expected = tf_value_and_gradient(name, labels, logits, **options)[1]
         x = backend.asarray(logits, "float32")
         assert_close(backend, getattr(tf_losses, name)(backend.asarray(labels), x, **options), expected, "float32")
-        # With nothing to divide by, TensorFlow's 0 covers the NaN too.
+        # If the divisor is 0, TensorFlow returns 0 even for NaN.
         value = getattr(tf_losses, name)(backend.asarray(labels), x, weights=0.0)
         assert float(value) == float(getattr(peer, name)(labels, np.float32(logits), weights=0.0)) == 0.0
 

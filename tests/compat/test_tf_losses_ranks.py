@@ -1,4 +1,4 @@
-"""`lsmooth.compat.tf_losses` on tensors whose rank only the run tells, held to ``tf.compat.v1.losses``."""
+"""`lsmooth.compat.tf_losses` of tensors of unknown rank matches ``tf.compat.v1.losses``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def case(name):
 
 
 def values_and_gradients(modules, function, arrays, unknown, reductions, **options):
-    """What each module gives, in a graph of its own, for the loss of each reduction, and its derivatives."""
+    """The loss of each reduction and its derivatives, by each module in a separate graph."""
     found = []
     for module in modules:
         with tf.Graph().as_default(), V1.Session() as session:

@@ -1,4 +1,4 @@
-"""`lsmooth.compat.timm` on every backend, held to the installed timm, whose losses need torch alone."""
+"""`lsmooth.compat.timm` on every backend matches the installed timm, whose losses need only torch."""
 
 from __future__ import annotations
 

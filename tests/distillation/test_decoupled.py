@@ -1,4 +1,4 @@
-"""Decoupled distillation: what is said of the label, and of the other classes."""
+"""Decoupled distillation: the terms of the label and of the other classes."""
 
 from __future__ import annotations
 

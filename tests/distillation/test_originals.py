@@ -1,4 +1,4 @@
-"""Distillation losses beside torchdistill and Liger-Kernel, whose conventions they share."""
+"""Distillation losses match torchdistill and Liger-Kernel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def maps():
 
 
 def inside(x):
-    """Where torchdistill looks for what a layer returned."""
+    """The outputs of layers in the form that torchdistill reads."""
     return {"layer": {"output": x}}
 
 

@@ -59,7 +59,7 @@ def value_and_gradient(name, loss, teacher, student, scale=1.0):
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_in_float16_are_rounded_once(name, loss, temperature):
     require_backend(name)
-    if loss == "gkd":  # without T^2: nothing of its gradient is left at 0.05, where the two predictions do not meet
+    if loss == "gkd":  # without T^2: its gradient vanishes at 0.05, where the predictions do not overlap
         temperature = max(temperature, 0.5)
 
     def call(t, s):
@@ -75,7 +75,7 @@ def test_gradients_in_float16_are_rounded_once(name, loss, temperature):
 @pytest.mark.parametrize("divergence", ["reverse_kl", "jensen_shannon", "total_variation"])
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_of_a_confident_student_are_exact(name, divergence, rows):
-    """What is left of s_k (d_k - sum_j s_j d_j) where s is almost one-hot, as small as it is."""
+    """The small differences s_k (d_k - sum_j s_j d_j) of an almost one-hot s are exact."""
     require_backend(name)
     rng = np.random.default_rng(1)
     teacher, student = rng.normal(size=(2, rows, 300)).astype(np.float32)
@@ -91,7 +91,7 @@ def test_gradients_of_a_confident_student_are_exact(name, divergence, rows):
 
 
 def spread(seed, rows, offset):
-    """Logits that differ by no less than float32 tells apart beside the offset."""
+    """Logits with differences that float32 resolves at the offset."""
     steps = np.random.default_rng(seed).integers(-3, 4, (rows, 50))
     return (steps * max(0.5, 2.0 ** np.ceil(np.log2(max(offset, 1.0) * 2.0**-23))) + offset).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""A teacher of whom only the largest classes are kept."""
+"""Sparse teachers, with only the largest classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")
 
 
 def sparse(tail, temperature=1.0, divergence="forward_kl", beta=0.3):
-    """Written out: the classes that are not kept are one more class, to which T applies as to the others."""
+    """The definition: the classes that are not kept are one more class, with the same T."""
 
     def at_temperature(p):
         p = p ** (1 / temperature)
@@ -93,7 +93,7 @@ def test_all_classes_kept_is_the_dense_divergence(backend, tail, divergence):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_a_teacher_with_almost_all_mass_kept(differentiable_backend, divergence, dtype):
-    """Its tail rounds to nothing; the student's does not."""
+    """The tail of the teacher rounds to 0; that of the student does not."""
     xp = differentiable_backend
     kept, student = xp.asarray([[0.0, -40.0]], dtype), xp.asarray([[1.0, 2.0, 0.0]], dtype)
     value, slope = xp.value_and_grad(
@@ -262,7 +262,7 @@ def test_bad_arguments_are_named(arguments, options, error, message):
 
 @pytest.mark.parametrize("tail", TAILS)
 def test_empty_entries_stand_for_no_class(backend, tail):
-    """Whatever their index: also one that is kept, and in a row without a kept class."""
+    """For any index, including kept ones and rows without kept classes."""
     places = np.array([[2, 5, 0], [2, 2, 2], [-1, 3, 3]])
     with np.errstate(divide="ignore"):
         log_t = np.log([[0.4, 0.3, 0.2], [0.6, 0.0, 0.0], [0.0, 0.5, 0.0]])
@@ -282,7 +282,7 @@ def test_the_number_of_passes_does_not_grow_with_the_kept_classes(tail):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Passes(TorchDispatchMode):
-        """Operations that write as many numbers as there are logits."""
+        """Operations that write arrays of the size of the logits."""
 
         count = 0
 

@@ -1,4 +1,4 @@
-"""Run by test_jax_shards.py: arrays that eight devices share under ``jax.jit``, beside those on one device.
+"""Run by test_jax_shards.py: arrays that eight devices share under ``jax.jit``, compared with one device.
 
 The argument is the type of the mesh's axes. Of each call: the error, and the collectives in the compiled program.
 """
@@ -26,7 +26,7 @@ def placed(x, axes, rows="data", classes="model"):
 
 
 def collectives(compiled):
-    """Floats a row of each collective over the classes; how many there are over the rows; and what else moves."""
+    """Floats per row of each collective over classes; the number of collectives over rows; and other transfers."""
     over_classes, over_rows, moved = [], 0, 0
     for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
         sizes = [[int(n) for n in shape.split(",") if n] for shape in SHAPE.findall(shapes)]
@@ -43,7 +43,7 @@ def collectives(compiled):
 
 
 def compare(function, given):
-    """The largest difference between a call of arrays on one device and of those that are spread, and what moves."""
+    """The largest difference between calls on one device and of spread arrays, and the transfers."""
     names, others = split(given)
     arrays = {name: jnp.asarray(ARRAYS[key][0]) for name, key in names.items()}
     spread = {name: placed(*ARRAYS[key]) for name, key in names.items()}
@@ -58,7 +58,7 @@ def compare(function, given):
 
 
 def cases():
-    """Half of the cases in each mode. JAX cannot leave out a part of what the type says is split evenly."""
+    """Half of the cases in each mode. JAX cannot slice an axis that is explicitly sharded."""
     for function, given in CASES[MODE == "Explicit" :: 2]:
         uneven = function.__name__ == "linear_distillation_loss" or ("num_classes" in given and "weight" in given)
         if MODE == "Auto" or not uneven:

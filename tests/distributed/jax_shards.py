@@ -1,4 +1,4 @@
-"""Run by test_jax_shards.py: calls with ``class_shards`` and ``row_shards`` on eight devices, beside those on one."""
+"""Run by test_jax_shards.py: calls with ``class_shards`` and ``row_shards`` on eight devices, compared with one."""
 
 import json
 import os
@@ -76,7 +76,7 @@ OPTIONS = {
     "ignore_index": 3,
 }
 REDUCTIONS = ("none", "sum", "sum_over_batch_size", "mean_with_sample_weight", "sum_by_nonzero_weights", "mean")
-# What each case is given: strings name arrays where the argument takes one.
+# The arguments of each case; strings name arrays.
 OF_LOGITS = [
     {},
     {"label_smoothing": 0.1},
@@ -120,7 +120,7 @@ CASES = [(f, given) for f, given in CASES if "class_shards" in inspect.signature
 
 
 def split(given):
-    """The arrays of a call, by argument, and what else it is given."""
+    """The arrays of a call, by argument, and its other arguments."""
     arrays = {name: x for name, x in given.items() if isinstance(x, str) and x in ARRAYS}
     return arrays, {name: x for name, x in given.items() if name not in arrays}
 
@@ -129,7 +129,7 @@ def loss_and_parts(function, arrays, others, **spread):
     """A number to differentiate, all that the call gives, and whether the number is that of these rows alone."""
     found = jax.tree.leaves(function(**arrays, **others, **spread))
     floats = [x for x in found if jnp.issubdtype(x.dtype, jnp.floating)]
-    # Rows get weights that depend on what they say, so that no gradient cancels.
+    # Weight the rows by their values, so that no gradient cancels.
     return sum(jnp.sum(x) if x.ndim == 0 else jnp.sum(jnp.sin(x)) for x in floats), tuple(found)
 
 
@@ -185,7 +185,7 @@ def compare(function, given, rows, classes, check_vma, outside):
 
         def local(first, rest):
             found, gradients = step_of(function, others, names, **spread)(first, rest)
-            if not check_vma and rows is not None:  # gradients of what the rows share add up
+            if not check_vma and rows is not None:  # gradients of shared arrays add up
                 add = functools.partial(jax.lax.psum, axis_name=rows)
                 gradients = {k: g if "r" in ARRAYS[names[k]][1] else add(g) for k, g in gradients.items()}
             return found, gradients

@@ -1,4 +1,4 @@
-"""Run by test_keras_replicas.py: a Keras model trained under MirroredStrategy, as JSON beside one device."""
+"""Run by test_keras_replicas.py: a Keras model trained under MirroredStrategy and on one device; prints JSON."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def ended(commands, timeout=120.0):
-    """Of each command the exit status, what it printed, and its errors; all are stopped when the time is over."""
+    """The exit status, output and errors of each command; all are stopped at the time limit."""
     runs = [
         subprocess.Popen([sys.executable, *map(str, each)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for each in commands
@@ -23,7 +23,7 @@ def ended(commands, timeout=120.0):
 
 
 def printed(*commands, timeout=240.0):
-    """What scripts print as JSON in their last lines."""
+    """The JSON in the last lines of scripts."""
     found = ended(commands, timeout)
     assert not any(status for status, _, _ in found), found
     return [json.loads(out.splitlines()[-1]) for _, out, _ in found]

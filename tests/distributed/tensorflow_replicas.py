@@ -1,4 +1,4 @@
-"""Run by test_tensorflow_replicas.py: losses over the replicas of a MirroredStrategy, as JSON beside one device.
+"""Run by test_tensorflow_replicas.py: losses over the replicas of a MirroredStrategy and on one device; prints JSON.
 
 The first argument is the number of logical CPUs.
 """
@@ -115,7 +115,7 @@ ALONG_ROWS = (
 
 
 def part(name: str, x: np.ndarray, index: int, option: str) -> np.ndarray:
-    """What a replica has of an array."""
+    """The part of an array on a replica."""
     if option == "row_shards":
         return np.split(x, [ROWS // 4] if COUNT == 2 else [1, 2, 6])[index] if name in ALONG_ROWS else x
     axis = -1 if name == "labels" and x.ndim == 2 else ALONG_CLASSES.get(name)
@@ -123,7 +123,7 @@ def part(name: str, x: np.ndarray, index: int, option: str) -> np.ndarray:
 
 
 def together(name: str, parts: list[np.ndarray], option: str) -> np.ndarray:
-    """The gradient by a whole array, of what the replicas have of it."""
+    """The gradient of a whole array from its parts on the replicas."""
     if option == "row_shards":
         return np.concatenate(parts) if name in ALONG_ROWS else np.sum(parts, 0)
     if name in ALONG_CLASSES:
@@ -143,7 +143,7 @@ def spread(arrays: dict[str, np.ndarray], option: str) -> dict[str, Any]:
 
 
 def on_replicas(case: Case, option: str, graph: bool, known: bool = True) -> list[list[np.ndarray]]:
-    """What each replica computes, of arrays whose sizes are known while tracing or not."""
+    """The results of each replica, for arrays with known or unknown sizes."""
 
     def step(arrays: dict[str, Any]) -> list[tf.Tensor]:
         if not known:
@@ -160,7 +160,7 @@ def on_replicas(case: Case, option: str, graph: bool, known: bool = True) -> lis
 
 
 def gap(name: str, option: str, graph: bool = True, known: bool = True) -> float:
-    """The largest error beside one device, over the largest number."""
+    """The largest difference from one device, relative to the largest number."""
     case = CASES[name]
     alone = [x.numpy() for x in case.run({name: tf.constant(x) for name, x in case.arrays.items()})]
     seen, worst = on_replicas(case, option, graph, known), 0.0
@@ -176,7 +176,7 @@ def gap(name: str, option: str, graph: bool = True, known: bool = True) -> float
 
 
 def collectives(name: str, option: str) -> list[list[Any]]:
-    """The kind and the shape of what the first replica sends in a call and its gradient."""
+    """The kind and shape of each collective of the first replica in a call and its gradient."""
     sent: list[list[Any]] = []
     originals = {kind: getattr(tf.distribute.ReplicaContext, kind) for kind in ("all_reduce", "all_gather")}
 
@@ -209,7 +209,7 @@ def message(call: Callable[[], Any]) -> str:
 
 
 def errors() -> dict[str, str]:
-    """What is said about calls that cannot be right."""
+    """The error messages of invalid calls."""
     outside, x, y = replica(), tf.constant(logits), tf.constant(labels)
 
     def differing() -> tf.Tensor:
@@ -253,7 +253,7 @@ def training() -> list[float]:
 
 
 def one_replica() -> list[float]:
-    """Options and no options, where nobody else is."""
+    """Calls with and without options on a single replica."""
     x, y = tf.constant(logits), tf.constant(labels)
     given = ({}, {"class_shards": replica()}, {"row_shards": replica()})
     return [float(cross_entropy(y, x, label_smoothing=0.1, **options)) for options in given]

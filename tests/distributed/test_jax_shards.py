@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def printed(script, *arguments):
-    """What a script prints as JSON in its last line."""
+    """The JSON in the last line of a script."""
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Keras models under a strategy of two replicas, beside one device."""
+"""Keras models under a strategy of two replicas, compared with one device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conftest import require_backend
 
 @pytest.fixture(scope="module")
 def seen():
-    """What keras_replicas.py printed."""
+    """The output of keras_replicas.py."""
     require_backend("tensorflow")
     pytest.importorskip("keras", reason="keras is not installed")
     script = str(Path(__file__).with_name("keras_replicas.py"))

@@ -1,4 +1,4 @@
-"""Metrics and temperatures of rows that are spread over processes, devices or replicas, beside one process."""
+"""Metrics and temperatures of rows spread over processes, devices or replicas, compared with one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def printed(*commands, **environment):
-    """What scripts that run side by side print as JSON in their last lines."""
+    """The JSON in the last lines of scripts that run concurrently."""
     runs = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", *map(str, each)],
@@ -41,7 +41,7 @@ def printed(*commands, **environment):
 
 @pytest.fixture(scope="module")
 def of_processes(tmp_path_factory):
-    """What the two processes of a gloo group have found."""
+    """The results of the two processes of a gloo group."""
     require_backend("torch")
     meeting_point = tmp_path_factory.mktemp("group") / "meeting"
     return printed(*((HERE / "torch_metric_states.py", rank, 2, meeting_point) for rank in range(2)))

@@ -1,4 +1,4 @@
-"""Losses whose classes or rows are spread over the replicas of a strategy, beside one device."""
+"""Losses with classes or rows spread over the replicas of a strategy, compared with one device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import require_backend
 
 
 def run(count: int) -> dict:
-    """What tensorflow_replicas.py printed, of a strategy over that many logical CPUs."""
+    """The output of tensorflow_replicas.py with that many logical CPUs."""
     require_backend("tensorflow")
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("tensorflow_replicas.py"))]
     process = subprocess.run([*command, str(count)], capture_output=True, text=True, timeout=500, check=False)

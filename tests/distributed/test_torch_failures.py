@@ -11,7 +11,7 @@ NAMED = {"rows": "(7,", "dtype": "float64", "option": "label_smoothing=0.2", "ar
 
 
 def run(case, path):
-    """What the members are told; those that have died say nothing."""
+    """The errors of the members; members that have died report none."""
     require_backend("torch")
     found = ended(group("torch_failures.py", 3, path, case), timeout=4.0 * LIMIT)
     assert all(status == 0 for status, _, _ in found), found

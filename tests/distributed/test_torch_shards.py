@@ -1,12 +1,12 @@
-"""Losses whose classes or rows are spread over the processes of a group: one device's numbers, at a known cost."""
+"""Losses with classes or rows spread over processes match one device, with bounded communication."""
 
 import pytest
 from conftest import require_backend
 from processes import group, printed
 
 ROWS, NUMBER = 10, 8  # bytes of a number in float64
-# What needs more: the classes that are predicted are known, and terms that need the softmax added up, one round later;
-# soft labels have sums of their own beside those of smoothing.
+# Cases with more communication: predicted classes and terms that need both softmaxes take another round; soft labels
+# have additional sums.
 THREE = ("statistics", "jensen_shannon", "total_variation")
 SIX = ("soft", "mask")
 

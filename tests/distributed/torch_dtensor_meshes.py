@@ -24,7 +24,7 @@ whole, rows, classes = Replicate(), Shard(0), Shard(1)
 def compare(name, loss, placements, *arrays):
     """Of a loss of arrays, these at their placements and all in one place.
 
-    What has no placement is a plain tensor, and needs a gradient, which is gathered, in one of the ways.
+    An argument without placement is a plain tensor; in one case it needs a gradient, which is gathered.
     """
     needed = [p is not None or "rows, classes" in name for p in placements]
     alone = [x.clone().requires_grad_(need) for x, need in zip(arrays, needed, strict=True)]

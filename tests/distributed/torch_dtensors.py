@@ -1,4 +1,4 @@
-"""Run by test_torch_dtensors.py, once a process: losses of DTensors, beside those of the same numbers in one place."""
+"""Run by test_torch_dtensors.py, once a process: losses of DTensors, compared with plain tensors."""
 
 import torch
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
@@ -80,7 +80,7 @@ for along, placement in {"rows": Shard(0), "classes": Shard(1), "nothing": Repli
         for y, arrays in ((labels, (hidden, weight)), (ids, heads))
     )
     found.append(("linear head", along, error(one, two)))
-    # What is no DTensor beside logits that are one: it is the same on every device.
+    # Plain tensors beside DTensor logits, equal on every device.
     mixed = losses(labels.tolist(), teacher, per_class.tolist()) | {
         "weighted": lambda z: softmax_cross_entropy(labels, z, sample_weight=weights, temperature=weights),
         "positive weight": lambda z: sigmoid_cross_entropy(teacher.sigmoid(), z, pos_weight=per_class),

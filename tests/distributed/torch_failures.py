@@ -1,4 +1,4 @@
-"""Run by test_torch_failures.py, once a process: a member does otherwise; prints what each is told."""
+"""Run by test_torch_failures.py, once a process: one member makes a different call; prints the errors."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def call(group, rows=6, classes=4, dtype=torch.float32, **options):
 
 
 def outcome(group, otherwise, again=True):
-    """What this member is told, after how many seconds, and what a call that all make gives then."""
+    """The error of this member, its time, and the result of a later common call."""
     started, told = time.monotonic(), None
     try:
         told = call(group, **(otherwise if rank == 1 else {}))
@@ -66,4 +66,4 @@ meet(20.0)
 print(json.dumps({"differ": calls_differ, "die": one_dies}[arguments[0]]()), flush=True)
 if arguments[0] == "differ":
     dist.barrier()
-os._exit(0)  # a collective that some have left is still in the hands of gloo's threads
+os._exit(0)  # threads of gloo have not finished a collective that some members have left

@@ -1,4 +1,4 @@
-"""Run by test_torch_shards.py, once a process: the peak of memory of calls on slices, beside calls on whole arrays.
+"""Run by test_torch_shards.py, once a process: peak memory of calls on slices, compared with calls on whole arrays.
 
 The whole arrays have the shapes of the slices, so that both hold as much before the call.
 """
@@ -17,7 +17,7 @@ ROWS, CLASSES, FEATURES = 1000, 8192, 32
 
 
 def peak(call):
-    """The most bytes that tensors held at a time, those of the arguments aside, in the second of two calls."""
+    """The peak bytes of tensors, without the arguments, in the second of two calls."""
     call()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()

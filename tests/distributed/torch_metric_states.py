@@ -18,7 +18,7 @@ found = {}
 
 
 def both(make, *arrays, **options):
-    """What all rows give on one process, and on this one of the group after a merge; twice the same state is told."""
+    """Results of all rows on one process and on this one after a merge; merging a state twice raises an error."""
     whole, own = make(), make()
     getattr(whole, options["take"])(*arrays)
     rows = [x[mine] for x in arrays]
@@ -49,7 +49,7 @@ pair[0].update_state(labels, logits)
 state = pair[1].batch_state(torch.from_numpy(labels[half]), torch.from_numpy(logits[half]), row_shards=group)
 found["batch_state"] = [pair[0].result(), pair[1].merge_state(state).result()]
 
-# A member that has seen no row takes part, and so does one whose group has seen none.
+# Members without rows take part, and so do groups without rows.
 late = metrics.CalibrationError(classwise=True, from_logits=True)
 if rank == 0:
     late.update_state(labels, logits)

@@ -1,4 +1,4 @@
-"""What the scripts of PyTorch's groups share: how they meet and part, and how they compare their numbers."""
+"""Helpers of the scripts of PyTorch groups: setup, shutdown, and comparison of numbers."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ def meet(timeout=60.0):
 
 
 def part(found):
-    """Print what was found. In order, and together: a process that ends while gloo's threads are at work is aborted."""
+    """Print the results in order, and exit together: exiting while gloo threads run aborts the process."""
     dist.barrier()
     dist.destroy_process_group()
     print(json.dumps(found))

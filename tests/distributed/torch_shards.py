@@ -1,4 +1,4 @@
-"""Run by test_torch_shards.py, once a process: losses of this member's slice, beside those of everything in one place.
+"""Run by test_torch_shards.py, once a process: losses of this member's slice, compared with those of whole arrays.
 
 Prints the error of each case, and the collectives of its call after the first.
 """
@@ -226,7 +226,7 @@ def gradients(results, trained, offset):
 
 
 def compare(name, case, class_group, row_group):
-    """The error of a case, of its results and of its gradients, and what its second call sends."""
+    """The errors of results and gradients of a case, and the communication of its second call."""
 
     def place(group, sizes):
         index = (
@@ -262,7 +262,7 @@ def compare(name, case, class_group, row_group):
         return [name, f"{worst} {ours.keys() ^ theirs.keys()}", [], []]
     for key in sorted(ours):
         array, gradient = ARRAYS[key], ours[key].contiguous()
-        # What all members of an axis hold gets its gradient in parts, over the rows: those add up.
+        # Each member has a part of the gradient of replicated arrays; the parts add up.
         if row_group is not None and array.rows is None:
             dist.all_reduce(
                 gradient, group=row_group if isinstance(row_group, dist.ProcessGroup) else row_group.get_group()

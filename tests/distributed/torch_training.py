@@ -1,4 +1,4 @@
-"""Run by test_torch_training.py, once a process: engines train on this process's rows, beside one that has them all."""
+"""Run by test_torch_training.py, once a process: engines train on this process's rows; compared with all rows."""
 
 import copy
 
@@ -19,13 +19,13 @@ world = dist.group.WORLD
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
 x, target, teacher = torch.randn(16, FEATURES), torch.randint(CLASSES, (16,)), torch.randn(16, CLASSES)
-target[[0, 2, 3, 9, 12]] = -100  # so that neither rows nor counted rows are as many on every process
+target[[0, 2, 3, 9, 12]] = -100  # so that the numbers of rows and of counted rows differ between processes
 PER_CLASS = torch.linspace(0.5, 2.0, CLASSES)
 mine = slice(ENDS[rank], ENDS[rank + 1])
 
 
 class Scored(torch.nn.Module):
-    """A model whose losses are part of it, with a temperature that is trained."""
+    """A model that contains its losses, with a trained temperature."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ def trained(model, rows, row_shards=None, factor=1.0):
 
 
 def summed():
-    """Plain modules, whose gradients are summed by hand."""
+    """Plain modules, with gradients all-reduced explicitly."""
     model = copy.deepcopy(start)
     for p in model.parameters():
         p.register_post_accumulate_grad_hook(lambda p: dist.all_reduce(p.grad))

@@ -1,4 +1,4 @@
-"""Run by test_keras_calibration.py in a process whose KERAS_BACKEND is set: prints what it saw as JSON."""
+"""Run by test_keras_calibration.py in a process with KERAS_BACKEND set; prints results as JSON."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ def layer(path):
 
 
 class Subclassed(keras.Model):
-    """A model whose last activation is not to be seen from outside."""
+    """A model with an activation that Keras cannot see."""
 
     def __init__(self, activation):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Run by test_keras_distillation.py in a process whose KERAS_BACKEND is set: prints what it saw as JSON."""
+"""Run by test_keras_distillation.py in a process with KERAS_BACKEND set; prints results as JSON."""
 
 import json
 import sys
@@ -27,12 +27,12 @@ def of_logits(teacher, student, **options):
 
 
 def logits(model, x=X):
-    """What a model says, as an array."""
+    """The predictions of a model as an array."""
     return [keras.ops.convert_to_numpy(z) for z in keras.tree.flatten(model(x))]
 
 
 def distill(path):
-    """What a Distiller trained with the loss reports, before and after it is saved."""
+    """The metrics of a Distiller trained with the loss, before and after saving."""
     teacher, student = dense(32), dense(8)
     loss = LogitsDistillation(temperature=2.0)
     distiller = keras.distillation.Distiller(teacher, student, loss, student_loss_weight=0.25)

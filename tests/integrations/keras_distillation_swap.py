@@ -1,6 +1,6 @@
 """A pytest plugin for Keras' own tests of distillation: they find lsmooth's LogitsDistillation in the place of Keras'.
 
-Loaded by test_keras_distillation.py into a process of its own. Nothing but that name is changed in the
+Loaded by test_keras_distillation.py into a separate process. Only that name is changed in the
 modules of Keras' tests. TestFeatureDistillation, which has no LogitsDistillation in it, is left out.
 """
 

@@ -1,4 +1,4 @@
-"""Run by test_keras_integration.py in a process whose KERAS_BACKEND is set: prints what it saw as JSON."""
+"""Run by test_keras_integration.py in a process with KERAS_BACKEND set; prints results as JSON."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from lsmooth.integrations import keras as lsmooth_keras
 
 
 def train(path):
-    """Losses over the epochs, and what the saved model has to say when it is loaded again."""
+    """Losses over the epochs, and the loss of the saved and loaded model."""
     keras.utils.set_random_seed(0)
     x, y = load_digits(return_X_y=True)
     x = (x / 16.0).astype("float32")
@@ -138,7 +138,7 @@ def added_loss():
 
 
 def streamed():
-    """Metrics in ``fit`` and ``evaluate``, saved with the model, beside those of `lsmooth.metrics` of all rows."""
+    """Metrics in ``fit`` and ``evaluate``, saved with the model, and those of `lsmooth.metrics` of all rows."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(90, 4)).astype("float32"), rng.integers(0, 3, 90)
     weight = rng.random(90).astype("float32")

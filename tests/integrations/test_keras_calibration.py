@@ -15,7 +15,7 @@ from conftest import require_backend
 
 @pytest.fixture(scope="module", params=["jax", "tensorflow", "torch"])
 def seen(request, tmp_path_factory):
-    """What keras_calibration.py printed on one Keras backend."""
+    """The output of keras_calibration.py on one Keras backend."""
     require_backend(request.param)
     if importlib.util.find_spec("keras") is None:
         pytest.skip("keras is not installed")

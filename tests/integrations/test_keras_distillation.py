@@ -25,7 +25,7 @@ def has_distillation():
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def seen(request, tmp_path_factory):
-    """What keras_distillation.py printed on one Keras backend."""
+    """The output of keras_distillation.py on one Keras backend."""
     require_backend(request.param)
     if not has_distillation():
         pytest.skip("there is no Keras with keras.distillation, which 3.12 brought")

@@ -15,7 +15,7 @@ from conftest import require_backend
 
 @pytest.fixture(scope="module", params=["jax", "tensorflow", "torch"])
 def seen(request, tmp_path_factory):
-    """What keras_training.py printed on one Keras backend."""
+    """The output of keras_training.py on one Keras backend."""
     require_backend(request.param)
     for package in ("keras", "sklearn"):
         if importlib.util.find_spec(package) is None:
@@ -109,7 +109,7 @@ def test_each_replica_of_a_tensorflow_strategy_gives_its_share(monkeypatch):
 
 @pytest.mark.parametrize("run_eagerly", [False, True], ids=["in a graph", "eagerly"])
 def test_a_loss_in_a_branch_trains_a_model(run_eagerly):
-    """``keras.ops.cond`` around ``add_loss``: the model gets the weights of one whose loss is compiled."""
+    """``keras.ops.cond`` around ``add_loss`` trains the same weights as a compiled loss."""
     require_backend("tensorflow")
     keras = pytest.importorskip("keras")
     if keras.backend.backend() != "tensorflow":

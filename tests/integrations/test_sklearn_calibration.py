@@ -1,5 +1,5 @@
 # ruff: noqa: E402
-"""lsmooth.integrations.sklearn: a classifier that passes scikit-learn's own checks, and whose logits are calibrated."""
+"""lsmooth.integrations.sklearn: a calibrated classifier that passes the estimator checks of scikit-learn."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ def test_classifiers_may_be_fitted_at_the_same_time(digits, ensemble):
 
 
 class Recorder(GaussianNB):
-    """A classifier whose fit takes more than rows and labels."""
+    """A classifier with additional fit parameters."""
 
     def fit(self, X, y, sample_weight=None, mark=None, note=None):  # noqa: N803
         self.seen_ = (None if mark is None else np.asarray(mark), note, None if mark is None else np.asarray(X)[:, 0])

@@ -1,4 +1,4 @@
-"""Run by test_keras_in_models.py in a process whose KERAS_BACKEND is set: prints what it saw as JSON.
+"""Run by test_keras_in_models.py in a process with KERAS_BACKEND set; prints results as JSON.
 
 With the argument "early" a loss is made before Keras is imported.
 """
@@ -78,7 +78,7 @@ def class_weights_in_a_compiled_model():
 
 
 def saved():
-    """What each loss is after a model with it was saved and loaded, and whether the model's loss is the same."""
+    """The loss object of each saved and loaded model, and whether the loss of the model is equal."""
     seen = {}
     folder = tempfile.mkdtemp()
     smoothed = losses.SparseCategoricalCrossentropy(label_smoothing=0.2)
@@ -146,7 +146,7 @@ def gradient(loss, labels, activate, logits):
 
 
 def histories():
-    """The losses of models whose probabilities saturate, in the mode that Keras compiles them in: ours and Keras'."""
+    """Losses of models with saturated probabilities as compiled by Keras, of lsmooth and of Keras."""
     seen = {}
     for name in ("SparseCategoricalCrossentropy", "BinaryCrossentropy"):
         seen[name] = [
@@ -210,7 +210,7 @@ def replicas():
 
 
 def functions_that_return_a_mean():
-    """What fit says of each, and of one that is called for the losses of rows."""
+    """The errors of fit for each loss, and for one with reduction="none"."""
     said = {}
     for function in (losses.softmax_cross_entropy, losses.poly_cross_entropy, losses.softmax_focal_loss):
         try:

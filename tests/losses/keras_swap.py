@@ -1,6 +1,6 @@
 """A pytest plugin for Keras' own tests: they find lsmooth's losses where they look for Keras'.
 
-Loaded by test_keras_own_tests.py into a process of its own. What it changes in the modules of
+Loaded by test_keras_own_tests.py into a separate process. What it changes in the modules of
 Keras' tests, and why:
 
 - ``losses``, ``Loss`` and ``squeeze_or_expand_to_same_rank`` are lsmooth's.
@@ -9,8 +9,8 @@ Keras' tests, and why:
 - In the two tests that end in "different_axis", ``backend.backend()`` answers "torch". They put the
   classes on another axis than the last. Keras' code for PyTorch can do that, and there the tests ask
   for numbers; its code for JAX and TensorFlow cannot, and there they ask for an error. lsmooth's
-  numbers do not depend on the backend, so that it is held to the numbers on all of them. With nothing
-  but the names swapped these two fail on JAX and TensorFlow, for want of the error.
+  numbers do not depend on the backend, so that it is compared on all of them. With nothing
+  but the names swapped, these two fail on JAX and TensorFlow, which raise no error.
 """
 
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 
 import lsmooth.losses as losses
-from lsmooth.integrations import keras  # Keras loads no class that it has not been told of.
+from lsmooth.integrations import keras  # Keras loads only registered classes.
 from lsmooth.losses._loss import squeeze_or_expand_to_same_rank
 
 TESTS = {f"{name}Test" for name in (*keras.__all__, "Loss")}

@@ -13,7 +13,7 @@ from lsmooth import losses
 from lsmooth.backends import Backend
 from lsmooth.testing import reference
 
-# Few and always the same examples: what is drawn must not decide whether a build is green.
+# Few and fixed examples, so that builds are reproducible.
 DRAWN = settings(
     max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -60,7 +60,7 @@ def check_parity(
         loss: the function of `lsmooth.losses`.
         dtype: of the logits.
         factor: widens the parity bar, for sums that are badly conditioned.
-        upstream: what the gradient of each row's loss is multiplied by, where the reduction is "none".
+        upstream: the upstream gradients of the losses of rows, for the reduction "none".
         tensors: whether labels and options are handed over as the framework's tensors.
         compiled: whether JAX calls it under ``jit``: for a shape seen once it is sooner compiled as a
             whole than operation by operation.

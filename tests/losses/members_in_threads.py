@@ -1,4 +1,4 @@
-"""Members of a group that are threads of this process: what the formulas of spread classes need, without processes."""
+"""Members of a group as threads of this process, for the formulas of spread classes."""
 
 import threading
 
@@ -14,10 +14,10 @@ class Exchange:
         self.count, self.sizes = count, sizes
         self.barrier = threading.Barrier(count, timeout=30)
         self.sent = [None] * count
-        self.calls = []  # (kind, shape) of what each member sent
+        self.calls = []  # (kind, shape) of each collective of a member
 
     def together(self, function):
-        """``function(members)`` of each member, and what they return, in their order."""
+        """Call ``function(members)`` in each member; return the results in order."""
         results, errors = [None] * self.count, []
 
         def run(index):

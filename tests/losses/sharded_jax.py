@@ -1,4 +1,4 @@
-"""Run by test_sharded.py: losses of arrays that are spread over four devices, beside those of the same on one."""
+"""Run by test_sharded.py: losses of arrays spread over four devices, compared with one."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def linear_distillation(h, w, y):
 
 
 def of_each_device(loss, shards):
-    """The mean of what each device finds for the rows of its own."""
+    """The mean of the results of each device for its own rows."""
 
     def mean(*arrays):
         return jax.lax.pmean(loss(*arrays), ("data", "model"))
@@ -63,7 +63,7 @@ def place(x, *axes):
 
 
 def compare(name, along, loss, wanted, plain, arrays, spread_loss=None):
-    """How the loss of spread arrays, and its gradients, differ from those of plain ones, and what has to move."""
+    """The differences of loss and gradients between spread and plain arrays, and the communication."""
     step = jax.jit(jax.value_and_grad(spread_loss or loss, wanted))
     compiled = step.lower(*arrays).compile()
     value, gradients = compiled(*arrays)
@@ -81,7 +81,7 @@ def compare(name, along, loss, wanted, plain, arrays, spread_loss=None):
 
 
 found = []
-# What a layout along both axes does under explicit sharding, layouts along one of them do too.
+# Under explicit sharding, a layout along both axes covers layouts along one.
 layouts = [("data", "model")] if sys.argv[1] == "Explicit" else [("data", None), (None, "model"), ("data", "model")]
 for rows, classes in layouts:
     spread = place(student, rows, classes), place(teacher, rows, classes), place(labels, rows)

@@ -1,4 +1,4 @@
-"""A number common to all logits of a row takes no digits from a loss, however large it is."""
+"""A common offset of the logits of a row does not change a loss, however large it is."""
 
 import numpy as np
 import pytest

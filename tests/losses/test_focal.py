@@ -82,7 +82,7 @@ def test_sigmoid_focal_loss_equals_its_formula(backend, gamma, alpha, eps):
 
 
 def test_the_focal_losses_are_exact_in_both_tails(backend):
-    # A lead of 40 puts 1 - p at 4e-18, below what 1.0 - p can hold.
+    # A lead of 40 gives 1 - p of 4e-18, below the resolution of 1.0 - p.
     for lead in (40.0, 300.0, -300.0):
         p, error, nll = 1 / (1 + np.exp(-lead)), 1 / (1 + np.exp(lead)), np.logaddexp(0.0, -lead)
         z = backend.asarray(np.array([[lead, 0.0]]))
@@ -109,7 +109,7 @@ def test_sigmoid_focal_loss_has_finite_gradients_anywhere(differentiable_backend
     assert np.isfinite(differentiable_backend.to_numpy(value))
     assert np.isfinite(gradient).all()
     p = 1 / (1 + np.exp(-np.array([-500.0, -100.0, 0.0, 100.0, 500.0])))
-    slope = (p - label) * (label * (1 - p) + (1 - label) * p) ** 2  # what is left where p' = 0
+    slope = (p - label) * (label * (1 - p) + (1 - label) * p) ** 2  # the remaining term at p' = 0
     np.testing.assert_allclose(gradient[[0, 4]], slope[[0, 4]], rtol=1e-5, atol=1e-30)
 
 

@@ -50,7 +50,7 @@ def on_keras(keras):
 
 @pytest.fixture(scope="module")
 def bar(keras):
-    """The dtype whose parity bar holds: on its other backends Keras rounds to float32 here and there."""
+    """The dtype of the comparison: on its other backends Keras rounds to float32 in places."""
     return "float64" if keras.backend.backend() == "tensorflow" else "float32"
 
 

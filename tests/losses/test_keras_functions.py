@@ -1,4 +1,4 @@
-"""The Keras-named functions: Keras' numbers and gradients on every backend, and what is lsmooth's own."""
+"""The Keras-named functions match Keras on every backend; and the options of lsmooth."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def keras():
 
 @pytest.fixture(scope="module")
 def bar(keras):
-    """The dtype whose parity bar holds: on its other backends Keras rounds to float32 here and there."""
+    """The dtype of the comparison: on its other backends Keras rounds to float32 in places."""
     return "float64" if keras.backend.backend() == "tensorflow" else "float32"
 
 
@@ -90,7 +90,7 @@ def test_values_and_gradients_match_keras(keras, bar, backend, name, y_true, y_p
     if backend.name != "numpy" and gradient is not None:
         got = backend.to_numpy(backend.value_and_grad(lambda x: backend.sum(loss(x)), y_pred)[1])
         if name == "kl_divergence" and backend.name != keras.backend.backend():
-            # At the end of what is clipped JAX gives half the gradient, TensorFlow and PyTorch all of it.
+            # At the clipping bound, JAX gives half the gradient, and TensorFlow and PyTorch all of it.
             got, gradient = (np.where(backend.to_numpy(y_pred) == 1.0, 0.0, x) for x in (got, gradient))
         assert_close(backend, got, gradient, bar, factor=100)
 

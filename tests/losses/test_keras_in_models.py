@@ -34,7 +34,7 @@ FUNCTIONS = (
 
 
 def run(name, *arguments):
-    """What keras_in_models.py printed on one Keras backend."""
+    """The output of keras_in_models.py on one Keras backend."""
     require_backend(name)
     if importlib.util.find_spec("keras") is None:
         pytest.skip("keras is not installed")
@@ -43,7 +43,7 @@ def run(name, *arguments):
 
 
 def _output(command, keras_backend):
-    """What a process prints."""
+    """The output of a process."""
     environment = {**os.environ, "KERAS_BACKEND": keras_backend}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr[-3000:]

@@ -22,7 +22,7 @@ OVER_CLASSES = {
 
 
 def one_sided(function, x):
-    """The derivatives of a function on NumPy arrays, each by a step to the right: there is nothing on the left."""
+    """Derivatives of a function of NumPy arrays by forward differences, at the left end of its domain."""
     gradient = np.zeros_like(x)
     for at in np.ndindex(x.shape):
         steps = []
@@ -63,7 +63,7 @@ def test_the_derivative_of_the_sigmoid_focal_loss_at_labels_0_and_1(differentiab
     z, inside = np.array([-3.0, -0.5, 0.5, 3.0, 30.0, -100.0] * 2), np.array([0.0] * 6 + [1.0] * 6)
 
     def value(y):
-        # Of p from the label, as the docstring has it, in float64.
+        # By p from the label, as in the docstring, in float64.
         p = 1.0 / (1.0 + np.exp(-z))
         error = np.where(z > 0, 1.0 - y + (2.0 * y - 1.0) * np.exp(-z) * p, y + (1.0 - 2.0 * y) * p)
         return (error**gamma * (np.logaddexp(0.0, z) - y * z)).sum()

@@ -1,4 +1,4 @@
-"""Logits of linear heads in half precision are not rounded: they come from float32 sums on every backend."""
+"""Logits of linear heads in half precision are not rounded: every backend sums in float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF = ("bfloat16", "float16")
 
 
 def head(backend, dtype, seed=0):
-    """Hidden states, weight and bias whose logits are some tens, where bfloat16 rounds by 0.1; and their values."""
+    """Hidden states, weight and bias with logits of about 30, where bfloat16 rounds by 0.1; and the logits."""
     rng = np.random.default_rng(seed)
     shapes = ((ROWS, FEATURES), (CLASSES, FEATURES), (CLASSES,))
     arrays = [as_dtype(backend, rng.normal(0.0, 1.5, shape), dtype) for shape in shapes]
@@ -134,7 +134,7 @@ def test_torch_compile_matches_eager_mode(dtype, reduction, monkeypatch):
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_torch_without_instructions_for_half_precision(dtype, monkeypatch):
-    """Gradients then come from products in float32, and are as close."""
+    """Gradients use products in float32 then, and are equally exact."""
     backend = require_backend("torch")
     import torch
 

@@ -1,4 +1,4 @@
-"""The loss of a linear head under PyTorch's transformations, and what it computes and holds."""
+"""The loss of a linear head under PyTorch's transformations, its products and its memory."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_ignored_rows_with_overwritten_logits(no_second_block):
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
 def test_overwritten_logits_are_recomputed(reduction):
-    """A label without probability, and smoothing beside a masked class, are for the formula to say."""
+    """Labels of probability 0, and smoothing with a masked class, use the formula."""
     arrays = head(**LARGE)
     with torch.no_grad():
         arrays[0][60:70] *= 200.0
@@ -304,7 +304,7 @@ def test_overwritten_logits_are_recomputed(reduction):
 
 
 def test_logits_are_overwritten_once():
-    """What is so in one block is taken to be so in the others, which then keep their logits."""
+    """After a failure in one block, the other blocks keep their logits."""
     arrays = head(**LARGE)
     with torch.no_grad():
         arrays[0] *= 200.0

@@ -1,4 +1,4 @@
-"""Logits from ``num_classes`` on are padding: the loss is that of the others, and their gradient is 0."""
+"""Logits from ``num_classes`` on are padding: they do not contribute, and their gradient is 0."""
 
 import numpy as np
 import pytest

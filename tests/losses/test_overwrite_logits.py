@@ -1,4 +1,4 @@
-"""``overwrite_logits``: the gradient takes the memory of the logits, and nobody reads them unawares."""
+"""``overwrite_logits``: the gradient overwrites the logits, and later reads raise an error."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_logits_are_unchanged_until_the_backward_pass():
     before = z.detach().clone()
     loss = softmax_cross_entropy(IDS, z, overwrite_logits=True)
     (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
-    assert torch.equal(z, before)  # a gradient that is to be differentiated has memory of its own
+    assert torch.equal(z, before)  # a differentiable gradient has its own memory
     assert gradient.requires_grad
 
 

@@ -1,4 +1,4 @@
-"""The quick mean of a small batch is asked for only where every other option is at its default."""
+"""The quick mean of a small batch is used only if all other options are at their defaults."""
 
 import contextlib
 import inspect
@@ -35,7 +35,7 @@ QUICK = "the quick mean"
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The options that NumPy's backend was asked for a quick mean with, one dictionary a call."""
+    """The options of each call of the quick mean of NumPy's backend."""
     found = []
 
     def quick_mean(self, loss, labels, logits, **options):

@@ -1,4 +1,4 @@
-"""Reductions: what each divides by, on every backend."""
+"""Reductions and their divisors on every backend."""
 
 from __future__ import annotations
 

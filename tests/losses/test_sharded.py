@@ -1,4 +1,4 @@
-"""Losses of tensors that several devices or processes share: the same numbers, and nothing large is gathered."""
+"""Losses of tensors shared by devices or processes: equal numbers, without gathering large arrays."""
 
 from pathlib import Path
 
@@ -16,5 +16,5 @@ def test_jax_arrays_stay_where_they_are(mode, layouts):
     assert len(found) == layouts * 8 + 7
     for case in found:
         assert case["error"] < 3e-6, case
-        assert case["gathered"] < case["rows"] * 4, case  # at most a few numbers a row
+        assert case["gathered"] < case["rows"] * 4, case  # at most a few numbers per row
         assert case["in place"], case

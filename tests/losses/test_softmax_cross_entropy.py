@@ -150,7 +150,7 @@ def test_half_precision_is_summed_in_float32(backend, dtype):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
 def test_label_dtypes(backend, dtype):
-    """300 classes do not fit int8, nor 256 ignored rows' 255: neither is compared in the labels' own dtype."""
+    """300 classes do not fit int8, and an ignore_index of 255 neither: they are not compared in the labels' dtype."""
     rng = np.random.default_rng(7)
     logits = float32_exact(rng, (4, 300))
     labels = np.array([0, 127, 5, 99], dtype)

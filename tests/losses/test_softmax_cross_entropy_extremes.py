@@ -40,7 +40,7 @@ def test_logits_of_ten_thousand(backend, options, dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_masked_classes_take_no_mass(backend, options, dtype):
-    """They have a finite loss and gradient; the smoothing mass goes to the classes that are left."""
+    """Loss and gradient are finite; the smoothing mass is spread over the unmasked classes."""
     logits = np.array([[0.5, -INF, 2.0, -INF], [-INF, -INF, -INF, 3.0]])
     upstream = np.array([2.0, -0.5])
     check_parity(backend, np.array([2, 3]), logits, dtype=dtype, reduction="none", upstream=upstream, **options)

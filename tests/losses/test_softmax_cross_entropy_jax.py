@@ -34,7 +34,7 @@ def close(actual, expected, rtol=1e-12):
 
 @pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["integers", "soft"])
 def test_jit_with_every_tensor_traced(labels):
-    """Options as well: nothing reads a value, so nothing recompiles when one changes."""
+    """Options too: no value is read, so other values need no compilation."""
     traces = []
 
     @jax.jit
@@ -146,7 +146,7 @@ def test_shapes_are_known_without_values():
 
 
 def test_no_one_hot_label_is_formed():
-    """Nothing of the logits' size but floats: a one-hot label would be compared into existence."""
+    """All arrays of the size of the logits are floats; one-hot labels would need a comparison."""
     jaxpr = str(jax.make_jaxpr(softmax_cross_entropy)(np.zeros(8, np.int32), np.zeros((8, 1000))))
     assert "f64[8,1000]" in jaxpr
     assert not re.search(r"(bool|[iu]\d+)\[8,1000\]", jaxpr)

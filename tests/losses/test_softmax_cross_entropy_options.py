@@ -110,7 +110,7 @@ def test_labels_and_logits_at_once(differentiable_backend, masked):
 @pytest.mark.parametrize("name", ["labels", "label_smoothing", "pos_weight", "sample_weight"])
 @pytest.mark.parametrize("at", [0.0, 0.3, 1.0])
 def test_sigmoid_cross_entropy(differentiable_backend, name, at):
-    """At the ends too, where an infinite logit would cost nothing."""
+    """At 0 and 1 too, where an infinite logit would have loss 0."""
     xp = differentiable_backend
     labels = np.array([0.0, 1.0, 0.25])
     logits = np.array([1.5, -2.0, 0.5])

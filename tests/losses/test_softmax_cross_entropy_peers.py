@@ -50,7 +50,7 @@ def test_torch_cross_entropy(reduction, label_smoothing, weighted, ignore_index,
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_torch_cross_entropy_of_distributions(weighted):
-    """Its mean over distributions divides by the rows whatever the class weights; ours does so in the sum over them."""
+    """PyTorch divides the mean over distributions by the number of rows, also with class weights."""
     require_backend("torch")
     import torch
 

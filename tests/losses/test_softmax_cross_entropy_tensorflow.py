@@ -175,7 +175,7 @@ def test_a_retracing_function_of_unknown_options():
 
 @COMPILED
 def test_labels_out_of_range_are_nan_in_padded_logits(jit_compile):
-    """Not an error of the gather, nor a row of zeros."""
+    """Neither an error of the gather nor a zero gradient."""
 
     @tf.function(jit_compile=jit_compile)
     def loss(labels, logits):
@@ -253,7 +253,7 @@ def test_masked_classes_and_rows_without_a_class_at_every_size(size, mode, eps):
     labels, logits = example(size)
     labels[:3] = [1, -1, 0]
     logits[0, 0] = -np.inf  # a class masked in one row
-    logits[2, 1] = np.nan  # of a row that does not count
+    logits[2, 1] = np.nan  # of an ignored row
     options = {"label_smoothing": eps, "temperature": TEMPERATURE, "ignore_index": 0, "reduction": "sum"}
 
     def step(labels, logits):
@@ -349,7 +349,7 @@ def test_the_loss_trains_a_keras_model():
 
 
 def test_a_first_call_inside_a_function_emits_no_warning():
-    """No warning that AutoGraph could not rewrite what finds the backend."""
+    """AutoGraph does not warn about the function that finds the backend."""
     code = """
         import tensorflow as tf
         from lsmooth.losses import softmax_cross_entropy

@@ -210,7 +210,7 @@ def test_forward_mode_dual_numbers():
         tangent = torch.autograd.forward_ad.unpack_dual(
             softmax_cross_entropy(labels, dual, label_smoothing=EPS)
         ).tangent
-    close(tangent, 0.0)  # adding a constant to all logits changes nothing
+    close(tangent, 0.0)  # the loss does not depend on a constant offset
 
 
 # torch.compile.
@@ -283,7 +283,7 @@ def test_sigmoid_cross_entropy_compiles():
     ],
 )
 def test_the_first_call_of_a_process_may_be_a_compiled_one(body):
-    """Its module is imported while it is traced; dispatch knows no tensor type yet, and learns nothing."""
+    """The backend is imported while tracing; dispatch has no tensor types yet and adds none."""
     script = f"""
         import torch
         import lsmooth
@@ -387,7 +387,7 @@ def reference_value():
 
 
 def test_tensors_without_values():
-    """On the meta device, and as fakes: shapes and dtypes flow, and nothing is read."""
+    """On the meta device and as fake tensors: shapes and dtypes propagate without values."""
     y, z = torch.empty(7, dtype=torch.int64, device="meta"), torch.empty(7, 5, device="meta", requires_grad=True)
     for options in ({}, {"label_smoothing": EPS}, {"ignore_index": 1, "reduction": "none"}):
         value = softmax_cross_entropy(y, z, **options)

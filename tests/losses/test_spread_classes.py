@@ -54,7 +54,7 @@ def xp(request, monkeypatch):
 
 @pytest.fixture
 def torch_members(monkeypatch):
-    """PyTorch, whose members are threads."""
+    """PyTorch, with threads as members."""
     monkeypatch.setattr(type(require_backend("torch")), "members", lambda self, group, option: group)
     return pytest.importorskip("torch")
 
@@ -112,7 +112,7 @@ def test_slices_of_the_classes_give_the_loss_of_all_and_their_own_gradient(xp, n
         close(loss, whole)
     if expected:
         close(np.concatenate([g[0] for _, g in found], -1), expected[0])
-    # Two exchanges, of at most four numbers a row; distributions with smoothing take up to two more.
+    # Two exchanges of at most four numbers per row; distributions with smoothing take up to two more.
     assert [kind for kind, _ in exchange.calls] == ["max", "sum"]
     assert all(shape[-1] <= (6 if soft else 4) for _, shape in exchange.calls)
 
@@ -203,7 +203,7 @@ def test_slices_of_teacher_and_student_give_their_divergence(xp, divergence, stu
         close(loss, whole)
     for i in range(len(expected)):
         close(np.concatenate([g[i] for _, g in found], -1), expected[i])
-    # The gradient of a divergence whose terms mix the two softmaxes needs exchanges too.
+    # The gradient of a divergence that mixes both softmaxes needs exchanges too.
     staged = divergence in ("jensen_shannon", "skewed_forward_kl", "skewed_reverse_kl", "total_variation")
     assert staged or len(exchange.calls) <= 2
 

@@ -1,4 +1,4 @@
-"""Losses whose rows are spread over members: every member gets the number of all rows, and its rows' gradient."""
+"""Losses with rows spread over members: each gets the loss of all rows and the gradient of its own."""
 
 import inspect
 

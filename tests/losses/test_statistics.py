@@ -1,4 +1,4 @@
-"""What rows say beside their loss, against float64 and closed-form gradients."""
+"""Statistics of rows, against float64 and closed-form gradients."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from lsmooth.testing import reference
 
 RNG = np.random.default_rng(0)
 LOGITS = np.round(RNG.normal(0.0, 3.0, (7, 11)) * 256) / 256
-LOGITS[1, 3:5] = LOGITS[1].max() + 1.0  # a tie, whose first is the prediction
+LOGITS[1, 3:5] = LOGITS[1].max() + 1.0  # a tie, of which the first class is the prediction
 LOGITS[2, 4:] = -np.inf
-LOGITS[3, 5] = 800.0  # the others have a probability of 0
+LOGITS[3, 5] = 800.0  # the other classes have probability 0
 IDS = np.array([0, 4, 1, 5, 10, 2, 3])
 SOFT = RNG.dirichlet(np.ones(11), 7) * (-np.inf < LOGITS)
 UPSTREAM = RNG.normal(size=(3, 7))

@@ -1,4 +1,4 @@
-"""What every variant of the cross-entropy owes its caller, whatever its formula."""
+"""Properties of every variant of the cross-entropy."""
 
 from __future__ import annotations
 

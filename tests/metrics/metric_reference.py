@@ -48,7 +48,7 @@ def expected_calibration_error(labels, probabilities, n_bins=15, norm="l1", weig
 
 
 def equal_mass_bins(confidence, correct, weight, n_bins: int) -> list[tuple[float, ...]]:
-    """Bin b holds the values whose share of smaller ones lies in [b / n, (b + 1) / n)."""
+    """Bin b holds the values with a fraction of smaller ones in [b / n, (b + 1) / n)."""
     table = np.zeros((n_bins, 3))
     for value in np.unique(confidence):
         rows = confidence == value

@@ -1,4 +1,4 @@
-"""Facts about labels of yes-or-no questions: 0 or 1, of any dtype, and nothing else."""
+"""Binary labels are 0 or 1, of any dtype."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_probability_and_two_classes_have_the_same_scores(backend: Backend):
     given = np.array([0.91, 0.22, 0.58, 0.71])  # none near an edge of a bin
     labels, two = np.array([1, 0, 0, 1]), np.stack([1 - given, given], axis=1)
     for function in [*FUNCTIONS, *TABLES]:
-        if function is metrics.smooth_calibration_error:  # which judges the probability of class 1
+        if function is metrics.smooth_calibration_error:  # which bins the probability of class 1
             continue
         expected = function(labels, two)
         for options, p in (({}, given), ({}, given[:, None]), ({"from_logits": True}, np.log(given / (1 - given)))):

@@ -60,7 +60,7 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below_it(backend: Backend, memory
     edges = (np.arange(n_bins + 1) / n_bins).astype(dtype)
     near = np.concatenate([edges, np.nextafter(edges, np.array(2, dtype)), np.nextafter(edges, np.array(-1, dtype))])
     near = near[(near >= 0) & (near <= 1)]
-    # Of more classes than one, so that any confidence can be a top label's: the others are 0.
+    # Several classes, so that any confidence can be that of a top label; the other classes have 0.
     p = np.stack([near, np.zeros_like(near)], axis=1)
     curve = reliability_curve(backend.asarray(np.zeros(len(near), np.int64)), backend.asarray(p), n_bins=n_bins)
     table = reference.bins_of(near, np.ones(len(near)), np.ones(len(near)), n_bins)

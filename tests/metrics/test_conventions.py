@@ -98,7 +98,7 @@ ORIGINALS: dict[str, Callable[..., float]] = {
 def test_the_top_label_error_matches_the_original(backend: Backend, convention, n_bins):
     dtype = "float32" if convention == "tfp" else "float64"
     labels, p = on_edges(n_bins, dtype)
-    dtype = "float32" if convention == "torchmetrics" else dtype  # in which it computes, whatever comes
+    dtype = "float32" if convention == "torchmetrics" else dtype  # the dtype of its computation, for any input
     got = expected_calibration_error(backend.asarray(labels), backend.asarray(p), n_bins=n_bins, convention=convention)
     assert_close(backend, got, ORIGINALS[convention](labels, p, n_bins), dtype, factor=4)
 

@@ -1,4 +1,4 @@
-"""Facts about predictions that are no probabilities: NaN, and an error under `validate`."""
+"""Predictions that are not probabilities give NaN, and an error under `validate`."""
 
 from __future__ import annotations
 

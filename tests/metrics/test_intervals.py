@@ -58,7 +58,7 @@ def test_a_bootstrap_interval_covers_the_truth_as_often_as_it_says(name, tempera
     ]
     covered = np.mean([low <= truth <= high for _, low, high in intervals])
     assert 0.78 <= covered <= 1.0
-    # Three deviations at each side would cover it too: an interval is no wider than the spread of the values needs.
+    # Three standard deviations would cover it too; the interval must not be wider than needed.
     spread = np.std([value for value, _, _ in intervals])
     assert np.mean([high - low for _, low, high in intervals]) < 6 * spread
 
@@ -170,7 +170,7 @@ def test_options_of_an_interval_may_be_numpy_numbers(integer, number):
 def test_the_bias_of_the_draws_is_removed():
     draws = 0.06 + 0.01 * np.random.default_rng(0).normal(size=400)
     _, low, high = bootstrap_interval(0.04, draws, 0.95, least=0.0)
-    assert low == 0  # a metric that is all bias may be of a model that has none
+    assert low == 0  # a metric that is only bias may be that of a calibrated model
     assert high == pytest.approx(0.04 + 1.96 * 0.01, abs=0.003)
     half = bootstrap_interval(0.04, draws, 0.95, least=0.0, center=0.05, narrowing=0.5)
     assert half.high == pytest.approx(0.04 + 1.96 * 0.005, abs=0.002)

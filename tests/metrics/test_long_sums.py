@@ -18,7 +18,7 @@ ROWS = 2**21
 
 @pytest.fixture(autouse=True)
 def single_precision(backend: Backend) -> Iterator[None]:
-    """JAX as it is unless told otherwise: without float64."""
+    """JAX with its default of no float64."""
     with contextlib.ExitStack() as stack:
         if backend.name == "jax":
             import jax

@@ -1,4 +1,4 @@
-"""Small eager arrays on a processor go by NumPy; what a framework watches does not."""
+"""Small eager arrays on a CPU are computed by NumPy, unless the framework watches them."""
 
 from __future__ import annotations
 

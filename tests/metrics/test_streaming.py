@@ -1,4 +1,4 @@
-"""Facts about metrics over batches: they are the functions of all rows, however these are split."""
+"""Streaming metrics equal the functions of all rows, however these are split."""
 
 from __future__ import annotations
 

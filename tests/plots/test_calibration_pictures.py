@@ -1,4 +1,4 @@
-"""What the pictures of confidence, of the temperature and of selective prediction show."""
+"""The contents of the pictures of confidence, temperature and selective prediction."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What the diagram without bins shows, and diagrams by P(class 1), by their artists and data."""
+"""The contents of the diagram without bins and of diagrams by P(class 1), by their artists and data."""
 
 import numpy as np
 import pytest

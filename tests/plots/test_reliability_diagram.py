@@ -1,4 +1,4 @@
-"""What the pictures show, by their artists and data."""
+"""The contents of the pictures, by their artists and data."""
 
 import numpy as np
 import pytest

@@ -36,7 +36,7 @@ def expected(labels, logits, mask=None, length_normalized=False, temperature=1.0
 
 
 def forms(backend, dtype):
-    """Both functions as functions of the hidden states, and what the gradient of the logits becomes by them."""
+    """Both functions of the hidden states, and the gradient of the hidden states from that of the logits."""
     weight, bias = as_dtype(backend, WEIGHT, dtype), backend.asarray(BIAS, dtype)
     float_weight = backend.to_numpy(weight).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""The preference losses beside those in TRL's trainers, whose source is read without the packages that TRL needs."""
+"""The preference losses match those of TRL's trainers, read from source without TRL's dependencies."""
 
 from __future__ import annotations
 

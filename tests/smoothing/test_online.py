@@ -1,4 +1,4 @@
-"""Online label smoothing: what was right last epoch is this epoch's target."""
+"""Online label smoothing: targets are the mean predictions of correct rows of the last epoch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_each_epoch_starts_from_zero(backend):
     fresh = learned(LABELS[0], LOGITS[1])
     seen = [k for k in range(2) if (fresh[k] != 1 / CLASSES).any()]
     np.testing.assert_allclose(ols.targets[seen], fresh[seen], rtol=1e-12)
-    ols.next_epoch()  # nothing was right: all keep theirs
+    ols.next_epoch()  # no row was correct: targets are unchanged
     np.testing.assert_allclose(ols.targets[seen], fresh[seen], rtol=1e-12)
     ols.reset_state()
     np.testing.assert_array_equal(ols.targets, np.full((CLASSES, CLASSES), 1 / CLASSES))

@@ -46,7 +46,7 @@ def test_a_tensor_gives_a_tensor_of_its_framework(backend, schedule, dtype):
 
 @SCHEDULES
 def test_the_step_may_be_traced(differentiable_backend, schedule):
-    """And a loss takes what comes of it."""
+    """A loss accepts the scheduled value."""
     xp, eps = differentiable_backend, schedule(0.0, 0.1, 10)
     logits = xp.asarray([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
 

@@ -92,7 +92,7 @@ def test_bad_arguments_are_named(call, message):
 
 
 def test_the_loss_of_negative_targets_is_a_difference_of_two_losses(differentiable_backend):
-    """As the docstring has it: losses take no negative mass, and the cross-entropy is linear in the labels."""
+    """As in the docstring: losses refuse negative mass, but the cross-entropy is linear in the labels."""
     xp, eps = differentiable_backend, -0.4
     labels, logits = np.array([0, 2, 1]), np.random.default_rng(0).normal(size=(3, 4))
 

@@ -14,7 +14,7 @@ SEEDS = 4
 
 
 def results(hard, smoothed):
-    """Results whose seeds scatter by 1% around the given numbers."""
+    """Results with a spread of 1% between seeds around the given numbers."""
 
     def nets(numbers):
         base = {

@@ -1,4 +1,4 @@
-"""What is measured of a network, held to formulas in NumPy and SciPy."""
+"""Measures of a network match formulas in NumPy and SciPy."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ BINS = 7
 
 
 class Linear:
-    """A network whose features are its inputs."""
+    """A network that returns its inputs as features."""
 
     def __init__(self, weight):
         self.weight = weight

@@ -1,4 +1,4 @@
-"""What the networks minimise is the formula, on every framework."""
+"""The objectives of the networks match the formula on every framework."""
 
 import numpy as np
 from conftest import assert_close

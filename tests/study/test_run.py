@@ -1,4 +1,4 @@
-"""The study trains what its plan says, and hands the right teacher to each student."""
+"""The study trains the planned networks, each student with the right teacher."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ class Network:
 
 
 class Recorder:
-    """A framework that notes what it is asked to train."""
+    """A framework that records training calls."""
 
     def __init__(self):
         self.calls = []

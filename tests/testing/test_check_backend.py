@@ -17,7 +17,7 @@ from lsmooth.testing import check_backend, reference
 
 
 class Boxed(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array of a framework that nobody has heard of."""
+    """An array of an unknown framework."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -73,7 +73,7 @@ class BoxedBackend(Backend):
 
 
 def delegate(name):
-    """An operation that unboxes, asks NumPy and boxes."""
+    """An operation that unboxes its arguments, calls NumPy and boxes the result."""
 
     def method(self, *args, **kwargs):
         return Boxed(getattr(PLAIN, name)(*map(unboxed, args), **kwargs))
@@ -131,7 +131,7 @@ def _a_framework():
 
 
 def test_an_entry_point_registers_a_backend(monkeypatch):
-    """Its class is loaded when one of its arrays arrives, or when it is asked for by name."""
+    """Its class is loaded by the first of its arrays, or by name."""
     import importlib.metadata
 
     module = type(lsmooth)("boxed_for_lsmooth")
@@ -167,7 +167,7 @@ def test_a_missing_operation_is_found(name):
 
 
 def wrong(name, function):
-    """A NumPy backend whose ``name`` gives something else."""
+    """A NumPy backend with a wrong ``name``."""
     return type("Wrong", (NumpyBackend,), {name: function})()
 
 
@@ -303,7 +303,7 @@ def test_a_planted_error_is_found(broken):
 
 
 def test_a_planted_error_in_a_gradient_is_found(differentiable_backend, monkeypatch):
-    """The message names the operation, what it gave and what was expected."""
+    """The message names the operation, its result and the expected one."""
     true = type(differentiable_backend).value_and_grad
     monkeypatch.setattr(
         type(differentiable_backend),

@@ -1,4 +1,4 @@
-"""The oracle is itself checked: its gradients by central differences, its values by hand."""
+"""The oracle is checked too: its gradients by central differences, its values against known ones."""
 
 from __future__ import annotations
 

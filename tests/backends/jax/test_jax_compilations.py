@@ -1,4 +1,4 @@
-"""Numbers are arguments of JAX's programs: another value of an option compiles nothing."""
+"""Numbers are arguments of JAX's programs: other values of an option need no compilation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
-    """What has been compiled since the list was last cleared."""
+    """The programs compiled since the list was last cleared."""
     require_backend("jax")
     from jax import monitoring
 

@@ -36,7 +36,7 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Within the test the formula may not be asked."""
+    """Fail if the formula is called during the test."""
     monkeypatch.setattr(formulas, "softmax_divergence", None)
 
 
@@ -109,7 +109,7 @@ def test_blocks_of_one_size_where_there_are_such(rows):
 
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl"])
 def test_checkpoint_and_float16_with_a_scale_of_the_loss(name):
-    """The rows' factors are small and half precision underflows: what scales the loss comes before the cast."""
+    """Small factors of rows underflow in half precision unless the loss is scaled before the cast."""
     t, s = (z.astype("float16") for z in pair())
 
     def loss(z):

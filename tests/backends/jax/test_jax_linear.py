@@ -66,7 +66,7 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 1e-5)])
 def test_values_and_gradients_in_parts(options, dtype, tolerance):
-    """Those of the options too; masked classes take no part, and rows that are ignored none whatever they hold."""
+    """Gradients of options too; masked classes and ignored rows of any value do not contribute."""
     options = dict(options)
     labels = jnp.asarray(LABELS)
     if options.pop("labels", False):
@@ -167,7 +167,7 @@ def test_memory_of_large_heads(case):
 
 @pytest.mark.parametrize(("dtype", "eps"), [("bfloat16", 2.0**-8), ("float16", 2.0**-11)])
 def test_half_precision_is_summed_in_float32(dtype, eps):
-    """Over 512 blocks; a sum in half precision would stand still long before the last."""
+    """Over 512 blocks; a sum in half precision would stop growing long before the last one."""
     rows, features, classes = 4096, 3, 5
     rng = np.random.default_rng(4)
     shapes = ((rows, features), (classes, features), (classes,))

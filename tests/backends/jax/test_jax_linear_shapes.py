@@ -1,4 +1,4 @@
-"""Linear heads on JAX: without jit, with symbolic shapes, and beside devices that hold none of the arrays."""
+"""Linear heads on JAX: without jit, with symbolic shapes, and with devices that hold no arrays."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ WRAPPED = pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", 
 
 @pytest.fixture(params=[False, True], ids=["whole", "blocks"])
 def in_blocks(request, monkeypatch):
-    """Whether sums are taken by blocks, of two rows each, or nothing is large enough."""
+    """Sums by blocks of two rows each, or without blocks."""
     require_backend("jax")
     if request.param and (jax.device_count() > 1 or jax.default_backend() != "cpu"):
         pytest.skip("blocks are for one CPU")
@@ -36,7 +36,7 @@ def in_blocks(request, monkeypatch):
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Within the test the formula may not be asked."""
+    """Fail if the formula is called during the test."""
     monkeypatch.setattr(formulas, "sigmoid_cross_entropy", None)
 
 
@@ -65,7 +65,7 @@ def close(actual, expected, tolerance=1e-13):
 @pytest.mark.parametrize("rows", [6, 7])
 def test_values_and_gradients(in_blocks, fused, monkeypatch, wrap, rows):
     found = wrap(jax.value_and_grad(mean, (0, 1)))(*example(rows))
-    looped = "scan" in str(jax.make_jaxpr(lambda *x: mean(*x))(*example(rows)))  # what is traced is kept by function
+    looped = "scan" in str(jax.make_jaxpr(lambda *x: mean(*x))(*example(rows)))  # traces are cached by function
     monkeypatch.undo()
     assert looped == in_blocks
     jax.tree.map(close, found, jax.value_and_grad(expected_mean, (0, 1))(*example(rows)))

@@ -1,4 +1,4 @@
-"""`tf.debugging.enable_check_numerics` finds nothing in ordinary calls, and what `where` makes of infinities."""
+"""`tf.debugging.enable_check_numerics` accepts ordinary calls, and `where` with infinities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def xp():
 
 
 def test_public_calls_and_their_gradients_pass_eagerly_and_in_tf_function(xp):
-    """In a process of its own, because the mode stays on in the functions that were traced in it."""
+    """In a separate process, because functions traced in this mode keep it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, str(TESTS / "public_calls_tensorflow.py"), "check_numerics"],

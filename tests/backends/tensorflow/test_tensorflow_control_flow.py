@@ -1,4 +1,4 @@
-"""Control flow, large offsets, and what eager calls compile, on TensorFlow."""
+"""Control flow, large offsets, and compilation of eager calls on TensorFlow."""
 
 from __future__ import annotations
 

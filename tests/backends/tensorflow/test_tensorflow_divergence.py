@@ -1,4 +1,4 @@
-"""The forward KL with its gradient in closed form on TensorFlow, against the formula it stands for."""
+"""The forward KL with its gradient in closed form on TensorFlow, against the formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear heads on TensorFlow: what no tape follows costs nothing, and every way to differentiate stays right."""
+"""Linear heads on TensorFlow: unwatched tensors need no products, and all ways to differentiate agree."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def assert_same(ours, theirs):
 
 
 def products(function, *given):
-    """The matrix products in what a function becomes when traced, in the functions it calls too."""
+    """The matrix products in the graph of a function, including the functions that it calls."""
     definition = function.get_concrete_function(*given).graph.as_graph_def()
     bodies = [definition.node, *(body.node_def for body in definition.library.function)]
     return sum(node.op == "MatMul" for nodes in bodies for node in nodes)
@@ -343,7 +343,7 @@ def test_forward_mode_over_a_gradient(linear):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("block_size", [1, 2, 3, 4, 6, 7])
 def test_blocks_and_rows_repeated_to_fill_the_last(linear, way, block_size):
-    """Rows of a weight of their own each: one counted twice, or left out, would show in the sums."""
+    """Each row has its own weight, so that sums would show a row that is counted twice or left out."""
     import tensorflow as tf
 
     given = arrays()

@@ -24,7 +24,7 @@ def backend():
 
 @pytest.fixture(params=[True, False], ids=["compiled", "direct"])
 def calls(request, monkeypatch):
-    """The programs that XLA was asked for; none where logits count as few."""
+    """The programs that XLA compiled; none for small logits."""
     found = []
     if request.param:
         monkeypatch.setattr(thresholds, "XLA_ELEMENTS", 1)

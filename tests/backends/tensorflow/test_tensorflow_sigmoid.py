@@ -1,4 +1,4 @@
-"""The sigmoid cross-entropy with its gradient in closed form on TensorFlow, against the formula it stands for."""
+"""The sigmoid cross-entropy with its gradient in closed form on TensorFlow, against the formula."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_precision(dtype):
 
 @pytest.fixture
 def compiled_sums(monkeypatch):
-    """Sums are compiled, whatever their size, and the elements' kernel may not be asked; four share a logarithm."""
+    """Compile sums of any size, without the kernel of elements; four elements share a logarithm."""
     for name in ("XLA_ELEMENTS", "SMALL", "COMPILE_AFTER"):
         monkeypatch.setattr(thresholds, name, 0)
     monkeypatch.setattr(thresholds, "LOGARITHM_ELEMENTS", 4)

@@ -33,7 +33,7 @@ def _needs_tensorflow():
     [("graph", "known"), ("graph", "unknown"), ("disabled", "unknown batch"), ("equality", "known")],
 )
 def test_public_calls_give_the_same_numbers_or_say_what_they_need(mode, shapes):
-    """In a process of its own, because some modes cannot be left."""
+    """In a separate process, because some modes cannot be left."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, str(TESTS / "tensorflow_v1.py"), mode, shapes],

@@ -1,4 +1,4 @@
-"""Ignored rows of linear heads on PyTorch: they reach no gradient whatever they hold, and cost no product."""
+"""Ignored rows of linear heads on PyTorch do not affect gradients and are dropped before the products."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def given(ignored):
 
 
 def with_ignored(x, value, ignored):
-    """A copy whose ignored rows hold a value."""
+    """A copy with a value in its ignored rows."""
     x = x.clone()
     x[ignored] = value
     return x
@@ -73,7 +73,7 @@ def transformed(loss, arrays):
 
 
 def twice(loss, arrays):
-    """The gradient as one that is to be differentiated in its turn."""
+    """The gradient, computed so that it can be differentiated again."""
     arrays = [x.clone().requires_grad_() for x in arrays]
     value = loss(*arrays)
     upstream = torch.linspace(-1.0, 2.0, value.numel(), dtype=value.dtype).reshape(value.shape)

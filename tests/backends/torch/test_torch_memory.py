@@ -46,7 +46,7 @@ def test_the_next_tensor_reuses_scratch_memory():
     at = y.data_ptr()
     view = y[10:]
     del y
-    assert memory.empty_like(x).data_ptr() != at  # a view still lives in it
+    assert memory.empty_like(x).data_ptr() != at  # a view keeps the memory alive
     del view
     assert memory.empty_like(x[:150]).data_ptr() == at
 

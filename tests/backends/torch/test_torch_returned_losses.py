@@ -1,4 +1,4 @@
-"""What training loops do with losses of PyTorch's tensors: change them in place, keep them, ask for batches."""
+"""Common uses of losses of PyTorch tensors in training loops: in-place changes, storage, batched gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the losses of the PyTorch kernels promise to autograd and to the caller."""
+"""Properties of the losses of the PyTorch kernels under autograd."""
 
 import gc
 import weakref

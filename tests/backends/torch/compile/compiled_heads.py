@@ -1,4 +1,4 @@
-"""Linear heads under ``torch.compile``: a head, the calls that are compiled, and what is expected of them."""
+"""Linear heads under ``torch.compile``: a head, the compiled calls, and their expected results."""
 
 import numpy as np
 import pytest

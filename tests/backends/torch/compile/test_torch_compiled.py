@@ -180,7 +180,7 @@ def test_one_graph_for_every_batch_size(backend, compiler):
 
 
 def test_unknown_sizes_are_not_evaluated(monkeypatch):
-    """A guard on it would narrow what the user has marked as open, which the compiler refuses."""
+    """A guard would specialise a size that the user has marked as dynamic, which the compiler refuses."""
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", 10 * CLASSES)
     monkeypatch.setattr(thresholds, "COMPILED_LOGITS", 20 * CLASSES)
     run = torch.compile(softmax_cross_entropy, backend="aot_eager", fullgraph=True)

@@ -18,7 +18,7 @@ DISTILLED = {
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
-    """PyTorch, whose operators are called for few classes."""
+    """PyTorch, with operators also for few classes."""
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     torch._dynamo.reset()
     return require_backend("torch")

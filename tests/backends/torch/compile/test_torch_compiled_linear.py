@@ -11,7 +11,7 @@ from lsmooth.losses import linear_softmax_cross_entropy, softmax_cross_entropy
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
-    """PyTorch, whose operators are called for few classes."""
+    """PyTorch, with operators also for few classes."""
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     torch._dynamo.reset()
     return require_backend("torch")

@@ -17,7 +17,7 @@ from lsmooth.losses import linear_softmax_cross_entropy
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
-    """PyTorch, whose operators are called for few classes."""
+    """PyTorch, with operators also for few classes."""
     monkeypatch.setattr(thresholds, "COMPILED_CLASSES", CLASSES)
     torch._dynamo.reset()
     return require_backend("torch")
@@ -124,7 +124,7 @@ ALL_KINDS = {
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_no_tensor_is_as_large_as_the_logits(monkeypatch, kind, reduction):
-    """Neither in the graphs, forward and backward, nor within the operators that they call."""
+    """Neither in the forward and backward graphs nor in the operators that they call."""
     rows, features, classes, block = 600, 4, 700, 50
     largest, in_graphs = Largest(), []
     sweep = linear.sweep

@@ -1,4 +1,4 @@
-"""Divergences on the CPU whose kernel forms the gradient of the student equal the formula."""
+"""Divergence kernels on the CPU, which compute the gradient of the student, equal the formula."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _needs_torch():
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Within the test the formula may not be asked."""
+    """Fail if the formula is called during the test."""
 
     def never(*args, **options):
         raise AssertionError("the formula was asked")
@@ -212,7 +212,7 @@ def test_without_gradients(fused, mode, divergence):
     close(value, distillation_loss(t, s, divergence=divergence))
 
 
-# What is masked, far away or not to count.
+# Masked classes, large logits and ignored rows.
 
 
 @pytest.mark.parametrize("classes", [5, 3000])
@@ -341,7 +341,7 @@ def test_not_a_number_stays_one():
     assert distillation_loss(t, s, reduction="none").isnan().nonzero().tolist() == [[3]]
 
 
-# Who asks the formula.
+# Cases that use the formula.
 
 
 def test_a_teacher_that_requires_a_gradient_gets_one():
@@ -415,7 +415,7 @@ def test_channels_of_images_are_not_moved(divergence, shape):
     t, s = (torch.randn(shape, generator=generator) for _ in range(2))
 
     class Copies(TorchDispatchMode):
-        """Copies of as many numbers as there are logits."""
+        """Copies of arrays of the size of the logits."""
 
         count = 0
 

@@ -1,4 +1,4 @@
-"""The kernel of the softmax focal loss: held to the formula, whose gradient is autograd's."""
+"""The kernel of the softmax focal loss equals the formula, differentiated by autograd."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_weights_of_positives_along_any_axis_are_known_to_the_kernel(monkeypatch
     z, labels = torch.randn(shape, requires_grad=True), torch.rand(shape)
     weight = torch.rand(weights) + 0.5
     peer = torch.nn.functional.binary_cross_entropy_with_logits(z, labels, pos_weight=weight, reduction=reduction)
-    monkeypatch.setattr(formulas, "sigmoid_cross_entropy", None)  # the formula may not be asked
+    monkeypatch.setattr(formulas, "sigmoid_cross_entropy", None)  # fail if the formula is called
     loss = sigmoid_cross_entropy(labels, z, pos_weight=weight, reduction=reduction)
     torch.testing.assert_close(loss, peer)
     torch.testing.assert_close(*(torch.autograd.grad(x.sum(), z)[0] for x in (loss, peer)))
@@ -278,7 +278,7 @@ def never(*args):
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "pos_weight"])
 @pytest.mark.parametrize("poison", [0.0, float("nan"), float("inf")])
 def test_the_quick_mean_skips_masked_elements(eps, weighted, poison, monkeypatch):
-    """Whatever the other elements hold; by logarithms of products, and with an odd number of them."""
+    """Whatever the values of masked elements; by logarithms of products, and with an odd number of elements."""
     monkeypatch.setattr("lsmooth.backends.torch.thresholds.SMALL_SIGMOID", 0)
     torch.manual_seed(0)
     z, labels, mask = torch.randn(37, 3, dtype=torch.float64), torch.rand(37, 3).double(), torch.rand(37, 3) < 0.6

@@ -1,4 +1,4 @@
-"""The mean loss of a small batch of PyTorch's tensors on the CPU, which has a way of its own."""
+"""The mean loss of a small batch of PyTorch tensors on the CPU, which has a separate code path."""
 
 import numpy as np
 import pytest

@@ -123,7 +123,7 @@ def test_ignored_rows_may_hold_nan(backend, blocks):
 
 
 def test_confident_rows_are_exact(backend):
-    """Logits near 1000, whose log-sum-exp has three digits fewer than the loss."""
+    """Logits near 1000, with a log-sum-exp that has three digits fewer than the loss."""
     labels, logits, _ = arrays(37)
     logits = (logits + 1000.0).requires_grad_()
     assert_it_equals_the_reference(backend, labels, logits.detach(), reduction="none")
@@ -145,7 +145,7 @@ def test_labels_of_any_integer_type_and_logits_of_any_layout(backend):
 
 def test_losses_support_more_than_2_31_logits():
     near = torch.randn(3, 5).bfloat16()
-    memory = torch.empty(2**31 + 16, dtype=torch.bfloat16)  # pages never touched cost nothing
+    memory = torch.empty(2**31 + 16, dtype=torch.bfloat16)  # untouched pages use no memory
     far = memory.as_strided((3, 5), (2**30, 1))
     labels, z = torch.tensor([1, 3, 4]), far.copy_(near).requires_grad_()
     softmax_cross_entropy(labels, z, reduction="sum").backward()

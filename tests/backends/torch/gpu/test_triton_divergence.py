@@ -66,7 +66,7 @@ def test_classes_without_mass(backend, divergence, blocks):
     p, q = pair(37, torch.float32, torch.float32)
     teacher, student = (p, q) if divergence == "forward_kl" else (q, p)
     p[0, :20] = q[0, :16] = -torch.inf  # of both, of p alone
-    q[1, 3], p[1, 30] = -torch.inf, 900.0  # what p has there is lost to rounding
+    q[1, 3], p[1, 30] = -torch.inf, 900.0  # the mass of p there is rounded to 0
     assert_it_equals_the_formula(backend, teacher, student, **options)
     q[2, 20] = -torch.inf
     p[2] += 300.0
@@ -99,7 +99,7 @@ def test_blocks_of_distilled_heads_go_through_the_kernel(backend, divergence, wr
     logits = t_hidden.double() @ t_weight.double().T, exact[0] @ exact[1].T
     expected = distillation_loss(*logits, divergence=divergence)
     expected.backward()
-    monkeypatch.setattr(formulas, "softmax_divergence", None)  # the formula may not be asked
+    monkeypatch.setattr(formulas, "softmax_divergence", None)  # fail if the formula is called
     loss = linear_distillation_loss(t_hidden, t_weight, h, w, block_size=2, divergence=divergence)
     loss.backward()
     assert written_over == [True] * 3

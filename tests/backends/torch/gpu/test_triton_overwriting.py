@@ -1,4 +1,4 @@
-"""The Triton kernel writes the gradient over the logits of linear heads, where nobody else needs them."""
+"""The Triton kernel overwrites the logits of linear heads with the gradient if no other code reads them."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_linear_heads_with_options_and_rows_that_do_not_count(backend, dtype, wr
     losses = linear_softmax_cross_entropy(labels, hidden, weight, block_size=2, **options)
     found = torch.autograd.grad(losses.sum(), (hidden, weight))
     blocks_of_counted = -(-int((labels != options["ignore_index"]).sum()) // 2)  # ignored rows are dropped before
-    # Rows wait for what each is multiplied by.
+    # The gradient of rows waits for their upstream gradients.
     assert written_over == [False] * blocks_of_counted + [True] * blocks_of_counted
     z = (hidden.detach().double() @ weight.detach().double().T).requires_grad_()  # accumulated in float32
     expected = softmax_cross_entropy(labels, z, **options)

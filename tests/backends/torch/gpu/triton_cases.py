@@ -1,6 +1,6 @@
 """Cases of the kernels for GPUs under Triton's interpreter: ``TRITON_INTERPRET=1``, set before torch starts.
 
-Without it Triton needs a GPU, so these tests have an environment of their own: tox -e triton. Importing this module
+Without it Triton needs a GPU, so these tests have a separate environment: tox -e triton. Importing this module
 skips a test module where they cannot run.
 """
 
