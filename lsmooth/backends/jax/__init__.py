@@ -18,7 +18,9 @@ from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import statistics
 from lsmooth.backends.formulas.linear import BlockLoss, Call
 from lsmooth.backends.formulas.questions import KNOWN_DIVERGENCE, KNOWN_SOFTMAX
+from lsmooth.backends.formulas.rows import accumulate, label_factor
 from lsmooth.backends.jax import divergence, linear, sigmoid, spread, thresholds
+from lsmooth.backends.jax.log_odds import log_odds
 from lsmooth.backends.jax.members import axis_members
 from lsmooth.backends.members import Members
 from lsmooth.backends.namespace import NamespaceBackend
@@ -81,7 +83,7 @@ class JaxBackend(NamespaceBackend):
         return jax.nn.one_hot(index, num_classes, dtype=dtype)
 
     def softplus(self, x: Array) -> Array:
-        return jnp.logaddexp(x, 0.0)
+        return _softplus(x)
 
     def clip(self, x: Array, low: float, high: float) -> Array:
         return jnp.clip(x, low, high)
@@ -147,26 +149,33 @@ class JaxBackend(NamespaceBackend):
     def softmax_cross_entropy(self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX) -> Array:
         if _has_slices(logits, options):
             return spread.cross_entropy(self, logits, labels, options)
-        return _compiled(formulas.softmax_cross_entropy, self, *_fixed(options), logits, labels)
+        return _compiled(formulas.softmax_cross_entropy, self, options, logits, labels)
 
     def softmax_cross_entropy_with_statistics(
         self, logits: Array, labels: Array, options: SoftmaxOptions = SOFTMAX
     ) -> tuple[Array, statistics.RowStatistics]:
         if _has_slices(logits, options):
             return spread.cross_entropy_with_statistics(self, logits, labels, options)
-        return _compiled(Backend.softmax_cross_entropy_with_statistics, self, *_fixed(options), logits, labels)
+        return _compiled(Backend.softmax_cross_entropy_with_statistics, self, options, logits, labels)
 
     def softmax_divergence(self, teacher: Array, student: Array, options: DivergenceOptions = DIVERGENCE) -> Array:
         if spread.number_of_slices(student) > 1 and are_known(options, KNOWN_DIVERGENCE):
             return spread.divergence(self, teacher, student, options)
         if not (are_known(options, divergence.KNOWN) and divergence.fits(student, options)):
-            return _compiled(formulas.softmax_divergence, self, *_fixed(options), teacher, student)
+            return _compiled(formulas.softmax_divergence, self, options, teacher, student)
         return divergence.blocks(self, teacher, student, options)
 
     def sigmoid_cross_entropy(self, logits: Array, labels: Array, options: SigmoidOptions = SIGMOID) -> Array:
         if not are_known(options, sigmoid.KNOWN):
             return super().sigmoid_cross_entropy(logits, labels, options)
         return sigmoid.cross_entropy(logits, labels, options)
+
+    def label_log_odds(self, logits: Array, labels: Array) -> Array:
+        if _is_spread(logits):
+            return super().label_log_odds(logits, labels)
+        logits = accumulate(self, logits)
+        labels, factor = label_factor(self, labels, logits.shape[-1], self.dtype(logits))
+        return factor * log_odds(logits, labels)
 
     def linear_rows(self, loss: BlockLoss, call: Call, block_size: int | None = None) -> Array:
         return linear.linear_rows(self, loss, call, block_size)
@@ -204,10 +213,30 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
     return options._replace(**{name: getattr(defaults, name) for name in others}), others
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def _compiled(formula: Callable[..., Any], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Any:
+def _compiled(formula: Callable[..., Any], xp: Backend, options: AnyOptions, x: Array, y: Array) -> Any:
     """A formula as one program; a call outside jit would run one for each operation."""
+    if not (_is_staged(x) or _is_staged(y)):
+        return _program(formula, xp, *_fixed(options), x, y)
+    # Within a program, each function of `jax.numpy` is under jit too. JAX would trace them apart for each new shape.
+    with jax.disable_jit():
+        return formula(xp, x, y, options)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _program(formula: Callable[..., Any], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Any:
     return formula(xp, x, y, read._replace(**others))
+
+
+def _is_staged(x: Array) -> bool:
+    """Whether ``x`` belongs to a program that is being traced: eager `jax.grad` and `jax.vmap` hold values."""
+    while isinstance(x, jax.core.Tracer):
+        if hasattr(x, "primal"):
+            x = x.primal
+        elif hasattr(x, "batch_dim"):
+            x = x.val
+        else:
+            return True
+    return False
 
 
 @functools.partial(jax.jit, inline=True)
@@ -231,6 +260,19 @@ def _chosen(x: Array, index: Array) -> Array:
 
 def _pick(x: Array, index: Array) -> Array:
     return _chosen(x, index) if _is_small(x) or _is_spread(x) else _entry(x, index)
+
+
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+    """`jax.nn.softplus`; the logarithm is shared with ``softplus(-x)`` and with the derivatives."""
+    # By the minimum, not abs: XLA sees that that of -x is the same.
+    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(jnp.minimum(x, -x)))
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return _softplus(x), jnp.exp(-_softplus(-x)) * dx
 
 
 @jax.custom_jvp

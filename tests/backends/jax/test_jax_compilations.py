@@ -10,7 +10,12 @@ import pytest
 from conftest import require_backend
 
 from lsmooth.distillation import distillation_loss
-from lsmooth.losses import sigmoid_cross_entropy, softmax_cross_entropy
+from lsmooth.losses import (
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_statistics,
+    softmax_focal_loss,
+)
 
 SMALL, LARGE = (4, 8), (1024, 1024)  # of the second, the sums are taken by loops over blocks
 
@@ -42,6 +47,26 @@ def compilations() -> Iterator[list[str]]:
     monitoring.register_event_duration_secs_listener(listen)
     yield seen
     monitoring.unregister_event_duration_listener(listen)
+
+
+TRACED: dict[str, Callable[..., Any]] = {
+    "smoothed": lambda y, t, z: softmax_cross_entropy(y, z, label_smoothing=0.1),
+    "distributions": lambda y, t, z: softmax_cross_entropy(t, z, z_loss=0.1),
+    "focal": lambda y, t, z: softmax_focal_loss(y, z),
+    "statistics": lambda y, t, z: softmax_cross_entropy_with_statistics(y, z)[0],
+    "distillation": lambda y, t, z: distillation_loss(t, z, temperature=2.0),
+}
+
+
+@pytest.mark.parametrize("loss", TRACED)
+def test_a_traced_loss_nests_no_jit(loss: str):
+    """Each function under jit is traced and differentiated apart, which takes longer than to run a small batch."""
+    require_backend("jax")
+    import jax
+
+    labels, floats = jax.ShapeDtypeStruct((4,), "int32"), jax.ShapeDtypeStruct((4, 8), "float32")
+    program = str(jax.make_jaxpr(jax.grad(TRACED[loss], 2))(labels, floats, floats))
+    assert "jit[" not in program
 
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
