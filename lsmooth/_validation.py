@@ -132,9 +132,11 @@ def _check_order(xp: Backend, name: str, dtype: str, order: Order) -> None:
         )
 
 
-def class_ids(xp: Backend, labels: Array) -> Array:
-    """Integer labels in a signed dtype that is large enough for any number of classes."""
+def class_ids(xp: Backend, labels: Array, name: str = "labels", kind: str = "class") -> Array:
+    """Integer labels in a signed dtype that is large enough for any number of classes; a TypeError for other dtypes."""
     dtype = xp.dtype(labels)
+    if "int" not in dtype:
+        raise TypeError(f"{name} must be integer {kind} ids, got {dtype}; cast them, e.g. to int64.")
     return xp.cast(labels, _WIDER[dtype]) if dtype in _WIDER else labels
 
 

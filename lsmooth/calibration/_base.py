@@ -295,7 +295,8 @@ def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) 
         raise ValueError(
             f"labels must have the shape of the logits, {xp.shape(logits)}, where binary=True; got {xp.shape(labels)}."
         )
-    labels = xp.cast(labels, "int32") if xp.dtype(labels) == "bool" else check.class_ids(xp, labels)
+    if xp.dtype(labels) not in check.FLOATS:
+        labels = xp.cast(labels, "int32") if xp.dtype(labels) == "bool" else check.class_ids(xp, labels)
     return logits, labels, _row_weight(xp, sample_weight, logits, logits)
 
 

@@ -59,10 +59,7 @@ def class_count(xp: Backend, array: Array) -> Any:
 
 def integers(xp: Backend, name: str, value: Any, like: Array) -> Array:
     """Class ids of any shape, in a dtype that is large enough for any number of classes."""
-    labels = check.to_array(xp, name, value, like=like)
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"{name} must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    return check.class_ids(xp, labels)
+    return check.class_ids(xp, check.to_array(xp, name, value, like=like), name)
 
 
 def class_ids(

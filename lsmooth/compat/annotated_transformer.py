@@ -47,15 +47,7 @@ class LabelSmoothing:
         self.true_dist: Array | None = None
 
     def __call__(self, x: Array, target: Array) -> Array:
-        """The loss.
-
-        Args:
-            x: log-probabilities, (rows, size).
-            target: class ids, integers (rows).
-
-        Returns:
-            A scalar, in the dtype of x.
-        """
+        """The loss of log-probabilities (rows, size) against class ids (rows), a scalar in the dtype of x."""
         xp = backend_of(x=x, target=target)
         loss, self.true_dist = _rows.padded_kl_divergence(
             xp, ("x", x), ("target", target), self.size, self.padding_idx, self.smoothing

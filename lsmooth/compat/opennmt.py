@@ -41,15 +41,7 @@ class LabelSmoothingLoss:
         self.confidence = 1.0 - label_smoothing
 
     def __call__(self, output: Array, target: Array) -> Array:
-        """The loss.
-
-        Args:
-            output: log-probabilities, (rows, tgt_vocab_size).
-            target: class ids, integers (rows).
-
-        Returns:
-            A scalar, in the dtype of the output.
-        """
+        """The loss of log-probabilities (rows, tgt_vocab_size) against class ids (rows), in the output's dtype."""
         xp = backend_of(output=output, target=target)
         loss, _ = _rows.padded_kl_divergence(
             xp, ("output", output), ("target", target), self.tgt_vocab_size, self.ignore_index, self.label_smoothing

@@ -183,8 +183,6 @@ def sparse_softmax_cross_entropy(
     xp = backend_of(labels=labels, logits=logits, weights=weights)
     with _name_scope(xp, scope, "sparse_softmax_cross_entropy_loss"):
         labels, logits = _arrays(xp, "labels", labels, logits)
-        if not check.is_integer(xp, labels):
-            raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
         labels = check.class_ids(xp, labels)
         _check_given(weights=weights)
         weights = xp.asarray(weights, "float32", like=logits)

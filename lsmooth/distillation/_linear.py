@@ -228,8 +228,6 @@ def linear_sparse_distillation_loss(
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 hidden states, else float32.
         Raises as `distillation_loss` does.
 
-    Source: as `sparse_distillation_loss` and `linear_distillation_loss`.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.distillation import linear_sparse_distillation_loss

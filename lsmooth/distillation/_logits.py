@@ -81,8 +81,7 @@ def distillation_loss(
         teacher_logit_softcap: that of the teacher.
         logit_scale: multiplies the student's logits, before the cap.
         teacher_logit_scale: that of the teacher.
-        scale_by_temperature_squared: whether the loss is multiplied by T^2, so that the size of the gradient
-            does not depend on T.
+        scale_by_temperature_squared: whether the loss is multiplied by T^2, which keeps the size of the gradient.
         sample_weight: weights of the rows: a scalar, or of the rows' rank, each dimension equal or 1.
         labels: class ids in the rows' shape, used only with ``ignore_index``.
         ignore_index: rows with this label are excluded from the loss and its mean.

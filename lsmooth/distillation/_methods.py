@@ -263,10 +263,7 @@ def virtual_teacher_logits(labels: Array, num_classes: int, *, confidence: float
     if not 1.0 / num_classes <= confidence < 1.0:
         raise ValueError(f"confidence must be in [{1.0 / num_classes:g}, 1), got {confidence}.")
     xp = backend_of(labels=labels)
-    labels = xp.asarray(labels)
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    labels = check.class_ids(xp, labels)
+    labels = check.class_ids(xp, xp.asarray(labels))
     dtype = xp.dtype(xp.asarray(1.0))
     valid = (labels >= 0) & (labels < num_classes)
     of_label, of_others = float(np.log(confidence)), float(np.log((1.0 - confidence) / (num_classes - 1)))
@@ -338,8 +335,7 @@ class MovingAverageTeacher:
 
         Args:
             indices: (batch,), the examples; a ValueError if an index is out of range.
-            like: a tensor of the framework and device of the result, e.g. the student's logits; the indices
-                by default.
+            like: a tensor of the framework and device of the result, e.g. the student's logits; the indices by default.
 
         Returns:
             (batch, classes), float32: the ``teacher_logits`` of `distillation_loss`.

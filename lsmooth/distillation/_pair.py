@@ -211,13 +211,10 @@ def _labels_and_counted(
         if ignore_index is not None:
             raise ValueError("ignore_index needs labels; without labels, pass mask, False for rows to exclude.")
         return None, counted
-    labels = check.to_array(xp, "labels", labels, like=rows)
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
+    labels = check.class_ids(xp, check.to_array(xp, "labels", labels, like=rows))
     if not check.same_shape(xp.shape(labels), shape):
         hint = check.fitting_axis(xp.shape(labels), logits)
         raise ValueError(f"labels must have the rows' shape {shape}, got {xp.shape(labels)}.{hint}")
-    labels = check.class_ids(xp, labels)
     if ignore_index is not None:
         named = ~xp.equal(labels, ignore_index)
         counted = named if counted is None else counted & named

@@ -98,9 +98,8 @@ def sparse_distillation_loss(
         stop_teacher_gradient: whether to treat the teacher as a constant.
 
     Returns:
-        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else
-        float32. A class id out of range makes its row NaN.
-        Raises as `distillation_loss` does.
+        A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 student logits, else float32. A
+        class id out of range makes its row NaN. Raises as `distillation_loss` does.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; on the tails: Anshumann et al. 2025,
         "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs".

@@ -51,9 +51,8 @@ class CrossEntropyLoss(LossModule):
         z_loss: the weight of the squared log-sum-exp, at least 0.
         logit_softcap: c > 0; the logits become c tanh(z / c).
         num_classes: the number of classes; later logits are padding.
-        class_shards: a process group or one-dimensional ``DeviceMesh`` that the classes are spread over, as in
-            `lsmooth.losses.softmax_cross_entropy`.
-        row_shards: a process group or one-dimensional ``DeviceMesh`` that the rows are spread over, likewise.
+        class_shards: the group that the classes are spread over, as in `lsmooth.losses.softmax_cross_entropy`.
+        row_shards: the group that the rows are spread over, as in `lsmooth.losses.softmax_cross_entropy`.
 
     Source: ``torch.nn.CrossEntropyLoss`` of torch 2.13, for the order and names of the arguments, without its
         deprecated ``size_average`` and ``reduce``.
@@ -347,8 +346,7 @@ class BCEWithLogitsLoss(LossModule):
             mask: bool, in the shape of ``input``; elements that are False are excluded.
 
         Returns:
-            A scalar, or the losses in the shape of ``input`` for ``reduction="none"``; float32, or
-            float64 for float64.
+            A scalar, or the losses in the shape of ``input`` for ``reduction="none"``; float32, or float64 for float64.
         """
         check_order(input, target, "loss(input, target)")
         return sigmoid_cross_entropy(

@@ -37,8 +37,7 @@ def compute_loss_func(
     accumulated batches. The accumulated gradient therefore equals that of one large batch, also with smoothing.
 
     Args:
-        outputs: the model's output: logits (..., classes), a mapping with the key ``"logits"``, or a tuple that
-            starts with the logits.
+        outputs: logits (..., classes), a mapping with the key ``"logits"``, or a tuple that starts with the logits.
         labels: class ids, (...).
         num_items_in_batch: the number of labels in the accumulated batches; None for the mean of this batch. With 0
             the loss and its gradient are 0.

@@ -1,6 +1,7 @@
 """Cross-entropies with smoothed targets.
 
 Options that several losses share are described in full in `softmax_cross_entropy`, and so are the errors.
+Losses with Keras' names reproduce Keras 3.15.
 """
 
 from lsmooth.losses._cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy

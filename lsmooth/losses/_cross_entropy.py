@@ -89,8 +89,7 @@ def softmax_cross_entropy(
         TypeError: if tensors of two frameworks meet, or a dtype is wrong.
         ValueError: if shapes do not fit, a number is out of range, or the reduction is unknown.
 
-    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; z-loss: Chowdhery et
-        al. 2022, "PaLM".
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture"; z-loss: Chowdhery et al. 2022, "PaLM".
 
     Examples:
         >>> import numpy as np

@@ -53,8 +53,7 @@ def softmax_focal_loss(
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
         Raises as `softmax_cross_entropy` does.
 
-    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; for softmax as in Keras'
-        ``categorical_focal_crossentropy``.
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; Keras' ``categorical_focal_crossentropy``.
 
     Examples:
         >>> import numpy as np
@@ -127,8 +126,7 @@ def sigmoid_focal_loss(
         A scalar; or the elements' losses for ``reduction="none"``. float64 for float64 logits, else float32.
         Raises as `softmax_cross_entropy` does.
 
-    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; soft labels as in
-        ``optax.sigmoid_focal_loss``, Keras and torchvision.
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection"; soft labels as in ``optax.sigmoid_focal_loss``.
 
     Examples:
         >>> import numpy as np

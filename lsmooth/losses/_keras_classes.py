@@ -48,8 +48,6 @@ class CategoricalCrossentropy(_FunctionLoss):
         name: the name of the loss.
         dtype: of the computation and the result; see `Loss`.
 
-    Source: ``keras.losses.CategoricalCrossentropy`` of Keras 3.15.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import CategoricalCrossentropy
@@ -87,8 +85,6 @@ class SparseCategoricalCrossentropy(_FunctionLoss):
         name: the name of the loss.
         dtype: of the computation and the result; see `Loss`.
         label_smoothing: eps in [0, 1]; not in Keras.
-
-    Source: ``keras.losses.SparseCategoricalCrossentropy`` of Keras 3.15.
 
     Examples:
         >>> import numpy as np
@@ -144,8 +140,6 @@ class BinaryCrossentropy(_FunctionLoss):
         name: the name of the loss.
         dtype: of the computation and the result; see `Loss`.
 
-    Source: ``keras.losses.BinaryCrossentropy`` of Keras 3.15.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import BinaryCrossentropy
@@ -181,8 +175,6 @@ class CategoricalFocalCrossentropy(_FunctionLoss):
         reduction: one of `Loss`'s.
         name: the name of the loss.
         dtype: of the computation and the result; see `Loss`.
-
-    Source: ``keras.losses.CategoricalFocalCrossentropy`` of Keras 3.15.
 
     Examples:
         >>> import numpy as np
@@ -223,8 +215,6 @@ class BinaryFocalCrossentropy(_FunctionLoss):
         name: the name of the loss.
         dtype: of the computation and the result; see `Loss`.
 
-    Source: ``keras.losses.BinaryFocalCrossentropy`` of Keras 3.15.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import BinaryFocalCrossentropy
@@ -259,8 +249,6 @@ class KLDivergence(_FunctionLoss):
         reduction: one of `Loss`'s.
         name: the name of the loss.
         dtype: of the computation and the result; see `Loss`.
-
-    Source: ``keras.losses.KLDivergence`` of Keras 3.15.
 
     Examples:
         >>> import numpy as np

@@ -50,8 +50,6 @@ def categorical_crossentropy(
         ValueError: if shapes differ, or ``axis`` or ``label_smoothing`` is out of range.
         TypeError: if tensors of two frameworks meet.
 
-    Source: ``keras.losses.categorical_crossentropy`` of Keras 3.15.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import categorical_crossentropy
@@ -99,8 +97,6 @@ def sparse_categorical_crossentropy(
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
         Raises as `categorical_crossentropy` does.
 
-    Source: ``keras.losses.sparse_categorical_crossentropy`` of Keras 3.15.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import sparse_categorical_crossentropy
@@ -144,8 +140,6 @@ def binary_crossentropy(
     Returns:
         The means, in the shape of ``y_pred`` without ``axis``, in its dtype. Raises as `categorical_crossentropy` does.
 
-    Source: ``keras.losses.binary_crossentropy`` of Keras 3.15.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import binary_crossentropy
@@ -178,16 +172,13 @@ def categorical_focal_crossentropy(
         y_pred: p, or logits, in the shape of ``y_true``.
         alpha: a number, or one a class.
         gamma: the focus, at least 0; 0 gives alpha times the cross-entropy.
-        from_logits: whether ``y_pred`` holds logits, which are not clipped as in Keras; probabilities are scaled
-            to sum to one and clipped.
+        from_logits: whether ``y_pred`` holds logits, which Keras clips; probabilities are scaled to sum to one.
         label_smoothing: eps in [0, 1], a number; or a tensor that broadcasts to the rows.
         axis: the class axis, also of ``alpha`` and the smoothing; in Keras 3.15 these use the last one.
 
     Returns:
         The losses of the rows, in the shape of ``y_pred`` without ``axis``, in its dtype.
         Raises as `categorical_crossentropy` does.
-
-    Source: ``keras.losses.categorical_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
 
     Examples:
         >>> import numpy as np
@@ -240,8 +231,6 @@ def binary_focal_crossentropy(
     Returns:
         The means, in the shape of ``y_pred`` without ``axis``, in its dtype. Raises as `categorical_crossentropy` does.
 
-    Source: ``keras.losses.binary_focal_crossentropy`` of Keras 3.15; Lin et al. 2017.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.losses import binary_focal_crossentropy
@@ -281,8 +270,6 @@ def kl_divergence(y_true: Array, y_pred: Array) -> Array:
 
     Returns:
         The divergences, (...), in the dtype of ``y_pred``. Raises as `categorical_crossentropy` does.
-
-    Source: ``keras.losses.kl_divergence`` of Keras 3.15.
 
     Examples:
         >>> import numpy as np

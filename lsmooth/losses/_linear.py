@@ -68,8 +68,7 @@ def linear_softmax_cross_entropy(
         class_shards: as in `softmax_cross_entropy`. Weight and bias are this member's slice, the hidden states are
             whole and their gradient is summed over the members. The backward pass computes the logits again.
         row_shards: as in `softmax_cross_entropy`; the gradients of weight and bias are those of the member's rows.
-        reduction: as in `softmax_cross_entropy`. For ``"none"``, and in float16, the backward pass computes the
-            logits again.
+        reduction: as in `softmax_cross_entropy`. For ``"none"`` and in float16, logits are computed again in backward.
         block_size: rows per block; chosen from the sizes if None.
 
     Returns:

@@ -52,8 +52,7 @@ def margin_label_smoothing(
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
         Raises as `softmax_cross_entropy` does.
 
-    Source: Liu et al. 2022, "The Devil is in the Margin: Margin-based Label Smoothing for Network
-        Calibration".
+    Source: Liu et al. 2022, "The Devil is in the Margin: Margin-based Label Smoothing for Network Calibration".
 
     Examples:
         >>> import numpy as np
@@ -225,8 +224,7 @@ def confidence_penalty(
         A scalar; or the rows' losses for ``reduction="none"``. float64 for float64 logits, else float32.
         Raises as `softmax_cross_entropy` does.
 
-    Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
-        Distributions".
+    Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output Distributions".
 
     Examples:
         >>> import numpy as np

@@ -48,8 +48,7 @@ def softmax_statistics(
     0..classes-1, such as -100, log_prob is NaN and correct False; the other statistics do not depend on the label.
 
     Args:
-        labels: class ids, integers in the shape of the logits without ``axis``; or distributions,
-            in the shape of the logits.
+        labels: class ids, in the shape of the logits without ``axis``; or distributions, in that of the logits.
         logits: floating point, any shape, classes along ``axis``.
         temperature: T > 0, a number, or a tensor that broadcasts to the rows.
         logit_softcap: c > 0; the logits become c tanh(z / c), before the temperature.

@@ -108,8 +108,6 @@ def linear_sequence_log_prob(
     Returns:
         (...), one number per sequence, 0 for a sequence without tokens. float64 for float64 inputs, else float32.
 
-    Source: as `sequence_log_prob`.
-
     Examples:
         >>> import numpy as np
         >>> from lsmooth.preference import linear_sequence_log_prob
@@ -148,9 +146,7 @@ def _token_ids(xp: Backend, labels: Any, rows: Array, name: str) -> Array:
         raise ValueError(
             f"labels must be token ids of shape {shape[:-1]} for {name} of shape {shape}; got {xp.shape(labels)}."
         )
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"labels must be integer token ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    return check.class_ids(xp, labels)
+    return check.class_ids(xp, labels, kind="token")
 
 
 def _over_tokens(

@@ -153,10 +153,7 @@ def ordinal_smooth_labels(labels: Array, num_classes: int, *, sigma: float = 1.0
 
 def _class_ids(xp: Backend, labels: Array, num_classes: int) -> Array:
     _check_num_classes(num_classes)
-    labels = xp.asarray(labels)
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    return check.class_ids(xp, labels)
+    return check.class_ids(xp, xp.asarray(labels))
 
 
 def _check_num_classes(num_classes: int) -> None:

@@ -45,10 +45,7 @@ def class_prior(
         raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
     pseudo_count = check.check_at_least("pseudo_count", pseudo_count, 0.0)
     xp = backend_of(labels=labels, sample_weight=sample_weight)
-    labels = xp.asarray(labels)
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    labels = check.class_ids(xp, labels)
+    labels = check.class_ids(xp, xp.asarray(labels))
     dtype = xp.dtype(xp.asarray(1.0))
     weight = xp.ones_like(labels, dtype)
     if sample_weight is not None:

@@ -55,10 +55,7 @@ def spatial_smooth_labels(
     if radius < 1 or int(radius) != radius:
         raise ValueError(f"radius must be an integer of at least 1, got {radius}.")
     xp = backend_of(labels=labels)
-    labels = xp.asarray(labels)
-    if not check.is_integer(xp, labels):
-        raise TypeError(f"labels must be integer class ids, got {xp.dtype(labels)}; cast them, e.g. to int64.")
-    labels = check.class_ids(xp, labels)
+    labels = check.class_ids(xp, xp.asarray(labels))
     sizes = xp.shape(labels)
     if not 1 <= spatial_dims <= len(sizes):
         raise ValueError(f"spatial_dims must be in 1..{len(sizes)} for labels of shape {sizes}, got {spatial_dims}.")

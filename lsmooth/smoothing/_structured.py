@@ -58,12 +58,10 @@ def hierarchy_similarity(ancestors: Array, *, beta: float = 10.0) -> Array:
     Args:
         ancestors: (classes, levels), integers: the group of each class at each level, coarsest first. Two
             classes share a level if they share all coarser levels too.
-        beta: the decay of the mass with the height, above 0; one-hot labels in the limit of large values, the
-            uniform distribution in the limit of small ones.
+        beta: the decay of the mass with the height, above 0; large values give one-hot, small ones uniform labels.
 
     Returns:
-        (classes, classes), in the framework's default dtype: the ``similarity`` of
-        `similarity_smooth_labels`.
+        (classes, classes), in the framework's default dtype: the ``similarity`` of `similarity_smooth_labels`.
 
     Source: Bertinetto et al. 2020, "Making Better Mistakes: Leveraging Class Hierarchies with Deep
         Networks", soft labels: eps = 1 with this table.

@@ -24,8 +24,7 @@ def multilabel_smooth_labels(
 
     Args:
         labels: t in [0, 1], (..., classes), 1 for positive classes.
-        label_smoothing: a in [0, 1], the mass taken from the positives; a number, or a tensor that broadcasts
-            to the rows.
+        label_smoothing: a in [0, 1], taken from the positives; a number, or a tensor that broadcasts to the rows.
         negative_smoothing: b in [0, 1], the mass given to the negatives; a by default.
         normalize: whether rows sum to one, ``(1 - a) t / sum(t) + a / classes``; rows without labels are uniform.
 
