@@ -169,7 +169,7 @@ class TorchMembers(Members):
                     answer = "asked"
                     break
         if store.compare_set(f"lsmooth/{self.known.meetings}", "", answer) == b"asked":
-            dist.all_reduce(torch.zeros(1), group=self.group)
+            dist.all_reduce(torch.zeros(1, device="cpu"), group=self.group)
             store.wait(places)
 
     @contextlib.contextmanager

@@ -38,6 +38,7 @@ CALLS = {
     "module": lambda y, z, **o: modules.CrossEntropyLoss(**o)(z, y),
     "sigmoid": lambda y, z, **o: losses.sigmoid_cross_entropy(other(z).abs(), z, **o),
     "focal": losses.softmax_focal_loss,
+    "smoothed focal": lambda y, z, **o: losses.softmax_focal_loss(y, z, label_smoothing=0.1, **o),
     "sigmoid focal": lambda y, z, **o: losses.sigmoid_focal_loss((z.detach() > 0).to(z), z, **o),
     "distillation": lambda y, z, **o: distillation_loss(other(z), z, temperature=2.0, **o),
     "reverse": lambda y, z, **o: distillation_loss(other(z), z, divergence="reverse_kl", **o),

@@ -165,12 +165,12 @@ def _losses(
     """The losses, the gradient written or added; None if a row that counts is not finite, or c was too small."""
     dtype, scale, counted = _dtype(student), options.scale, options.counted
     parts = list(layout.parts(thresholds.DIVERGENCE_BLOCK_ELEMENTS))
-    losses = torch.empty(layout.column_shape, dtype=dtype)
+    losses = torch.empty(layout.column_shape, dtype=dtype, device="cpu")
     size, num_rows = (x[parts[0]].numel() for x in (student, losses))
     memory = scratch((4 * size + 4 * num_rows,), dtype)
     if counted is not None:
         scale = counted.to(dtype).mul_(scale)
-    factor = torch.as_tensor(scale * options.inverse, dtype=dtype)
+    factor = torch.as_tensor(scale * options.inverse, dtype=dtype, device="cpu")
     direct = gradient is None or (gradient.dtype == dtype and not add)
     classes = layout.shape[1] if careful else SAMPLE
     for part in parts:

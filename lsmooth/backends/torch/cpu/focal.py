@@ -46,7 +46,9 @@ def _sweep(
     def of_rows(x: Any) -> Any:
         return x if x.__class__ is float else x.to(dtype).expand(shape).reshape(-1, 1)
 
-    prior = torch.full((num_classes,), 1.0, dtype=dtype) if options.prior is None else options.prior.to(dtype)
+    prior = (
+        torch.full((num_classes,), 1.0, dtype=dtype, device="cpu") if options.prior is None else options.prior.to(dtype)
+    )
     eps, spread = of_rows(options.label_smoothing), prior / prior.sum()
     scale = of_rows(times_upstream(options.scale, upstream, dtype))
     counted = None if options.counted is None else options.counted.reshape(-1, 1)
@@ -56,7 +58,7 @@ def _sweep(
         return None
     logits = logits.reshape(-1, num_classes)
     gradient = empty_like(logits) if with_gradient else None
-    losses = torch.empty((num_rows, 1), dtype=dtype)
+    losses = torch.empty((num_rows, 1), dtype=dtype, device="cpu")
     block = block_rows(num_rows, num_classes)
     for start in range(0, num_rows, block):
         part = slice(start, start + block)
@@ -79,8 +81,8 @@ def _targets(labels: Tensor, spread: Tensor, like: Tensor, hard: bool, eps: Any,
     """``scale ((1 - eps) t + eps u)``, (rows, classes)."""
     if not hard:
         return torch.add((scale * (1.0 - eps)) * labels, (scale * eps) * spread)
-    q = torch.mul(torch.as_tensor(scale * eps, dtype=like.dtype), spread).expand(like.shape).contiguous()
-    kept = torch.as_tensor(scale * (1.0 - eps), dtype=like.dtype).expand(labels.shape)
+    q = torch.mul(torch.as_tensor(scale * eps, dtype=like.dtype, device="cpu"), spread).expand(like.shape).contiguous()
+    kept = torch.as_tensor(scale * (1.0 - eps), dtype=like.dtype, device="cpu").expand(labels.shape)
     return q.scatter_add_(1, labels, kept)
 
 
