@@ -48,11 +48,13 @@ def sigmoid_cross_entropy(xp: Backend, logits: Array, labels: Array, options: Si
     return reduced(xp, loss, options)
 
 
-def _binary_cross_entropy(xp: Backend, logits: Array, labels: Array, pos_weight: Array | None) -> Array:
-    yes = xp.where(xp.equal(labels, 0) & xp.equal(logits, MINUS_INFINITY), 0.0, logits)
-    no = xp.where(xp.equal(labels, 1) & xp.equal(logits, -MINUS_INFINITY), 0.0, logits)
+def _binary_cross_entropy(xp: Backend, z: Array, labels: Array, pos_weight: Array | None) -> Array:
+    """``m |z| + c log(1 + exp(-|z|))``, with m the weight of the answer that z speaks against, and c that of both."""
     positive = labels if pos_weight is None else labels * match_rank(xp, pos_weight, labels)
-    return (1.0 - labels) * xp.softplus(no) + positive * xp.softplus(-yes)
+    against = xp.where(z > 0, 1.0 - labels, positive)
+    size = xp.where(z > 0, z, -z)  # not |z|, which has no derivative at 0
+    right = xp.equal(against, 0) & xp.equal(size, -MINUS_INFINITY)
+    return against * xp.where(right, 0.0, size) + (1.0 - labels + positive) * xp.softplus(-size)
 
 
 def focused_cross_entropy(xp: Backend, z: Array, label: Array, gamma: float) -> Array:

@@ -18,18 +18,21 @@ from lsmooth.backends.formulas.sigmoid import smooth_binary_labels
 from lsmooth.backends.jax.divergence import blocks_pay, in_blocks, precision
 from lsmooth.backends.options import SigmoidOptions
 
-KNOWN = ("label_smoothing", "scale", "total")
+KNOWN = ("label_smoothing", "counted", "scale", "total")
 
 
 def cross_entropy(logits: Array, labels: Array, options: SigmoidOptions) -> Array:
     """`formulas.sigmoid_cross_entropy` for options that are known."""
-    label_smoothing, scale, total = options.label_smoothing, options.scale, options.total
-    one_factor = isinstance(label_smoothing, float) and (scale is None or jnp.ndim(scale) == 0)
+    label_smoothing, counted, scale, total = options.label_smoothing, options.counted, options.scale, options.total
+    one_factor = isinstance(label_smoothing, float) and (scale is None or jnp.ndim(scale) == 0) and counted is None
     if total and one_factor and blocks_pay(logits):
         loss = _total(None if label_smoothing == 0.0 else label_smoothing, logits, labels)
         return loss if scale is None else loss * scale
+    if counted is not None:
+        logits, labels = (jnp.where(counted, x, 0) for x in (logits, labels))
     losses = _elements(logits.astype(precision(logits)), _smoothed(labels, label_smoothing))
     losses = losses if scale is None else losses * scale
+    losses = losses if counted is None else jnp.where(counted, losses, 0)
     return jnp.sum(losses) if total else losses
 
 

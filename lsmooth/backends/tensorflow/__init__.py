@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call
-from lsmooth.backends.formulas.rows import accumulate
+from lsmooth.backends.formulas.rows import accumulate, reduced
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -205,8 +205,11 @@ class TensorflowBackend(Backend):
         if sigmoid.fits_total(logits, options):
             loss = sigmoid.total(logits, labels, options.label_smoothing)  # pyright: ignore[reportArgumentType]
             return loss if options.scale is None else loss * options.scale
-        labels = sigmoid.smoothed(labels, options.label_smoothing)
-        return cross_entropy.reduced_rows(sigmoid.elements(accumulate(self, logits), labels), options)
+        logits = accumulate(self, logits)
+        if options.counted is not None:
+            logits, labels = (self.where(options.counted, x, 0.0) for x in (logits, labels))
+        losses = sigmoid.elements(logits, sigmoid.smoothed(labels, options.label_smoothing))
+        return reduced(self, losses, options)
 
     def label_log_odds(self, logits: Array, labels: Array) -> Array:
         return log_odds.label_log_odds(self, logits, labels)

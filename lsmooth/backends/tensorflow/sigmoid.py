@@ -18,17 +18,18 @@ from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.formulas.sigmoid import smooth_binary_labels
 from lsmooth.backends.options import SigmoidOptions
 from lsmooth.backends.tensorflow import thresholds
-from lsmooth.backends.tensorflow.arrays import one_or_nan
+from lsmooth.backends.tensorflow.arrays import is_on_host, one_or_nan
 from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, in_xla
 from lsmooth.backends.tensorflow.tapes import is_followed
 
-KNOWN = ("label_smoothing", "scale", "total")
+KNOWN = ("label_smoothing", "counted", "scale", "total")
 
 
 def fits_total(logits: Array, options: SigmoidOptions) -> bool:
     """Whether `total` knows these options and is worth compiling."""
     return (
         options.total
+        and options.counted is None
         and isinstance(options.label_smoothing, float)
         and not len(getattr(options.scale, "shape", ()))
         and compile_pays("sigmoid_cross_entropy", logits, least=thresholds.SMALL if in_xla() else None)
@@ -73,9 +74,11 @@ def _losses(parts: list[tuple[Array, Array]], eps: Any) -> Array:
 
 def smoothed(labels: Array, label_smoothing: Any) -> Array:
     """The smoothed labels; NaN in place of labels outside [0, 1]."""
-    return smooth_binary_labels(
-        labels * one_or_nan((labels >= -ROUNDING) & (labels <= 1.0 + ROUNDING), labels.dtype), label_smoothing
-    )
+    low, high = -ROUNDING, 1.0 + ROUNDING
+    # On the host, two reductions instead of six arrays.
+    if not (is_on_host(labels) and tf.reduce_min(labels).numpy() >= low and tf.reduce_max(labels).numpy() <= high):
+        labels = labels * one_or_nan((labels >= low) & (labels <= high), labels.dtype)
+    return smooth_binary_labels(labels, label_smoothing)
 
 
 def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
@@ -84,12 +87,14 @@ def _slope(logits: Array, labels: Array, eps: Any, upstream: Array) -> Array:
 
 
 def elements(z: Array, labels: Array) -> Array:
-    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label has loss 0."""
+    """``(1 - l) log(1 + exp(z)) + l log(1 + exp(-z))``; an infinite logit on the right side of its label costs 0."""
+    if tf.executing_eagerly() and not is_followed(labels):
+        return closed_form(_elements, lambda z, y, u: [u * _error(z, y)], [z], [labels])
     return closed_form(_elements, _slopes_of_elements, [z, labels], [])
 
 
 def _elements(z: Array, labels: Array) -> tuple[Array]:
-    return (_losses([(z, labels)], None),)
+    return (tf.math.multiply_no_nan(z, _wrong(z > 0, labels)) + tf.math.log1p(tf.exp(-abs(z))),)
 
 
 def _slopes_of_elements(z: Array, labels: Array, upstream: Array) -> list[Array]:
@@ -98,11 +103,17 @@ def _slopes_of_elements(z: Array, labels: Array, upstream: Array) -> list[Array]
 
 def _error(z: Array, labels: Array) -> Array:
     """``sigmoid(z) - l``."""
-    size, wrong = _size_and_wrong(z, labels)
-    rest = tf.sigmoid(-size)  # the smaller probability, which is exact
-    return tf.where(z > 0, wrong - rest, rest - wrong)  # pyright: ignore[reportOperatorIssue]
+    positive = z > 0
+    rest = tf.sigmoid(tf.where(positive, -z, z))  # the smaller probability, so that no digits are lost next to 1
+    wrong = _wrong(positive, labels)
+    return tf.where(positive, wrong - rest, wrong + rest)  # pyright: ignore[reportOperatorIssue]
+
+
+def _wrong(positive: Array, labels: Array) -> Array:
+    """The label's mass on the side that z is not on, with the sign of z."""
+    return tf.cast(positive, labels.dtype) - labels
 
 
 def _size_and_wrong(z: Array, labels: Array) -> tuple[Array, Array]:
-    """|z|, with a one-sided derivative at 0, and the mass of the label on the other side of z."""
-    return tf.where(z > 0, z, -z), tf.where(z > 0, 1.0 - labels, labels)
+    """|z| and the label's mass on the side that z is not on."""
+    return abs(z), tf.where(z > 0, 1.0 - labels, labels)

@@ -251,7 +251,7 @@ def _sweep(
     size, dtype, factors = len(logits), _result(logits), scale if isinstance(scale, Tensor) else None
     copied = labels.dtype != dtype
     arrays = 8 if options.gamma else 3 if pos_weight is None else 5
-    arrays += (logits.dtype != dtype) + (copied or counted is not None) + (counted is not None)
+    arrays += (logits.dtype != dtype) + copied + (counted is not None)
     block = max(1, thresholds.SCRATCH_BYTES // (arrays * logits[0].numel() * dtype.itemsize))
     memory = scratch((arrays, min(size, block), *logits.shape[1:]), dtype).unbind()
     gradient = empty_like(logits) if with_gradient else None
@@ -269,7 +269,6 @@ def _sweep(
             y = spare.pop().copy_(_as_bytes(y))
         if counted is not None:
             kept = spare.pop().copy_(_as_bytes(_at(counted, part)))
-            y = y.mul_(kept) if copied else torch.mul(y, kept, out=spare.pop())
             weight = kept if weight is None else kept.mul_(weight)
         if with_losses and labels.dtype != torch.bool:
             bounds += torch.aminmax(y)
@@ -286,7 +285,10 @@ def _sweep(
 
     if not with_losses:
         return None, gradient
-    if bounds and not _are_proper(*(bounds if len(bounds) == 2 else torch.aminmax(torch.stack(bounds)))):
+    proper = not bounds or _are_proper(*(bounds if len(bounds) == 2 else torch.aminmax(torch.stack(bounds))))
+    if not proper and counted is not None:  # labels of elements that do not count may be anything
+        proper = _are_proper(*torch.aminmax(torch.where(counted, labels, 0)))
+    if not proper:
         return None
     found = torch.stack(sums) if losses is None else losses
     if not math.isfinite(found.sum().item()):
