@@ -147,6 +147,10 @@ def _quick_mean(xp: Backend, input: Any, target: Any, weight: Any, ignore_index:
     loss = xp.quick_mean("softmax_cross_entropy", target, input, eps, ignored, 1, class_weight=weight)
     if loss is None or xp.dtype(loss) != xp.dtype(input):
         return None
+    if ignored is not None and eps == 0.0 and weight is None:
+        ids = xp.host_values(target)
+        if ids is not None and not (ids == ignored).any():  # then both treat masked classes alike
+            return loss
     logits_sum = xp.host_values(xp.sum(xp.stop_gradient(input)))
     return loss if logits_sum is not None and math.isfinite(logits_sum) else None
 

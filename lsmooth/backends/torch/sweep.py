@@ -34,8 +34,9 @@ INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 PLAIN = (Tensor, torch.nn.Parameter)
 
 Sweep = Callable[..., Any]
-"""``sweep(logits, *arguments, with_gradient, upstream=None)``: the losses (rows,) or (rows, 1), and the gradient
-(rows, classes), which is multiplied by ``upstream`` before it is rounded. None if it does not know how."""
+"""``sweep(logits, *arguments, with_gradient, upstream=None)``: the losses (rows,) or (rows, 1), or their sum where
+that is wanted, and the gradient (rows, classes), which is multiplied by ``upstream`` before it is rounded. None if it
+does not know how."""
 
 
 def block_rows(num_rows: int, num_classes: int, elements: int | None = None) -> int:
@@ -105,9 +106,12 @@ def run(
     if swept is None:
         return None
     losses, gradient = swept
-    # Detached losses are not a view, so that the caller may modify them in place.
-    losses = losses.sum() if total else losses.reshape(shape).detach()
-    return _attach(logits, Swept(losses, gradient, arguments, sweep, formula, multiply)) if wanted else losses
+    # Detached, the losses are not a view, and the caller may change them in place.
+    losses = losses.reshape(shape).detach() if not total else losses.sum() if losses.ndim else losses
+    if not wanted:
+        return losses
+    gradient = None if gradient is None else _in_shape(gradient, logits)
+    return _attach(logits, Swept(losses, gradient, arguments, sweep, formula, multiply))
 
 
 def losses_alone(sweep: Sweep) -> Sweep:
@@ -153,21 +157,17 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (upstream,) = grad_outputs
-        logits, *tensors = ctx.saved_tensors
+        logits, *tensors = ctx.saved_tensors  # raises if one has been changed since
         differentiable = torch.is_grad_enabled()
         if not differentiable and not is_batched(upstream):
             # Hand the stored gradient out once, because the caller may modify it; recompute it after that.
             gradient, ctx.gradient = ctx.gradient, None
-            if gradient is None and logits.dtype in EXACT:  # bitwise equal to the first one
-                gradient = _gradient_again(ctx, logits, tensors)
             if gradient is not None and _multiplies_exactly(gradient, upstream):
                 ctx.multiply(gradient, upstream)
             else:
-                gradient = _gradient_again(ctx, logits, tensors, upstream)
+                gradient = _gradient_again(ctx, logits, tensors, upstream, gradient is None)
             if gradient is not None:
-                # A detached gradient is not a view, so that autograd can accumulate in place.
-                in_shape = gradient.shape == logits.shape and not gradient._is_view()
-                return gradient if in_shape else gradient.reshape(logits.shape).detach(), None
+                return gradient, None
         with torch.enable_grad():
             losses = ctx.formula(logits, *_with_tensors(ctx.arguments, iter(tensors)))
             (gradient,) = torch.autograd.grad(losses, logits, upstream, create_graph=differentiable)
@@ -178,10 +178,29 @@ class _Attach(torch.autograd.Function):
 _attach = super(torch.autograd.Function, _Attach).apply  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _gradient_again(ctx: Any, logits: Tensor, tensors: list[Tensor], upstream: Tensor | None = None) -> Tensor | None:
-    """The gradient of a second sweep, times the upstream gradient if given; None if the sweep returns None."""
-    found = ctx.sweep(logits, *_with_tensors(ctx.arguments, iter(tensors)), with_gradient=True, upstream=upstream)
-    return None if found is None else found[1]
+def _gradient_again(
+    ctx: Any, logits: Tensor, tensors: list[Tensor], upstream: Tensor, same_bits: bool
+) -> Tensor | None:
+    """The gradient of a second sweep times the upstream gradient; None if it gives up.
+
+    ``same_bits`` says whether an earlier backward pass handed out the stored gradient.
+    """
+    multiply_last = same_bits and logits.dtype in EXACT  # half precision is rounded once
+    given = None if multiply_last else upstream
+    found = ctx.sweep(logits, *_with_tensors(ctx.arguments, iter(tensors)), with_gradient=True, upstream=given)
+    if found is None:
+        return None
+    gradient = _in_shape(found[1], logits)
+    if multiply_last:
+        ctx.multiply(gradient, upstream)
+    return gradient
+
+
+def _in_shape(gradient: Tensor, logits: Tensor) -> Tensor:
+    """The gradient in the shape of the logits. It is not a view, so that autograd may add to it in place."""
+    if gradient.shape == logits.shape and not gradient._is_view():
+        return gradient
+    return gradient.reshape(logits.shape).detach()
 
 
 def is_batched(x: Tensor) -> bool:

@@ -76,10 +76,11 @@ def rows(
         return run(
             logits, (labels, options), over, formula, logits.shape[:-1], options.total, first=losses_alone(sweep)
         )
-    losses = small_cross_entropy.native(without_padding(logits, options), labels, options)
-    if losses is not None:
-        return losses
-    kernel = functools.partial(sweep, overwrite=overwrite)
+    if logits.numel() <= thresholds.SMALL_CROSS_ENTROPY:
+        losses = small_cross_entropy.native(without_padding(logits, options), labels, options)
+        if losses is not None:
+            return losses
+    kernel = functools.partial(sweep, overwrite=True) if overwrite else sweep
     return run(logits, (labels, options), kernel, formula, logits.shape[:-1], options.total)
 
 

@@ -41,7 +41,7 @@ def _sweep(
     with_gradient: bool,
     upstream: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    first = cross_entropy.sweep(student, labels, hard, with_gradient, upstream)
+    first = cross_entropy.sweep(student, labels, hard._replace(total=False), with_gradient, upstream)
     if first is None:
         return None
     losses, gradient = first

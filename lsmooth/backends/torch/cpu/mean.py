@@ -23,7 +23,7 @@ from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_tran
 
 _cross_entropy = torch._C._nn.cross_entropy_loss  # pyright: ignore[reportAttributeAccessIssue]
 _is_tracing = torch._C._is_tracing  # pyright: ignore[reportAttributeAccessIssue]
-# How many calls are yet to expect ignored rows: one had some, and an exception takes as long as the loss.
+# How many more calls expect ignored rows, after one that had some: an exception takes several times the loss's time.
 _expected = [0]
 
 
@@ -119,6 +119,8 @@ def _of_ids(labels: Tensor, logits: Tensor, class_weight: Tensor | None, ignore_
                 _expected[0] = 100
         else:
             _expected[0] -= 1
+            if not _expected[0] and (labels == ignore_index).any().item():
+                _expected[0] = 100
     # PyTorch's gradient of an ignored row that holds NaN is NaN.
     if not math.isfinite(logits.detach().sum().item()):
         return None
@@ -137,26 +139,29 @@ def _by_kernel(
     formula: Callable[..., Tensor],
 ) -> Tensor | None:
     """The mean by the kernel; None if nothing counts."""
-    counted, dtype = mask, torch.float64 if logits.dtype == torch.float64 else torch.float32
+    counted, dtype, weight = mask, torch.float64 if logits.dtype == torch.float64 else torch.float32, None
+    total: float = labels.numel() if hard else math.prod(labels.shape[:-1])
     if ignore_index is not None:
         kept = labels != ignore_index
-        if not kept.all().item():
-            counted = kept if counted is None else counted & kept
+        kept = kept if counted is None else kept.logical_and_(counted)
+        total = kept.sum().item()
+        counted = kept if total != labels.numel() else None
+    elif mask is not None:
+        total = mask.sum().item()
     if counted is not None:
         labels = labels.where(counted if hard else counted.unsqueeze(-1), 0)
-    weight = None
     if class_weight is not None:
         class_weight = class_weight.to(dtype)
         try:
             weight = class_weight.take(labels.long()) if hard else labels.to(dtype) @ class_weight
         except (IndexError, RuntimeError):  # a label out of range
             return None
-    if counted is not None:
-        weight = counted.to(dtype) if weight is None else weight.where(counted, 0.0)
-    total = math.prod(logits.shape[:-1]) if weight is None else weight.sum().item()
+        weight = weight if counted is None else weight.where(counted, 0.0)
+        total = weight.sum().item()
     if not total or not math.isfinite(total):
         return None
-    options = SoftmaxOptions(label_smoothing, None, class_weight, counted=counted, scale=1.0 / total, total=True)
+    scale: Any = 1.0 / total
     if weight is not None and hard and label_smoothing == 0.0:  # the weight of a label is that of its row
-        options = options._replace(class_weight=None, scale=weight.mul_(1.0 / total))
+        class_weight, scale = None, weight.mul_(scale)
+    options = SoftmaxOptions(label_smoothing, None, class_weight, counted=counted, scale=scale, total=True)
     return cross_entropy.rows(logits, labels if hard else labels.to(dtype), formula, options)

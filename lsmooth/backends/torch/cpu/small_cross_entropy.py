@@ -28,9 +28,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
     With q the smoothed label times the class weights, ``-sum_k q_k log p_k + a lse^2``.
     """
     eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, *_ = options
-    if logits.numel() > thresholds.SMALL_CROSS_ENTROPY or (
-        counted is not None and not math.isfinite(logits.detach().sum().item())
-    ):
+    if counted is not None and not math.isfinite(logits.detach().sum().item()):
         return None
     num_classes, dtype = logits.shape[-1], torch.float64 if logits.dtype == torch.float64 else torch.float32
     x = logits if logits.dtype == dtype else logits.to(dtype)
@@ -106,8 +104,11 @@ def _of_rows(x: Any, logits: Tensor) -> Any:
     """One number, or (rows, 1)."""
     if x.__class__ is float:
         return x
-    x = x.detach().to(logits.dtype)
-    return x.item() if x.numel() == 1 else x.expand(logits.shape[:-1]).reshape(-1, 1)
+    x = x.detach() if x.dtype == logits.dtype else x.detach().to(logits.dtype)
+    shape = logits.shape[:-1]
+    if x.shape != shape:
+        return x.item() if x.numel() == 1 else x.expand(shape).reshape(-1, 1)
+    return x.reshape(-1, 1)
 
 
 def _columns(x: Any) -> Any:
@@ -116,6 +117,22 @@ def _columns(x: Any) -> Any:
 
 def _is(x: Any, number: float) -> bool:
     return x.__class__ is float and x == number
+
+
+def _times(x: Tensor, factor: float | Tensor) -> Tensor:
+    return x if _is(factor, 1.0) else x * factor
+
+
+def _are_ones(mass: Tensor) -> bool:
+    """Whether the labels of every row sum to one, up to rounding."""
+    low, high = torch.aminmax(mass)
+    return high.item() - 1.0 <= 4 * torch.finfo(mass.dtype).eps >= 1.0 - low.item()
+
+
+def _difference(p: Tensor, target: Tensor, factor: float | Tensor) -> Tensor:
+    """``factor (p - target)``, in one pass over the memory of p: half the gradient of a squared error."""
+    half = p.new_full((), 0.5 * factor) if factor.__class__ is float else 0.5 * factor  # pyright: ignore
+    return torch.ops.aten.mse_loss_backward.grad_input(half, p, target, _SUM, grad_input=p)
 
 
 def _log_p(p: Tensor, index: Tensor) -> Tensor | None:
@@ -127,7 +144,14 @@ def _log_p(p: Tensor, index: Tensor) -> Tensor | None:
 
 
 def _of_class_ids(
-    rows: Tensor, x: Tensor, index: Tensor, weight: Tensor | None, temperature: Any, scale: Any, with_gradient: bool
+    rows: Tensor,
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    temperature: Any,
+    scale: Any,
+    total: bool,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None] | None:
     """`sweep` of class ids (rows, 1) without smoothing: the loss is ``-w_y log p_y``."""
     p = torch.softmax(x, 1)
@@ -137,16 +161,17 @@ def _of_class_ids(
     if x is not rows and not rows.gather(1, index).abs().amax().item() <= OFFSET:  # the quotient has lost digits
         return None
     factor: Any = scale if weight is None else weight.take(index).to(x.dtype).mul_(scale)
-    losses = (log_p.mul_(factor) if factor.__class__ is float else log_p * factor).neg_().view(-1)
+    losses = log_p.mul_(-factor) if factor.__class__ is float else (log_p * factor).neg_()
+    losses = losses.sum() if total else losses.view(-1)
     if not with_gradient:
         return losses, None
     factor = factor if _is(temperature, 1.0) else factor / temperature
-    if not _is(factor, 1.0):
-        p.mul_(factor)
     if factor.__class__ is float:
-        p.scatter_(1, index, -factor, reduce="add")
+        p.mul_(factor).scatter_(1, index, -factor, reduce="add")
+    elif len(factor) == len(p):
+        p.mul_(factor).scatter_add_(1, index, factor.neg_())
     else:
-        p.scatter_add_(1, index, factor.neg().expand(losses.shape[0], 1))
+        p.mul_(factor).scatter_add_(1, index, factor.neg().expand(len(p), 1))
     return losses, p
 
 
@@ -187,14 +212,18 @@ def sweep(
     num_classes, dtype = logits.shape[-1], logits.dtype
     scale = times_upstream(scale, upstream, dtype)
     scale = scale if counted is None else counted.to(dtype) * scale
-    eps, temperature, scale = (_of_rows(x, logits) for x in (eps, temperature, scale))
+    if not eps.__class__ is temperature.__class__ is scale.__class__ is float:
+        eps, temperature, scale = (_of_rows(x, logits) for x in (eps, temperature, scale))
     x = rows = logits.detach().view(-1, num_classes)
     if not _is(temperature, 1.0):
         x = rows / temperature
     smoothed, hard = not _is(eps, 0.0), labels.ndim < logits.ndim
     if hard and not smoothed and not z_loss:
-        return _of_class_ids(rows, x, labels.reshape(-1, 1).long(), weight, temperature, scale, with_gradient)
+        return _of_class_ids(
+            rows, x, labels.reshape(-1, 1).long(), weight, temperature, scale, options.total, with_gradient
+        )
     p = torch.empty_like(x)
+    of_label: Any = 1.0 - eps
     index: Any = labels
     mass: Any = 1.0
     target_x: Any = 0.0
@@ -216,54 +245,53 @@ def sweep(
         if not target.amin().item() >= -ROUNDING:
             return None
         target = target if weight is None else target * weight
-        mass, target_x = target.sum(1, keepdim=True), torch.mul(target, x, out=p).sum(1, keepdim=True)
+        mass = target.sum(1, keepdim=True)
+        if options.total and scale.__class__ is of_label.__class__ is float:  # one sum, which each row has its share of
+            target_x = torch.dot(target.view(-1), x.view(-1)) / len(x)
+        else:
+            target_x = torch.mul(target, x, out=p).sum(1, keepdim=True)
     torch.softmax(x, 1, out=p)
     log_p = _log_p(p, index) if hard else p[:, :1].log()
     if log_p is None or not log_p.amin().item() >= LEAST_LOG:
         return None
-    lse: Any = None  # of the logits as they are
-    if smoothed or z_loss or not hard or x is not rows:
-        reference = rows[:, :1] if not hard else rows.gather(1, index)
-        if not reference.abs().amax().item() <= OFFSET:
-            return None
-        reference = reference if x is rows else reference / temperature
-        lse = reference - log_p
+    reference = rows[:, :1] if not hard else rows.gather(1, index)
+    if not reference.abs().amax().item() <= OFFSET:
+        return None
+    lse = (reference if x is rows else reference / temperature) - log_p  # of the logits as they are
     if hard:
-        total = 1.0 - eps if weight is None else (1.0 - eps) * weight[index]
-        losses, of_label = log_p * -total, total
+        of_label = of_label if weight is None else of_label * weight[index]
+        losses, total = log_p * -of_label, of_label
     else:
-        total = (1.0 - eps) * mass
-        losses, of_label = total * lse - (1.0 - eps) * target_x, 1.0 - eps
+        losses, total = _times(mass * lse - target_x, of_label), _times(mass, of_label)
     if smoothed:
         losses = losses + eps * (spread_sum * lse - spread_x)
         total = 1.0 if hard and weight is None else total + eps * spread_sum
     if z_loss:
         losses = losses + z_loss * lse.square()
         total = total + 2.0 * z_loss * lse
-    if not _is(scale, 1.0):
-        losses = losses * scale
-    if (smoothed or z_loss or not hard) and not math.isfinite(losses.sum().item()):
+    losses = _times(losses, scale)
+    loss = losses.sum()
+    if not math.isfinite(loss.item()):
         return None
-    losses = losses.view(-1)
+    losses = loss if options.total else losses.view(-1)
     if not with_gradient:
         return losses, None
     factor = scale if _is(temperature, 1.0) else scale / temperature
-    of_p = factor * total
-    of_spread = factor * eps
+    if target is not None and not smoothed and not z_loss and _are_ones(mass):
+        return losses, _difference(p, target, factor)
+    of_p, of_label, of_spread = factor * total, factor * of_label, factor * eps
     if spread is None:
-        if not _is(of_p, 1.0):
-            p.mul_(of_p)
+        p = p if _is(of_p, 1.0) else p.mul_(of_p)
     elif of_p.__class__ is float and spread.__class__ is float and of_spread.__class__ is float:
         torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass
     elif of_kept is None:
         p.mul_(of_p).sub_(of_spread * spread)
     else:
         p.mul_(of_p).addcmul_(spread, of_spread * of_kept, value=-1.0)  # pyright: ignore[reportArgumentType]
-    of_label = factor * of_label
     if target is not None:
         p.sub_(target, alpha=of_label) if of_label.__class__ is float else p.addcmul_(target, of_label, value=-1.0)
     elif of_label.__class__ is float:
-        p.scatter_add_(1, index, torch.full_like(log_p, -of_label))
+        p.scatter_(1, index, -of_label, reduce="add")
     else:
         p.scatter_add_(1, index, of_label.neg().expand(log_p.shape))
     return losses, p
