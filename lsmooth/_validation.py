@@ -112,10 +112,10 @@ def check_float(name: str, dtype: str) -> None:
         raise TypeError(f"{name} must be floating point, got {dtype}; cast it, e.g. to float32.")
 
 
-def beside_labels(
+def logits_array(
     xp: Backend, name: str, value: Any, labels: Any, call: str = "softmax_cross_entropy(labels, logits)"
 ) -> Array:
-    """`float_array` of logits, on the device of the labels."""
+    """Logits as a floating array of this backend, on the device of the labels."""
     return float_array(xp, name, value, labels if xp.is_array(labels) else None, ("labels", labels, call))
 
 

@@ -63,7 +63,7 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     ignore_index, num_classes = check.check_ignore_index(options.ignore_index), options.num_classes
     num_classes = None if num_classes is None else check.check_count("num_classes", num_classes)
     name = "logits" if weight is None else "hidden"
-    logits = check.beside_labels(xp, name, logits, labels)
+    logits = check.logits_array(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     spread = spread_of(xp, options.class_shards, options.row_shards)
     here = num_classes if spread.classes is None else None
@@ -129,7 +129,7 @@ def binary_loss(
 def prepare_binary(xp: Backend, labels: Any, logits: Any, options: RowOptions) -> Rows:
     """Check the arguments of a binary loss, each element of which is a row."""
     reduction = check_reduction(options.reduction)
-    logits = check.beside_labels(xp, "logits", logits, labels, "sigmoid_cross_entropy(labels, logits)")
+    logits = check.logits_array(xp, "logits", logits, labels, "sigmoid_cross_entropy(labels, logits)")
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     labels = check.to_array(xp, "labels", labels, dtype, like=logits)
     shape = xp.shape(logits)

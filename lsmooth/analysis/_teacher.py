@@ -157,7 +157,7 @@ def _count(xp: Backend, x: Array) -> Any:
 
 def _labels_and_logits(labels: Array, logits: Array, axis: int) -> tuple[Backend, Array, Array]:
     xp = backend_of(labels=labels, teacher_logits=logits)
-    logits = check.beside_labels(
+    logits = check.logits_array(
         xp, "teacher_logits", logits, labels, "teacher_wrong_class_mass(labels, teacher_logits)"
     )
     labels, front, soft = check.check_labels(xp, labels, logits, axis, "teacher_logits")

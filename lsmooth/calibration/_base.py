@@ -281,7 +281,7 @@ def fit_arguments(
     xp: Backend, logits: Any, labels: Any, sample_weight: Any, axis: int
 ) -> tuple[Array, Array, Array | None, int]:
     """Logits, labels and weights of a fit as arrays, with their shapes checked, and the axis from the front."""
-    logits = check.beside_labels(xp, "logits", logits, labels, "fit(logits, labels)")
+    logits = check.logits_array(xp, "logits", logits, labels, "fit(logits, labels)")
     labels, front, soft = check.check_labels(xp, labels, logits, axis)
     rows = xp.max(labels, axis=front) if soft and sample_weight is not None else labels
     return logits, labels, _row_weight(xp, sample_weight, rows, logits), front
@@ -289,7 +289,7 @@ def fit_arguments(
 
 def binary_arguments(xp: Backend, logits: Any, labels: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
     """`fit_arguments` for ``binary``, where every element is a row."""
-    logits = check.beside_labels(xp, "logits", logits, labels, "fit(logits, labels)")
+    logits = check.logits_array(xp, "logits", logits, labels, "fit(logits, labels)")
     labels = check.to_array(xp, "labels", labels, like=logits)
     if not check.same_shape(xp.shape(labels), xp.shape(logits)):
         raise ValueError(

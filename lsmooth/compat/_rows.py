@@ -15,7 +15,7 @@ from lsmooth.smoothing import smooth_labels
 
 def scores(xp: Backend, name: str, value: Any, like: Any = None, least_rank: int = 1) -> tuple[Array, str]:
     """Logits or log-probabilities in the precision of reductions, and their original dtype."""
-    array = check.beside_labels(xp, name, value, like, f"loss({name}, labels)")
+    array = check.logits_array(xp, name, value, like, f"loss({name}, labels)")
     if len(xp.shape(array)) < least_rank:
         raise ValueError(f"{name} must have at least one axis, the classes; got a scalar.")
     return accumulate(xp, array), xp.dtype(array)

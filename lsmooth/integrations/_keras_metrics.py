@@ -123,39 +123,13 @@ class CalibrationError(_Metric):
 
 @_register
 class NegativeLogLikelihood(_Metric):
-    """`lsmooth.metrics.NegativeLogLikelihood` as a ``keras.metrics.Metric``.
-
-    Args:
-        name: of the metric.
-        dtype: of the result.
-        **options: those of `lsmooth.metrics.NegativeLogLikelihood`.
-
-    Examples:
-        >>> from lsmooth.integrations.keras import NegativeLogLikelihood
-        >>> metric = NegativeLogLikelihood(from_logits=True)
-        >>> metric.update_state([0, 1], [[0.0, 0.0], [0.0, 0.0]])
-        >>> round(float(metric.result()), 4)
-        0.6931
-    """
+    """`lsmooth.metrics.NegativeLogLikelihood` as a ``keras.metrics.Metric``, with its options, ``name`` and ``dtype``."""
 
     _kind = metrics.NegativeLogLikelihood
 
 
 @_register
 class BrierScore(_Metric):
-    """`lsmooth.metrics.BrierScore` as a ``keras.metrics.Metric``.
-
-    Args:
-        name: of the metric.
-        dtype: of the result.
-        **options: those of `lsmooth.metrics.BrierScore`.
-
-    Examples:
-        >>> from lsmooth.integrations.keras import BrierScore
-        >>> metric = BrierScore()
-        >>> metric.update_state([0, 1], [[1.0, 0.0], [0.5, 0.5]])
-        >>> float(metric.result())
-        0.25
-    """
+    """`lsmooth.metrics.BrierScore` as a ``keras.metrics.Metric``, with its options, ``name`` and ``dtype``."""
 
     _kind = metrics.BrierScore

@@ -87,7 +87,7 @@ def prepare(
     two = binary is not None and check.check_flag("binary", binary)
     ignore_index = check.check_ignore_index(ignore_index)
     xp = backend_of(labels=labels, predictions=predictions, sample_weight=sample_weight)
-    predictions = check.beside_labels(xp, "predictions", predictions, labels, "brier_score(labels, predictions)")
+    predictions = check.logits_array(xp, "predictions", predictions, labels, "brier_score(labels, predictions)")
     home, given = xp, predictions
     host = _on_host(xp, labels, predictions, sample_weight)
     if host is not None:

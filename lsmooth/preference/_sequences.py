@@ -56,7 +56,7 @@ def sequence_log_prob(
         array([-0.410038])
     """
     xp = backend_of(labels=labels, logits=logits, mask=mask, temperature=temperature)
-    logits = check.beside_labels(xp, "logits", logits, labels, "sequence_log_prob(labels, logits)")
+    logits = check.logits_array(xp, "logits", logits, labels, "sequence_log_prob(labels, logits)")
     labels = _token_ids(xp, labels, logits, "logits")
     losses = softmax_cross_entropy(
         labels,
@@ -117,7 +117,7 @@ def linear_sequence_log_prob(
     """
     xp = backend_of(labels=labels, hidden=hidden, weight=weight, bias=bias, mask=mask, temperature=temperature)
     call = "linear_sequence_log_prob(labels, hidden, weight)"
-    hidden = check.beside_labels(xp, "hidden", hidden, labels, call)
+    hidden = check.logits_array(xp, "hidden", hidden, labels, call)
     labels = _token_ids(xp, labels, hidden, "hidden")
     losses = linear_softmax_cross_entropy(
         labels,
