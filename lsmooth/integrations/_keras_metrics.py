@@ -123,13 +123,13 @@ class CalibrationError(_Metric):
 
 @_register
 class NegativeLogLikelihood(_Metric):
-    """`lsmooth.metrics.NegativeLogLikelihood` as a ``keras.metrics.Metric``, with its options, ``name`` and ``dtype``."""
+    """`lsmooth.metrics.NegativeLogLikelihood` as a Keras metric with its options, ``name`` and ``dtype``."""
 
     _kind = metrics.NegativeLogLikelihood
 
 
 @_register
 class BrierScore(_Metric):
-    """`lsmooth.metrics.BrierScore` as a ``keras.metrics.Metric``, with its options, ``name`` and ``dtype``."""
+    """`lsmooth.metrics.BrierScore` as a Keras metric with its options, ``name`` and ``dtype``."""
 
     _kind = metrics.BrierScore
