@@ -20,7 +20,17 @@ Method = StrEnum(
         "ISOTONIC": "isotonic",
     },
 )
-Convention = StrEnum("Convention", ["GUO", "TORCHMETRICS", "NETCAL", "TFP", "SKLEARN", "RELPLOT"])
+Convention = StrEnum(
+    "Convention",
+    {
+        "GUO": "guo",
+        "TORCHMETRICS": "torchmetrics",
+        "NETCAL": "netcal",
+        "TFP": "tfp",
+        "SKLEARN": "sklearn",
+        "RELPLOT": "relplot",
+    },
+)
 Decimal = StrEnum("Decimal", {"POINT": ".", "COMMA": ","})
-Framework = StrEnum("Framework", ["TORCH", "JAX", "TENSORFLOW"])
-Dataset = StrEnum("Dataset", ["DIGITS", "BREAST_CANCER", "WINE"])
+Framework = StrEnum("Framework", {"TORCH": "torch", "JAX": "jax", "TENSORFLOW": "tensorflow"})
+Dataset = StrEnum("Dataset", {"DIGITS": "digits", "BREAST_CANCER": "breast_cancer", "WINE": "wine"})

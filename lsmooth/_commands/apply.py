@@ -62,7 +62,7 @@ def apply(
         from lsmooth.calibrate.processes import in_order, new_pool
 
         paths = [path for argument in predictions for path in expanded(argument)]
-        written = {_beside(path) for path in paths}
+        written = {_default_target(path) for path in paths}
         paths = [path for path in paths if len(paths) == 1 or path not in written]
         tasks = [(calibrator, path, _target(path, output, len(paths) > 1), how) for path in paths]
         jobs = min((os.cpu_count() or 1) if n_jobs == -1 else n_jobs, len(paths))
@@ -70,22 +70,22 @@ def apply(
             for task in tasks:
                 with stages() as progress:
                     note = _apply(*task, progress)
-                _say(note, task[2])
+                _print_result(note, task[2])
         else:
             with new_pool(jobs) as pool:
                 for note, task in in_order(pool, _apply, tasks, 2 * jobs):
-                    _say(note, task[2])
+                    _print_result(note, task[2])
     except (ValueError, TypeError, ImportError, OSError) as error:
         fail(str(error))
 
 
-def _say(note: str, target: Path) -> None:
+def _print_result(note: str, target: Path) -> None:
     if note:
         errors.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     console.print(f"Calibrated probabilities: [bold]{escape(str(target))}[/]", soft_wrap=True)
 
 
-def _ending(path: Path) -> str:
+def _suffix(path: Path) -> str:
     """The suffix of the file to write."""
     from lsmooth.calibrate.files import suffix_of
 
@@ -93,11 +93,11 @@ def _ending(path: Path) -> str:
     return suffix if suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz") else ".npy"
 
 
-def _beside(path: Path) -> Path:
+def _default_target(path: Path) -> Path:
     """The default file of the probabilities."""
     from lsmooth.calibrate.files import suffix_of
 
-    return path.with_name(f"{path.name[: len(path.name) - len(suffix_of(path))]}_calibrated{_ending(path)}")
+    return path.with_name(f"{path.name[: len(path.name) - len(suffix_of(path))]}_calibrated{_suffix(path)}")
 
 
 def _target(path: Path, output: Path | None, several: bool) -> Path:
@@ -108,12 +108,12 @@ def _target(path: Path, output: Path | None, several: bool) -> Path:
     """
     from lsmooth.calibrate.files import suffix_of
 
-    ending = _ending(path)
-    target = output or _beside(path)
+    ending = _suffix(path)
+    target = output or _default_target(path)
     if output is not None and several:
         if not output.is_dir():
             raise ValueError(f"--output must be an existing folder, for several files; got {output}.")
-        target = output / _beside(path).name
+        target = output / _default_target(path).name
     if suffix_of(path) and suffix_of(target) != ending:
         raise ValueError(f"--output must be a file that ends in {ending}, like {path.name}; got {target}.")
     if target.absolute() == path.absolute():
@@ -128,11 +128,11 @@ def _apply(
 ) -> str:
     """Write the probabilities of one file atomically; return a note on them."""
     from lsmooth.calibrate.apply import apply as run
-    from lsmooth.calibrate.parts import unseen
+    from lsmooth.calibrate.parts import no_progress
 
     with tempfile.TemporaryDirectory(prefix=".lsmooth-", dir=target.absolute().parent) as folder:
-        content, scratch = Path(folder) / f"content{_ending(path)}", Path(folder) / "scratch"
+        content, scratch = Path(folder) / f"content{_suffix(path)}", Path(folder) / "scratch"
         scratch.mkdir()
-        note = run(calibrator, path, content, scratch, progress or unseen, **how)
+        note = run(calibrator, path, content, scratch, progress or no_progress, **how)
         os.replace(content, target)
     return note

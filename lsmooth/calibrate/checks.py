@@ -40,7 +40,7 @@ def check(data: Data, passes: Passes, stage: str = "checking") -> Counts:
     if not rows:
         label = data.naming.ignored
         raise FileError(f"{data.labels.name} are all {label}, the --ignore-index: there is nothing to fit.")
-    first = str(found.whole("first")[0]) if impossible else ""
+    first = str(found.concatenated("first")[0]) if impossible else ""
     kinds = {kind for kind in possible_kinds(data) if not found.added[f"no {kind}"]}
     return Counts(rows, ignored, np.asarray(found.added["per_class"]), impossible, first, looks_like(data, kinds))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from lsmooth.calibrate.columns import affixes, class_names, quoted
+from lsmooth.calibrate.columns import class_names, common_affixes, quoted
 from lsmooth.calibrate.files import StoredArray
 from lsmooth.calibrate.text import FileError
 
@@ -102,7 +102,7 @@ def name_classes(
     if several:
         return Naming(classes or (class_names(z.columns) if z.columns else ()))
     columns = z.columns[: count * (len(z.columns) == count)]
-    found = affixes(columns, values) if columns else None
+    found = common_affixes(columns, values) if columns else None
     if found is not None:
         before, after = found
         columns = tuple(name[len(before) : len(name) - len(after)] for name in columns)
@@ -122,9 +122,9 @@ def name_classes(
             raise FileError(
                 f"--classes {','.join(classes)} must be in the order of the columns, {','.join(z.columns)}."
             )
-        return _listed(y, values, classes, count)
+        return _of_names(y, values, classes, count)
     if found is not None:
-        return _of_columns(z, y, values, columns)
+        return _of_named_columns(z, y, values, columns)
     if set(values) <= set(map(str, range(count))):
         return Naming(() if all(name.isdigit() for name in columns) else columns, _ids(count) if y.values else None)
     if count == 2 and set(values) <= {*_FALSE, *_TRUE}:
@@ -140,7 +140,7 @@ def name_classes(
     )
 
 
-def _of_columns(z: StoredArray, y: StoredArray, values: Sequence[str], names: tuple[str, ...]) -> Naming:
+def _of_named_columns(z: StoredArray, y: StoredArray, values: Sequence[str], names: tuple[str, ...]) -> Naming:
     """The classes that columns are named after, unless the labels may also be ids."""
     ids = _ids(len(names))
     index = {name: k for k, name in enumerate(names)}
@@ -175,7 +175,7 @@ def _positive(y: StoredArray, values: Sequence[str], positive_label: str) -> Nam
     return Naming((negative, positive_label), {text: int(text == positive_label) for text in values})
 
 
-def _listed(y: StoredArray, values: Sequence[str], classes: tuple[str, ...], count: int) -> Naming:
+def _of_names(y: StoredArray, values: Sequence[str], classes: tuple[str, ...], count: int) -> Naming:
     """The names that the user gave, for labels that are names or ids."""
     unknown = [text for text in values if text not in classes]
     if unknown and set(values) <= set(_ids(count)):

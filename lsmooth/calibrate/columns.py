@@ -131,7 +131,7 @@ def _logit_columns(path: Path, wanted: Wanted, names: Sequence[str], nested: set
     lists = [name for name in named_like(others, "logits") if name in nested]
     if lists:
         return (lists[0],)
-    chosen = _after_classes(path, wanted, others) if wanted.classes else ()
+    chosen = _columns_of_classes(path, wanted, others) if wanted.classes else ()
     if chosen:
         return chosen
     chosen = [name for name in others if name.startswith("logits")] or others
@@ -140,15 +140,15 @@ def _logit_columns(path: Path, wanted: Wanted, names: Sequence[str], nested: set
             f"{path} must have a column of logits for each class, or one of P(class 1), beside {listed}; name them "
             "with --logits-key."
         )
-    if len(chosen) > 1 and _numbers(chosen) is None and not _alike(chosen, ""):
+    if len(chosen) > 1 and _numbers(chosen) is None and not _are_alike(chosen, ""):
         raise FileError(
             f"{path} has columns that are not named alike, {quoted(chosen)}, so the columns of the classes are "
-            f"unknown; {_cure(chosen)}."
+            f"unknown; {_advice(chosen)}."
         )
     return _ordered(chosen)
 
 
-def _cure(names: Sequence[str]) -> str:
+def _advice(names: Sequence[str]) -> str:
     """Advice on naming the columns, with the likely ones."""
     likely = [name for name in names if not _BOOKKEEPING.fullmatch(name)] or list(names)
     if len(likely) == 1:
@@ -174,10 +174,10 @@ def _matching(path: Path, wanted: Wanted, names: Sequence[str], listed: str) -> 
     if not chosen:
         how = "matches" if pattern else "begins with"
         raise FileError(f"{path} has no column whose name {how} {key!r}, but {listed}; correct {option}.")
-    if not pattern and _numbers(chosen) is None and not _alike(chosen, key):
+    if not pattern and _numbers(chosen) is None and not _are_alike(chosen, key):
         raise FileError(
             f"{path} has columns that are not named alike, {quoted(chosen)}, so the columns of the classes are "
-            f"unknown; {_cure(chosen)}."
+            f"unknown; {_advice(chosen)}."
         )
     return _ordered(chosen)
 
@@ -188,7 +188,7 @@ def _ordered(chosen: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen if numbers is None else [name for _, name in sorted(zip(numbers, chosen, strict=True))])
 
 
-def affixes(columns: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
+def common_affixes(columns: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
     """The prefix and the suffix of the class in the columns' names; None if they are not named after classes."""
     if not classes:
         return None
@@ -202,13 +202,13 @@ def affixes(columns: Sequence[str], classes: Sequence[str]) -> tuple[str, str] |
     return None
 
 
-def _after_classes(path: Path, wanted: Wanted, names: Sequence[str]) -> tuple[str, ...]:
+def _columns_of_classes(path: Path, wanted: Wanted, names: Sequence[str]) -> tuple[str, ...]:
     """The columns that are named after the classes.
 
     Raises:
         FileError: if another column may be that of a class without rows.
     """
-    found = affixes(names, wanted.classes)
+    found = common_affixes(names, wanted.classes)
     if found is None:
         return ()
     before, after = found
@@ -235,8 +235,8 @@ def class_names(columns: Sequence[str]) -> tuple[str, ...]:
         return tuple(map(str, numbers))
     if len(columns) < 2:
         return tuple(columns)
-    before = re.match(r"(.*[^0-9A-Za-z])?", _beginning(columns))
-    after = re.match(r"(.*[^0-9A-Za-z])?", _beginning([name[::-1] for name in columns]))
+    before = re.match(r"(.*[^0-9A-Za-z])?", _common_prefix(columns))
+    after = re.match(r"(.*[^0-9A-Za-z])?", _common_prefix([name[::-1] for name in columns]))
     lengths = [len(match[0]) if match else 0 for match in (before, after)]
     names = tuple(name[lengths[0] : len(name) - lengths[1]] for name in columns)
     return names if all(names) else tuple(columns)
@@ -252,20 +252,20 @@ def _numbers(names: Sequence[str]) -> list[int] | None:
     return numbers if same and len(set(numbers)) == len(numbers) else None
 
 
-def _alike(names: Sequence[str], prefix: str) -> bool:
+def _are_alike(names: Sequence[str], prefix: str) -> bool:
     """Whether names without such numbers are of one kind: ``p_cat`` and ``p_dog``, or ``a`` and ``b``.
 
     They have a common prefix that was given or ends in a separator, and no rest is a number.
     """
     if all(len(name) == 1 and name.isalpha() for name in names):
         return True
-    common = prefix or _beginning(names)
+    common = prefix or _common_prefix(names)
     rests = [name.removeprefix(common) for name in names]
     separated = bool(prefix) or bool(common and not common[-1].isalnum())
     return separated and not any(rest.strip("_-. ").isdigit() for rest in rests)
 
 
-def _beginning(names: Sequence[str]) -> str:
+def _common_prefix(names: Sequence[str]) -> str:
     """The common prefix of names."""
     first, last = min(names), max(names)
     return next((first[:k] for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)

@@ -100,7 +100,7 @@ def fit(scaler: Any, data: Data, split: Split, rows: int, passes: Passes, scratc
             return Fit(scaler, _messages(caught), source.count, source.curve)
         known = passes.folder and Sums.load(passes.folder / "fitted.npz")
         if passes.folder and known and known[1]:
-            notes = tuple(map(str, known[0].whole("notes")))
+            notes = tuple(map(str, known[0].concatenated("notes")))
             return Fit(load(passes.folder / "fitted.json"), notes, int(known[0].added["rows"]))
         arrays, count = _copied(data, split, scratch, progress)
         scaler.fit(*arrays)
@@ -128,7 +128,7 @@ class _Source:
         self.totals = Totals(*np.asarray(first.added.get("totals", np.zeros(4))).tolist())
         moments = np.asarray(first.added.get("moments", np.zeros((len(betas), 3))))
         self._known = {beta: Moments(*row) for beta, row in zip(betas, moments.tolist(), strict=True)}
-        self.curve = tuple(first.whole(name) for name in ("logits", "labels", "weight"))
+        self.curve = tuple(first.concatenated(name) for name in ("logits", "labels", "weight"))
 
     def sums(self, beta: float) -> Moments:
         """The sums at ``beta``."""

@@ -103,7 +103,7 @@ class Measures:
                 tables = tuple(state.added[f"{prefix}{metric}.{k}"] for k in range(len(BinSums._fields)))
                 getattr(self, metric)._state = tables
         names = [name.removeprefix(prefix) for name in state.joined if name.startswith(prefix)]
-        self.parts = [{name: state.whole(prefix + name) for name in names}]
+        self.parts = [{name: state.concatenated(prefix + name) for name in names}]
 
     def update(
         self,
@@ -138,7 +138,7 @@ class Measures:
             proxy = probabilities(inputs) if two else _proxy(confidence)
             proxy_labels = labels if two else np.where(correct > 0, 0, 1)
             with validate(False):  # proxies do not sum to one
-                self.error.update_state(proxy_labels, _stated(proxy, self.binary), sample_weight=weight)
+                self.error.update_state(proxy_labels, _for_calibration_error(proxy, self.binary), sample_weight=weight)
                 self.table.update_state(proxy_labels, proxy, sample_weight=weight)
             if classwise.any():
                 part = None if weight is None else weight[classwise]
@@ -216,7 +216,7 @@ class Sample:
     @property
     def stated(self) -> np.ndarray:
         """The predictions for calibration errors."""
-        return _stated(self.predictions, self.binary)
+        return _for_calibration_error(self.predictions, self.binary)
 
     def measures(self, weight: np.ndarray) -> dict[str, float]:
         """The measures that are fast enough for a bootstrap, with weights multiplied by ``weight``."""
@@ -280,7 +280,7 @@ def _change(before: float, after: float) -> float:
     return 0.0 if before == after else after - before
 
 
-def _stated(predictions: np.ndarray, binary: bool) -> np.ndarray:
+def _for_calibration_error(predictions: np.ndarray, binary: bool) -> np.ndarray:
     """P(class 1) if ``binary``, else the predictions."""
     return predictions[:, 1] if binary else predictions
 

@@ -32,10 +32,10 @@ def find_files(arguments: Sequence[str], labels: Sequence[str] = ()) -> tuple[li
     """
     lists = [expanded(argument) for argument in arguments]
     if labels:
-        return _once(lists), _once([expanded(argument) for argument in labels])
-    if len(lists) == 2 and not _hold_the_same(lists[0][0], lists[1][0]):
+        return _without_repeats(lists), _without_repeats([expanded(argument) for argument in labels])
+    if len(lists) == 2 and not _have_the_same_names(lists[0][0], lists[1][0]):
         return lists[0], lists[1]
-    return _once(lists), None
+    return _without_repeats(lists), None
 
 
 def open_arrays(
@@ -59,13 +59,13 @@ def _opened(
             yield open_array(path, wanted, scratch, progress)
         return
     with new_pool(n_jobs) as pool:
-        tasks = ((path, wanted, scratch, unseen) for path in paths)
+        tasks = ((path, wanted, scratch, no_progress) for path in paths)
         for done, (array, task) in enumerate(in_order(pool, open_array, tasks, 2 * n_jobs), 1):
             progress(f"unpacking {task[0].name}", done, len(paths))
             yield array
 
 
-def unseen(stage: str, done: int, total: int) -> None:
+def no_progress(stage: str, done: int, total: int) -> None:
     """A progress callback that does nothing."""
 
 
@@ -113,7 +113,7 @@ class _Chain:
 
 def _chained(arrays: list[StoredArray], role: str) -> StoredArray:
     first = arrays[0]
-    arrays = [first, *(_alike(array, first, role) for array in arrays[1:])]
+    arrays = [first, *(_in_order_of(array, first, role) for array in arrays[1:])]
     values: dict[str, int] = {}
     for array in arrays:
         for text in array.values or ():
@@ -136,7 +136,7 @@ def _chained(arrays: list[StoredArray], role: str) -> StoredArray:
     )
 
 
-def _alike(array: StoredArray, first: StoredArray, role: str) -> StoredArray:
+def _in_order_of(array: StoredArray, first: StoredArray, role: str) -> StoredArray:
     """The array with its columns in the order of the first file.
 
     Raises:
@@ -192,7 +192,7 @@ def expanded(argument: str) -> list[Path]:
     return found
 
 
-def _once(lists: list[list[Path]]) -> list[Path]:
+def _without_repeats(lists: list[list[Path]]) -> list[Path]:
     paths = [path for each in lists for path in each]
     double = [path for k, path in enumerate(paths) if path in paths[:k]] if len(set(paths)) < len(paths) else []
     if double:
@@ -200,7 +200,7 @@ def _once(lists: list[list[Path]]) -> list[Path]:
     return paths
 
 
-def _hold_the_same(first: Path, second: Path) -> bool:
+def _have_the_same_names(first: Path, second: Path) -> bool:
     """Whether two files have the same arrays or columns, and more than one."""
     names = _names(first) if first != second else set()
     return len(names) > 1 and names == _names(second)

@@ -36,14 +36,14 @@ class Sums:
     added: dict[str, Any] = field(default_factory=dict)
     joined: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
-    def take(self, other: Sums) -> None:
+    def add(self, other: Sums) -> None:
         """Add the results of the following rows."""
         for name, value in other.added.items():
             self.added[name] = self.added[name] + value if name in self.added else value
         for name, arrays in other.joined.items():
             self.joined.setdefault(name, []).extend(arrays)
 
-    def whole(self, name: str) -> np.ndarray:
+    def concatenated(self, name: str) -> np.ndarray:
         """The concatenated arrays of a name."""
         self.joined[name] = [np.concatenate(self.joined[name])]
         return self.joined[name][0]
@@ -51,7 +51,7 @@ class Sums:
     def save(self, path: Path, done: int) -> None:
         """Write a file atomically."""
         content = {f"added.{name}": value for name, value in self.added.items()}
-        content |= {f"joined.{name}": self.whole(name) for name in self.joined}
+        content |= {f"joined.{name}": self.concatenated(name) for name in self.joined}
         buffer = io.BytesIO()
         np.savez(buffer, done=done, **content)
         write_whole(path, buffer.getvalue())
@@ -115,7 +115,7 @@ class Passes:
         saved = time.perf_counter()
         cost = 0.0
         for part, stop in self._parts(function, data, spans):
-            sums.take(part)
+            sums.add(part)
             done += 1
             self._progress(stage, stop, len(data))
             begin = time.perf_counter()
@@ -139,4 +139,4 @@ class Passes:
 
 def _work(index: int, function: Function, span: tuple[int, int]) -> Sums:
     with use_backend("numpy"):
-        return function(processes.own[index], processes.own[index].rows(*span))
+        return function(processes.sent[index], processes.sent[index].rows(*span))

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-own: Any = None
+sent: Any = None
 """The object that `new_pool` has sent to this process."""
 
 
@@ -47,8 +47,8 @@ def in_order(
 
 
 def _begin(given: Any) -> None:
-    global own
-    own = given
+    global sent
+    sent = given
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

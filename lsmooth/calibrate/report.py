@@ -27,7 +27,7 @@ DIAGNOSTICS = ("temperature_", "temperature_stderr_", "status_", "n_iter_", "nll
 _SIGNS = {"accuracy": 1}
 """Measures that are better if they are larger."""
 _MOST_CLASSES = 20
-_SEEN = 5e-5
+_HALF_DIGIT = 5e-5
 """Half of the last digit shown."""
 BETTER, WORSE, SAME = "better", "worse", "within chance"
 
@@ -109,7 +109,7 @@ def verdict(name: str, change: Interval) -> str:
 
     A change to an infinite value is always worse, and a change from it always better.
     """
-    if abs(change.value) < _SEEN or math.isnan(change.value):
+    if abs(change.value) < _HALF_DIGIT or math.isnan(change.value):
         return ""
     if change.low <= 0 <= change.high and math.isfinite(change.value):
         return SAME

@@ -216,7 +216,7 @@ def _measured(
     for state, (predictions, from_logits) in zip(STATES, given, strict=True):
         measures = _new_measures(data, options)
         measures.update(y, predictions, from_logits=from_logits, **how)
-        sums.take(measures.get_state(f"{state}."))
+        sums.add(measures.get_state(f"{state}."))
     return sums
 
 

@@ -18,7 +18,7 @@ class FileError(ValueError):
     """A file with wrong contents; the message names the row and the remedy."""
 
 
-_LOOKED_AT = 100
+_HEAD_ROWS = 100
 """The rows that are read to find columns of percentages."""
 _COMMENT = re.compile(rb"^[ \t]*#.*(?:\n|\Z)", re.MULTILINE)
 
@@ -117,11 +117,11 @@ class TextTable:
                 text = fields[self.names.index(name)]
                 if self._number(text, name in self.percent) is None:
                     return (
-                        f"{self.path} has {text!r} in column {name!r}, line {line}, not a number; {self._cure(text)}."
+                        f"{self.path} has {text!r} in column {name!r}, line {line}, not a number; {self._remedy(text)}."
                     )
         return None
 
-    def _cure(self, text: str) -> str:
+    def _remedy(self, text: str) -> str:
         if self.decimal == "." and re.fullmatch(r"[-+]?\d*,\d+(e[-+]?\d+)?%?", text.strip(), re.IGNORECASE):
             return "if commas are decimal separators, add --decimal ,"
         if self.percent or text.strip().endswith("%"):
@@ -159,7 +159,7 @@ def open_text(path: Path, role: str, decimal: str) -> TextTable:
         with _opened(path) as file:
             lines = [_first_line(file, comments).decode("utf-8-sig").rstrip("\r\n")]
             last_comment = b"".join(comments[-1:]).decode("utf-8-sig").strip()
-            lines += [_first_line(file).decode("utf-8").rstrip("\r\n") for _ in range(_LOOKED_AT)]
+            lines += [_first_line(file).decode("utf-8").rstrip("\r\n") for _ in range(_HEAD_ROWS)]
     except (UnicodeDecodeError, OSError, EOFError) as error:
         raise FileError(
             f"{role} in {path} cannot be read: it is not text in UTF-8 ({error}); save it as CSV in UTF-8."

@@ -11,13 +11,13 @@ import numpy as np
 
 from lsmooth.calibration._moments import Rows
 
-_KEPT_BYTES = 2**30
+_MOST_KEPT_BYTES = 2**30
 """Rows up to this size are prepared once for all evaluations, larger ones for each evaluation."""
 _MATRIX_ELEMENTS = 2**20
 """The elements of a block that is multiplied by a matrix."""
-_LOOKED_AT = 2**20
+_SAMPLED_ELEMENTS = 2**20
 """The most elements that curvatures are estimated from."""
-_LEAST = 1e-4
+_LEAST_CURVATURE = 1e-4
 """The least curvature of a class, relative to the mean."""
 
 
@@ -100,7 +100,7 @@ class Objective:
         self.separates = False
         size = (12.0 if self._narrow else 8.0) * rows.count * rows.classes
         with np.errstate(all="ignore"):
-            self._kept = list(self._blocks()) if size <= _KEPT_BYTES else None
+            self._kept = list(self._blocks()) if size <= _MOST_KEPT_BYTES else None
 
     @np.errstate(all="ignore")
     def __call__(self, mapping: Map) -> tuple[float, Map]:
@@ -171,7 +171,7 @@ class Objective:
         """
         matrix, ridge = len(self.shape) == 2, self.ridge
         variance, first, second = self._curvature(False)
-        floor = _LEAST * variance.mean() + 1e-300
+        floor = _LEAST_CURVATURE * variance.mean() + 1e-300
         held = np.maximum(variance, floor) + 2.0 * ridge.intercept
         strength, basis, center = 2.0 * ridge.of(self.shape), None, first / held * self.has_bias
         spread = np.maximum(second - first * center, 1e-10 * second.max())
@@ -210,7 +210,7 @@ class Objective:
 
     def _sample(self) -> Iterator[Block]:
         """Blocks spread over all rows."""
-        every = max(1, self._rows.count * self.classes // _LOOKED_AT)
+        every = max(1, self._rows.count * self.classes // _SAMPLED_ELEMENTS)
         blocks = self._kept[::every] if self._kept is not None else itertools.islice(self._blocks(), 0, None, every)
         return iter(blocks)
 

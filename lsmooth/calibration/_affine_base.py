@@ -61,7 +61,7 @@ class AffineCalibrator(Calibrator):
     def _fit(self, logits: Array, labels: Array, sample_weight: Array | None) -> None:
         rows = rows_of(self, logits, labels, sample_weight)
         scale, _, _ = solve(rows, warm_start(rows, *_RANGE), *_RANGE, 12)
-        self._warn_of(rows)
+        self._warn_of_few_rows(rows)
         problem = self._problem(rows, scale)
         objective = Objective(rows, problem.features, self._weight_shape(rows.classes), self._has_bias(), problem.ridge)
         start, before = None, 0
@@ -139,7 +139,7 @@ class AffineCalibrator(Calibrator):
         if bias.ndim != 1 or weight.shape != self._weight_shape(len(bias)):
             raise ValueError(f"weights of shape {weight.shape} and a bias of shape {bias.shape} do not fit each other.")
 
-    def _warn_of(self, rows: Rows) -> None:
+    def _warn_of_few_rows(self, rows: Rows) -> None:
         """Warn if there are too few rows for the number of parameters."""
 
     def _weight_shape(self, classes: int) -> tuple[int, ...]:

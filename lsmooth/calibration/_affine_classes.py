@@ -153,7 +153,7 @@ class MatrixScaling(WeightCalibrator):
     off_diagonal: float = 0.0
     intercept: float = 0.0
 
-    def _warn_of(self, rows: Rows) -> None:
+    def _warn_of_few_rows(self, rows: Rows) -> None:
         needed = 20 * rows.classes**2
         if not self.off_diagonal and rows.totals.count < needed:
             warn(

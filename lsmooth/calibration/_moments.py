@@ -32,9 +32,9 @@ HOST_BLOCK_BYTES = 2**19
 """Two buffers of this size fit a processor's second-level cache."""
 DEVICE_BLOCK = 2**26
 """Elements of a block on an accelerator."""
-_MAPPED_BYTES = 2**26
+_MOST_MAPPED_BYTES = 2**26
 """The most bytes of a mapped file that stay in memory."""
-_VANISHED = -750.0
+_LEAST_EXPONENT = -750.0
 """exp(x) and x exp(x) are 0 in float64, where -inf would give NaN."""
 
 
@@ -133,7 +133,7 @@ class Rows:
                 "element is a label of its own, 0 or 1, give binary=True."
             )
         self._clip, self._any_label, self._validate = clip, any_label, validate
-        self._lost, self._first_lost = 0, ""
+        self._improbable_count, self._first_improbable = 0, ""
         self._xp, self._from_logits, self._ignore_index = xp, from_logits, ignore_index
         self._logits = logits[..., None] if binary else xp.moveaxis(logits, axis, -1)
         self._labels = xp.moveaxis(labels, axis, -1) if self._soft and not binary else labels
@@ -147,18 +147,18 @@ class Rows:
         per_block = max(1, elements // max(1, classes))
         self._buffers = None if host is None else np.empty((2, per_block, classes), dtype)
 
-        self._mapping, self._unforgotten = _mapping_of(host), 0
+        self._mapping, self._undropped_bytes = _mapping_of(host), 0
         self.totals = Totals()
         self.passes = 1
         self.known: dict[float, Sums] = {}
         """Sums at the betas so far."""
         with np.errstate(all="ignore"):
             self._blocks = [self._measure(index) for index in _blocks(tuple(rows), per_block)]
-        if self._lost:
+        if self._improbable_count:
             clip_hint = "" if from_logits else ", or give clip=1e-6"
             raise ValueError(
-                f"labels must be classes of some probability, got {self._first_lost}. {self._lost} of "
-                f"{math.prod(rows)} rows have such a label: leave them out, by "
+                f"labels must be classes of some probability, got {self._first_improbable}. {self._improbable_count} "
+                f"of {math.prod(rows)} rows have such a label: leave them out, by "
                 f"{'a' if self._soft else 'ignore_index or a'} sample_weight of 0{clip_hint}."
             )
 
@@ -199,7 +199,7 @@ class Rows:
                 logits = np.where(counted[:, None], logits, 0.0)
                 labels = np.where(counted[:, None] if self._soft else counted, labels, 0)
             yield logits, labels, weight
-            self._forget()
+            self._drop_pages()
 
     @property
     def count(self) -> int:
@@ -226,15 +226,15 @@ class Rows:
                 lse, mean, variance = self._moments(self._block_of(block.index), block.top, factor)
                 gap = factor * block.gap
                 total += Sums(*(self._total(x, block.weight, block.group) for x in (lse - gap, mean - gap, variance)))
-                self._forget()
+                self._drop_pages()
         return total
 
-    def _forget(self) -> None:
+    def _drop_pages(self) -> None:
         """Drop the pages of a mapped file that have been read, which count as memory of this process."""
-        self._unforgotten += self._buffers[0].nbytes if self._buffers is not None else 0
-        if self._mapping is not None and self._unforgotten > _MAPPED_BYTES:
+        self._undropped_bytes += self._buffers[0].nbytes if self._buffers is not None else 0
+        if self._mapping is not None and self._undropped_bytes > _MOST_MAPPED_BYTES:
             self._mapping.madvise(mmap.MADV_DONTNEED)
-            self._unforgotten = 0
+            self._undropped_bytes = 0
 
     def _block_of(self, index: tuple[Any, ...], as_given: bool = False) -> Array:
         block = self._xp.reshape(self._logits[(*index, ...)], (-1, self._xp.shape(self._logits)[-1]))
@@ -274,17 +274,17 @@ class Rows:
         else:
             fits = (labels >= 0) & (labels < classes)
             gap = xp.pick(shifted, xp.where(fits, labels, 0))
-        lost = fits & (top > MINUS_INFINITY) & (gap <= MINUS_INFINITY)
-        gap = xp.where(lost, 0.0, gap)
-        good = fits & (top < math.inf) & (gap > MINUS_INFINITY)
-        good = good if plausible is None else good & plausible
+        improbable = fits & (top > MINUS_INFINITY) & (gap <= MINUS_INFINITY)
+        gap = xp.where(improbable, 0.0, gap)
+        valid = fits & (top < math.inf) & (gap > MINUS_INFINITY)
+        valid = valid if plausible is None else valid & plausible
         if weight is not None:
-            good = (good & (weight >= 0) & (weight < math.inf)) | xp.equal(weight, 0)
+            valid = (valid & (weight >= 0) & (weight < math.inf)) | xp.equal(weight, 0)
             top, gap = xp.where(xp.equal(weight, 0), 0.0, top), xp.where(xp.equal(weight, 0), 0.0, gap)
-        if self._number(xp.sum(xp.cast(~good, "float32"))):
+        if self._number(xp.sum(xp.cast(~valid, "float32"))):
             given = None if plausible is None else (plausible, self._block_of(index, as_given=True))
-            self._checks.good(index, good, logits, labels, weight, given)
-        self._count_lost(index, lost if weight is None else lost & (weight > 0), labels)
+            self._checks.raise_first(index, valid, logits, labels, weight, given)
+        self._count_improbable_labels(index, improbable if weight is None else improbable & (weight > 0), labels)
         return self._measured(index, shifted, top, gap, weight)
 
     def _measured(self, index: tuple[Any, ...], shifted: Array, top: Array, gap: Array, weight: Array | None) -> _Block:
@@ -294,7 +294,7 @@ class Rows:
         ones = xp.ones_like(gap, dtype)
         if self._any_label:
             self.totals += Totals(self._total(ones, weight, group))
-            self._forget()
+            self._drop_pages()
             return _Block(index, top, gap, weight, group)
         kept, spread = classes, xp.sum(shifted, axis=-1)
         if self._number(xp.sum(xp.cast(xp.equal(spread, MINUS_INFINITY), dtype))):
@@ -302,15 +302,15 @@ class Rows:
             spread = xp.sum(xp.where(shifted > MINUS_INFINITY, shifted, 0.0), axis=-1)
         rows = (ones, xp.log(ones * kept), spread / kept - gap, -gap)
         self.totals += Totals(*(self._total(row, weight, group) for row in rows))
-        self._forget()
+        self._drop_pages()
         return _Block(index, top, gap, weight, group)
 
-    def _count_lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> None:
+    def _count_improbable_labels(self, index: tuple[Any, ...], improbable: Array, labels: Array) -> None:
         """Count rows whose label has the probability 0, which no map of the logits can change."""
-        count = 0 if self._any_label else int(self._number(self._xp.sum(self._xp.cast(lost, "float32"))))
-        if count and not self._lost:
-            self._first_lost = self._checks.lost(index, lost, labels)
-        self._lost += count
+        count = 0 if self._any_label else int(self._number(self._xp.sum(self._xp.cast(improbable, "float32"))))
+        if count and not self._improbable_count:
+            self._first_improbable = self._checks.improbable_label(index, improbable, labels)
+        self._improbable_count += count
 
     def _moments(self, logits: Array, top: Array, beta: Any) -> tuple[Array, Array, Array]:
         """Log sum exp, mean and variance of t in each row."""
@@ -318,7 +318,7 @@ class Rows:
             return _moments_in_place(logits, top, beta, *self._buffers[:, : len(logits)])
         xp = self._xp
         t = (logits - top[:, None]) * (beta if isinstance(beta, float) else beta[:, None])
-        t = xp.where(t > _VANISHED, t, _VANISHED)
+        t = xp.where(t > _LEAST_EXPONENT, t, _LEAST_EXPONENT)
         e = xp.exp(t)
         total, first, second = xp.sum(e, axis=-1), xp.sum(e * t, axis=-1), xp.sum(e * t * t, axis=-1)
         return xp.log(total), first / total, second / total - (first / total) ** 2
@@ -363,7 +363,7 @@ def _moments_in_place(z: Array, top: Array, beta: Any, t: Array, e: Array) -> tu
 
     total, first, second = sums()
     if not np.isfinite(second).all():  # -inf times 0; checked afterwards, since most logits have no -inf
-        np.fmax(t, t.dtype.type(_VANISHED), out=t)
+        np.fmax(t, t.dtype.type(_LEAST_EXPONENT), out=t)
         total, first, second = sums()
     first /= total
     return np.log(total), first, second / total - first * first

@@ -16,7 +16,7 @@ _EXACT_STEP = 3e-5
 """The error after a step of this length is about its square, below 1e-8: no further pass is needed."""
 _PART = 16
 """The first steps use every 16th block of rows, if there are at least twice as many blocks."""
-_INDISTINGUISHABLE = 0.5
+_STANDARD_ERROR = 0.5
 """A difference of total log-likelihoods: one standard error from the supremum."""
 
 
@@ -188,9 +188,9 @@ def sharpen(source: Known, high: float, max_passes: int) -> Search:
     beta, sums = 1.0, (yield 1.0)
     while sums.curvature > 0 and beta < high and source.passes < max_passes:
         gain = sums.slope**2 / sums.curvature
-        if gain <= _INDISTINGUISHABLE:
+        if gain <= _STANDARD_ERROR:
             break
-        longer = max(1.0, math.log(gain / _INDISTINGUISHABLE))
+        longer = max(1.0, math.log(gain / _STANDARD_ERROR))
         beta = min(beta * (1.0 + longer * abs(sums.slope) / sums.curvature), high)
         sums = yield beta
     return beta, sums
@@ -204,8 +204,8 @@ def soften(source: Known, low: float, max_passes: int) -> Search:
     """
     beta, sums = 1.0, (yield 1.0)
     while beta > low and source.passes < max_passes:
-        excess = sums.value - source.totals.value_at_zero - _INDISTINGUISHABLE
-        if excess <= 0.1 * _INDISTINGUISHABLE:
+        excess = sums.value - source.totals.value_at_zero - _STANDARD_ERROR
+        if excess <= 0.1 * _STANDARD_ERROR:
             break
         beta = max(beta * (1.0 - excess / sums.slope), low)
         sums = yield beta

@@ -55,36 +55,36 @@ class RowChecks(NamedTuple):
                 f"{self.row(index, row)}. If every element is a label of its own, give binary=True."
             )
 
-    def lost(self, index: tuple[Any, ...], lost: Array, labels: Array) -> str:
+    def improbable_label(self, index: tuple[Any, ...], improbable: Array, labels: Array) -> str:
         """The first label of probability 0, and its row."""
-        row = int(np.argmax(self.xp.to_numpy(lost)))
+        row = int(np.argmax(self.xp.to_numpy(improbable)))
         y = self.xp.to_numpy(labels)[row]
         of = "mass on a class" if self.soft and not self.binary else f"class {np.ravel(y)[-1]:g}"
         return f"{of} of probability 0 at {self.row(index, row)}"
 
-    def good(
+    def raise_first(
         self,
         index: tuple[Any, ...],
-        good: Array,
+        valid: Array,
         logits: Array,
         labels: Array,
         weight: Array | None,
-        improbable: tuple[Array, Array] | None,
+        probabilities: tuple[Array, Array] | None,
     ) -> None:
-        """Raise the error of the first row that is not ``good``.
+        """Raise the error of the first row that is not ``valid``.
 
-        ``improbable`` is given for probabilities: which rows are probabilities, and the given rows.
+        ``probabilities``: which rows are probabilities, and the given rows; None for logits.
         """
         xp = self.xp
-        row = int(np.argmin(xp.to_numpy(good)))
+        row = int(np.argmin(xp.to_numpy(valid)))
         z, y, where = xp.to_numpy(logits)[row], xp.to_numpy(labels)[row], f"at {self.row(index, row)}"
         given = self.weighted and np.isfinite(y).all()  # NaN in the labels makes the weight NaN too
         if weight is not None and given and not 0 <= xp.to_numpy(weight)[row] < math.inf:
             raise ValueError(
                 f"sample_weight must be finite numbers of at least 0, got {xp.to_numpy(weight)[row]} {where}."
             )
-        if improbable is not None and not xp.to_numpy(improbable[0])[row]:
-            _refuse_probabilities(xp.to_numpy(improbable[1])[row], where)
+        if probabilities is not None and not xp.to_numpy(probabilities[0])[row]:
+            _raise_improper(xp.to_numpy(probabilities[1])[row], where)
         if np.isnan(z).any() or z.max() == math.inf or z.max() == -math.inf:
             raise ValueError(
                 f"{self.name} must hold no NaN, no infinity and a class that is not masked; see {where[3:]}."
@@ -101,7 +101,7 @@ class RowChecks(NamedTuple):
         raise ValueError(f"{self.name} and labels must be numbers; see {where[3:]}.")
 
 
-def _refuse_probabilities(p: np.ndarray, where: str) -> None:
+def _raise_improper(p: np.ndarray, where: str) -> None:
     off = p[np.argmax(np.maximum(-p, p - 1.0))]
     if off < 0 or off > 1:
         raise ValueError(

@@ -99,7 +99,7 @@ def _from_file(file: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     if x.ndim < 2 or y.shape != x.shape[:1]:
         raise ValueError(f"data must hold x (rows, features) and y (rows,); got x {x.shape} and y {y.shape} in {file}.")
     if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
-        raise ValueError(f"x in {file} must hold finite numbers, got dtype {x.dtype}" + _first_bad(x))
+        raise ValueError(f"x in {file} must hold finite numbers, got dtype {x.dtype}" + _first_infinite(x))
     if y.dtype.kind not in "iu":
         raise ValueError(f"y in {file} must hold integer labels, got dtype {y.dtype}; cast it with y.astype(int).")
     names, ids = np.unique(y, return_inverse=True)
@@ -108,7 +108,7 @@ def _from_file(file: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     return x.reshape(len(x), -1).astype(np.float64), ids.astype(np.int32), tuple(str(name) for name in names)
 
 
-def _first_bad(x: np.ndarray) -> str:
+def _first_infinite(x: np.ndarray) -> str:
     if x.dtype.kind != "f":
         return "."
     row = int(np.argwhere(~np.isfinite(x))[0][0])

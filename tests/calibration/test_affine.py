@@ -136,7 +136,7 @@ def test_rows_are_prepared_once_where_they_fit_into_memory(monkeypatch, kind):
     logits[::7, 2] = np.where(labels[::7] == 2, logits[::7, 2], -np.inf)
     kept = kind().fit(logits, np.eye(CLASSES)[labels])
     assert len(visits) == 1
-    monkeypatch.setattr("lsmooth.calibration._affine._KEPT_BYTES", 0)
+    monkeypatch.setattr("lsmooth.calibration._affine._MOST_KEPT_BYTES", 0)
     streamed = kind().fit(logits, np.eye(CLASSES)[labels])
     assert len(visits) > 5
     np.testing.assert_array_equal(streamed.predict_proba(logits), kept.predict_proba(logits))

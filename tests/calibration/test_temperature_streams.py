@@ -71,7 +71,7 @@ def test_only_partial_fits_of_the_same_parameters_merge():
 
 def test_mapped_files_and_arrays_give_the_same_fit(tmp_path, monkeypatch):
     monkeypatch.setattr("lsmooth.calibration._moments.HOST_BLOCK_BYTES", 2**12)
-    monkeypatch.setattr("lsmooth.calibration._moments._MAPPED_BYTES", 2**13)
+    monkeypatch.setattr("lsmooth.calibration._moments._MOST_MAPPED_BYTES", 2**13)
     logits, labels = drawn(rows=2000)
     np.save(tmp_path / "logits.npy", logits)
     mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")

@@ -104,7 +104,7 @@ def _ours(data: Data) -> Call:
     return _fit(*data())
 
 
-def _run_quietly(fit: Callable[[], object]) -> object:
+def _without_warnings(fit: Callable[[], object]) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a matrix fitted to few rows overfits
         return fit()
@@ -112,7 +112,7 @@ def _run_quietly(fit: Callable[[], object]) -> object:
 
 def _fit_of(kind: Any, data: Data) -> Call:
     logits, labels = data()
-    return lambda: _run_quietly(lambda: kind().fit(logits, labels))
+    return lambda: _without_warnings(lambda: kind().fit(logits, labels))
 
 
 def _probabilities(data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def _fit(logits: Any, labels: Any) -> Call:
     return lambda: TemperatureScaling().fit(logits, labels)
 
 
-class _Drawn:
+class _DrawnBatches:
     """Sixteen batches, each drawn when it is read, which is timed too."""
 
     def __init__(self, size: tuple[int, int]):
@@ -151,7 +151,7 @@ class _Drawn:
 
 
 def _batches(size: tuple[int, int]) -> Call:
-    batches = _Drawn(size)
+    batches = _DrawnBatches(size)
     return lambda: TemperatureScaling().fit_batches(batches)
 
 

@@ -30,7 +30,7 @@ def rows(plan: Plan) -> Iterator[Row]:
         student, teacher = (functools.cache(functools.partial(_logits, size, seed)) for seed in (1, 0))
         pair = functools.cache(lambda s=student, t=teacher: (s(), t()))
         with_labels = functools.cache(lambda size=size, pair=pair: (*pair(), _labels(size)))
-        of_top = functools.cache(lambda size=size, s=student: (s(), *top_classes(*size, KEPT)))
+        of_top = functools.cache(lambda size=size, s=student: (s(), *top_classes(size[0], size[1], KEPT)))
         row = functools.partial(_rows, plan, size)
         yield from row("forward_kl", pair, _divergence, _FORWARD_KL, bars=BARS if size == LARGE else None)
         for name, beta in (("reverse_kl", 1.0), ("jensen_shannon", 0.5)):
