@@ -15,35 +15,35 @@ from lsmooth.backends.torch.thresholds import ARGMAX_CLASSES
 class Kept:
     """What the blocks leave of each row for its statistics."""
 
-    def __init__(self, z: Tensor, dim: int, num_rows: int, dtype: torch.dtype, deferred: bool):
-        self.z, self.dim = z, dim
+    def __init__(self, z: Tensor, column: tuple[int, ...], dtype: torch.dtype, deferred: bool):
+        self.z = z
         self.reference: Tensor | None = None  # is taken off x first
-        self.expected, self.mass = z.new_empty((2, num_rows), dtype=dtype).unbind()
-        classes = z.shape[dim + 1]
-        self.parts = -(-classes // ARGMAX_CLASSES) if dim == 1 and classes > 2 * ARGMAX_CLASSES else 0
+        self.expected, self.mass = z.new_empty((2, *column), dtype=dtype).unbind()
+        classes = z.shape[1]
+        self.parts = -(-classes // ARGMAX_CLASSES) if z.ndim == 2 and classes > 2 * ARGMAX_CLASSES else 0
         self.deferred = deferred and self.parts > 0
-        self.maxima = z.new_empty((num_rows if self.deferred else 0, self.parts))
-        self.predicted = torch.empty(num_rows, dtype=torch.int64, device=z.device)
+        self.maxima = z.new_empty((len(z) if self.deferred else 0, self.parts))
+        self.predicted = torch.empty(column, dtype=torch.int64, device=z.device)
 
-    def find_largest(self, z: Tensor, part: slice) -> None:
+    def find_largest(self, z: Tensor, part: Any) -> None:
         """Keep where the largest logits of a block are."""
         if self.deferred:
             _maxima(z, self.parts, self.maxima[part])
         elif self.parts:
             self.predicted[part] = _first_maximum(z, _maxima(z, self.parts, z.new_empty((len(z), self.parts))))
         else:
-            self.predicted[part] = z.argmax(self.dim)
+            self.predicted[part] = z.argmax(1, keepdim=True)
 
-    def add_up(self, x: Tensor, p: Tensor, scratch: Tensor, part: slice) -> None:
+    def add_up(self, x: Tensor, p: Tensor, scratch: Tensor, part: Any) -> None:
         """Keep ``sum_k p_k x_k``, and the sum of p, which PyTorch's softmax of many classes does not round to 1."""
-        torch.sum(p, self.dim, out=self.mass[part])
+        torch.sum(p, 1, keepdim=True, out=self.mass[part])
         if self.reference is None:
             product = torch.mul(p, x, out=scratch)
         else:
-            product = torch.sub(x, self.reference[part].unsqueeze(self.dim), out=scratch).mul_(p)
-        expected = torch.sum(product, self.dim, out=self.expected[part])
+            product = torch.sub(x, self.reference[part], out=scratch).mul_(p)
+        expected = torch.sum(product, 1, keepdim=True, out=self.expected[part])
         if not math.isfinite(expected.sum().item()):  # a masked class has p = 0 and x = -inf
-            torch.sum(product.masked_fill_(x == -math.inf, 0.0), self.dim, out=expected)
+            torch.sum(product.masked_fill_(x == -math.inf, 0.0), 1, keepdim=True, out=expected)
 
     def statistics(self, blocks: Any) -> RowStatistics:
         """Of the rows, from these and from what else `cross_entropy.sweep`'s blocks have left."""
@@ -56,8 +56,8 @@ class Kept:
             log_prob = -lse if loss.reference is loss.ids and not blocks.careful else blocks.label_x - lse
             # NaN where the label is no class.
             log_prob = log_prob + 0.0 * torch.as_tensor(loss.label_weight, device=lse.device)
-        predicted = _first_maximum(self.z[0], self.maxima) if self.deferred else self.predicted
-        found = RowStatistics(log_prob, lse - expected, lse + blocks.origin(slice(None)), predicted)
+        predicted = _first_maximum(self.z, self.maxima) if self.deferred else self.predicted
+        found = RowStatistics(log_prob, lse - expected, lse + blocks.origin(...), predicted)
         if blocks.counted is None:
             return found
         predicted = predicted.where(blocks.counted, -1)
@@ -77,4 +77,4 @@ def _first_maximum(z: Tensor, maxima: Tensor) -> Tensor:
     start = maxima.argmax(1, keepdim=True) * ARGMAX_CLASSES
     within = torch.arange(ARGMAX_CLASSES, device=z.device)
     index = (start + within).clamp_(max=z.shape[1] - 1)
-    return (start + z.gather(1, index).argmax(1, keepdim=True))[:, 0]
+    return start + z.gather(1, index).argmax(1, keepdim=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lsmooth.backends.options import DivergenceOptions
 from lsmooth.backends.torch import thresholds
-from lsmooth.backends.torch.cpu.layout_new import Layout, layout_of
+from lsmooth.backends.torch.cpu.layout import Layout, layout_of
 from lsmooth.backends.torch.memory import empty_like, scratch
 from lsmooth.backends.torch.sweep import is_plain, needs_gradient, run, times_upstream
 

@@ -24,7 +24,7 @@ def rows(
     """`Backend.hard_and_soft` of two losses whose kernels know the arguments; None where they are better alone."""
     if (
         student.numel() <= thresholds.SMALL_DIVERGENCE
-        or layout_of(student).dim == 0
+        or layout_of(student).is_image
         or not (are_known(hard, cross_entropy.KNOWN) and cross_entropy.fits(student, labels, hard))
         or not (are_known(soft, divergence.KNOWN) and divergence.fits(teacher, student, soft))
     ):

@@ -17,7 +17,7 @@ from torch import Tensor
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import thresholds
-from lsmooth.backends.torch.cpu import cross_entropy
+from lsmooth.backends.torch.cpu import cross_entropy, images
 from lsmooth.backends.torch.cpu.small_cross_entropy import MEAN, NO_LABEL
 from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_transformed
 
@@ -51,18 +51,17 @@ def softmax_cross_entropy(
     ):
         return None
     if (
-        label_smoothing == 0.0
-        and mask is None
+        mask is None
         and (axis == 1 or (axis == -1 and logits.ndim == 2))
         and logits.dtype in EXACT
-        and _is_native(logits)
+        and _is_native(logits, label_smoothing, class_weight is not None or ignore_index is not None)
     ):
         loss = None
         try:  # each check takes time, and PyTorch makes the same ones
             if labels.dtype is torch.int64:
-                loss = _of_ids(labels, logits, class_weight, ignore_index)
+                loss = _of_ids(labels, logits, label_smoothing, class_weight, ignore_index)
             elif class_weight is ignore_index is None and labels.shape == logits.shape and not labels.requires_grad:
-                loss = _of_distributions(labels, logits)
+                loss = _of_distributions(labels, logits, label_smoothing)
         except (IndexError, RuntimeError, ValueError, TypeError):
             pass  # a label out of range, arguments of another kind, or a transform
         if loss is not None:
@@ -87,33 +86,38 @@ def softmax_cross_entropy(
     return _by_kernel(labels, logits, hard, label_smoothing, ignore_index, class_weight, mask, formula)
 
 
-def _is_native(logits: Tensor) -> bool:
-    """Whether PyTorch's own function is the fastest without smoothing."""
-    size = logits.numel()
-    return size <= thresholds.SMALL_CROSS_ENTROPY or (logits.ndim > 2 and size <= thresholds.NATIVE_IMAGE)
+def _is_native(logits: Tensor, label_smoothing: float, of_rows: bool) -> bool:
+    """Whether PyTorch's own function is the fastest; ``of_rows`` if rows have weights or may be ignored."""
+    if images.has_few_classes(logits, 1):
+        return True
+    size, is_image = logits.numel(), logits.ndim > 2
+    small = size <= thresholds.SMALL_CROSS_ENTROPY or (is_image and of_rows and size <= thresholds.NATIVE_IMAGE)
+    return small and label_smoothing == 0.0
 
 
 def _is_option(x: Any, shape: torch.Size, dtypes: Any) -> bool:
     return type(x) in PLAIN and x.is_cpu and x.shape == shape and x.dtype in dtypes
 
 
-def _of_distributions(labels: Tensor, logits: Tensor) -> Tensor | None:
+def _of_distributions(labels: Tensor, logits: Tensor, label_smoothing: float) -> Tensor | None:
     """The mean by PyTorch's function, and what that raises; None if it is not finite."""
     if not labels.amin().item() >= -ROUNDING:
         return None
-    loss = _cross_entropy(logits, labels, None, MEAN, -1, 0.0)
+    loss = _cross_entropy(logits, labels, None, MEAN, -1, label_smoothing)
     return loss if math.isfinite(loss.item()) else None
 
 
-def _of_ids(labels: Tensor, logits: Tensor, class_weight: Tensor | None, ignore_index: int | None) -> Tensor | None:
+def _of_ids(
+    labels: Tensor, logits: Tensor, label_smoothing: float, class_weight: Tensor | None, ignore_index: int | None
+) -> Tensor | None:
     """The same for class ids; not finite where no label counts."""
     if ignore_index is None:
-        loss = _cross_entropy(logits, labels, class_weight, MEAN, NO_LABEL, 0.0)
+        loss = _cross_entropy(logits, labels, class_weight, MEAN, NO_LABEL, label_smoothing)
         return loss if math.isfinite(loss.item()) else None
     if logits.numel() <= thresholds.TINY_CROSS_ENTROPY and not 0 <= ignore_index < logits.shape[1]:
         if not _expected[0]:
             try:
-                loss = _cross_entropy(logits, labels, class_weight, MEAN, NO_LABEL, 0.0)
+                loss = _cross_entropy(logits, labels, class_weight, MEAN, NO_LABEL, label_smoothing)
                 return loss if math.isfinite(loss.item()) else None
             except IndexError:
                 _expected[0] = 100
@@ -124,7 +128,7 @@ def _of_ids(labels: Tensor, logits: Tensor, class_weight: Tensor | None, ignore_
     # PyTorch's gradient of an ignored row that holds NaN is NaN.
     if not math.isfinite(logits.detach().sum().item()):
         return None
-    loss = _cross_entropy(logits, labels, class_weight, MEAN, ignore_index, 0.0)
+    loss = _cross_entropy(logits, labels, class_weight, MEAN, ignore_index, label_smoothing)
     return loss if math.isfinite(loss.item()) else None
 
 

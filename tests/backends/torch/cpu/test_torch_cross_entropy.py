@@ -20,6 +20,7 @@ LAYOUTS = {"vector": ((40,), None), "rows": ((60, 33), None), "axis 0": ((9, 13)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", 0)
+    monkeypatch.setattr(thresholds, "FEW_CLASSES", 0)
     monkeypatch.setattr(thresholds, "ONE_BLOCK", 0)
     monkeypatch.setattr(thresholds, "BLOCK_ELEMENTS", 100)
 
@@ -77,6 +78,8 @@ def doubled(x):
 def test_any_options_agree_with_the_formula_in_float64(layout, dtype, masked, soft, small, one_block, monkeypatch):
     monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", small)
     monkeypatch.setattr(thresholds, "ONE_BLOCK", one_block)
+    monkeypatch.setattr(thresholds, "FEW_CLASSES", 100 if small else 0)
+    monkeypatch.setattr(thresholds, "IMAGE_BLOCK_ELEMENTS", one_block or 100)
     for seed in range(12):
         z, labels, options = example(layout, dtype, masked, soft, seed)
         ours, theirs = z.requires_grad_(), z.detach().double().requires_grad_()

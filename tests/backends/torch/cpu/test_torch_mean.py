@@ -22,6 +22,7 @@ def backend(request, monkeypatch):
     if request.param == "kernel":
         monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", 0)
         monkeypatch.setattr(thresholds, "NATIVE_IMAGE", 0)
+        monkeypatch.setattr(thresholds, "FEW_CLASSES", 0)
     return require_backend("torch")
 
 
