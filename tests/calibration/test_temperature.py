@@ -10,7 +10,13 @@ from conftest import assert_close
 from likelihood import TEMPERATURES, best_temperature, drawn, mean_nll
 
 from lsmooth.backends import Backend
-from lsmooth.calibration import ConvergenceWarning, TemperatureScaling
+from lsmooth.calibration import (
+    ConvergenceWarning,
+    MixedTemperatureScaling,
+    QuadraticScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
 from lsmooth.metrics import expected_calibration_error
 
 ROWS = (*TEMPERATURES, "separable", "against")
@@ -189,3 +195,23 @@ def test_logits_that_look_like_probabilities_are_treated_as_logits(backend: Back
     labels = (3.0 * logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
     scaler = TemperatureScaling().fit(backend.asarray(logits), backend.asarray(labels))
     np.testing.assert_allclose(scaler.temperature_, best_temperature(logits, labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda z, y: TemperatureScaling().fit(z, y),
+        lambda z, y: TemperatureScaling().fit_batches([(z, y)]),
+        lambda z, y: TemperatureScaling().fit_batches([(z, y)], once=True),
+        lambda z, y: TemperatureScaling().partial_fit(z, y),
+        lambda z, y: MixedTemperatureScaling().fit(z, y),
+        lambda z, y: VectorScaling(max_iter=5).fit(z, y),
+        lambda z, y: QuadraticScaling().fit(z, y),
+    ],
+    ids=["fit", "fit_batches", "once", "partial_fit", "mixed", "vector", "quadratic"],
+)
+def test_warnings_point_at_the_call(call):
+    pytest.importorskip("scipy", reason="affine calibrators need SciPy")
+    with pytest.warns(ConvergenceWarning) as caught:
+        call(np.array([[2.0, 0.0], [0.0, 2.0]]), [0, 1])
+    assert {warning.filename for warning in caught} == {__file__}
