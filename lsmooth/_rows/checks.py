@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
 from lsmooth._keras_settings import refuse_a_mean
-from lsmooth._rows.reductions import check_reduction, reduce_rows
+from lsmooth._rows.reductions import check_reduction, reduce_rows, row_scale
 from lsmooth._rows.shards import Spread, over_all_rows, over_members, scale_and_divisor, spread_of
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import accumulate, without_padding
@@ -163,6 +163,16 @@ def prepare_logits(labels: Any, logits: Any, options: RowOptions) -> tuple[Backe
 def finish(rows: Rows, losses: Array) -> Array:
     """The reduction of the losses, which must be finite in ignored rows."""
     return over_all_rows(rows, reduce_rows(rows.xp, losses, rows.scale, rows.reduction))
+
+
+def weighted_reduction(
+    xp: Backend, losses: Array, sample_weight: Any, reduction: str | None, counted: Array | None = None
+) -> Array:
+    """The reduction of losses with sample weights, which are checked here."""
+    reduction, dtype = check_reduction(reduction), xp.dtype(losses)
+    weight = row_weight(xp, sample_weight, losses, losses, dtype)
+    scale = row_scale(xp, reduction, losses, dtype, sample_weight=weight, counted=counted)
+    return reduce_rows(xp, losses, scale, reduction)
 
 
 def reduced(rows: Rows, losses: Array, label_weight: Array | None) -> Array:

@@ -6,8 +6,7 @@ import math
 from typing import Any
 
 from lsmooth import _validation as check
-from lsmooth._rows.checks import row_weight
-from lsmooth._rows.reductions import check_reduction, reduce_rows, row_scale
+from lsmooth._rows.checks import weighted_reduction
 from lsmooth.backends import Array, Backend, backend_of
 
 
@@ -51,7 +50,7 @@ def hint_loss(
     )
     _check_same(xp, teacher, student)
     difference = _flat(xp, teacher) - _flat(xp, student)
-    return _reduce(xp, _mean(xp, difference * difference), sample_weight, reduction)
+    return weighted_reduction(xp, _mean(xp, difference * difference), sample_weight, reduction)
 
 
 def attention_transfer_loss(
@@ -98,7 +97,7 @@ def attention_transfer_loss(
     maps = [_attention(xp, x, axis, power) for x in (teacher, student)]
     _check_same(xp, *maps)
     difference = _unit(xp, _flat(xp, maps[0])) - _unit(xp, _flat(xp, maps[1]))
-    return _reduce(xp, _mean(xp, difference * difference), sample_weight, reduction)
+    return weighted_reduction(xp, _mean(xp, difference * difference), sample_weight, reduction)
 
 
 def similarity_preserving_loss(
@@ -247,7 +246,8 @@ def contrastive_distillation_loss(
             raise ValueError(f"labels must have shape {xp.shape(log_odds)[:1]}, got {xp.shape(ids)}.")
         same = positive | xp.equal(ids[:, None], ids[None, :])
     negatives = xp.where(same, 0.0, xp.softplus(log_odds))
-    return _reduce(xp, xp.sum(xp.where(positive, xp.softplus(-log_odds), negatives), axis=-1), None, reduction)
+    losses = xp.sum(xp.where(positive, xp.softplus(-log_odds), negatives), axis=-1)
+    return weighted_reduction(xp, losses, None, reduction)
 
 
 def _features(teacher: Any, student: Any, stop: bool, **others: Any) -> tuple[Backend, Array, Array]:
@@ -274,12 +274,6 @@ def _check_same(xp: Backend, teacher: Array, student: Array) -> None:
         )
 
 
-def _reduce(xp: Backend, losses: Array, sample_weight: Any, reduction: str | None) -> Array:
-    reduction, dtype = check_reduction(reduction), xp.dtype(losses)
-    weight = row_weight(xp, sample_weight, losses, losses, dtype)
-    return reduce_rows(xp, losses, row_scale(xp, reduction, losses, dtype, sample_weight=weight), reduction)
-
-
 def _flat(xp: Backend, x: Array) -> Array:
     size = 1
     for n in xp.shape(x)[1:]:
@@ -294,7 +288,7 @@ def _mean(xp: Backend, x: Array) -> Array:
 
 
 def _mean_of_all(xp: Backend, x: Array) -> Array:
-    return reduce_rows(xp, x, row_scale(xp, "mean", x, xp.dtype(x)), "mean")
+    return weighted_reduction(xp, x, None, "mean")
 
 
 def _attention(xp: Backend, x: Array, axis: int, power: float) -> Array:

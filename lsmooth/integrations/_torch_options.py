@@ -97,7 +97,7 @@ def class_axis(axis: Any) -> int | None:
 def number_or_tensor(name: str, value: Any, low: float, high: float) -> float | torch.Tensor:
     """A number as a float, or a tensor; in [low, high], or above ``low`` if ``high`` is infinite."""
     if isinstance(value, (Real, np.number)):
-        return check.check_range(name, check.check_number(name, value), low, high)
+        return check.check_range(name, value, low, high)
     if not isinstance(value, (torch.Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
     tensor: Any = real_tensor(name, value)

@@ -8,8 +8,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from lsmooth import _validation as check
-from lsmooth._rows.checks import row_mask, row_weight
-from lsmooth._rows.reductions import check_reduction, reduce_rows, row_scale
+from lsmooth._rows.checks import row_mask, weighted_reduction
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas.rows import match_rank
 
@@ -90,7 +89,6 @@ def dpo_loss(
         mask=mask,
     )
     loss = _loss_type(loss_type).loss
-    reduction = check_reduction(reduction)
     policy, counted, dtype = _pair(xp, {"policy_chosen": policy_chosen, "policy_rejected": policy_rejected}, mask)
     references = {"reference_chosen": reference_chosen, "reference_rejected": reference_rejected}
     reference = [xp.stop_gradient(_like_policy(xp, name, x, policy[0])) for name, x in references.items()]
@@ -99,7 +97,7 @@ def dpo_loss(
     eps = _smoothing(xp, label_smoothing, policy[0], dtype, loss_type)
     difference = _counted(xp, (policy[0] - policy[1]) - (reference[0] - reference[1]), counted)
     losses = loss(xp, beta * difference, eps, beta)
-    return _reduced(xp, losses, dtype, sample_weight, counted, reduction)
+    return weighted_reduction(xp, losses, sample_weight, reduction, counted)
 
 
 def reward_loss(
@@ -145,7 +143,6 @@ def reward_loss(
         sample_weight=sample_weight,
         mask=mask,
     )
-    reduction = check_reduction(reduction)
     (better, worse), counted, dtype = _pair(xp, {"chosen": chosen, "rejected": rejected}, mask)
     eps = _smoothing(xp, label_smoothing, better, dtype)
     difference = better - worse
@@ -160,7 +157,7 @@ def reward_loss(
         difference = difference - _of_rows(xp, margin, difference)
     difference = _counted(xp, difference, counted)
     losses = _cross_entropy(xp, difference, eps)
-    return _reduced(xp, losses, dtype, sample_weight, counted, reduction)
+    return weighted_reduction(xp, losses, sample_weight, reduction, counted)
 
 
 # The formulas, as functions of x = beta m, the label smoothing and beta.
@@ -269,11 +266,3 @@ def _counted(xp: Backend, x: Array, counted: Array | None) -> Array:
 def _of_rows(xp: Backend, value: Any, rows: Array) -> Any:
     """A number unchanged; a tensor with leading axes added up to the rank of the rows."""
     return match_rank(xp, value, rows) if xp.is_array(value) else value
-
-
-def _reduced(
-    xp: Backend, losses: Array, dtype: str, sample_weight: Any, counted: Array | None, reduction: str
-) -> Array:
-    weight = row_weight(xp, sample_weight, losses, losses, dtype)
-    scale = row_scale(xp, reduction, losses, dtype, sample_weight=weight, counted=counted)
-    return reduce_rows(xp, losses, scale, reduction)
