@@ -13,11 +13,12 @@ import torch
 
 from lsmooth import _validation as check
 from lsmooth.backends import formulas
-from lsmooth.backends.base import Array, Backend
+from lsmooth.backends.base import Array
 from lsmooth.backends.formulas.linear import BlockLoss, Call, with_deferred_scale
 from lsmooth.backends.formulas.sharded import PartsOfBlock
 from lsmooth.backends.formulas.statistics import RowStatistics, row_statistics
 from lsmooth.backends.members import Members
+from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import (
     DIVERGENCE,
     SIGMOID,
@@ -34,24 +35,9 @@ from lsmooth.backends.torch.cpu import hard_and_soft, log_odds, mean, sigmoid
 from lsmooth.backends.torch.cpu import slices as cpu_slices
 from lsmooth.backends.torch.sweep import PLAIN, is_plain, is_transformed, needs_gradient
 
-_DTYPES = {
-    name: getattr(torch, name)
-    for name in [
-        "bool",
-        "uint8",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "uint16",
-        "uint32",
-        "uint64",
-    ]
-}
+_SIZES = {"int": (8, 16, 32, 64), "uint": (8, 16, 32, 64), "float": (16, 32, 64)}
+_DTYPES = {f"{kind}{size}": getattr(torch, f"{kind}{size}") for kind, sizes in _SIZES.items() for size in sizes}
+_DTYPES |= {"bool": torch.bool, "bfloat16": torch.bfloat16}
 _OF_NUMPY = frozenset(_DTYPES.values()) - {torch.bfloat16}
 # All dtypes of torch, because errors name refused ones.
 _NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
@@ -104,10 +90,11 @@ def _replicated(x: torch.Tensor, like: Any) -> Array:
     return DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
-class TorchBackend(Backend):
+class TorchBackend(NamespaceBackend):
     """`Backend` over ``torch``."""
 
     name = "torch"
+    namespace = torch
     types = (torch.Tensor, torch.nn.Parameter)
 
     def is_array(self, x: object) -> bool:
@@ -144,9 +131,6 @@ class TorchBackend(Backend):
     def cast(self, x: Array, dtype: str) -> Array:
         return x.to(_DTYPES[dtype])
 
-    def shape(self, x: Array) -> tuple[int | None, ...]:
-        return tuple(x.shape)
-
     def size(self, x: Array) -> Any:
         return x.numel()
 
@@ -159,21 +143,9 @@ class TorchBackend(Backend):
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
         return (index[..., None] == _classes(num_classes, index)).to(_DTYPES[dtype])
 
-    def exp(self, x: Array) -> Array:
-        return torch.exp(x)
-
-    def log(self, x: Array) -> Array:
-        return torch.log(x)
-
-    def tanh(self, x: Array) -> Array:
-        return torch.tanh(x)
-
     def softplus(self, x: Array) -> Array:
         # With the default threshold of 20 the linear part would not have the precision of float64.
         return torch.nn.functional.softplus(x, threshold=40.0)
-
-    def ceil(self, x: Array) -> Array:
-        return torch.ceil(x)
 
     def clip(self, x: Array, low: float, high: float) -> Array:
         return torch.clamp(x, low, high)
@@ -197,12 +169,6 @@ class TorchBackend(Backend):
         if torch.compiler.is_compiling():  # one loop fewer than torch.logsumexp, which computes the maximum again
             return torch.log(torch.sum(torch.exp(x - top), axis)) + top.squeeze(axis)
         return torch.logsumexp(x - top, axis) + top.squeeze(axis)
-
-    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
-        return torch.movedim(x, source, destination)
-
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return torch.reshape(x, shape)
 
     def take(self, table: Array, index: Array) -> Array:
         return table[index.long()]
@@ -228,9 +194,6 @@ class TorchBackend(Backend):
 
     def bincount(self, index: Array, weights: Array, length: int) -> Array:
         return torch.zeros(length, dtype=weights.dtype, device=weights.device).index_add(0, index.long(), weights)
-
-    def argsort(self, x: Array) -> Array:
-        return torch.argsort(x, stable=True)
 
     def cumsum(self, x: Array) -> Array:
         return torch.cumsum(x, -1)

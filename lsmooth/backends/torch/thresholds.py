@@ -30,8 +30,6 @@ BLOCK_ELEMENTS = 2**17
 IMAGE_BLOCK_ELEMENTS = 2**21
 # Divergences make more passes over a block, for which fewer and larger blocks pay.
 DIVERGENCE_BLOCK_ELEMENTS = 2**18
-# The sigmoid's losses take twenty operations a block, of which each costs as much as some thousand elements.
-SIGMOID_BLOCK_ELEMENTS = 2**18
 # Classes that share one maximum, of which the argmax is taken: PyTorch vectorises the maximum, not the argmax.
 ARGMAX_CLASSES = 128
 # Elements of a weight in half precision that are copied to float32, or of its gradient that are formed, at a time.
