@@ -16,13 +16,11 @@ from lsmooth._commands._console import console, errors, fail, stages
 
 
 def apply(
-    calibrator: Annotated[
-        Path, typer.Argument(help="calibrator.json, in the folder that lsmooth calibrate left.", show_default=False)
-    ],
+    calibrator: Annotated[Path, typer.Argument(help="The calibrator.json of lsmooth calibrate.", show_default=False)],
     predictions: Annotated[
         list[str],
         typer.Argument(
-            help="New predictions, of the kind that it was fitted to: files, quoted patterns or folders.",
+            help="New predictions of the same kind: files, quoted patterns or folders.",
             show_default=False,
             metavar="PREDICTIONS...",
         ),
@@ -41,9 +39,7 @@ def apply(
         str | None,
         typer.Option(help="The array's name in the file, or the columns; by default as fitted.", show_default=False),
     ] = None,
-    binary: Annotated[
-        bool, typer.Option("--binary", help="Every number is that of a yes-or-no label of its own.")
-    ] = False,
+    binary: Annotated[bool, typer.Option("--binary", help="Every number has a binary label of its own.")] = False,
     decimal: Annotated[Decimal, typer.Option(help="The decimal separator of .csv and .tsv files.")] = Decimal.POINT,
     n_jobs: Annotated[
         int, typer.Option("--n-jobs", "-j", help="Processes, each with a file at a time; -1 for one on each core.")

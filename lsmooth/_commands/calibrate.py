@@ -28,7 +28,7 @@ def calibrate(
         list[str],
         typer.Argument(
             help="Logits or probabilities: .npy, .npz, .safetensors, .parquet, .csv or .tsv (.gz too); rows first. "
-            "Several files, quoted patterns or folders are rows one after the other.",
+            "The rows of several files, quoted patterns or folders are concatenated.",
             show_default=False,
             metavar="LOGITS...",
         ),
@@ -36,23 +36,23 @@ def calibrate(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="Labels, class ids from 0 or names of classes, in files of their own, in the order of those of the "
-            "logits. The second of two arguments is that too.",
+            help="Files of labels, class ids from 0 or names of classes, in the order of the files of logits. "
+            "The second of two arguments is the same.",
             show_default=False,
             metavar="FILES",
         ),
     ] = None,
     output: Output = Path("calibration"),
-    method: Annotated[Method, typer.Option(help="What is fitted.")] = Method.TEMPERATURE,
+    method: Annotated[Method, typer.Option(help="The calibrator to fit.")] = Method.TEMPERATURE,
     fit_fraction: Annotated[
-        float, typer.Option(help="The fraction of the rows to fit on; the others are measured on.")
+        float, typer.Option(help="The fraction of the rows to fit on; the others are measured.")
     ] = 0.5,
     eval_logits: Annotated[
         list[str] | None,
         typer.Option(help="Measure on these files instead, and fit on all of the first.", metavar="FILES"),
     ] = None,
     eval_labels: Annotated[
-        list[str] | None, typer.Option(help="Their labels, where they are in files of their own.", metavar="FILES")
+        list[str] | None, typer.Option(help="Their labels, if they are in other files.", metavar="FILES")
     ] = None,
     logits_key: Annotated[
         str | None,
@@ -78,18 +78,18 @@ def calibrate(
     ] = None,
     from_logits: Annotated[
         bool,
-        typer.Option("--from-logits/--from-probabilities", help="What the numbers are; this is not guessed."),
+        typer.Option("--from-logits/--from-probabilities", help="The kind of the numbers, which is never guessed."),
     ] = True,
     binary: Annotated[
         bool,
         typer.Option(
             "--binary",
-            help="Every number answers a yes-or-no question of its own, with labels of the same shape: multi-label.",
+            help="Every number has a binary label of its own, in labels of the same shape: multi-label.",
         ),
     ] = False,
     positive_label: Annotated[
         str | None,
-        typer.Option(help="The label whose probability the one number of each row is.", show_default=False),
+        typer.Option(help="The label of the probability, if there is one number in each row.", show_default=False),
     ] = None,
     classes: Annotated[
         str | None,
@@ -99,14 +99,14 @@ def calibrate(
     axis: Annotated[
         int | None,
         typer.Option(
-            help="The class axis, where the shapes leave it open; the first axis is the rows.", show_default=False
+            help="The class axis, if the shapes do not determine it; the first axis is the rows.", show_default=False
         ),
     ] = None,
     ignore_index: Annotated[
-        str | None, typer.Option(help="Rows with this label have no part.", show_default=False)
+        str | None, typer.Option(help="Rows with this label are left out.", show_default=False)
     ] = None,
     n_bins: Annotated[int, typer.Option(help="Bins of the calibration errors.")] = 15,
-    convention: Annotated[Convention, typer.Option(help="Whose calibration error.")] = Convention.GUO,
+    convention: Annotated[Convention, typer.Option(help="The convention of the calibration error.")] = Convention.GUO,
     off_diagonal: Annotated[
         float, typer.Option(help="matrix, dirichlet: the penalty of weights that mix classes.")
     ] = 0.0,
@@ -114,14 +114,14 @@ def calibrate(
     clip: Annotated[
         float | None,
         typer.Option(
-            help="Probabilities below it count as it in the fit, so that labels of probability 0 can be fitted.",
+            help="Smaller probabilities are raised to it in the fit, so that labels of probability 0 can be fitted.",
             show_default=False,
         ),
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap that gives the intervals.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the split and the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for the intervals.")] = 200,
+    seed: Annotated[int, typer.Option(help="The seed of the split and the bootstrap.")] = 0,
     n_jobs: Annotated[
-        int, typer.Option("--n-jobs", "-j", help="Processes; -1 for one on each core. The results have the same bits.")
+        int, typer.Option("--n-jobs", "-j", help="Processes; -1 for one on each core. The results do not depend on it.")
     ] = 1,
 ) -> None:
     """Calibrate the logits of a file, and report the effect.

@@ -34,9 +34,8 @@ class Row:
         contenders: setups by name. ``"lsmooth"`` is one of them; the others are the peers.
         copy: the setup of the copy limit in the same framework, or None.
         unit_bytes: the unit of peak memory, mostly the size of the logits; with 0 it is not measured.
-        bars: the targets of lsmooth: ``"copies"``, at most so many times ``copy``; ``"memory"``, at
-            most so many units; ``"seconds"``, at most so many; and by the name of a peer, at least so
-            many times faster than the peer.
+        bars: the targets of lsmooth: the most ``"copies"`` (times of ``copy``), units of
+            ``"memory"`` and ``"seconds"``, and the least speed relative to a peer, by its name.
         self_timed: whether a call returns its own seconds, as a process that times its import does. Such a call may
             have an attribute ``compilations``, the number of programs it compiled.
         runs: how often a self-timed call is measured, after a first run that is dropped.

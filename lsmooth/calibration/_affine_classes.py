@@ -22,7 +22,7 @@ class BiasCorrectedTemperatureScaling(AffineCalibrator):
 
     Args:
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities, as in `TemperatureScaling`.
         binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p): Platt
             scaling, ``sigmoid(z / T + b_1 - b_0)``.
@@ -75,7 +75,7 @@ class VectorScaling(WeightCalibrator):
     Args:
         use_bias: False for factors alone: one temperature 1 / w_k for each class.
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities, as in `TemperatureScaling`.
         binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p).
         max_iter: the most iterations of L-BFGS.
@@ -124,7 +124,7 @@ class MatrixScaling(WeightCalibrator):
         off_diagonal: the penalty of weights that mix classes.
         intercept: the penalty of the bias.
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities, as in `TemperatureScaling`.
         binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p).
         max_iter: the most iterations of L-BFGS.

@@ -54,7 +54,7 @@ class Calibrator:
 
     Args:
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities.
         binary: every element is the logit (or probability) of a label of its own.
     """

@@ -142,7 +142,7 @@ class HistogramBinning(ClasswiseCalibrator):
         n_bins: the number of bins of each class.
         binning: ``"equal_width"``; ``"equal_mass"``: about as many rows in each.
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities.
         binary: every element is the logit (or probability) of a label of its own; one function maps all. For
             one of each label, fit a calibrator to each.
@@ -224,7 +224,7 @@ class IsotonicCalibration(ClasswiseCalibrator):
 
     Args:
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities.
         binary: as in `HistogramBinning`.
         strategy: as there.

@@ -30,7 +30,7 @@ class GroupTemperatureScaling(TemperatureCalibrator):
         by: the groups: ``"group"``, given with the logits, such as domains; ``"prediction"``, the predicted classes,
             so accuracy does not change; ``"label"``, with ``binary``, the labels along ``axis``.
         axis: the class axis, or that of the labels.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities, as in `TemperatureScaling`.
         binary: every element is the logit (or probability) of a label of its own: ``sigmoid(z / T_g)``.
         bounds: the smallest and the largest T.

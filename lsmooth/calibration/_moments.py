@@ -89,7 +89,7 @@ class Rows:
         labels: class ids, the logits' shape without ``axis``; or distributions, their shape.
         weight: of the class ids' shape, or None.
         axis: the class axis, counted from the front.
-        ignore_index: rows with this label have no part.
+        ignore_index: rows with this label are left out.
         from_logits: False where ``logits`` are probabilities.
         binary: every element is a row, the logit or probability of its label, which is 0, 1 or between.
         groups: the group of each row, 0..n_groups-1, in the rows' shape; one for all if None.

@@ -29,7 +29,7 @@ class QuadraticScaling(Calibrator):
 
     Args:
         axis: the class axis, of two classes.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities; `transform` then gives probabilities.
         binary: every element is the logit z (or probability) of a label of its own, and a row of its own.
         clip: for ``from_logits=False``: smaller probabilities count as this one.

@@ -33,7 +33,7 @@ class StructuredVectorScaling(WeightCalibrator):
         rho: the power of the number of classes.
         tau: the power of the number of rows, or the sum of their weights.
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities, as in `TemperatureScaling`.
         binary: every element is a row of two classes, of logits (0, z) or probabilities (1 - p, p).
         max_iter: the most iterations of L-BFGS.
@@ -128,7 +128,7 @@ class StructuredMatrixScaling(StructuredVectorScaling):
         rho: as in `StructuredVectorScaling`, and so are the arguments that follow.
         tau: the power of the number of rows.
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities.
         binary: every element is the logit z (or probability) of a label of its own.
         max_iter: the most iterations of L-BFGS.

@@ -29,8 +29,8 @@ class TemperatureScaling(TemperatureCalibrator):
 
     ``T = argmin_T sum_i w_i (-log softmax(z_i / T)[y_i])``
 
-    With ``binary`` it is the temperature of ``sigmoid(z / T)`` over all elements: two classes, or labels of which
-    several may be true (`GroupTemperatureScaling` finds one for each of them).
+    With ``binary`` it is the temperature of ``sigmoid(z / T)`` over all elements: two classes, or several
+    labels that may all be true (`GroupTemperatureScaling` finds a temperature for each).
 
     Newton's method on log(1 / T) within a bracket finds T to 1e-6 of its value, in a few passes over the logits, in
     blocks, on their device. If there is no optimum, T is the value nearest to 1 whose total log-likelihood is within
@@ -38,7 +38,7 @@ class TemperatureScaling(TemperatureCalibrator):
 
     Args:
         axis: the class axis.
-        ignore_index: rows with this label have no part in the fit.
+        ignore_index: rows with this label are left out of the fit.
         from_logits: False for probabilities: the logits are ``log p``, and `transform` returns probabilities.
         binary: every element is the logit (or probability) of a label of its own, 0, 1 or between; there is no
             class axis.

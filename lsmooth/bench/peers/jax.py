@@ -50,7 +50,7 @@ def linear_forward_kl(h: Array, w: Array, teacher_h: Array, teacher_w: Array) ->
 
 
 def dpo(h: Array, w: Array, y: Array) -> Array:
-    """The DPO loss of sequences, the first half of which were chosen; the reference gives all the same."""
+    """The DPO loss of sequences, chosen ones first; the reference's log-probabilities are equal."""
     tokens = jnp.take_along_axis(jax.nn.log_softmax(h @ w.T), y[:, None], -1)
     log_p = tokens.reshape(SEQUENCES, -1).sum(-1)
     return -jax.nn.log_sigmoid(0.1 * (log_p[: SEQUENCES // 2] - log_p[SEQUENCES // 2 :])).mean()

@@ -150,7 +150,7 @@ def linear_top_classes(h: Tensor, w: Tensor, indices: Tensor, log_t: Tensor) -> 
 
 
 def dpo(h: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    """The DPO loss of sequences, the first half of which were chosen; the reference gives all the same."""
+    """The DPO loss of sequences, chosen ones first; the reference's log-probabilities are equal."""
     tokens = log_softmax(h @ w.T, -1).gather(-1, y[:, None])
     log_p = tokens.reshape(SEQUENCES, -1).sum(-1)
     return -logsigmoid(0.1 * (log_p[: SEQUENCES // 2] - log_p[SEQUENCES // 2 :])).mean()

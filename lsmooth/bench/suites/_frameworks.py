@@ -18,9 +18,9 @@ import numpy as np
 from lsmooth.bench.device import CPU, CUDA
 from lsmooth.bench.rows import Call, Plan, Row, Setup
 
-# What the losses of the suites and of their peers are given.
+# Options of the losses of the suites and of their peers.
 EPS, TEMPERATURE, ALPHA = 0.1, 2.0, 0.9
-# Tokens are split into so many sequences, the first half of which were chosen.
+# The number of sequences; those of the first half were chosen.
 SEQUENCES = 16
 # Peers whose kernels run on CUDA alone, and their distributions.
 _GPU_PEERS = {"Liger-Kernel": "liger-kernel", "cut-cross-entropy": "cut-cross-entropy"}
@@ -209,10 +209,10 @@ def loss_rows(
     with_memory: bool = True,
     with_copy: bool = True,
 ) -> Iterator[Row]:
-    """A row for each mode: lsmooth's loss beside the peers that there are here.
+    """A row for each mode: lsmooth's loss beside the peers that can run here.
 
     Args:
-        plan: what the user asked for.
+        plan: the user's choices.
         work: the work's name.
         size: its ``rows`` and ``classes``, and other sizes.
         arrays: makes the arrays that the losses are functions of.
@@ -245,7 +245,7 @@ def loss_rows(
 
 
 def _is_possible(plan: Plan, name: str) -> bool:
-    """Whether the machine has what a contender or a mode of that name needs."""
+    """Whether a contender or a mode of that name can run here."""
     if name in _GPU_PEERS:
         return has_gpu_peer(plan, _GPU_PEERS[name])
     return not name.endswith(", compiled") or can_compile_torch(plan)

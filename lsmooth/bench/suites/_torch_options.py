@@ -77,7 +77,7 @@ def _binary(shape: Shape) -> np.ndarray:
 
 
 def _head_of_one_in_twenty(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of 32000 classes, of fewer where there are few features, and labels most of which are ignored."""
+    """The weight of at most 32000 classes, and labels, 95% of which are ignored."""
     weight = _normal((min(32000, 64 * shape[1]), shape[1])) / shape[1] ** 0.5
     (labels,) = _ids(shape)
     labels[np.arange(1, shape[0] + 1) % 20 != 0] = -100

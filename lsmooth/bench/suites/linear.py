@@ -15,7 +15,7 @@ from lsmooth.bench.suites._frameworks import EPS, SEQUENCES, TEMPERATURE, Loss, 
 # Rows, features, classes.
 LARGE, SMALL = (4096, 512, 32000), (64, 16, 500)
 KEPT = 64
-# At least so many times faster than the peer; at most so many times the logits' memory.
+# The least speed relative to a peer, and the most memory relative to the logits.
 BARS: Mapping[str, Mapping[str, float]] = {
     "torch": {"matmul, F.cross_entropy": 1 / 0.7, "matmul, F.kl_div": 1 / 0.7, "matmul, formula": 1.0, "memory": 0.4},
     "jax": {"matmul, optax": 1 / 0.7, "memory": 0.4},
@@ -83,7 +83,7 @@ def _dpo(h: Any, w: Any, y: Any) -> Any:
     return preference.dpo_loss(chosen, rejected, 0.0 * chosen, 0.0 * rejected)
 
 
-# The work, what is given beside the head, lsmooth's loss, and the peers of each backend.
+# The work, the arrays beside the head, lsmooth's loss, and the peers of each backend.
 _WORKS: tuple[tuple[str, str, Loss, Mapping[str, Mapping[str, Loss]]], ...] = (
     (
         "linear layer and smoothed cross-entropy, loss and gradients",

@@ -37,8 +37,8 @@ def load_trainer(name: str) -> Trainer:
     """The trainer of that framework, importing it.
 
     Raises:
-        ValueError: if there is none of that name.
-        ImportError: if the framework, or what it trains with, is not installed.
+        ValueError: if the name is unknown.
+        ImportError: if a package of the framework is not installed.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {name!r}.")
