@@ -1,4 +1,4 @@
-"""What the blocks of a sweep leave of each row for its statistics."""
+"""Statistics of the rows from the blocks of a sweep."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lsmooth.backends.torch.thresholds import ARGMAX_CLASSES
 
 
 class Kept:
-    """What the blocks leave of each row for its statistics."""
+    """The numbers of each row that its statistics need."""
 
     def __init__(self, z: Tensor, column: tuple[int, ...], dtype: torch.dtype, deferred: bool):
         self.z = z
-        self.reference: Tensor | None = None  # is taken off x first
+        self.reference: Tensor | None = None  # subtracted from x first
         self.expected, self.mass = z.new_empty((2, *column), dtype=dtype).unbind()
         classes = z.shape[1]
         self.parts = -(-classes // ARGMAX_CLASSES) if z.ndim == 2 and classes > 2 * ARGMAX_CLASSES else 0
@@ -26,7 +26,7 @@ class Kept:
         self.predicted = torch.empty(column, dtype=torch.int64, device=z.device)
 
     def find_largest(self, z: Tensor, part: Any) -> None:
-        """Keep where the largest logits of a block are."""
+        """Store the positions of the largest logits of a block."""
         if self.deferred:
             _maxima(z, self.parts, self.maxima[part])
         elif self.parts:
@@ -35,7 +35,7 @@ class Kept:
             self.predicted[part] = z.argmax(1, keepdim=True)
 
     def add_up(self, x: Tensor, p: Tensor, scratch: Tensor, part: Any) -> None:
-        """Keep ``sum_k p_k x_k``, and the sum of p, which PyTorch's softmax of many classes does not round to 1."""
+        """Store ``sum_k p_k x_k``, and the sum of p, which PyTorch's softmax of many classes does not round to 1."""
         torch.sum(p, 1, keepdim=True, out=self.mass[part])
         if self.reference is None:
             product = torch.mul(p, x, out=scratch)
@@ -46,7 +46,7 @@ class Kept:
             torch.sum(product.masked_fill_(x == -math.inf, 0.0), 1, keepdim=True, out=expected)
 
     def statistics(self, blocks: Any) -> RowStatistics:
-        """Of the rows, from these and from what else `cross_entropy.sweep`'s blocks have left."""
+        """The statistics of the rows, from these numbers and from the columns of the blocks."""
         loss, lse, expected = blocks.loss, blocks.lse + self.mass.log(), self.expected / self.mass
         if not blocks.shift and self.reference is None:
             expected = expected - blocks.reference

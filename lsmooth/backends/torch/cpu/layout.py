@@ -1,4 +1,4 @@
-"""How logits lie in memory: what a kernel goes through, without a copy of them."""
+"""The order of logits in memory, in which a kernel processes them without a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of few logits on the CPU: the number of calls counts, and PyTorch's own are the fewest."""
+"""Softmax cross-entropy of few logits on the CPU, where the number of operations decides the time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import thresholds
 from lsmooth.backends.torch.sweep import EXACT, times_upstream
 
-# Beyond this size, x_r is subtracted from a row first: else the sum over its classes rounds digits of the loss away.
-# Up to it the rounding is that of float32. The subtraction takes a seventh of the plain loss's time.
+# If |x_r| is larger, x_r is subtracted from the row first, because the sum over its classes would round digits of the
+# loss away. The subtraction takes a seventh of the plain loss's time.
 OFFSET = 16.0
-# Below this, the logarithm of a probability has lost digits to its underflow.
+# A smaller logarithm of a probability has lost digits to underflow.
 LEAST_LOG = -70.0
 _NONE, MEAN, _SUM = 0, 1, 2  # PyTorch's names of the reductions
 NO_LABEL = -(2**62)  # to ignore no label
@@ -35,9 +35,9 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
     if softcap is not None:
         x = torch.where(x == -math.inf, x, torch.tanh(x / softcap) * softcap)
     if temperature.__class__ is not float or temperature != 1.0:
-        if z_loss:  # the rarest pair; the log-sum-exp needs the offset
+        if z_loss:  # the log-sum-exp needs the maximum that is subtracted below
             return None
-        # First the largest, which a quotient would round to few digits.
+        # Subtract the maximum first: the quotient of large logits has few digits.
         x = (x - x.detach().amax(-1, keepdim=True)) / _columns(temperature)
     if counted is not None:
         scale = counted.to(dtype) if scale is None else counted.to(dtype) * scale
@@ -48,7 +48,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
             reduction = _SUM if total and one_factor and not z_loss else _NONE
             if reduction == _SUM and weight is None and scale.__class__ is float and scale == 1.0 / labels.numel():
                 reduction, scale = MEAN, None
-            flat = logits.ndim == 2  # each reshape is a step of the backward pass, too
+            flat = logits.ndim == 2  # a reshape would add a step to the backward pass
             losses = torch._C._nn.cross_entropy_loss(  # pyright: ignore
                 x if flat else x.reshape(-1, num_classes),
                 (labels if flat else labels.reshape(-1)).long(),
@@ -82,7 +82,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
 def _targets(
     labels: Tensor, x: Tensor, eps: Any, prior: Tensor | None, weight: Tensor | None, factor: float
 ) -> Tensor | None:
-    """``factor`` times q, in the shape of the logits; None for labels that are no distributions."""
+    """``factor`` times q, in the shape of the logits; None if a label is negative."""
     spread: Any = factor / x.shape[-1] if prior is None else factor * prior / prior.sum()
     kept = factor * (1.0 - eps)
     spread, kept = (y if y.__class__ is float else y.to(x.dtype) for y in (spread * _columns(eps), kept))
@@ -158,7 +158,7 @@ def _of_class_ids(
     log_p = _log_p(p, index)
     if log_p is None or not log_p.amin().item() >= LEAST_LOG:
         return None
-    if x is not rows and not rows.gather(1, index).abs().amax().item() <= OFFSET:  # the quotient has lost digits
+    if x is not rows and not rows.gather(1, index).abs().amax().item() <= OFFSET:  # the quotient loses digits
         return None
     factor: Any = scale if weight is None else weight.take(index).to(x.dtype).mul_(scale)
     losses = log_p.mul_(-factor) if factor.__class__ is float else (log_p * factor).neg_()
@@ -182,7 +182,7 @@ def _over_unmasked_classes(
 
     Also their sum, and that of u w x. u sums to 1. ``into`` is scratch memory.
     """
-    kept = torch.ne(x, -math.inf, out=torch.empty_like(x))  # into floats: several times as fast as into bools
+    kept = torch.ne(x, -math.inf, out=torch.empty_like(x))  # several times as fast as a bool result
     finite = torch.nan_to_num(x, nan=math.nan, posinf=math.inf, neginf=0.0, out=into)
     kept = kept if prior is None else kept.mul_(prior)
     factor = kept.sum(1, keepdim=True).reciprocal_()
@@ -197,9 +197,9 @@ def _over_unmasked_classes(
 def sweep(
     logits: Tensor, labels: Tensor, options: SoftmaxOptions, with_gradient: bool, upstream: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None] | None:
-    """`cross_entropy.sweep` of one block of rows, in as few calls as there are; None where that one is needed.
+    """`cross_entropy.sweep` of a single block, with few operations; None if the blocks are needed.
 
-    That is where an intermediate result is not finite or has lost digits, and for the rarer options.
+    They are needed if an intermediate result is not finite or has lost digits, and for rare options.
     """
     eps, prior, weight, temperature, z_loss, softcap, counted, scale, *_ = options
     if (
@@ -236,7 +236,7 @@ def sweep(
             spread = x.new_full((num_classes,), 1.0 / num_classes) if prior is None else prior / prior.sum()
             spread = (spread if weight is None else spread * weight).to(dtype)
             spread_sum, spread_x = spread.sum(), torch.mv(x, spread).unsqueeze(1)
-        if hard and not math.isfinite(spread_x.sum().item()):  # perhaps some classes are masked
+        if hard and not math.isfinite(spread_x.sum().item()):  # some classes may be masked
             spread, of_kept, spread_sum, spread_x = _over_unmasked_classes(x, prior, weight, p)
     if hard:
         index = labels.reshape(-1, 1).long()
@@ -246,7 +246,7 @@ def sweep(
             return None
         target = target if weight is None else target * weight
         mass = target.sum(1, keepdim=True)
-        if options.total and scale.__class__ is of_label.__class__ is float:  # one sum, which each row has its share of
+        if options.total and scale.__class__ is of_label.__class__ is float:  # only the sum of the losses is needed
             target_x = torch.dot(target.view(-1), x.view(-1)) / len(x)
         else:
             target_x = torch.mul(target, x, out=p).sum(1, keepdim=True)
