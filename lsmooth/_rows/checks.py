@@ -66,9 +66,9 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
     logits = check.logits_array(xp, name, logits, labels)
     dtype = "float64" if xp.dtype(logits) == "float64" else "float32"
     spread = spread_of(xp, options.class_shards, options.row_shards)
-    here = num_classes if spread.classes is None else None
-    labels, logits, soft = _labels_and_logits(xp, labels, logits, options.axis, dtype, weight, here)
-    count = here or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
+    member_classes = num_classes if spread.classes is None else None
+    labels, logits, soft = _labels_and_logits(xp, labels, logits, options.axis, dtype, weight, member_classes)
+    count = member_classes or xp.shape(logits if weight is None else rows_of(xp, weight))[-1]
     rows = rows_of(xp, labels) if soft else labels
     shape = xp.shape(rows)
     eps = options.label_smoothing
@@ -82,8 +82,8 @@ def prepare(xp: Backend, labels: Any, logits: Any, options: RowOptions, weight: 
             raise ValueError("ignore_index needs integer labels; with distributions, pass mask=, False for those rows.")
         ids = xp.host_values(labels)
         if ids is None or (ids == ignore_index).any():
-            named = ~xp.equal(labels, ignore_index)
-            counted = named if counted is None else counted & named
+            not_ignored = ~xp.equal(labels, ignore_index)
+            counted = not_ignored if counted is None else counted & not_ignored
     if check.is_validating(xp, labels, logits):
         check.check_not_nan(xp, name, logits if weight is not None else logits[..., :count], counted)
         if soft:

@@ -92,8 +92,8 @@ def cross_entropy_call(
     """`lsmooth.backends.formulas.sharded.cross_entropy` of a head whose classes are spread over the members."""
     from lsmooth._rows.checks import over_rows, rows_of  # which imports this module
 
-    kept = options._replace(scale=None, total=False, num_classes=None)
-    numbers, along_rows, along_classes = without_arrays(xp, kept)
+    per_row = options._replace(scale=None, total=False, num_classes=None)
+    numbers, along_rows, along_classes = without_arrays(xp, per_row)
     smoothed = numbers.label_smoothing != 0.0 or along_rows.pop("label_smoothing", None) is not None
     like = rows_of(xp, labels) if soft else labels
     along_rows = {name: over_rows(xp, x, like) for name, x in along_rows.items()}

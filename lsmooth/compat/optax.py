@@ -166,14 +166,14 @@ def softmax_cross_entropy_with_integer_labels(
     classes = xp.length(logits, -1, xp.dtype(labels))
     labels = _rows.class_ids(xp, "labels", xp.where(labels < 0, labels + classes, labels), logits)
     labels, factor = label_factor(xp, labels, classes, xp.dtype(logits))
-    left = masked(xp, logits, where)
+    masked_logits = masked(xp, logits, where)
     if xp.shape(logits)[-1] == 0:
-        losses = xp.sum(left, axis=-1) + MINUS_INFINITY  # Optax' logarithm of an empty sum
+        losses = xp.sum(masked_logits, axis=-1) + MINUS_INFINITY  # Optax' logarithm of an empty sum
     else:
         # Subtract the largest logit first: a large common offset would round off the difference in float32.
-        top = xp.stop_gradient(xp.max(left, axis=-1))
+        top = xp.stop_gradient(xp.max(masked_logits, axis=-1))
         top = xp.where(xp.equal(abs(top), -MINUS_INFINITY), 0.0, top)
-        losses = factor * (xp.logsumexp(left - top[..., None], axis=-1) - (xp.pick(logits, labels) - top))
+        losses = factor * (xp.logsumexp(masked_logits - top[..., None], axis=-1) - (xp.pick(logits, labels) - top))
     return xp.cast(losses if where is None else xp.where(any_left(xp, where), losses, 0.0), dtype)
 
 

@@ -15,7 +15,7 @@ from lsmooth.backends.options import DivergenceOptions, SoftmaxOptions, with_arr
 from lsmooth.backends.ragged import over_ragged_rows
 from lsmooth.distillation._pair import Arguments, LogitOptions, Pair, PairOptions, parameter_of, prepare
 from lsmooth.distillation._shards import spread_loss
-from lsmooth.distillation._sparse import check_tail, kept_divergence, kept_indices
+from lsmooth.distillation._sparse import check_tail, top_k_divergence, top_k_indices
 
 SOFT, HARD = "soft.", "hard."
 
@@ -119,9 +119,9 @@ def linear_distillation_loss(
     alpha = _teacher_share(alpha, labels)
     student = check_head(xp, student_hidden, student_weight, student_bias, prefix="student_")
     teacher = check_head(xp, teacher_hidden, teacher_weight, teacher_bias, like=student.hidden, prefix="teacher_")
-    here = num_classes if class_shards is None else None
-    student = head_without_padding(xp, student, here, "student_")
-    teacher = head_without_padding(xp, teacher, here, "teacher_")
+    member_classes = num_classes if class_shards is None else None
+    student = head_without_padding(xp, student, member_classes, "student_")
+    teacher = head_without_padding(xp, teacher, member_classes, "teacher_")
     if xp.shape(teacher.weight)[0] != xp.shape(student.weight)[0]:
         raise ValueError(
             f"teacher_weight must have as many classes as student_weight, {xp.shape(student.weight)[0]}; "
@@ -248,7 +248,10 @@ def linear_sparse_distillation_loss(
     pair = prepare(teacher_log_probs, hidden, options, names, **arrays)
     xp = pair.xp
     head = head_without_padding(xp, check_head(xp, pair.student, weight, bias), num_classes)
-    kept = {"log_probs": pair.teacher, "indices": kept_indices(xp, teacher_indices, pair.teacher, pair.counted)}
+    teacher_rows = {
+        "log_probs": pair.teacher,
+        "indices": top_k_indices(xp, teacher_indices, pair.teacher, pair.counted),
+    }
     loss = DistillationOfBlock(
         xp,
         DivergenceOptions(divergence, parameter, pair.temperature),
@@ -257,7 +260,7 @@ def linear_sparse_distillation_loss(
         tail=tail,
     )
     pair = pair._replace(student=head.hidden)
-    return _loss_of_heads(pair, loss, (head,), label_smoothing, scale_by_temperature_squared, block_size, kept)
+    return _loss_of_heads(pair, loss, (head,), label_smoothing, scale_by_temperature_squared, block_size, teacher_rows)
 
 
 def _loss_of_heads(
@@ -267,7 +270,7 @@ def _loss_of_heads(
     label_smoothing: Any,
     scale_by_temperature_squared: bool,
     block_size: int | None,
-    kept: Mapping[str, Array] | None = None,
+    teacher_rows: Mapping[str, Array] | None = None,
 ) -> Array:
     """The loss of a checked call, computed block by block."""
     xp, classes = pair.xp, pair.xp.shape(heads[-1].weight)[0]
@@ -288,7 +291,7 @@ def _loss_of_heads(
     arrays = {name: over_rows(xp, x, rows) for name, x in arrays.items()}
     scale = None if "scale" in arrays else pair.scale
     loss = loss._replace(soft=soft, hard=hard, scale=scale, total=pair.reduction != "none")
-    return over_all_rows(pair, linear_rows(xp, loss, Call(heads, {**arrays, **(kept or {})}, {}), block_size))
+    return over_all_rows(pair, linear_rows(xp, loss, Call(heads, {**arrays, **(teacher_rows or {})}, {}), block_size))
 
 
 def _checked_smoothing(pair: Pair, label_smoothing: Any) -> Any:
@@ -333,7 +336,7 @@ class DistillationOfBlock(NamedTuple):
             kernels = final_kernels if final_kernels is not None and self.hard is None else xp
             losses = kernels.softmax_divergence(each[0], student, soft)
         else:
-            losses = kept_divergence(xp, rows["log_probs"], rows["indices"], student, self.tail, soft)
+            losses = top_k_divergence(xp, rows["log_probs"], rows["indices"], student, self.tail, soft)
         if self.hard is None:
             return losses
         hard = with_arrays(self.hard._replace(**common), rows, prefix=HARD)

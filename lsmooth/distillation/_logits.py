@@ -297,10 +297,10 @@ def divergence_options(
 
 def _standardized(xp: Backend, logits: Array) -> Array:
     masked = xp.equal(logits, MINUS_INFINITY)
-    kept = xp.cast(~masked, xp.dtype(logits))
-    count = xp.sum(kept, axis=-1)[..., None]
+    unmasked = xp.cast(~masked, xp.dtype(logits))
+    count = xp.sum(unmasked, axis=-1)[..., None]
     finite = xp.where(masked, 0.0, centered(xp, logits))
-    deviation = (finite - xp.sum(finite, axis=-1)[..., None] / count) * kept
+    deviation = (finite - xp.sum(finite, axis=-1)[..., None] / count) * unmasked
     variance = xp.sum(deviation * deviation, axis=-1)[..., None] / count
     constant = xp.equal(variance, 0)
     return xp.where(masked, logits, deviation / xp.where(constant, 1.0, variance) ** 0.5)

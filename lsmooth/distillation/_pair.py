@@ -216,6 +216,6 @@ def _labels_and_counted(
         hint = check.fitting_axis(xp.shape(labels), logits)
         raise ValueError(f"labels must have the rows' shape {shape}, got {xp.shape(labels)}.{hint}")
     if ignore_index is not None:
-        named = ~xp.equal(labels, ignore_index)
-        counted = named if counted is None else counted & named
+        not_ignored = ~xp.equal(labels, ignore_index)
+        counted = not_ignored if counted is None else counted & not_ignored
     return (labels if counted is None else xp.where(counted, labels, 0)), counted

@@ -123,9 +123,9 @@ def sparse_distillation_loss(
     call = "sparse_distillation_loss(teacher_indices, teacher_log_probs, student_logits)"
     names = Arguments("teacher_log_probs", same_classes=False, order=("teacher_indices", teacher_indices, call))
     pair = prepare(teacher_log_probs, student_logits, options, names, teacher_indices=teacher_indices)
-    indices = kept_indices(pair.xp, teacher_indices, pair.teacher, pair.counted)
+    indices = top_k_indices(pair.xp, teacher_indices, pair.teacher, pair.counted)
     options = divergence_options(pair, divergence, parameter, scale_by_temperature_squared)
-    losses = kept_divergence(pair.xp, pair.teacher, indices, pair.student, tail, options)
+    losses = top_k_divergence(pair.xp, pair.teacher, indices, pair.student, tail, options)
     return over_all_rows(pair, losses)
 
 
@@ -136,7 +136,7 @@ def check_tail(tail: str, divergence: str) -> None:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
 
 
-def kept_indices(xp: Backend, teacher_indices: Any, log_probs: Array, counted: Array | None) -> Array:
+def top_k_indices(xp: Backend, teacher_indices: Any, log_probs: Array, counted: Array | None) -> Array:
     """The class ids of the stored classes as signed integers, checked; 0 in ignored rows."""
     indices = xp.asarray(teacher_indices, like=log_probs)
     if not check.is_integer(xp, indices):
@@ -150,31 +150,31 @@ def kept_indices(xp: Backend, teacher_indices: Any, log_probs: Array, counted: A
     return indices if counted is None else xp.where(counted[..., None], indices, 0)
 
 
-def kept_divergence(
+def top_k_divergence(
     xp: Backend, log_probs: Array, indices: Array, student: Array, tail: str, options: DivergenceOptions
 ) -> Array:
     """``scale D`` of each row (...), or their sum, from the stored classes (..., k) and the logits (..., classes)."""
     terms, temperature, counted = TERMS[options.divergence], options.temperature, options.counted
-    kept, student = tempered(xp, log_probs, student, 1.0, counted)
-    empty = xp.equal(kept, MINUS_INFINITY)
+    teacher, student = tempered(xp, log_probs, student, 1.0, counted)
+    empty = xp.equal(teacher, MINUS_INFINITY)
     valid = (indices >= 0) & (indices < xp.length(student, -1, xp.dtype(indices)))
-    kept = kept * xp.one_or_nan(valid | empty, xp.dtype(kept))
+    teacher = teacher * xp.one_or_nan(valid | empty, xp.dtype(teacher))
     indices = xp.where(valid & ~empty, indices, -1)
     chosen = xp.gather(student, xp.where(indices < 0, 0, indices))
     chosen = xp.where(indices < 0, MINUS_INFINITY, chosen)
     if tail == "renormalize":
         log_t, log_s = (
-            log_softmax(xp, _over(xp, z - row_maximum(xp, z)[..., None], temperature)) for z in (kept, chosen)
+            log_softmax(xp, _over(xp, z - row_maximum(xp, z)[..., None], temperature)) for z in (teacher, chosen)
         )
         losses = xp.sum(terms(xp, log_t, log_s, options.parameter), axis=-1)
     else:
         reference = row_maximum(xp, chosen)
         chosen, rest = chosen - reference[..., None], _log_sum_exp_of_others(xp, student, indices, reference)
         (log_s, log_s_rest) = _log_softmax_with(xp, chosen, rest, temperature)
-        without = xp.equal(rest, MINUS_INFINITY)
-        log_t, log_t_rest = kept, _log_rest(xp, kept, without, options.divergence)
+        no_tail = xp.equal(rest, MINUS_INFINITY)
+        log_t, log_t_rest = teacher, _log_rest(xp, teacher, no_tail, options.divergence)
         if not _is_one(temperature):
-            log_t, log_t_rest = _log_softmax_with(xp, kept, log_t_rest, temperature)
+            log_t, log_t_rest = _log_softmax_with(xp, teacher, log_t_rest, temperature)
         losses = xp.sum(terms(xp, log_t, log_s, options.parameter), axis=-1)
         if tail == "bucket":
             losses = losses + terms(xp, log_t_rest, log_s_rest, options.parameter)
@@ -215,17 +215,17 @@ def _log_sum_exp_of_others(xp: Backend, student: Array, indices: Array, referenc
     return xp.where(none, MINUS_INFINITY, (top - reference) + xp.log(xp.where(none, 1.0, total)))
 
 
-def _log_rest(xp: Backend, kept: Array, without: Array, divergence: str) -> Array:
+def _log_rest(xp: Backend, teacher: Array, no_tail: Array, divergence: str) -> Array:
     """The logarithm of the teacher's mass on the tail, -inf if it has none.
 
     For the reverse KL, which would be infinite, the mass is at least the rounding error of the stored probabilities.
     """
-    rest = 1.0 - xp.sum(xp.exp(kept), axis=-1)
+    rest = 1.0 - xp.sum(xp.exp(teacher), axis=-1)
     if divergence == "reverse_kl":
         rounding = 2.0**-52 if xp.dtype(rest) == "float64" else 2.0**-23
         rest = xp.where(rest < rounding, rounding, rest)
-    without = without | (rest <= 0)
-    return xp.where(without, MINUS_INFINITY, xp.log(xp.where(without, 1.0, rest)))
+    no_tail = no_tail | (rest <= 0)
+    return xp.where(no_tail, MINUS_INFINITY, xp.log(xp.where(no_tail, 1.0, rest)))
 
 
 def _log_softmax_with(xp: Backend, z: Array, rest: Array, temperature: Any) -> tuple[Array, Array]:

@@ -39,9 +39,9 @@ class _Metric(KeptSums, torchmetrics.Metric):
     full_state_update = False
 
     def __init__(self, *, num_classes: int = 2, **options: Any):
-        own = {"axis": 1, **self._options_of_kind(options)}
-        super().__init__(**{name: value for name, value in options.items() if name not in own})
-        self._own = self._kind(**own)
+        metric_options = {"axis": 1, **self._options_of_kind(options)}
+        super().__init__(**{name: value for name, value in options.items() if name not in metric_options})
+        self._own = self._kind(**metric_options)
         empty = self._own._empty(num_classes)
         self._names = [f"sums_{i}" for i in range(len(empty))]
         for name, zeros in zip(self._names, empty, strict=True):
@@ -56,13 +56,13 @@ class _Metric(KeptSums, torchmetrics.Metric):
             sample_weight: weights of the rows.
         """
         for name, new in zip(self._names, self._batch(target, preds, sample_weight), strict=True):
-            kept = getattr(self, name)
-            if tuple(new.shape) != tuple(kept.shape):
+            state = getattr(self, name)
+            if tuple(new.shape) != tuple(state.shape):
                 raise ValueError(
                     f"preds must have num_classes classes: a batch has sums of shape {tuple(new.shape)}, the metric "
-                    f"{tuple(kept.shape)}; give num_classes={preds.shape[self._own._options[0]]}."
+                    f"{tuple(state.shape)}; give num_classes={preds.shape[self._own._options[0]]}."
                 )
-            setattr(self, name, kept + torch.as_tensor(new, dtype=kept.dtype, device=kept.device).detach())
+            setattr(self, name, state + torch.as_tensor(new, dtype=state.dtype, device=state.device).detach())
 
     def compute(self) -> Tensor:
         """The metric of all rows so far; 0 before the first."""

@@ -179,10 +179,10 @@ def adaptive_conditional_label_smoothing(
     xp, rows, z = prepare_logits(labels, logits, given)
     largest = xp.max(z, axis=-1)
     above = xp.where(largest > margin, largest - margin, 0.0)
-    kept = ~xp.equal(z, MINUS_INFINITY)
-    below = xp.stop_gradient(largest)[..., None] - xp.where(kept, z, 0.0) - margin
-    below = xp.where(kept & (below > 0), below, 0.0)
-    others = xp.sum(xp.cast(kept, rows.dtype), axis=-1) - 1.0
+    unmasked = ~xp.equal(z, MINUS_INFINITY)
+    below = xp.stop_gradient(largest)[..., None] - xp.where(unmasked, z, 0.0) - margin
+    below = xp.where(unmasked & (below > 0), below, 0.0)
+    others = xp.sum(xp.cast(unmasked, rows.dtype), axis=-1) - 1.0
     negative = xp.sum(below * below, axis=-1) / xp.where(others > 0, others, 1.0)
     return _penalized(rows, z, alpha, positive_weight * above * above + negative_weight * negative)
 
@@ -297,5 +297,5 @@ def _penalized(rows: Rows, logits: Array, weight: float, penalty: Array) -> Arra
 
 def _mean(xp: Backend, logits: Array, values: Any) -> Array:
     """The mean over the classes that are not masked."""
-    kept = ~xp.equal(logits, MINUS_INFINITY)
-    return xp.sum(xp.where(kept, values, 0.0), axis=-1) / xp.sum(xp.cast(kept, xp.dtype(logits)), axis=-1)
+    unmasked = ~xp.equal(logits, MINUS_INFINITY)
+    return xp.sum(xp.where(unmasked, values, 0.0), axis=-1) / xp.sum(xp.cast(unmasked, xp.dtype(logits)), axis=-1)

@@ -69,12 +69,12 @@ def spatial_smooth_labels(
     valid = (labels >= 0) & (labels < num_classes)
     if counted is not None:
         valid = valid & counted
-    own = xp.one_hot(xp.where(valid, labels, 0), num_classes, dtype) * xp.cast(valid, dtype)[..., None]
+    one_hot = xp.one_hot(xp.where(valid, labels, 0), num_classes, dtype) * xp.cast(valid, dtype)[..., None]
     weights = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2.0 * sigma**2))
-    around = _filter(xp, own, weights, sizes[-spatial_dims:]) - own  # the centre's weight is 1
-    mass = xp.sum(around, axis=-1)[..., None]
-    around = xp.where(mass > 0, around / xp.where(mass > 0, mass, 1.0), own)
-    smoothed = (1.0 - label_smoothing) * own + label_smoothing * around
+    neighbours = _filter(xp, one_hot, weights, sizes[-spatial_dims:]) - one_hot  # the centre's weight is 1
+    mass = xp.sum(neighbours, axis=-1)[..., None]
+    neighbours = xp.where(mass > 0, neighbours / xp.where(mass > 0, mass, 1.0), one_hot)
+    smoothed = (1.0 - label_smoothing) * one_hot + label_smoothing * neighbours
     smoothed = xp.where(valid[..., None], smoothed, float("nan"))
     return smoothed if counted is None else xp.where(counted[..., None], smoothed, 0.0)
 

@@ -77,8 +77,8 @@ def smooth_labels(
         if not 0 <= padding_idx < classes:
             raise ValueError(f"padding_idx must be in 0..{classes - 1}, got {padding_idx}.")
         padding = xp.one_hot(xp.asarray(padding_idx, "int32", like=target), classes, dtype)
-        kept = 1.0 - match_rank(xp, padding, target)
-        target, mass = target * kept, mass * kept
+        not_padding = 1.0 - match_rank(xp, padding, target)
+        target, mass = target * not_padding, mass * not_padding
     # Class k gets eps u_k / (1 - u_j) from label j: the sum over all j minus the term j = k.
     share = target / (xp.sum(mass, axis=-1)[..., None] - mass)
     return (1.0 - eps) * target + eps * mass * (xp.sum(share, axis=-1)[..., None] - share)
