@@ -54,7 +54,7 @@ def softmax_cross_entropy(
         mask is None
         and (axis == 1 or (axis == -1 and logits.ndim == 2))
         and logits.dtype in EXACT
-        and _is_native(logits, label_smoothing, class_weight is not None or ignore_index is not None)
+        and _is_native(logits, label_smoothing)
     ):
         loss = None
         try:  # PyTorch checks the arguments again
@@ -86,13 +86,10 @@ def softmax_cross_entropy(
     return _by_kernel(labels, logits, hard, label_smoothing, ignore_index, class_weight, mask, formula)
 
 
-def _is_native(logits: Tensor, label_smoothing: float, of_rows: bool) -> bool:
-    """Whether PyTorch's own function is the fastest; ``of_rows`` if rows have weights or may be ignored."""
-    if images.has_few_classes(logits, 1):
-        return True
-    size, is_image = logits.numel(), logits.ndim > 2
-    small = size <= thresholds.SMALL_CROSS_ENTROPY or (is_image and of_rows and size <= thresholds.NATIVE_IMAGE)
-    return small and label_smoothing == 0.0
+def _is_native(logits: Tensor, label_smoothing: float) -> bool:
+    """Whether PyTorch's own function is the fastest."""
+    small = label_smoothing == 0.0 and logits.numel() <= thresholds.SMALL_CROSS_ENTROPY
+    return small or images.has_few_classes(logits, 1)
 
 
 def _is_option(x: Any, shape: torch.Size, dtypes: Any) -> bool:

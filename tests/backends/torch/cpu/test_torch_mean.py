@@ -21,7 +21,6 @@ def backend(request, monkeypatch):
     """PyTorch; small batches by its own functions, or by the kernel of large ones."""
     if request.param == "kernel":
         monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", 0)
-        monkeypatch.setattr(thresholds, "NATIVE_IMAGE", 0)
         monkeypatch.setattr(thresholds, "FEW_CLASSES", 0)
     return require_backend("torch")
 
