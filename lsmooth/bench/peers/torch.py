@@ -82,6 +82,11 @@ def sigmoid_cross_entropy_with_mask(x: Tensor, y: Tensor, mask: Tensor) -> Tenso
     return binary_cross_entropy_with_logits(x, y, mask.to(x.dtype), reduction="sum") / mask.sum()
 
 
+def sigmoid_cross_entropy_of_elements(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of losses that are formed one by one."""
+    return binary_cross_entropy_with_logits(x, y, reduction="none").sum()
+
+
 def forward_kl(x: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher, student)."""
     p = softmax(teacher / TEMPERATURE, -1)

@@ -160,6 +160,13 @@ _WORKS = (
         peer("sigmoid_cross_entropy_with_mask"),
     ),
     _Work(
+        "sigmoid cross-entropy, no reduction",
+        _MANY_LABELS,
+        lambda shape: (_binary(shape),),
+        lambda z, t: losses.sigmoid_cross_entropy(t, z, reduction="none").sum(),
+        peer("sigmoid_cross_entropy_of_elements"),
+    ),
+    _Work(
         "KL of images, T = 2",
         ((2, 5, 8, 8), (4, 21, 128, 128)),
         lambda shape: (_normal(shape),),
