@@ -72,7 +72,8 @@ class TensorflowBackend(Backend):
         return tf.executing_eagerly()
 
     def ones_like(self, x: Array, dtype: str) -> Array:
-        return tf.ones_like(x, dtype)
+        # Without an operation on x: a tape would take the ones, and what is made of them, for functions of x.
+        return tf.ones(x.shape, dtype) if x.shape.is_fully_defined() else tf.ones_like(x, dtype)
 
     def one_hot(self, index: Array, num_classes: int, dtype: str) -> Array:
         return tf.one_hot(index, tf.cast(num_classes, tf.int32), dtype=dtype)

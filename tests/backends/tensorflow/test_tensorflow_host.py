@@ -7,6 +7,7 @@ tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 from conftest import require_backend  # noqa: E402
 
+from lsmooth import losses  # noqa: E402
 from lsmooth.backends import formulas, load_backend  # noqa: E402
 from lsmooth.backends.options import SigmoidOptions, SoftmaxOptions  # noqa: E402
 from lsmooth.backends.tensorflow import host  # noqa: E402
@@ -124,3 +125,18 @@ def test_entries_and_their_gradients_are_picked_in_every_rank(shape):
         picked = XP.pick(x, index)
     np.testing.assert_array_equal(picked, x.numpy()[..., 1])
     np.testing.assert_array_equal(tf.convert_to_tensor(tape.gradient(picked, x)), np.broadcast_to(np.eye(5)[1], shape))
+
+
+@pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "softmax_cross_entropy"])
+def test_calls_with_a_mask_are_computed_on_the_host(loss, monkeypatch):
+    """The factors of rows are no functions of the logits that a tape watches."""
+
+    def formula(*_):
+        raise AssertionError("the formula")
+
+    monkeypatch.setattr(type(XP), f"_{loss}", formula)
+    labels, mask = (BINARY, BINARY > 0.5) if loss.startswith("sigmoid") else (SOFT, COUNTED)
+    with tf.GradientTape() as tape:
+        tape.watch(Z)
+        value = getattr(losses, loss)(labels, Z, mask=mask)
+    assert np.isfinite(tape.gradient(value, Z)).all()
