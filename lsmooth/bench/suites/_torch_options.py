@@ -59,6 +59,12 @@ def _few_ignored(shape: Shape) -> tuple[np.ndarray]:
     return (labels,)
 
 
+def _ignored_pixels_and_weights(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    (labels,) = _ids(shape)
+    labels.reshape(-1)[::10] = -100
+    return labels, _scales(shape[1])
+
+
 def _ids_and_weights(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     return (*_ids(shape), _scales(shape[1]))
 
@@ -139,6 +145,27 @@ _WORKS = (
     _Work("cross-entropy, compat.torch", _BATCHES, _ids, compat.cross_entropy, _plain),
     _Work("cross-entropy, image", _IMAGES, _ids, lambda z, y: _loss(y, z, axis=1), _plain),
     _Work(
+        "cross-entropy, image, class weights",
+        _IMAGES,
+        _ids_and_weights,
+        lambda z, y, w: _loss(y, z, axis=1, class_weight=w),
+        _plain,
+    ),
+    _Work(
+        "cross-entropy, image, a tenth of the pixels ignored",
+        _IMAGES,
+        lambda shape: _ignored_pixels_and_weights(shape)[:1],
+        lambda z, y: _loss(y, z, axis=1, ignore_index=-100),
+        _plain,
+    ),
+    _Work(
+        "cross-entropy, image, class weights, a tenth of the pixels ignored",
+        _IMAGES,
+        _ignored_pixels_and_weights,
+        lambda z, y, w: _loss(y, z, axis=1, class_weight=w, ignore_index=-100),
+        _plain,
+    ),
+    _Work(
         "sigmoid focal loss",
         ((2, 1, 16, 16), (8, 1, 512, 512)),
         lambda shape: (_binary(shape),),
@@ -168,7 +195,7 @@ _WORKS = (
     ),
     _Work(
         "KL of images, T = 2",
-        ((2, 5, 8, 8), (4, 21, 128, 128)),
+        _IMAGES,
         lambda shape: (_normal(shape),),
         lambda z, t: distillation.distillation_loss(t, z, temperature=TEMPERATURE, axis=1),
         peer("forward_kl_of_images"),

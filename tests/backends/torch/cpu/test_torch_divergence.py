@@ -145,6 +145,28 @@ def test_classes_along_another_axis_and_views(fused):
     close(distillation_loss(*cube, axis=1, reduction="none"), expected.reshape(3, 4, 5))
 
 
+@pytest.mark.parametrize("elements", [1, 100, 2**18], ids=["rows", "parts of an image", "one block"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("divergence", FUSED)
+def test_images_with_a_temperature_and_a_mask_of_rows(fused, monkeypatch, divergence, dtype, elements):
+    monkeypatch.setattr(thresholds, "DIVERGENCE_BLOCK_ELEMENTS", elements)
+    t, s = (z.reshape(3, 4, 5, 7).movedim(-1, 1).contiguous() for z in pair(60, 7, dtype=dtype))
+    temperature = torch.linspace(0.5, 3.0, 60, dtype=torch.float64).reshape(3, 4, 5)
+    mask = torch.arange(60).reshape(3, 4, 5) % 4 != 0
+    t[~mask.unsqueeze(1).expand(t.shape)] = torch.nan
+    s.requires_grad_()
+    loss = distillation_loss(t, s, divergence=divergence, temperature=temperature, mask=mask, axis=1, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, s)
+    monkeypatch.undo()
+    rows = (z.detach().movedim(1, -1)[mask] for z in (t, s))
+    squared = temperature[mask] ** 2
+    expected, each = formula(*rows, divergence=divergence, temperature=temperature[mask])
+    close(loss, (expected * squared).sum(), dtype)
+    assert gradient.stride() == s.stride()
+    close(gradient.movedim(1, -1)[mask], each * squared.unsqueeze(-1), dtype)
+    assert (gradient.movedim(1, -1)[~mask] == 0).all()
+
+
 def test_upstream_gradients_of_every_kind(fused):
     t, s = pair(40, 7)
     s.requires_grad_()
