@@ -14,7 +14,7 @@ import numpy as np
 from lsmooth.backends import Array, Backend
 from lsmooth.backends.formulas.rows import ROUNDING
 
-_validating: ContextVar[bool] = ContextVar(
+VALIDATING: ContextVar[bool] = ContextVar(
     "lsmooth_validate", default=os.environ.get("LSMOOTH_VALIDATE", "0") not in ("", "0")
 )
 
@@ -41,11 +41,11 @@ def validate(enabled: bool = True) -> Iterator[None]:
         ...
         ValueError: labels must be class ids in 0..1, got 3 at index (0,).
     """
-    token = _validating.set(enabled)
+    token = VALIDATING.set(enabled)
     try:
         yield
     finally:
-        _validating.reset(token)
+        VALIDATING.reset(token)
 
 
 def is_validating(xp: Backend, *arrays: Array | None) -> bool:
@@ -53,7 +53,7 @@ def is_validating(xp: Backend, *arrays: Array | None) -> bool:
     for array in arrays:
         if array is not None and not xp.is_concrete(array):
             return False
-    return _validating.get()
+    return VALIDATING.get()
 
 
 def to_array(xp: Backend, name: str, value: Any, dtype: str | None = None, like: Array | None = None) -> Array:

@@ -23,6 +23,12 @@ class LossModule(torch.nn.Module):
     Buffers in a ``state_dict``, as torch's own losses save them, are loaded, so that strict loading works.
     """
 
+    _plain: bool | None = None  # whether the options are at their defaults; None before that is looked up
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self.__dict__["_plain"] = None
+
     def set_options(self, **options: Any) -> None:
         for name, value in options.items():
             if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
@@ -38,9 +44,17 @@ class LossModule(torch.nn.Module):
         finally:
             self._non_persistent_buffers_set |= saved
 
+    def is_plain(self) -> bool:
+        """Whether all options are at their defaults, ``ignore_index`` being -100 or another id of no class."""
+        plain = self._plain
+        if plain is None:
+            plain = changed_options(self).keys() <= {"ignore_index"} and self.ignore_index < 0
+            self.__dict__["_plain"] = plain
+        return plain
+
     def extra_repr(self) -> str:
         """The options that are not at their defaults."""
-        return changed_options(self)
+        return described(changed_options(self))
 
 
 def check_order(input: Any, target: Any, call: str) -> None:
@@ -53,17 +67,25 @@ def check_order(input: Any, target: Any, call: str) -> None:
         )
 
 
-def changed_options(module: torch.nn.Module) -> str:
+def changed_options(module: torch.nn.Module) -> dict[str, Any]:
     """The constructor's arguments that are not at their defaults, without modules."""
-    described = []
+    changed = {}
     for name, parameter in list(inspect.signature(type(module).__init__).parameters.items())[1:]:
         value = getattr(module, name)
-        if isinstance(value, torch.Tensor):
-            text = f"<tensor of shape {tuple(value.shape)}>" if value.dim() else repr(value.detach())
-            described.append(f"{name}={text}")
-        elif value != parameter.default and not isinstance(value, torch.nn.Module):
-            described.append(f"{name}={value!r}")
-    return ", ".join(described)
+        if not isinstance(value, torch.nn.Module) and (isinstance(value, torch.Tensor) or value != parameter.default):
+            changed[name] = value
+    return changed
+
+
+def described(options: dict[str, Any]) -> str:
+    """Options as ``name=value``, large tensors by their shape."""
+
+    def text(x: Any) -> str:
+        if isinstance(x, torch.Tensor):
+            return f"<tensor of shape {tuple(x.shape)}>" if x.dim() else repr(x.detach())
+        return repr(x)
+
+    return ", ".join(f"{name}={text(x)}" for name, x in options.items())
 
 
 def ignored_class(ignore_index: int, input: torch.Tensor, target: torch.Tensor, axis: int) -> int | None:

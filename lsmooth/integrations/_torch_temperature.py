@@ -12,7 +12,7 @@ with needs("torch", "torch"):
 
 from lsmooth.calibration import TemperatureScaling
 from lsmooth.integrations._temperature import check_last_activation, fit_temperature, scaled
-from lsmooth.integrations._torch_options import changed_options, class_axis, has_values, real_tensor
+from lsmooth.integrations._torch_options import changed_options, class_axis, described, has_values, real_tensor
 
 
 class TemperatureScaled(torch.nn.Module):
@@ -69,7 +69,7 @@ class TemperatureScaled(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """The options that are not at their defaults."""
-        return changed_options(self)
+        return described(changed_options(self))
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The model's outputs with the temperature, in their shape and dtype; arguments are those of the model."""

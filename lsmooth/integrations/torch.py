@@ -13,6 +13,7 @@ from lsmooth import _validation as check
 from lsmooth import distillation
 from lsmooth._rows.reductions import check_reduction
 from lsmooth.backends.torch import BACKEND
+from lsmooth.backends.torch.cpu.mean import of_few_ids
 from lsmooth.integrations._torch_options import (
     LossModule,
     axis_of,
@@ -126,6 +127,10 @@ class CrossEntropyLoss(LossModule):
         Returns:
             A scalar, or the losses (N, ...) for ``reduction="none"``; float32, or float64 for float64.
         """
+        if mask is None and (self.is_plain() if self._plain is None else self._plain):
+            loss = of_few_ids(target, input, self.ignore_index)
+            if loss is not None:
+                return loss
         axis, tensors = self.axis, self._buffers
         axis = min(1, input.dim() - 1) if axis is None else axis
         if (

@@ -247,3 +247,33 @@ def test_a_mask_leaves_rows_out(soft):
     target, elements = torch.rand(6, 4), torch.rand(6, 4) > 0.5
     loss = integration.BCEWithLogitsLoss()(z.masked_fill(~elements, torch.nan), target, mask=elements)
     torch.testing.assert_close(loss, integration.BCEWithLogitsLoss()(z[elements], target[elements]))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"weight": torch.tensor([1.0, 2.0, 4.0])},
+        {"ignore_index": 0},
+        {"ignore_index": -1},
+        {"reduction": "sum"},
+        {"label_smoothing": 0.1},
+        {"smoothing_prior": torch.tensor([1.0, 2.0, 4.0]), "label_smoothing": 0.1},
+        {"temperature": 2.0},
+        {"z_loss": 0.1},
+        {"logit_softcap": 3.0},
+        {"num_classes": 2},
+        {"axis": 0},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_option_that_changes_between_calls_takes_effect(option, times):
+    logits, labels = torch.randn(3, 3), torch.tensor([0, 1, option.get("ignore_index", 1)])
+    loss = CrossEntropyLoss()
+    loss(logits, labels.clamp(0))
+    for _ in range(times):
+        for name, value in option.items():
+            setattr(loss, name, value)
+    expected = CrossEntropyLoss(**option)(logits, labels)
+    assert expected != CrossEntropyLoss()(logits, labels.clamp(0))
+    torch.testing.assert_close(loss(logits, labels), expected)

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
+from lsmooth._validation import VALIDATING
 from lsmooth.backends.formulas.rows import ROUNDING
 from lsmooth.backends.options import SoftmaxOptions
 from lsmooth.backends.torch import thresholds
@@ -23,8 +25,44 @@ from lsmooth.backends.torch.sweep import EXACT, FLOATS, INTEGERS, PLAIN, is_tran
 
 _cross_entropy = torch._C._nn.cross_entropy_loss  # pyright: ignore[reportAttributeAccessIssue]
 _is_tracing = torch._C._is_tracing  # pyright: ignore[reportAttributeAccessIssue]
-# How many more calls expect ignored rows, after one that had some: an exception takes several times the loss's time.
+# The number of further calls that expect ignored rows, after one that had some: raising an exception takes longer.
 _expected = [0]
+_EXPECTING = 100
+
+
+def of_few_ids(labels: Any, logits: Any, ignore_index: int | None) -> Tensor | None:
+    """The mean of class ids without other options, for so few logits that each check counts; None if not possible.
+
+    It first assumes that no row is ignored. PyTorch raises an IndexError if one is; then later calls expect some.
+    """
+    if (
+        is_compiling()
+        or type(logits) not in PLAIN
+        or type(labels) not in PLAIN
+        or labels.dtype is not torch.int64
+        or logits.dtype not in EXACT
+        or not logits.is_cpu
+        or logits.numel() > thresholds.TINY_CROSS_ENTROPY
+        or VALIDATING.get()
+        or _is_tracing()
+    ):
+        return None
+    try:
+        if not _expected[0]:
+            loss = _cross_entropy(logits, labels, None, MEAN, NO_LABEL, 0.0)
+        elif ignore_index is None or not math.isfinite(logits.detach().sum().item()):
+            return None  # PyTorch's gradient of an ignored row that holds NaN is NaN
+        else:
+            _expected[0] -= 1
+            if not _expected[0] and (labels == ignore_index).any().item():
+                _expected[0] = _EXPECTING
+            loss = _cross_entropy(logits, labels, None, MEAN, ignore_index, 0.0)
+    except IndexError:
+        _expected[0] = 0 if ignore_index is None else _EXPECTING
+        return None
+    except (RuntimeError, ValueError, TypeError):  # arguments of another kind, or a transform
+        return None
+    return loss if math.isfinite(loss.item()) else None
 
 
 def softmax_cross_entropy(
@@ -57,6 +95,10 @@ def softmax_cross_entropy(
         and _is_native(logits, label_smoothing)
     ):
         loss = None
+        if class_weight is None and label_smoothing == 0.0 and (ignore_index is None or ignore_index < 0):
+            loss = of_few_ids(labels, logits, ignore_index)
+            if loss is not None:
+                return loss
         try:  # PyTorch checks the arguments again
             if labels.dtype is torch.int64:
                 loss = _of_ids(labels, logits, label_smoothing, class_weight, ignore_index)
@@ -111,17 +153,6 @@ def _of_ids(
     if ignore_index is None:
         loss = _cross_entropy(logits, labels, class_weight, MEAN, NO_LABEL, label_smoothing)
         return loss if math.isfinite(loss.item()) else None
-    if logits.numel() <= thresholds.TINY_CROSS_ENTROPY and not 0 <= ignore_index < logits.shape[1]:
-        if not _expected[0]:
-            try:
-                loss = _cross_entropy(logits, labels, class_weight, MEAN, NO_LABEL, label_smoothing)
-                return loss if math.isfinite(loss.item()) else None
-            except IndexError:
-                _expected[0] = 100
-        else:
-            _expected[0] -= 1
-            if not _expected[0] and (labels == ignore_index).any().item():
-                _expected[0] = 100
     # PyTorch's gradient of an ignored row that holds NaN is NaN.
     if not math.isfinite(logits.detach().sum().item()):
         return None
