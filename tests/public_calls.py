@@ -563,10 +563,10 @@ def input_names(row: str) -> list[str]:
     return list(inspect.signature(CALLS[row]).parameters)[1:]
 
 
-def call(row: str, arrays: Mapping[str, Any]) -> Any:
-    """The result of a row on these arrays, by name."""
+def call(row: str, arrays: Mapping[str, Any], change: Callable[[Any], Any] = lambda public: public) -> Any:
+    """The result of a row on these arrays, by name; ``change`` is applied to the public object."""
     path, _, name = public_name(row).rpartition(".")
-    public = getattr(importlib.import_module(f"lsmooth.{path}"), name)
+    public = change(getattr(importlib.import_module(f"lsmooth.{path}"), name))
     return CALLS[row](public, **{name: arrays[name] for name in input_names(row)})
 
 

@@ -12,7 +12,7 @@ from lsmooth._rows.shards import Spread, over_all_rows, scale_and_divisor, sprea
 from lsmooth.backends import Array, Backend, backend_of
 from lsmooth.backends.formulas import divergence
 from lsmooth.backends.formulas.divergence import DIVERGENCES
-from lsmooth.backends.formulas.rows import accumulate
+from lsmooth.backends.formulas.rows import accumulate, is_number
 from lsmooth.backends.formulas.softmax import capped_logits
 
 
@@ -44,10 +44,11 @@ class LogitOptions(NamedTuple):
 
     def applied(self, xp: Backend, logits: Array) -> Array:
         """The scaled and capped logits, in at least float32 if they change."""
-        if self == LogitOptions():
+        scaled = not is_number(self.scale, 1.0)
+        if not scaled and self.softcap is None:
             return logits
         logits = accumulate(xp, logits)
-        return capped_logits(xp, logits if self.scale == 1.0 else logits * self.scale, self.softcap)
+        return capped_logits(xp, logits * self.scale if scaled else logits, self.softcap)
 
 
 class PairOptions(NamedTuple):

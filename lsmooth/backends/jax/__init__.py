@@ -187,10 +187,6 @@ class JaxBackend(NamespaceBackend):
         return spread.may_be_spread(logits)
 
 
-# Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
-_LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0}
-
-
 def _has_slices(logits: Array, options: SoftmaxOptions) -> bool:
     return spread.number_of_slices(logits) > 1 and are_known(options, KNOWN_SOFTMAX)
 
@@ -205,7 +201,7 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
     def is_read(name: str, value: Any) -> bool:
         if type(value) in (str, bool, int):
             return True
-        return isinstance(value, float) and name in _LEFT_OUT and value == _LEFT_OUT[name]
+        return isinstance(value, float) and value == linear.LEFT_OUT.get(name)
 
     given = zip(options._fields, options, strict=True)
     others = {name: value for name, value in given if value is not None and not is_read(name, value)}

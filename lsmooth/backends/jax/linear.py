@@ -43,12 +43,50 @@ class Plan(NamedTuple):
     place: Placement
 
 
+# Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
+LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0, "scale": 1.0}
+
+
+class LossOfNumbers(NamedTuple):
+    """A block loss of numbers that are arrays of the call."""
+
+    leaves: tuple[Any, ...]
+    """Of the loss as a tree, 0 in place of the numbers."""
+    tree: Any
+    places: tuple[int, ...]
+    total: bool
+
+    def __call__(self, logits: tuple[Array, ...], rows: Any, shared: Any, final_kernels: Any = None) -> Array:
+        """The loss with the numbers of ``shared`` put back."""
+        leaves = list(self.leaves)
+        for place in self.places:
+            leaves[place] = shared[f"number {place}"]
+        return self.tree.unflatten(leaves)(logits, rows, shared, final_kernels)
+
+
+def _with_numbers(loss: BlockLoss, call: Call) -> tuple[BlockLoss, Call]:
+    """The same loss, with its numbers as arrays: another number compiles nothing."""
+    paths, tree = jax.tree_util.tree_flatten_with_path(loss)
+    leaves = [leaf for _, leaf in paths]
+    names = [getattr(path[-1], "name", "") for path, _ in paths]
+    places = [
+        i for i, (name, x) in enumerate(zip(names, leaves, strict=True)) if type(x) is float and x != LEFT_OUT.get(name)
+    ]
+    if not places:
+        return loss, call
+    dtype = _accumulator(call.heads[-1].hidden)
+    numbers = {f"number {i}": jnp.asarray(leaves[i], dtype) for i in places}
+    kept = tuple(0.0 if i in places else leaf for i, leaf in enumerate(leaves))
+    return LossOfNumbers(kept, tree, tuple(places), loss.total), call._replace(shared={**call.shared, **numbers})
+
+
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:
     """`lsmooth.backends.formulas.linear.loss_of_all`, a block of rows at a time."""
     if call.heads[0].weight is None:  # XLA fuses the operations on given logits
         return loss_of_all(xp, loss, call)
     if spread.shares_head(loss, call):
         return spread.linear_rows(xp, loss, call, block_size)
+    loss, call = _with_numbers(loss, call)
     # Sum gradients of shared arrays over the devices after the loop, not in it.
     axes = frozenset[Any]().union(*map(varying_axes, call.arrays()))
     call = call.map(lambda x: vary(x, axes)) if axes else call

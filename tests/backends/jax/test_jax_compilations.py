@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import public_calls
 import pytest
 from conftest import require_backend
 
@@ -30,6 +33,50 @@ CALLS: dict[str, Callable[..., Any]] = {
     "jensen_shannon beta": lambda y, t, z, x: distillation_loss(t, z, divergence="jensen_shannon", beta=x),
     "alpha divergence": lambda y, t, z, x: distillation_loss(t, z, divergence="alpha", alpha=x),
 }
+
+
+VALUES = {
+    "temperature": (1.5, 2.5),
+    "logit_softcap": (5.0, 6.0),
+    "gamma": (1.5, 2.5),
+    "log_zero": (-3.0, -4.0),
+    "confidence": (0.5, 0.75),
+}
+"""Two numbers of an option, where 0.25 and 0.5 would not do."""
+
+
+def numeric_options() -> list[tuple[str, str]]:
+    """A row of the table of public calls for each numeric option of each loss, with the option's name."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for row in public_calls.CALLS:
+        module, _, name = public_calls.public_name(row).rpartition(".")
+        if module not in ("losses", "distillation", "preference") or name[0].isupper():
+            continue
+        function = getattr(importlib.import_module(f"lsmooth.{module}"), name)
+        for option, parameter in inspect.signature(function).parameters.items():
+            if (isinstance(parameter.default, float) or option in VALUES) and option not in public_calls.input_names(
+                row
+            ):
+                found.setdefault((name, option), (row, option))
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("row", "option"), numeric_options())
+def test_another_number_of_any_option_of_a_public_loss_compiles_nothing(row: str, option: str, compilations: list[str]):
+    xp = require_backend("jax")
+    arrays = public_calls.converted(xp, row, "float32", "int32")
+
+    def call(value: float) -> Any:
+        def with_option(function: Any) -> Any:
+            return lambda *given, **options: function(*given, **{**options, option: value})
+
+        return public_calls.call(row, arrays, with_option)
+
+    first, second = VALUES.get(option, (0.25, 0.5))
+    call(first)
+    compilations.clear()
+    call(second)
+    assert compilations == []
 
 
 @pytest.fixture
