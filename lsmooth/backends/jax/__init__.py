@@ -211,7 +211,7 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
 
 def _compiled(formula: Callable[..., Any], xp: Backend, options: AnyOptions, x: Array, y: Array) -> Any:
     """A formula as one program; a call outside jit would run one for each operation."""
-    if not (_is_staged(x) or _is_staged(y)):
+    if not (spread.is_staged(x) or spread.is_staged(y)):
         return _program(formula, xp, *_fixed(options), x, y)
     # Within a program, each function of `jax.numpy` is under jit too. JAX would trace them apart for each new shape.
     with jax.disable_jit():
@@ -221,18 +221,6 @@ def _compiled(formula: Callable[..., Any], xp: Backend, options: AnyOptions, x: 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _program(formula: Callable[..., Any], xp: Backend, read: Any, others: Any, x: Array, y: Array) -> Any:
     return formula(xp, x, y, read._replace(**others))
-
-
-def _is_staged(x: Array) -> bool:
-    """Whether ``x`` belongs to a program that is being traced: eager `jax.grad` and `jax.vmap` hold values."""
-    while isinstance(x, jax.core.Tracer):
-        if hasattr(x, "primal"):
-            x = x.primal
-        elif hasattr(x, "batch_dim"):
-            x = x.val
-        else:
-            return True
-    return False
 
 
 @functools.partial(jax.jit, inline=True)

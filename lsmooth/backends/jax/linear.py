@@ -86,12 +86,13 @@ def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None
         return loss_of_all(xp, loss, call)
     if spread.shares_head(loss, call):
         return spread.linear_rows(xp, loss, call, block_size)
-    loss, call = _with_numbers(loss, call)
     # Sum gradients of shared arrays over the devices after the loop, not in it.
     axes = frozenset[Any]().union(*map(varying_axes, call.arrays()))
     call = call.map(lambda x: vary(x, axes)) if axes else call
     lead = call.heads[0].hidden.shape[:-1]
     place = _placement(call)
+    if not (axes or place.may_share or any(map(spread.is_staged, call.arrays()))):
+        loss, call = _with_numbers(loss, call)
     call = call.map_rows(lambda x: jnp.reshape(x, (-1, *x.shape[len(lead) :])))
     num_rows = _num_rows(call)
     # A symbolic number of rows, as in `jax.export`, cannot be divided into a fixed number of blocks.

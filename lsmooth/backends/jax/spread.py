@@ -30,6 +30,18 @@ SLICES = "lsmooth: slices of the classes"
 Arrays = dict[str, Array]
 
 
+def is_staged(x: Array) -> bool:
+    """Whether ``x`` belongs to a program that is being traced: eager `jax.grad` and `jax.vmap` hold values."""
+    while isinstance(x, jax.core.Tracer):
+        if hasattr(x, "primal"):
+            x = x.primal
+        elif hasattr(x, "batch_dim"):
+            x = x.val
+        else:
+            return True
+    return False
+
+
 def may_be_spread(x: Array) -> bool:
     """Whether devices may share a traced array."""
     return isinstance(x, jax.core.Tracer) and (_automatic_devices(x) > 1 or any(_explicit(x)))
