@@ -198,7 +198,8 @@ def _loss(
     reference = index
     if layout.is_image:
         reference = None
-        weight, prior, spread = (x.unsqueeze(-1) if isinstance(x, Tensor) else x for x in (weight, prior, spread))
+        weight, prior = (None if x is None else x.unsqueeze(-1) for x in (weight, prior))
+        spread = spread.unsqueeze(-1) if isinstance(spread, Tensor) else spread
     elif index is None or options.z_loss:
         reference = z[:, :SAMPLE].argmax(1, keepdim=True)
     loss = Loss(

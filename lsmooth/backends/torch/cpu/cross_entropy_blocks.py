@@ -115,11 +115,12 @@ class Blocks:
     def _find_reference(self, z: Tensor) -> None:
         """x_r of each row before the temperature: of the class r, or the largest."""
         loss = self.loss
-        if z.dtype == self.dtype and loss.reference is None:
+        if loss.reference is not None and not self.careful:
+            self.reference.copy_(z.gather(1, loss.reference))
+        elif z.dtype == self.dtype:
             torch.amax(z, 1, True, out=self.reference)
         else:
-            of_largest = loss.reference is None or self.careful
-            self.reference.copy_(z.amax(1, True) if of_largest else z.gather(1, loss.reference))
+            self.reference.copy_(z.amax(1, True))
         if self.careful:
             self.reference.masked_fill_(~self.reference.isfinite(), 0.0)
         if loss.softcap is not None:
