@@ -23,6 +23,7 @@ class LossModule(torch.nn.Module):
     Buffers in a ``state_dict``, as torch's own losses save them, are loaded, so that strict loading works.
     """
 
+    ignore_index: int
     _plain: bool | None = None  # whether the options are at their defaults; None before that is looked up
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -119,7 +120,7 @@ def class_axis(axis: Any) -> int | None:
 def number_or_tensor(name: str, value: Any, low: float, high: float) -> float | torch.Tensor:
     """A number as a float, or a tensor; in [low, high], or above ``low`` if ``high`` is infinite."""
     if isinstance(value, (Real, np.number)):
-        return check.check_range(name, value, low, high)
+        return check.check_range(name, value, low, high)  # pyright: ignore[reportArgumentType]
     if not isinstance(value, (torch.Tensor, np.ndarray)):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.")
     tensor: Any = real_tensor(name, value)

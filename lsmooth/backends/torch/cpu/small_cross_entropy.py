@@ -283,7 +283,7 @@ def sweep(
     if spread is None:
         p = p if _is(of_p, 1.0) else p.mul_(of_p)
     elif of_p.__class__ is float and spread.__class__ is float and of_spread.__class__ is float:
-        torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # in one pass
+        torch.add(p.new_full((), -of_spread * spread), p, alpha=of_p, out=p)  # pyright: ignore[reportArgumentType]
     elif of_kept is None:
         p.mul_(of_p).sub_(of_spread * spread)
     else:
