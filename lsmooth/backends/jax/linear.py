@@ -77,7 +77,8 @@ def _with_numbers(loss: BlockLoss, call: Call) -> tuple[BlockLoss, Call]:
     dtype = _accumulator(call.heads[-1].hidden)
     numbers = {f"number {i}": jnp.asarray(leaves[i], dtype) for i in places}
     kept = tuple(0.0 if i in places else leaf for i, leaf in enumerate(leaves))
-    return LossOfNumbers(kept, tree, tuple(places), loss.total), call._replace(shared={**call.shared, **numbers})
+    loss = LossOfNumbers(kept, tree, tuple(places), loss.total)  # pyright: ignore[reportAssignmentType]
+    return loss, call._replace(shared={**call.shared, **numbers})
 
 
 def linear_rows(xp: Backend, loss: BlockLoss, call: Call, block_size: int | None) -> Array:

@@ -345,7 +345,8 @@ class Blocks:
     ) -> None:
         """Turn the softmax times ``power_sum`` into ``factor ((Q + 2 a lse) p - q) / T``."""
         loss, eps = self.loss, _of(self.loss.eps, part)
-        factor = _of(loss.factor, part) / _of(loss.temperature, part)
+        factor, temperature = _of(loss.factor, part), _of(loss.temperature, part)
+        factor = factor if _is(temperature, 1.0) else factor / temperature
         of_target = 1.0 - eps
         total = of_target * self.mass if loss.ids is None else _of(loss.label_weight, part)
         if spread is not None:
@@ -356,7 +357,7 @@ class Blocks:
             total = 1.0 if is_one else total + eps * _of(self.spread_sum, part)
         if loss.z_loss:
             total = total + 2.0 * loss.z_loss * (self.lse + self.origin(part))
-        of_p, of_spread = factor * total, factor * eps
+        of_p, of_spread = _times(factor, total), factor * eps
         if isinstance(power_sum, Tensor):
             of_p = torch.div(torch.as_tensor(of_p, dtype=p.dtype, device=p.device), power_sum, out=power_sum)
         if spread is not None and isinstance(of_spread * spread, float):  # in one pass
@@ -375,7 +376,7 @@ class Blocks:
         if target is not None:
             _subtract(p, target, factor * of_target)
         else:
-            index, of_label = _of(loss.ids, part), factor * _of(loss.label_weight, part) * -1.0
+            index, of_label = _of(loss.ids, part), -_times(factor, _of(loss.label_weight, part))
             p.scatter_add_(1, index, torch.as_tensor(of_label, dtype=p.dtype, device=p.device).expand(index.shape))
         if slope is not None:
             p.mul_(slope)
@@ -384,6 +385,10 @@ class Blocks:
 def _of(x: Any, part: Any) -> Any:
     """The part of a column; a number stays one."""
     return x[part] if isinstance(x, Tensor) and x.ndim else x
+
+
+def _times(x: float | Tensor, y: float | Tensor) -> float | Tensor:
+    return x if _is(y, 1.0) else x * y
 
 
 def _subtract(p: Tensor, x: Tensor, factor: float | Tensor) -> None:

@@ -27,7 +27,7 @@ def native(logits: Tensor, labels: Tensor, options: SoftmaxOptions) -> Tensor | 
 
     With q the smoothed label times the class weights, ``-sum_k q_k log p_k + a lse^2``.
     """
-    eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, *_ = options
+    eps, prior, weight, temperature, z_loss, softcap, counted, scale, total, _, _ = options
     if counted is not None and not math.isfinite(logits.detach().sum().item()):
         return None
     num_classes, dtype = logits.shape[-1], torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -201,7 +201,7 @@ def sweep(
 
     They are needed if an intermediate result is not finite or has lost digits, and for rare options.
     """
-    eps, prior, weight, temperature, z_loss, softcap, counted, scale, *_ = options
+    eps, prior, weight, temperature, z_loss, softcap, counted, scale, _, _, _ = options
     if (
         softcap is not None
         or logits.dtype not in EXACT
