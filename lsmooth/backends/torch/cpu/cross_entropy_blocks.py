@@ -387,7 +387,7 @@ def _of(x: Any, part: Any) -> Any:
     return x[part] if isinstance(x, Tensor) and x.ndim else x
 
 
-def _times(x: float | Tensor, y: float | Tensor) -> float | Tensor:
+def _times(x: Any, y: Any) -> Any:
     return x if _is(y, 1.0) else x * y
 
 
