@@ -241,7 +241,7 @@ def sweep(
     if hard:
         index = labels.reshape(-1, 1).long()
     else:
-        target = labels.detach().view(-1, num_classes) if labels.is_contiguous() else labels.detach().reshape(x.shape)
+        target = labels.detach().contiguous().view(-1, num_classes)
         if not target.amin().item() >= -ROUNDING:
             return None
         target = target if weight is None else target * weight

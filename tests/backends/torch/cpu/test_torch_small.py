@@ -253,3 +253,32 @@ def test_an_ignored_class_may_be_numpys_integer_and_nothing_else():
         torch.testing.assert_close(softmax_cross_entropy(labels, z, ignore_index=ignore_index), expected)
     with pytest.raises(TypeError, match="ignore_index must be None or an integer"):
         softmax_cross_entropy(labels, z, ignore_index=1.5)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("limit", [0, thresholds.SMALL_CROSS_ENTROPY])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_distributions_in_any_memory_order(backend, order, axis, eps, limit, reduction, monkeypatch):
+    """Of the labels and of the logits, for one block and for PyTorch's own functions."""
+    monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", limit)
+    monkeypatch.setattr(thresholds, "FEW_CLASSES", 0)
+    rng = np.random.default_rng(axis)
+    inverse = np.argsort(order)
+
+    def in_order(x):
+        return torch.from_numpy(np.ascontiguousarray(x.transpose(order)).transpose(inverse))
+
+    labels, z = rng.dirichlet(np.ones(5), (3, 4)), rng.standard_normal((3, 4, 5))
+    labels, z = np.moveaxis(labels, -1, axis), np.moveaxis(z, -1, axis)
+    for ours in (in_order(z), torch.from_numpy(z.copy())):
+        for theirs in (in_order(labels), torch.from_numpy(labels.copy())):
+            given = ours.requires_grad_()
+            loss = softmax_cross_entropy(theirs, given, axis=axis, label_smoothing=eps, reduction=reduction)
+            (gradient,) = torch.autograd.grad(loss.mean(), given)
+            expected = torch.nn.functional.cross_entropy(
+                given.movedim(axis, -1).reshape(-1, 5), theirs.movedim(axis, -1).reshape(-1, 5), label_smoothing=eps
+            )
+            torch.testing.assert_close(loss.mean(), expected)
+            torch.testing.assert_close(gradient, torch.autograd.grad(expected, given)[0])
