@@ -6,7 +6,7 @@ uses the formula, which knows all of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ class DivergenceOptions(NamedTuple):
     ALONG_CLASSES = ()
 
 
+# Numbers at which formulas leave something out. A program takes the others as arguments, so that it serves all of them.
+LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0, "scale": 1.0}
+
 # The defaults: the plain losses.
 SOFTMAX, SIGMOID, DIVERGENCE = SoftmaxOptions(), SigmoidOptions(), DivergenceOptions()
 
@@ -124,3 +127,28 @@ def with_arrays(options: AnyOptions, *values: Mapping[str, Any], prefix: str = "
     """The options with the values of the same names, after a prefix; other names are ignored."""
     names = {prefix + name: name for name in options._fields}
     return options._replace(**{names[key]: x for some in values for key, x in some.items() if key in names})
+
+
+def without_numbers(x: Any, numbers: list[Any], left_out: Mapping[str, float] = LEFT_OUT, name: str = "") -> Any:
+    """Move the floats of nested tuples to ``numbers``, `float` in their place, except those that are left out."""
+    if isinstance(x, float):
+        if name in left_out and x == left_out[name]:
+            return x
+        numbers.append(x)
+        return float
+    if not isinstance(x, tuple):
+        return x
+    names = getattr(x, "_fields", ("",) * len(x))
+    return _rebuilt(x, [without_numbers(each, numbers, left_out, name) for name, each in zip(names, x, strict=True)])
+
+
+def with_numbers(x: Any, numbers: Iterator[Any]) -> Any:
+    """Reverse `without_numbers`; the numbers may be arrays."""
+    if x is float:
+        return next(numbers)
+    return _rebuilt(x, [with_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
+
+
+def _rebuilt(x: Any, items: list[Any]) -> Any:
+    """A tuple of other items, named if ``x`` is."""
+    return type(x)(*items) if hasattr(x, "_fields") else tuple(items)

@@ -48,7 +48,9 @@ class LogitOptions(NamedTuple):
         if not scaled and self.softcap is None:
             return logits
         logits = accumulate(xp, logits)
-        return capped_logits(xp, logits * self.scale if scaled else logits, self.softcap)
+        # Numbers that are arguments of a program have the student's dtype.
+        scale, cap = (xp.cast(x, xp.dtype(logits)) if xp.is_array(x) else x for x in self)
+        return capped_logits(xp, logits * scale if scaled else logits, cap)
 
 
 class PairOptions(NamedTuple):

@@ -26,6 +26,7 @@ from lsmooth.backends.members import Members
 from lsmooth.backends.namespace import NamespaceBackend
 from lsmooth.backends.options import (
     DIVERGENCE,
+    LEFT_OUT,
     SIGMOID,
     SOFTMAX,
     AnyOptions,
@@ -201,7 +202,7 @@ def _fixed(options: AnyOptions) -> tuple[AnyOptions, dict[str, Any]]:
     def is_read(name: str, value: Any) -> bool:
         if type(value) in (str, bool, int):
             return True
-        return isinstance(value, float) and value == linear.LEFT_OUT.get(name)
+        return isinstance(value, float) and value == LEFT_OUT.get(name)
 
     given = zip(options._fields, options, strict=True)
     others = {name: value for name, value in given if value is not None and not is_read(name, value)}

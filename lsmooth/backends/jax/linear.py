@@ -8,6 +8,7 @@ and higher orders. Losses of rows, whose upstream gradients are unknown, are rec
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Head, block_rows, joined, loss_of_all, without_ignored
 from lsmooth.backends.jax import spread, thresholds
 from lsmooth.backends.jax.members import vary, varying_axes
+from lsmooth.backends.options import with_numbers, without_numbers
 
 
 class Placement(NamedTuple):
@@ -43,41 +45,24 @@ class Plan(NamedTuple):
     place: Placement
 
 
-# Numbers at which formulas leave something out. Others are arguments of a program, so that a new one compiles nothing.
-LEFT_OUT = {"label_smoothing": 0.0, "temperature": 1.0, "z_loss": 0.0, "gamma": 0.0, "scale": 1.0}
-
-
 class LossOfNumbers(NamedTuple):
-    """A block loss of numbers that are arrays of the call."""
+    """A block loss whose numbers are arrays of the call, so that another number compiles nothing."""
 
-    leaves: tuple[Any, ...]
-    """Of the loss as a tree, 0 in place of the numbers."""
-    tree: Any
-    places: tuple[int, ...]
+    loss: Any
     total: bool
 
     def __call__(self, logits: tuple[Array, ...], rows: Any, shared: Any, final_kernels: Any = None) -> Array:
         """The loss with the numbers of ``shared`` put back."""
-        leaves = list(self.leaves)
-        for place in self.places:
-            leaves[place] = shared[f"number {place}"]
-        return self.tree.unflatten(leaves)(logits, rows, shared, final_kernels)
+        loss = with_numbers(self.loss, (shared[f"number {i}"] for i in itertools.count()))
+        return loss(logits, rows, shared, final_kernels)
 
 
 def _with_numbers(loss: BlockLoss, call: Call) -> tuple[BlockLoss, Call]:
-    """The same loss, with its numbers as arrays: another number compiles nothing."""
-    paths, tree = jax.tree_util.tree_flatten_with_path(loss)
-    leaves = [leaf for _, leaf in paths]
-    names = [getattr(path[-1], "name", "") for path, _ in paths]
-    places = [
-        i for i, (name, x) in enumerate(zip(names, leaves, strict=True)) if type(x) is float and x != LEFT_OUT.get(name)
-    ]
-    if not places:
-        return loss, call
-    dtype = _accumulator(call.heads[-1].hidden)
-    numbers = {f"number {i}": jnp.asarray(leaves[i], dtype) for i in places}
-    kept = tuple(0.0 if i in places else leaf for i, leaf in enumerate(leaves))
-    loss = LossOfNumbers(kept, tree, tuple(places), loss.total)  # pyright: ignore[reportAssignmentType]
+    """The same loss, with its numbers as arrays."""
+    found: list[float] = []
+    kept, dtype = without_numbers(loss, found), _accumulator(call.heads[-1].hidden)
+    numbers = {f"number {i}": jnp.asarray(x, dtype) for i, x in enumerate(found)}
+    loss = LossOfNumbers(kept, loss.total)  # pyright: ignore[reportAssignmentType]
     return loss, call._replace(shared={**call.shared, **numbers})
 
 
@@ -316,7 +301,7 @@ def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int, like: Array | N
     return jax.lax.dot_general(a, b, dimensions, preferred_element_type=_accumulator(a), out_sharding=out)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
+@functools.partial(jax.jit, static_argnums=0)  # inlined, the backward pass of every eager call would be compiled
 def _rows(plan: Plan, call: Call) -> Array:
     # Cast to full precision outside the loop, which accumulates the gradients.
     types = call.map(lambda x: x.dtype)

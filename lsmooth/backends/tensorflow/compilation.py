@@ -19,6 +19,8 @@ from lsmooth.backends.tensorflow import thresholds
 from lsmooth.backends.tensorflow.thresholds import ROW_PARTS
 
 _seen: OrderedDict[Any, int] = OrderedDict()
+# The collection of a program's numbers, which no gradient is taken of.
+_CONSTANTS = "lsmooth/constants"
 
 
 @functools.cache
@@ -47,6 +49,18 @@ def compile_pays(name: str, *arrays: Array, elements: int | None = None, least: 
     if len(_seen) > thresholds.COUNTED_SHAPES:
         _seen.popitem(last=False)
     return before >= thresholds.COMPILE_AFTER
+
+
+def mark_constant(scalars: list[Array]) -> None:
+    """Say of tensors of the graph being traced that no gradient is taken of them: kernels take them for numbers."""
+    for x in scalars:
+        tf.compat.v1.add_to_collection(_CONSTANTS, x)
+
+
+def is_constant(x: Any) -> bool:
+    """Whether an option is a number, or marked as constant."""
+    graph = getattr(x, "graph", None)  # eager tensors have none
+    return isinstance(x, float) or (graph is not None and any(x is y for y in graph.get_collection(_CONSTANTS)))
 
 
 def _in_branch() -> bool:

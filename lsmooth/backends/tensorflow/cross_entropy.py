@@ -14,14 +14,24 @@ from typing import Any
 import tensorflow as tf
 
 from lsmooth.backends.base import Array
-from lsmooth.backends.formulas.rows import MINUS_INFINITY
+from lsmooth.backends.formulas.rows import MINUS_INFINITY, is_number
 from lsmooth.backends.options import Options, SoftmaxOptions
-from lsmooth.backends.tensorflow.arrays import accumulate, axis_length, equal, float_type, one_or_nan, pick, where
+from lsmooth.backends.tensorflow.arrays import (
+    accumulate,
+    as_dtype,
+    axis_length,
+    equal,
+    float_type,
+    one_or_nan,
+    pick,
+    where,
+)
 from lsmooth.backends.tensorflow.compilation import (
     closed_form,
     compile_pays,
     compiled,
     in_xla,
+    is_constant,
     is_small,
     reduced,
     row_sum,
@@ -34,8 +44,8 @@ def fits(logits: Array, labels: Array, options: SoftmaxOptions) -> bool:
     """Whether `rows` knows these arguments: class ids, and numbers; autodiff follows tensors."""
     return (
         len(labels.shape) == len(logits.shape) - 1
-        and isinstance(options.label_smoothing, float)
-        and isinstance(options.temperature, float)
+        and is_constant(options.label_smoothing)
+        and is_constant(options.temperature)
     )
 
 
@@ -49,8 +59,9 @@ def losses(logits: Array, labels: Array, options: SoftmaxOptions) -> Array:
     """`formulas.softmax_cross_entropy`, for arguments that fit."""
     dtype = float_type(logits)
     # Tensors, so that a compiled function serves every number.
-    eps = tf.constant(options.label_smoothing, dtype) if options.label_smoothing else None
-    inverse = tf.constant(1.0 / options.temperature, dtype) if options.temperature != 1.0 else None
+    eps, temperature = options.label_smoothing, options.temperature
+    eps = None if is_number(eps, 0.0) else as_dtype(eps, dtype)
+    inverse = None if is_number(temperature, 1.0) else as_dtype(1.0 / temperature, dtype)
     if compile_pays("softmax_cross_entropy", logits):
         value, gradient = compiled(_value), compiled(_gradient)
     elif tf.executing_eagerly() or not (is_small(logits) or in_xla()):

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from lsmooth.backends.base import Array
 from lsmooth.backends.options import DivergenceOptions
-from lsmooth.backends.tensorflow.arrays import float_type, where
-from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, reduced, row_sum
+from lsmooth.backends.tensorflow.arrays import as_dtype, float_type, where
+from lsmooth.backends.tensorflow.compilation import closed_form, compile_pays, compiled, is_constant, reduced, row_sum
 from lsmooth.backends.tensorflow.cross_entropy import softmax_of
 
 KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", "constant_teacher")
@@ -20,13 +20,13 @@ KNOWN = ("divergence", "parameter", "temperature", "counted", "scale", "total", 
 
 def fits(options: DivergenceOptions) -> bool:
     """Whether `rows` takes these options; the others are left to autodiff."""
-    return options.divergence == "forward_kl" and options.constant_teacher and isinstance(options.temperature, float)
+    return options.divergence == "forward_kl" and options.constant_teacher and is_constant(options.temperature)
 
 
 def rows(teacher: Array, student: Array, options: DivergenceOptions) -> Array:
     """KL(t || s) of each row without a scale, for options that fit."""
     # A tensor, so that a compiled function serves every number.
-    inverse = tf.constant(1.0 / options.temperature, float_type(student))
+    inverse = as_dtype(1.0 / options.temperature, float_type(student))
     if compile_pays("softmax_divergence", student):
         value, gradient = compiled(_fused), compiled(_gradient)
     else:

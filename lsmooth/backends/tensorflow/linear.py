@@ -19,6 +19,7 @@ import tensorflow as tf
 from lsmooth.backends.base import Array, Backend
 from lsmooth.backends.formulas import linear
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, Head, block_rows, loss_of_all, without_ignored
+from lsmooth.backends.options import with_numbers, without_numbers
 from lsmooth.backends.tensorflow import compilation, thresholds
 from lsmooth.backends.tensorflow.tapes import is_followed
 
@@ -110,12 +111,25 @@ def _gradient_carrier(
 
 
 def _compiled(function: Any, plan: Plan, large: bool) -> Any:
-    return _xla(function, plan) if large else functools.partial(function, plan)
+    if not large:
+        return functools.partial(function, plan)
+    numbers: list[float] = []
+    program = _xla(function, plan._replace(loss=without_numbers(plan.loss, numbers)))
+    # In double precision: the program casts them.
+    return functools.partial(program, tf.constant(numbers, tf.float64))
 
 
 @functools.lru_cache(maxsize=32)
 def _xla(function: Any, plan: Plan) -> Any:
-    return tf.function(functools.partial(function, plan), jit_compile=True, autograph=False)
+    # A partial, because TensorFlow warns of a function that is defined and traced again and again.
+    return tf.function(functools.partial(_of_numbers, function, plan), jit_compile=True, autograph=False)
+
+
+def _of_numbers(function: Any, plan: Plan, numbers: Array, *leaves: Array) -> Any:
+    """The function with the numbers of the plan's loss put back, as tensors: one program serves all of them."""
+    scalars = tf.unstack(tf.cast(numbers, _accumulator(plan.form.call(leaves).heads[-1].hidden)))
+    compilation.mark_constant(scalars)
+    return function(plan._replace(loss=with_numbers(plan.loss, iter(scalars))), *leaves)
 
 
 def _rows(plan: Plan, *leaves: Array) -> Array:

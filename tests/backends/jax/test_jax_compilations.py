@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import compilations
 import numpy as np
-import public_calls
 import pytest
 from conftest import require_backend
 
@@ -35,67 +33,6 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
-VALUES = {
-    "temperature": (1.5, 2.5),
-    "logit_softcap": (5.0, 6.0),
-    "gamma": (1.5, 2.5),
-    "log_zero": (-3.0, -4.0),
-    "confidence": (0.5, 0.75),
-}
-"""Two numbers of an option, where 0.25 and 0.5 would not do."""
-
-
-def numeric_options() -> list[tuple[str, str]]:
-    """A row of the table of public calls for each numeric option of each loss, with the option's name."""
-    found: dict[tuple[str, str], tuple[str, str]] = {}
-    for row in public_calls.CALLS:
-        module, _, name = public_calls.public_name(row).rpartition(".")
-        if module not in ("losses", "distillation", "preference") or name[0].isupper():
-            continue
-        function = getattr(importlib.import_module(f"lsmooth.{module}"), name)
-        for option, parameter in inspect.signature(function).parameters.items():
-            if (isinstance(parameter.default, float) or option in VALUES) and option not in public_calls.input_names(
-                row
-            ):
-                found.setdefault((name, option), (row, option))
-    return list(found.values())
-
-
-@pytest.mark.parametrize(("row", "option"), numeric_options())
-def test_another_number_of_any_option_of_a_public_loss_compiles_nothing(row: str, option: str, compilations: list[str]):
-    xp = require_backend("jax")
-    arrays = public_calls.converted(xp, row, "float32", "int32")
-
-    def call(value: float) -> Any:
-        def with_option(function: Any) -> Any:
-            return lambda *given, **options: function(*given, **{**options, option: value})
-
-        return public_calls.call(row, arrays, with_option)
-
-    first, second = VALUES.get(option, (0.25, 0.5))
-    call(first)
-    compilations.clear()
-    call(second)
-    assert compilations == []
-
-
-@pytest.fixture
-def compilations() -> Iterator[list[str]]:
-    """The programs compiled since the list was last cleared."""
-    require_backend("jax")
-    from jax import monitoring
-
-    seen: list[str] = []
-
-    def listen(event: str, _: float, **__: Any) -> None:
-        if "backend_compile" in event:
-            seen.append(event)
-
-    monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    monitoring.unregister_event_duration_listener(listen)
-
-
 TRACED: dict[str, Callable[..., Any]] = {
     "smoothed": lambda y, t, z: softmax_cross_entropy(y, z, label_smoothing=0.1),
     "distributions": lambda y, t, z: softmax_cross_entropy(t, z, z_loss=0.1),
@@ -118,7 +55,8 @@ def test_a_traced_loss_nests_no_jit(loss: str):
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("option", CALLS)
-def test_another_number_compiles_nothing(option: str, shape: tuple[int, int], compilations: list[str]):
+def test_another_number_compiles_nothing(option: str, shape: tuple[int, int]):
+    require_backend("jax")
     import jax
     import jax.numpy as jnp
 
@@ -131,9 +69,9 @@ def test_another_number_compiles_nothing(option: str, shape: tuple[int, int], co
         return jax.value_and_grad(lambda z: CALLS[option](labels, teacher, z, x))(logits)
 
     first = value_and_gradient(0.3)
-    compilations.clear()
-    second = value_and_gradient(0.4)
-    assert compilations == []
+    with compilations.of_jax() as count:
+        second = value_and_gradient(0.4)
+    assert count() == 0
     expected = CALLS[option](np.asarray(labels), *(np.asarray(x, np.float64) for x in (teacher, logits)), 0.4)
     np.testing.assert_allclose(second[0], expected, rtol=2e-5)
     assert float(first[0]) != float(second[0])

@@ -132,6 +132,18 @@ def test_a_constant_teacher_gets_no_gradient(linear):
     assert [x is None for x in tape.gradient(value, heads)] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("teacher", ["float32", "float64"])
+def test_numbers_of_a_teacher_have_its_precision(linear, teacher):
+    import tensorflow as tf
+
+    student = "float32" if teacher == "float64" else "float64"
+    given = [arrays()[name] for name in ("hidden", "weight")]
+    heads = [tf.cast(x, dtype) for dtype in (teacher, student) for x in given]
+    options = {"teacher_logit_scale": 1.5, "teacher_logit_softcap": 2.0, "block_size": 3}
+    exact = linear_distillation_loss(*(x.numpy() for x in given * 2), **options)
+    np.testing.assert_allclose(linear_distillation_loss(*heads, **options), exact, rtol=1e-5)
+
+
 @pytest.mark.parametrize("way", ["function", "XLA"])
 def test_frozen_heads_need_no_product_in_a_graph(linear, way):
     """Of each block: the logits, and a product for each gradient."""

@@ -7,7 +7,7 @@ for the losses of rows, the backward pass computes the logits again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from lsmooth.backends.base import Backend
 from lsmooth.backends.formulas.linear import BlockLoss, Call, Form, block_rows
+from lsmooth.backends.options import with_numbers, without_numbers
 from lsmooth.backends.torch import linear, thresholds
 from lsmooth.backends.torch.compile import cross_entropy as compiled
 from lsmooth.backends.torch.sweep import PLAIN, needs_gradient
@@ -44,7 +45,8 @@ def linear_rows(loss: Any, call: Call, block_size: int | None) -> Tensor:
     key = _key(
         loss.xp,
         type(loss),
-        _without_numbers(tuple(loss._replace(xp=None)), numbers),
+        # Some are unknown while tracing, such as 1 / rows, even if they would be left out.
+        without_numbers(tuple(loss._replace(xp=None)), numbers, {}),
         *call.form,
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
     )
@@ -73,30 +75,9 @@ def _key(
     return key
 
 
-def _without_numbers(x: Any, numbers: list[float]) -> Any:
-    """Move the floats of ``x`` to ``numbers``, because some are unknown while tracing, such as 1 / rows."""
-    if isinstance(x, float):
-        numbers.append(x)
-        return float
-    return _rebuilt(x, [_without_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
-
-
-def _with_numbers(x: Any, numbers: Iterator[float]) -> Any:
-    """Reverse `_without_numbers`."""
-    if x is float:
-        return float(next(numbers))
-    return _rebuilt(x, [_with_numbers(each, numbers) for each in x]) if isinstance(x, tuple) else x
-
-
-def _rebuilt(x: Any, items: list[Any]) -> Any:
-    """A tuple of other items, named if ``x`` is."""
-    return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
-
-
 def _plan(tensors: Sequence[Tensor], numbers: Sequence[float], key: str, block_size: int | None) -> linear.Plan:
     plan = _PLANS[key]
-    loss: Any = plan.loss
-    loss = type(loss)(*_with_numbers(tuple(loss), iter(numbers)))._replace(xp=plan.xp)
+    loss = with_numbers(plan.loss, map(float, numbers))._replace(xp=plan.xp)
     block = block_size or block_rows(len(tensors[0]), plan.form.call(tensors))
     return plan._replace(loss=loss, block=block)
 
