@@ -168,8 +168,6 @@ def _of_class_ids(
     factor = factor if _is(temperature, 1.0) else factor / temperature
     if factor.__class__ is float:
         p.mul_(factor).scatter_(1, index, -factor, reduce="add")
-    elif len(factor) == len(p):
-        p.mul_(factor).scatter_add_(1, index, factor.neg_())
     else:
         p.mul_(factor).scatter_add_(1, index, factor.neg().expand(len(p), 1))
     return losses, p

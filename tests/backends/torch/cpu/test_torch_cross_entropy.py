@@ -157,3 +157,42 @@ def test_no_copy_of_image_logits_is_made(monkeypatch):
     )
     softmax_cross_entropy(torch.zeros(4, 60, 60, dtype=torch.long), z, axis=1, label_smoothing=0.1).backward()
     assert z.numel() not in seen
+
+
+OPTIONS = {
+    "plain": {},
+    "class_weight": {"class_weight": torch.rand(40) + 0.5},
+    "sample_weight": {"sample_weight": torch.rand(30)},
+    "mask": {"mask": torch.arange(30) % 3 > 0},
+    "temperature": {"temperature": torch.rand(30) + 0.5},
+    "label_smoothing": {"label_smoothing": torch.rand(30) / 2},
+    "smoothing_prior": {"label_smoothing": 0.1, "smoothing_prior": torch.rand(40)},
+    "z_loss": {"z_loss": 0.1},
+}
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(("small", "one_block"), [(0, 0), (0, 2**18), (2**16, 0)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("first", OPTIONS)
+@pytest.mark.parametrize("second", ["plain", "class_weight", "sample_weight"])
+def test_arguments_stay_unchanged_and_a_second_backward_pass_repeats_the_gradient(
+    first, second, reduction, small, one_block, soft, axis, monkeypatch
+):
+    monkeypatch.setattr(thresholds, "SMALL_CROSS_ENTROPY", small)
+    monkeypatch.setattr(thresholds, "ONE_BLOCK", one_block)
+    options = OPTIONS[first] | OPTIONS[second]
+    labels = torch.softmax(torch.randn(30, 40), 1) if soft else torch.randint(40, (30,))
+    logits = torch.randn(30, 40)
+    if axis == 0:
+        labels, logits = labels.T.contiguous() if soft else labels, logits.T.contiguous()
+    given = {"labels": labels, "logits": logits, **options}
+    before = {name: x.clone() for name, x in given.items() if isinstance(x, torch.Tensor)}
+    logits.requires_grad_()
+    loss = softmax_cross_entropy(labels, logits, axis=axis, reduction=reduction, **options).sum()
+    gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0].clone() for _ in range(3)]
+    for name, x in before.items():
+        assert torch.equal(given[name], x), name
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
