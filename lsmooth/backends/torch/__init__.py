@@ -153,6 +153,9 @@ class TorchBackend(NamespaceBackend):
     def where(self, condition: Array, x: Any, y: Any) -> Array:
         return torch.where(condition, x, y)
 
+    def moveaxis(self, x: Array, source: int, destination: int) -> Array:
+        return torch.movedim(x, source, destination)  # torch.moveaxis cannot be vectorised by torch.vmap
+
     def sum(self, x: Array, axis: int | None = None) -> Array:
         return torch.sum(x) if axis is None else torch.sum(x, axis)
 

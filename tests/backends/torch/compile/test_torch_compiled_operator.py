@@ -162,7 +162,12 @@ def test_no_tensor_is_as_large_as_the_logits(monkeypatch, kind, reduction):
     assert hidden.grad is not None
     assert len(in_graphs) == 2
     assert max(in_graphs) == classes * features
-    assert block * classes <= largest.elements <= block * classes * (4 if kind == "distillation" else 1)
+    # A divergence takes memory for four arrays of a block, and for as many numbers of each row.
+    assert (
+        block * classes
+        <= largest.elements
+        <= (block * (classes + 1) * 4 if kind == "distillation" else block * classes)
+    )
 
 
 def test_the_operator_passes_opcheck():
