@@ -70,10 +70,11 @@ def launch(kernel: Any, rows: Tensor, **arguments: Any) -> None:
 
 
 def multiply(gradient: Tensor, upstream: Tensor) -> None:
-    """Multiply a gradient (rows, classes) by the upstream gradient, one number or one per row.
+    """Multiply a gradient (..., classes) by the upstream gradient, one number or one per row.
 
     A factor of 1, the usual one, costs only a launch: the kernel returns at once.
     """
+    gradient = gradient.view(-1, gradient.shape[-1])
     upstream = upstream.reshape(-1).expand(len(gradient))
     launch(multiply_rows, gradient, gradient=gradient, upstream=upstream, upstream_stride=upstream.stride(0))
 
