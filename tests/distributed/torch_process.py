@@ -1,6 +1,7 @@
 """Helpers of the scripts of PyTorch groups: setup, shutdown, and comparison of numbers."""
 
 import json
+import os
 import sys
 from datetime import timedelta
 
@@ -18,10 +19,14 @@ def meet(timeout=60.0):
 
 
 def part(found):
-    """Print the results in order, and exit together: exiting while gloo threads run aborts the process."""
+    """Print the results and end the script, after all members are done.
+
+    The destructors are skipped: now and then a thread of gloo is still running, and they would abort the process.
+    """
     dist.barrier()
     dist.destroy_process_group()
-    print(json.dumps(found))
+    print(json.dumps(found), flush=True)
+    os._exit(0)
 
 
 class Traffic:
